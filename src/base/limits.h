@@ -1,0 +1,79 @@
+/* Every maximum and time-out of the server in one place, with the arithmetic behind it. A value that an operator may
+ * change is a field of the `Server` resource; what stands here is then its default. docs/limits.md lists them for
+ * users; test/live/test_limits.py tests each at limit-1, limit and limit+1. */
+#ifndef BULKHEAD_BASE_LIMITS_H
+#define BULKHEAD_BASE_LIMITS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define KIB ((size_t)1024)
+#define MIB (KIB * 1024)
+#define GIB (MIB * 1024)
+
+/* HTTP: head. 16 KiB hold 100 headers of 160 bytes; nginx takes 4 × 8 KiB. */
+#define LIMIT_HTTP_HEAD_BYTES   (16 * KIB)
+#define LIMIT_HTTP_HEADERS      100u
+#define LIMIT_HTTP_TARGET_BYTES (4 * KIB)
+/* HTTP: body of an inference request. A batch of 32 images of 3×224×224 FP32 is 19.3 MB. */
+#define LIMIT_BODY_BYTES (32 * MIB)
+/* HTTP: connections. Each idle one costs about 1.5 KiB of ours and 2 descriptors at most. */
+#define LIMIT_CONNECTIONS 4096u
+/* HTTP: bytes of request bodies held at once by all connections. */
+#define LIMIT_BODIES_BYTES (512 * MIB)
+/* HTTP: time-outs, milliseconds. */
+#define LIMIT_HEAD_TIMEOUT_MS  10000u
+#define LIMIT_IDLE_TIMEOUT_MS  75000u
+#define LIMIT_WRITE_TIMEOUT_MS 30000u
+/* A body slower than this over any window of LIMIT_BODY_WINDOW_MS is cut off with 408. */
+#define LIMIT_BODY_RATE_BYTES_PER_S 1024u
+#define LIMIT_BODY_WINDOW_MS        5000u
+
+/* Admin socket. An apply body holds resources only; artifacts are streamed separately. */
+#define LIMIT_ADMIN_BODY_BYTES  (8 * MIB)
+#define LIMIT_ADMIN_CONNECTIONS 64u
+#define LIMIT_ARTIFACT_BYTES    (4 * GIB)
+#define LIMIT_APPLY_RESOURCES   1024u
+
+/* Names and text. */
+#define LIMIT_NAME_BYTES       63u
+#define LIMIT_REQUEST_ID_BYTES 128u
+
+/* Tensors. OIP gives no bound; ONNX models in the field use rank ≤ 6, ONNX Runtime's own kernels ≤ 8. */
+#define LIMIT_TENSOR_RANK       8u
+#define LIMIT_TENSORS           64u /* inputs, and outputs, of one model or request */
+#define LIMIT_TENSOR_NAME_BYTES 255u
+#define LIMIT_JSON_DEPTH        64u
+
+/* Catalog: 1 M keys × 64 B and 1 M tenants × 64 B and their index stay below 256 MiB. */
+#define LIMIT_CATALOG_BYTES   (512 * MIB)
+#define LIMIT_TENANTS         1000000u
+#define LIMIT_KEYS            1000000u
+#define LIMIT_MODELS          100000u
+#define LIMIT_VERSIONS_SERVED 8u /* newest versions of a model that stay addressable */
+
+/* Scheduling. */
+#define LIMIT_BATCH_ITEMS         256u
+#define LIMIT_QUEUE_DEPTH_DEFAULT 256u
+#define LIMIT_QUEUE_WAIT_MS       30000u /* a request without a deadline of its own waits at most this long */
+#define LIMIT_LEASE_FACTOR        8u     /* DESIGN §6: a lease overdue by 8 × estimate … */
+#define LIMIT_LEASE_MIN_MS        1000u  /* … and at least 1 s kills the worker */
+#define LIMIT_LEASE_FIRST_MS      30000u /* the limit while there is no estimate yet */
+
+/* Replicas. */
+#define LIMIT_REPLICAS             1024u
+#define LIMIT_REPLICAS_PER_MODEL   64u
+#define LIMIT_REPLICA_START_MS     60000u /* from spawn to loaded */
+#define LIMIT_RESTART_DELAY_MIN_MS 100u   /* first back-off, doubled each time, ± 50 % jitter */
+#define LIMIT_RESTART_DELAY_MAX_MS 30000u
+
+/* Channel: a lease's gathered inputs, and its outputs, each fit one slot (larger outputs come in parts). */
+#define LIMIT_CHANNEL_FRAMES 1024u /* per direction, power of two; ≥ 2 × (LIMIT_BATCH_ITEMS × 2 + 2) rounded */
+
+/* Roles. */
+#define LIMIT_CATALOG_ACK_MS    2000u /* DESIGN §3: then the answer says `pending` */
+#define LIMIT_DRAIN_MS          30000u
+#define LIMIT_BUS_MESSAGE_BYTES (64 * KIB)
+#define LIMIT_BUS_FDS           8u
+
+#endif
