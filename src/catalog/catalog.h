@@ -1,0 +1,100 @@
+/* The catalog: everything the gateway must know of tenants, keys and models, as one immutable snapshot of offsets.
+ *
+ * Control builds it (catalog_build_*) into a memfd and seals it; the gateway maps it read-only, checks *every* offset,
+ * count and string once (catalog_open) and from then on reads without checks. No pointer inside, so it means the same
+ * in every process. A bad snapshot is refused whole; the gateway serves on with the last good one. Lookups are O(1):
+ * open-addressed index tables inside the snapshot, keyed hash with a random seed of the snapshot (a tenant chooses
+ * names). Immutable after open: no locking. */
+#ifndef BULKHEAD_CATALOG_CATALOG_H
+#define BULKHEAD_CATALOG_CATALOG_H
+
+#include "base/error.h"
+#include "base/limits.h"
+#include "base/str.h"
+
+#define CATALOG_KEY_ID_BYTES 16u
+#define CATALOG_DIGEST_BYTES 32u
+#define CATALOG_ENGINE_BYTES 32u
+
+struct catalog_tenant {
+    uint64_t uid;
+    char name[LIMIT_NAME_BYTES + 1]; /* NUL-terminated DNS-1123, checked at open */
+    uint32_t weight;                 /* ≥ 1 */
+    uint32_t queue_max;
+    uint64_t requests_per_minute; /* 0 = unlimited */
+    uint64_t burst;               /* ≥ 1 */
+};
+
+struct catalog_key {
+    char id[CATALOG_KEY_ID_BYTES];      /* base62, not NUL-terminated */
+    uint8_t hash[CATALOG_DIGEST_BYTES]; /* SHA-256 of the whole key text */
+    uint32_t tenant;                    /* index */
+    uint32_t _reserved;
+};
+
+struct catalog_model {
+    uint64_t uid;
+    uint32_t tenant;        /* index */
+    uint32_t version_first; /* index of its newest version; its versions are contiguous, newest first */
+    uint32_t n_versions;    /* 1 .. LIMIT_VERSIONS_SERVED */
+    uint32_t batch_max;     /* rows, ≥ 1 */
+    uint64_t batch_delay_ns;
+    uint32_t replicas_min, replicas_max;
+    uint64_t idle_after_ns; /* 0 = never */
+    char name[LIMIT_NAME_BYTES + 1];
+};
+
+struct catalog_version {
+    uint64_t uid;
+    uint32_t model;  /* index */
+    uint32_t number; /* ≥ 1 */
+    uint32_t slots;  /* device slots a lease takes, ≥ 1 */
+    uint32_t level;  /* enum isolate_level as a number, for `status` */
+    char engine[CATALOG_ENGINE_BYTES];
+    uint8_t digest[CATALOG_DIGEST_BYTES];
+};
+
+/* --- reading (gateway) --- */
+
+struct catalog;
+
+/* Maps and checks a sealed memfd of exactly `bytes` bytes (F_SEAL_SHRINK|GROW|WRITE|SEAL demanded: -ERROR_PEER). fd is
+ * borrowed. -ERROR_PEER with a reason for anything wrong inside; -ERROR_NO_MEMORY. */
+must_check int catalog_open(int fd, size_t bytes, struct catalog **ret_catalog, struct error *err);
+void catalog_close(struct catalog *c); /* accepts NULL */
+
+uint64_t catalog_generation(const struct catalog *c);
+uint32_t catalog_n_tenants(const struct catalog *c);
+uint32_t catalog_n_keys(const struct catalog *c);
+uint32_t catalog_n_models(const struct catalog *c);
+uint32_t catalog_n_versions(const struct catalog *c);
+/* index < n, asserted. Borrowed until catalog_close. */
+const struct catalog_tenant *catalog_tenant_at(const struct catalog *c, uint32_t index);
+const struct catalog_key *catalog_key_at(const struct catalog *c, uint32_t index);
+const struct catalog_model *catalog_model_at(const struct catalog *c, uint32_t index);
+const struct catalog_version *catalog_version_at(const struct catalog *c, uint32_t index);
+/* By id of CATALOG_KEY_ID_BYTES characters; NULL when unknown. */
+const struct catalog_key *catalog_key_find(const struct catalog *c, const char *id);
+/* By the pair (tenant index, name); NULL when unknown: another tenant's model does not exist. */
+const struct catalog_model *catalog_model_find(const struct catalog *c, uint32_t tenant, struct str name);
+const struct catalog_tenant *catalog_tenant_find(const struct catalog *c, struct str name);
+/* Models of one tenant are contiguous: first index and count. */
+void catalog_models_of(const struct catalog *c, uint32_t tenant, uint32_t *ret_first, uint32_t *ret_n);
+
+/* --- building (control) --- */
+
+struct catalog_builder;
+
+must_check int catalog_builder_new(uint64_t generation, struct catalog_builder **ret_builder);
+void catalog_builder_free(struct catalog_builder *b); /* accepts NULL */
+/* Copies. Add tenants first, then each model (with tenant index set; other index fields are filled by the builder)
+ * directly followed by its versions, newest first; models grouped by tenant in ascending tenant index. Keys at any time
+ * after their tenant. Return the index, or negative. */
+must_check int catalog_add_tenant(struct catalog_builder *b, const struct catalog_tenant *t);
+must_check int catalog_add_key(struct catalog_builder *b, const struct catalog_key *k);
+must_check int catalog_add_model(struct catalog_builder *b, const struct catalog_model *m);
+must_check int catalog_add_version(struct catalog_builder *b, const struct catalog_version *v);
+/* Writes the snapshot into a new sealed memfd. */
+must_check int catalog_build(struct catalog_builder *b, int *ret_fd, size_t *ret_bytes, struct error *err);
+
+#endif

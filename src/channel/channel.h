@@ -1,0 +1,151 @@
+/* The channel between a gateway and one worker: frames in two one-way rings, payload in slots of shared memory.
+ *
+ * host = the gateway's end (in the gateway, on its loop), guest = the worker's end (in the worker, its only thread).
+ * Back-ends: `shm` (two memfds and two eventfds; see below) and `fake` (the same layout on the heap, both ends in one
+ * process, for tests). One writer per memory: the host writes `inbox` only, the guest writes `outbox` only; each end's
+ * consumer position is in its own memory.
+ *
+ * inbox:  header page | frames [n_frames] × 64 B | slot 0 | slot 1 …   written by the host, read by the guest
+ * outbox: header page | frames [n_frames] × 64 B | slot 0 | slot 1 …   written by the guest, read by the host
+ *
+ * The other side is hostile: a frame is copied once and checked, positions are masked and bounded, an offset and length
+ * must lie inside the slot they name. A guest that breaks the protocol makes host calls return -ERROR_PEER; the gateway
+ * then asks for its death. Slot k carries the inputs (inbox) and outputs (outbox) of the lease in slot k; it is free
+ * again when the host has taken that lease's DONE. An output larger than the outbox slot comes in several PARTs, each
+ * waiting for CREDIT.
+ *
+ * shm's seals (DESIGN §4): the supervisor creates both memfds; the host maps inbox and seals it
+ * SHRINK|GROW|FUTURE_WRITE|SEAL; the supervisor checks that before the guest gets it; outbox is sealed SHRINK|GROW|SEAL
+ * by the supervisor, so it cannot be cut off under its reader. */
+#ifndef BULKHEAD_CHANNEL_CHANNEL_H
+#define BULKHEAD_CHANNEL_CHANNEL_H
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/limits.h"
+
+#include <stdint.h>
+
+enum channel_frame_type {
+    CHANNEL_NONE = 0,
+    CHANNEL_OPEN, /* guest → host, first frame: alive; a = protocol version */
+    CHANNEL_LOAD, /* host → guest: load model; guest → host: its result. status; slot payload = signature, or the text
+                     of the failure */
+    CHANNEL_UNLOAD, /* host → guest: finish and exit */
+    CHANNEL_LEASE, /* host → guest: slot, a = rows, b = n_items, length = payload of inputs in slot, wish = output mask
+                    */
+    CHANNEL_TENSOR, /* host → guest: after LEASE, one per input: index, shape dims behind `offset` … see channel_tensor
+                     */
+    CHANNEL_ITEM, /* host → guest: after the tensors, one per request: request_id, tenant_id, a = rows */
+    CHANNEL_PART, /* guest → host: index = output, offset/length in the slot, a = part number, FINAL flag on the last of
+                     that output */
+    CHANNEL_CREDIT, /* host → guest: a PART of this slot was taken; its bytes may be written again */
+    CHANNEL_CANCEL, /* host → guest: request_id; its result is not wanted any more */
+    CHANNEL_PARK,   /* host → guest: keep the sequence, stop stepping (token engines, later) */
+    CHANNEL_RESUME, /* host → guest */
+    CHANNEL_DONE, /* guest → host: lease in slot is over; status, on failure payload = text; a = nanoseconds the worker
+                     took */
+    CHANNEL_STATS, /* guest → host: a = steps, b = items */
+    CHANNEL_TYPE_COUNT
+};
+
+enum channel_flag { CHANNEL_FINAL = 1u << 0 };
+
+struct channel_frame { /* 64 bytes, little-endian hosts only */
+    uint8_t type;      /* enum channel_frame_type */
+    uint8_t flags;     /* enum channel_flag */
+    uint16_t slot;
+    uint32_t epoch; /* of the channel; a frame of another epoch is a protocol error */
+    uint64_t request_id;
+    uint64_t tenant_id;
+    uint64_t lease_id;
+    uint64_t offset; /* into the slot, bytes */
+    uint64_t length; /* bytes */
+    uint32_t index;
+    int32_t status; /* 0 or -enum error_code */
+    uint32_t a;
+    uint32_t b;
+};
+_Static_assert(sizeof(struct channel_frame) == 64, "one cache line");
+
+struct channel_geometry {
+    uint32_t n_frames;         /* power of two, 64 .. 65536 */
+    uint32_t n_slots;          /* 1 .. 8 */
+    uint64_t inbox_slot_bytes; /* multiple of the page size */
+    uint64_t outbox_slot_bytes;
+};
+/* Bytes of the two memories; -ERROR_LIMIT on overflow or a geometry out of range. */
+must_check int channel_geometry_bytes(const struct channel_geometry *g, uint64_t *ret_inbox, uint64_t *ret_outbox);
+
+struct channel_fds { /* owned by whoever holds the struct; -1 = absent */
+    int inbox, outbox;
+    int bell_guest; /* eventfd: the host rings, the guest waits */
+    int bell_host;  /* eventfd: the guest rings, the host waits */
+};
+#define CHANNEL_FDS_NONE ((struct channel_fds){-1, -1, -1, -1})
+void channel_fds_close(struct channel_fds *fds);
+
+/* Supervisor: creates all four; outbox sealed SHRINK|GROW|SEAL. */
+must_check int channel_create(const struct channel_geometry *g, struct channel_fds *ret_fds, struct error *err);
+/* Supervisor: inbox carries SHRINK|GROW|FUTURE_WRITE|SEAL. */
+must_check int channel_check_sealed(int inbox_fd, struct error *err);
+
+struct channel; /* one end */
+
+struct channel_ops {
+    const char *name;
+    /* Publishes queued frames to the other side and wakes it if it sleeps. */
+    void (*ring)(struct channel *c);
+    /* Says that this end is about to sleep on its bell: true = really nothing there (sleep), false = frames are
+     * waiting. After waking, drain the bell with `awake`. */
+    bool (*park)(struct channel *c);
+    void (*awake)(struct channel *c);
+    void (*close)(struct channel *c);
+};
+
+struct channel {
+    const struct channel_ops *ops;
+    struct channel_geometry geometry;
+    uint32_t epoch;
+    int bell; /* to poll on; -1 for fake */
+    bool host;
+    /* private: positions and mappings, see channel.c */
+    struct channel_memory *_own, *_other;
+    uint32_t _produced, _published, _consumed;
+    int _bell_other;
+    void *_backend;
+};
+
+/* Maps both memories. Host: maps inbox writable, then seals it. Takes over the descriptors on success. */
+must_check int channel_shm_open(bool host, const struct channel_geometry *g, uint32_t epoch, struct channel_fds *fds,
+                                struct channel **ret_channel, struct error *err);
+/* Two ends in one process. */
+must_check int channel_fake_pair(const struct channel_geometry *g, uint32_t epoch, struct channel **ret_host,
+                                 struct channel **ret_guest);
+void channel_close(struct channel *c); /* accepts NULL */
+
+/* Queues a frame (epoch is filled in); -ERROR_AGAIN when the ring is full. Visible to the other side after ring(). */
+must_check int channel_push(struct channel *c, const struct channel_frame *frame);
+/* Free places in the outgoing ring. */
+uint32_t channel_room(const struct channel *c);
+/* Takes the next frame: 1 = got one, 0 = none, -ERROR_PEER = the other side broke the protocol (position out of range,
+ * unknown type, wrong direction, epoch, slot, offset or length). */
+must_check int channel_pull(struct channel *c, struct channel_frame *ret_frame, struct error *err);
+
+/* Own slot memory for writing, [own slot bytes], 64-byte aligned. */
+void *channel_slot_own(struct channel *c, uint32_t slot);
+/* The other side's slot memory for reading a payload that a pulled frame named (already checked to lie inside). The
+ * bytes may change under the reader: copy once, check the copy. */
+const void *channel_slot_other(struct channel *c, const struct channel_frame *frame);
+
+/* What a CHANNEL_TENSOR frame points at in the inbox slot (offset/length cover it): the shape; the data begin at
+ * `data`. */
+struct channel_tensor {
+    uint32_t dtype;
+    uint32_t rank;
+    int64_t dims[LIMIT_TENSOR_RANK];
+    uint64_t data; /* offset of the data in the slot, 64-byte aligned */
+    uint64_t bytes;
+};
+
+#endif

@@ -1,0 +1,92 @@
+/* Engines: what executes a model. One shape for tensors and (later) tokens.
+ *
+ * Lives in the worker only (and in one-shot describers), single-threaded unless `cancel` says otherwise. A new engine
+ * is one file with one `const struct engine_ops` and a row in engine_registry.c; one conformance suite runs against
+ * all. The model comes as a read-only memory mapping (a sealed memfd); an engine never opens a path of its own
+ * choosing. */
+#ifndef BULKHEAD_ENGINE_ENGINE_H
+#define BULKHEAD_ENGINE_ENGINE_H
+
+#include "tensor/tensor.h"
+
+struct engine;
+
+struct engine_options {
+    const void *model; /* [model_bytes] mapped read-only for the life of the engine */
+    size_t model_bytes;
+    int library_fd;   /* the engine's shared library, opened by the supervisor; -1: the engine is built in. The
+                         engine dlopens it as /proc/self/fd/N; borrowed */
+    uint32_t threads; /* resources.cpu, ≥ 1: intra-op threads */
+};
+
+struct engine_item { /* one request inside a batch */
+    uint64_t request_id;
+    uint64_t tenant_id;
+    uint32_t rows; /* along the batch axis; 1 when the model is not batchable (then a batch has one item) */
+};
+
+/* A lease's work: the inputs of all items, gathered contiguously along axis 0 (BYTES likewise, element by element). */
+struct engine_batch {
+    uint32_t n_items;
+    const struct engine_item *items;
+    uint32_t rows;                    /* sum over items */
+    uint32_t n_inputs;                /* = signature's, in its order */
+    const struct tensor_view *inputs; /* shape[0] = rows where batchable; data in read-only shared memory, 64-byte
+                                         aligned, and valid until step has reported done */
+    uint64_t outputs_wanted;          /* bit i: output i of the signature is wanted by some item */
+};
+
+/* Where a step's results go; called from inside step. `output` is for the whole batch; the worker splits it by rows.
+ * data valid during the call only. Return non-zero to stop the step (the channel is gone). */
+struct engine_sink {
+    void *ctx;
+    int (*output)(void *ctx, uint32_t output_index, const struct tensor_view *output);
+};
+
+enum engine_cap {
+    ENGINE_TENSOR = 1u << 0, /* finishes a batch in one step */
+    ENGINE_TOKEN = 1u << 1,  /* later: llama */
+    ENGINE_CANCEL = 1u << 2, /* cancel works while a step runs */
+};
+
+struct engine_stats {
+    uint64_t steps, items, step_ns_last, step_ns_total;
+};
+
+struct engine_ops {
+    const char *name;    /* Model.spec.engine */
+    uint32_t caps;       /* enum engine_cap */
+    const char *library; /* file name looked up in the engines folder by the supervisor; NULL: built in */
+    /* Loads. On failure err explains in our words what is wrong with the model; nothing is left behind. */
+    int (*open)(const struct engine_options *options, struct engine **ret_engine, struct error *err);
+    /* The signature; valid after open. */
+    int (*describe)(struct engine *e, struct tensor_signature *ret_signature, struct error *err);
+    /* Takes a batch; -ERROR_AGAIN when one is pending already. The batch and its arrays stay valid until step is done.
+     */
+    int (*submit)(struct engine *e, const struct engine_batch *batch, struct error *err);
+    /* Works for at most about budget_ns where the engine can stop early (tensor engines cannot). Returns 1 when the
+     * submitted batch is done, 0 when there is more to do, negative when the batch failed (it is then forgotten). */
+    int (*step)(struct engine *e, uint64_t budget_ns, const struct engine_sink *sink, struct error *err);
+    /* Asks a running or pending request to stop; may come from another thread when ENGINE_CANCEL is set. NULL: not
+     * possible. park/resume: token engines only, NULL else. */
+    void (*cancel)(struct engine *e, uint64_t request_id);
+    int (*park)(struct engine *e, uint64_t request_id, struct error *err);
+    int (*resume)(struct engine *e, uint64_t request_id, struct error *err);
+    void (*stats)(struct engine *e, struct engine_stats *ret_stats);
+    void (*close)(struct engine *e); /* accepts NULL */
+};
+
+/* Embedded first in each engine's own struct. */
+struct engine {
+    const struct engine_ops *ops;
+};
+
+extern const struct engine_ops engine_identity;
+extern const struct engine_ops engine_onnx;
+
+/* By name, or NULL. */
+const struct engine_ops *engine_find(struct str name);
+/* Row i of the registry, NULL past the end. For --help and conformance tests. */
+const struct engine_ops *engine_at(size_t index);
+
+#endif

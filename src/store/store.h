@@ -1,0 +1,94 @@
+/* The store: tenants, keys, models, versions, artifacts' names. Durable before it returns.
+ *
+ * Control only: one process, one connection, single-threaded, blocking. Back-ends: `store_sqlite` (SQLite, WAL,
+ * synchronous=FULL, no mmap) and `store_memory` (the same schema in an in-memory SQLite database, for tests). A write
+ * happens in a transaction (begin … commit); commit returns after fsync. After an I/O error on commit the store refuses
+ * all further writes (`failed`) until reopened: what may or may not be on disk must not be built upon. Rows are handed
+ * out through callbacks; views are valid during the call. */
+#ifndef BULKHEAD_STORE_STORE_H
+#define BULKHEAD_STORE_STORE_H
+
+#include "base/error.h"
+#include "base/limits.h"
+#include "base/str.h"
+
+#define STORE_DIGEST_BYTES 32u
+#define STORE_KEY_ID_BYTES 16u /* characters of the id part of an API key */
+
+struct store;
+
+struct store_resource { /* a declared resource: Tenant or Model */
+    uint32_t kind;      /* enum resource_kind; the store does not interpret it */
+    uint64_t uid;       /* unique for ever, never reused */
+    struct str tenant;  /* name; empty for tenants themselves */
+    struct str name;
+    uint64_t generation;       /* counts changes of spec */
+    uint64_t resource_version; /* = the store's revision at its last change */
+    struct str document;       /* JSON */
+    uint64_t created_ms, changed_ms;
+};
+
+struct store_version { /* an immutable version of a model */
+    uint64_t uid;
+    uint64_t model_uid;
+    uint32_t number;                    /* 1, 2, … per model */
+    uint8_t digest[STORE_DIGEST_BYTES]; /* SHA-256 of the artifact */
+    uint64_t artifact_bytes;
+    struct str document; /* JSON of the parts of the spec that make a version: engine, isolation, resources, source */
+    uint64_t created_ms;
+};
+
+struct store_key {
+    struct str id;                    /* STORE_KEY_ID_BYTES characters, base62 */
+    uint8_t hash[STORE_DIGEST_BYTES]; /* SHA-256 of the whole key text */
+    uint64_t tenant_uid;
+    struct str name; /* for people; may be empty */
+    uint64_t created_ms;
+};
+
+struct store_ops {
+    const char *name;
+    /* `path`: of the database file, in a folder that exists and is writable. Creates and migrates. */
+    int (*open)(const char *path, struct store **ret_store, struct error *err);
+    void (*close)(struct store *s); /* accepts NULL; checkpoints */
+
+    int (*begin)(struct store *s, struct error *err);
+    /* ret_revision: the store's revision after this commit; grows by one with each. It is the catalog generation. */
+    int (*commit)(struct store *s, uint64_t *ret_revision, struct error *err);
+    void (*rollback)(struct store *s); /* no-op outside a transaction */
+    int (*revision)(struct store *s, uint64_t *ret_revision, struct error *err);
+    int (*uid_next)(struct store *s, uint64_t *ret_uid, struct error *err); /* in a transaction */
+
+    /* inserts or replaces by uid; (kind, tenant, name) is unique: -ERROR_CONFLICT */
+    int (*resource_put)(struct store *s, const struct store_resource *r, struct error *err);
+    int (*resource_delete)(struct store *s, uint64_t uid, struct error *err);
+    /* kind, tenant and name filter; empty tenant view with data NULL = any tenant; name data NULL = any. Ordered by
+     * (tenant, name). each() returns non-zero to stop. */
+    int (*resource_each)(struct store *s, uint32_t kind, struct str tenant, struct str name,
+                         int (*each)(void *ctx, const struct store_resource *r), void *ctx, struct error *err);
+
+    int (*version_put)(struct store *s, const struct store_version *v, struct error *err);
+    /* newest first; model_uid 0 = all models, ordered by model */
+    int (*version_each)(struct store *s, uint64_t model_uid, int (*each)(void *ctx, const struct store_version *v),
+                        void *ctx, struct error *err);
+    int (*version_delete_model)(struct store *s, uint64_t model_uid, struct error *err);
+    /* Is the artifact named by any version? */
+    int (*artifact_used)(struct store *s, const uint8_t digest[static STORE_DIGEST_BYTES], bool *ret_used,
+                         struct error *err);
+
+    int (*key_put)(struct store *s, const struct store_key *k, struct error *err);
+    int (*key_delete)(struct store *s, struct str id, bool *ret_existed, struct error *err);
+    int (*key_delete_tenant)(struct store *s, uint64_t tenant_uid, struct error *err);
+    int (*key_each)(struct store *s, uint64_t tenant_uid /* 0 = all */,
+                    int (*each)(void *ctx, const struct store_key *k), void *ctx, struct error *err);
+};
+
+/* Embedded first in a back-end's struct. */
+struct store {
+    const struct store_ops *ops;
+};
+
+extern const struct store_ops store_sqlite;
+extern const struct store_ops store_memory;
+
+#endif

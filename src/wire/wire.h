@@ -1,0 +1,155 @@
+/* HTTP/1.1 server: bytes in, exchanges out. No policy: it knows no tenant, key, model or route.
+ *
+ * Lives in the gateway (public listener) and in control (admin socket), on that role's libuv loop, single-threaded.
+ * llhttp parses. An *exchange* is one request and its answer. Exchanges of a connection come one after another; a
+ * pipelined request is parsed after the answer before it is written.
+ *
+ * Sequence per exchange:
+ *   head(x)               request line and headers are complete. The handler looks at x->request and either
+ *                           - calls wire_accept(x, mode, body_bytes_max) and returns, or
+ *                           - answers at once (wire_answer); wire then discards or closes, never reads a large body
+ *   data(x, chunk)        WIRE_STREAM only: each piece of the body, in order; valid during the call. The handler may
+ *                         call wire_pause / wire_resume (back-pressure)
+ *   end(x)                the whole request is there. WIRE_WHOLE: x->body is all of it, contiguous, valid until the
+ *                         exchange is answered or reset. (A body that lies wholly in the read buffer is not copied.)
+ *   reset(x, code)        the peer went away, timed out or broke the protocol before the answer was finished
+ *                         (wire answers 400/408/413/431 itself where it still can). x is gone after the call returns.
+ *   done(x)               the answer is handed to the kernel; x is gone after the call. Every exchange for which head()
+ *                         was called gets exactly one of done or reset, last.
+ *
+ * Body larger than body_bytes_max: 413 before it is read when Content-Length says so, else as soon as it is crossed.
+ * Time-outs (header, body rate, write, idle) and connection limits come from wire_config. A connection over
+ * connections_max is answered 503 and closed. `Expect: 100-continue` is answered once the body is accepted. A request
+ * with both Content-Length and Transfer-Encoding, a repeated or malformed Content-Length, an obsolete line folding, or
+ * a bad header character is a 400 and a close (request smuggling). */
+#ifndef BULKHEAD_WIRE_WIRE_H
+#define BULKHEAD_WIRE_WIRE_H
+
+#include "base/error.h"
+#include "base/limits.h"
+#include "base/str.h"
+
+#include <sys/types.h>
+#include <uv.h>
+
+struct wire_config {
+    uint32_t connections_max;
+    size_t head_bytes_max; /* request line + headers; over it: 431 (414 when the target alone is too long) */
+    uint32_t headers_max;  /* over it: 431 */
+    size_t target_bytes_max;
+    size_t bodies_bytes_max;   /* sum over connections of body memory; over it: 503 */
+    uint32_t head_timeout_ms;  /* first byte of a request → end of its head; 408 */
+    uint32_t idle_timeout_ms;  /* between requests; silent close */
+    uint32_t write_timeout_ms; /* no byte of an answer taken by the peer for so long: close */
+    uint32_t body_window_ms;   /* body-rate: fewer than body_rate × window bytes in a window: 408 */
+    uint32_t body_rate_bytes_per_s;
+};
+
+/* All fields at their defaults of base/limits.h. */
+void wire_config_default(struct wire_config *config);
+
+enum wire_method {
+    WIRE_GET = 0,
+    WIRE_HEAD,
+    WIRE_POST,
+    WIRE_PUT,
+    WIRE_DELETE,
+    WIRE_OPTIONS,
+    WIRE_OTHER,
+    WIRE_METHOD_COUNT
+};
+extern const char *const wire_method_names[WIRE_METHOD_COUNT];
+
+enum wire_body_mode { WIRE_WHOLE = 0, WIRE_STREAM };
+
+struct wire_header {
+    struct str name;  /* as sent; compare with str_equal_nocase */
+    struct str value; /* trimmed */
+};
+
+struct wire_request {
+    enum wire_method method;
+    struct str target; /* as sent: path?query */
+    struct str path;   /* before '?'; not percent-decoded (names are DNS-1123, so a '%' matches no route) */
+    struct str query;  /* after '?', or empty */
+    const struct wire_header *headers; /* [n_headers] */
+    uint32_t n_headers;
+    int64_t content_length; /* -1: none given (no body, or chunked) */
+    bool chunked;
+    bool keep_alive; /* the client allows another request */
+};
+
+struct wire_answer {
+    int status;
+    const char *content_type;          /* NULL: no header */
+    const struct wire_header *headers; /* [n_headers] further headers; may be NULL */
+    uint32_t n_headers;
+    struct str body;  /* copied or written before wire_answer returns unless `body_owned` */
+    char *body_owned; /* if set: malloc'd memory that holds body.data; wire frees it when written */
+    bool close;       /* close the connection after this answer */
+};
+
+struct wire_server;
+
+struct wire_exchange {
+    /* read-only for handlers; valid until done/reset */
+    struct wire_request request;
+    struct str body;     /* WIRE_WHOLE, from end() on */
+    uint64_t started_ns; /* first byte of the request */
+    struct wire_server *server;
+    /* the handler's */
+    void *user;             /* NULL at head() */
+    void **connection_user; /* one pointer per connection, NULL at first; see handler.closed */
+};
+
+struct wire_handler {
+    void (*head)(void *ctx, struct wire_exchange *x);
+    void (*data)(void *ctx, struct wire_exchange *x, struct str chunk); /* may be NULL when nothing is streamed */
+    void (*end)(void *ctx, struct wire_exchange *x);
+    void (*reset)(void *ctx, struct wire_exchange *x, int code);
+    void (*done)(void *ctx, struct wire_exchange *x);
+    /* A connection ended; free *connection_user here. May be NULL. */
+    void (*closed)(void *ctx, void *connection_user);
+    /* The body of an error that wire itself answers (400, 408, 413, 414, 431, 503): fill `answer` from `code` and text.
+     * body_owned or static memory. */
+    void (*error_answer)(void *ctx, int code, const char *text, struct wire_answer *answer);
+    /* Unix sockets only: may this peer connect? NULL: yes. */
+    bool (*peer_allowed)(void *ctx, uid_t uid, gid_t gid, pid_t pid);
+};
+
+/* Takes over a listening TCP or Unix socket (bound and listening already). On success the server owns `fd`; on failure
+ * the caller still does. `handler` and `ctx` live as long as the server. */
+must_check int wire_server_start(uv_loop_t *loop, int fd, const struct wire_config *config,
+                                 const struct wire_handler *handler, void *ctx, struct wire_server **ret_server,
+                                 struct error *err);
+
+/* Stops accepting and closes idle connections; connections with an exchange end after its answer (`Connection: close`).
+ * `drained` is called once (perhaps at once) when no connection is left. */
+void wire_server_drain(struct wire_server *server, void (*drained)(void *ctx), void *ctx);
+
+/* Closes everything now (resets exchanges) and frees the server when libuv has closed its handles. */
+void wire_server_stop(struct wire_server *server);
+
+struct wire_stats {
+    uint32_t connections, connections_peak;
+    uint64_t accepted, refused, requests, bytes_in, bytes_out;
+    uint64_t timeouts_head, timeouts_body, timeouts_write, protocol_errors;
+    size_t bodies_bytes;
+};
+void wire_server_stats(const struct wire_server *server, struct wire_stats *ret_stats);
+
+/* In head() only: take the body. */
+void wire_accept(struct wire_exchange *x, enum wire_body_mode mode, size_t body_bytes_max);
+/* Answers; exactly once per exchange, from head() on, in the same call or any later loop turn. May be called before the
+ * body is read (an early refusal). done() may be called from inside. */
+void wire_answer(struct wire_exchange *x, const struct wire_answer *answer);
+/* WIRE_STREAM: stop and continue reading. */
+void wire_pause(struct wire_exchange *x);
+void wire_resume(struct wire_exchange *x);
+/* Ends this exchange's connection after the current answer (a revoked key, for instance). */
+void wire_close_after(struct wire_exchange *x);
+
+/* First header of that name, ASCII case ignored; an empty view with data NULL when there is none. */
+struct str wire_header_find(const struct wire_request *request, struct str name);
+
+#endif
