@@ -1,0 +1,47 @@
+/* The control role: the only writer of the store, the admin socket's owner, and the one who says which replicas should
+ * run.
+ *
+ * One process, one libuv loop, single-threaded; chrooted into the store folder, own uid. This header is what the admin
+ * API (api/manage) sees. */
+#ifndef BULKHEAD_CONTROL_CONTROL_H
+#define BULKHEAD_CONTROL_CONTROL_H
+
+#include "base/buf.h"
+#include "base/error.h"
+#include "control/registry.h"
+#include "wire/wire.h"
+
+struct control;
+
+struct registry *control_registry(struct control *c);
+
+/* Builds the catalog of the registry's present state, sends it to the gateway, and calls `taken` once: status 0 when
+ * the gateway took a generation ≥ `generation`; -ERROR_PENDING after LIMIT_CATALOG_ACK_MS without that; never from
+ * inside this call. Changes of one loop turn are published together. */
+typedef void (*control_taken_cb)(void *ctx, int status);
+void control_publish(struct control *c, uint64_t generation, control_taken_cb taken, void *ctx);
+
+/* JSON object of `bulkhead status`:
+ * {"version","ready","generation","gateway":{…},"device":{…},"isolation":{…},"replicas":[…]}. */
+void control_status(struct control *c, struct buf *json);
+
+/* JSON array of Replica documents, filtered by tenant (empty = all). */
+void control_replicas(struct control *c, struct str tenant, struct str name, struct buf *ret_items);
+
+/* Runs one OIP inference request as `tenant` through the gateway (for `bulkhead infer`); the answer comes later,
+ * exactly once, with an HTTP status and body (valid during the call). */
+typedef void (*control_infer_cb)(void *ctx, int http_status, struct str body);
+void control_infer(struct control *c, struct str tenant, struct str model, struct str body, control_infer_cb done,
+                   void *ctx);
+
+/* The admin surface (api/manage/admin.c): a wire handler for the admin socket; ctx is the struct control. Routes:
+ *   POST   /v1alpha1/artifacts                 body = bytes of the artifact → {"digest":"<hex>","bytes":n}
+ *   POST   /v1alpha1/apply                     body of registry_apply →
+ * {"generation":n,"taken":true|false,"resources":[…]} GET    /v1alpha1/{plural}[/{name}]?tenant= → {"items":[…]}; kinds
+ * Tenant, Model, Version, Key, Replica DELETE /v1alpha1/{plural}/{name}?tenant=   → {"generation":n,"taken":…} POST
+ * /v1alpha1/keys                      {"tenant":…,"name":…} → {"id":…,"key":…,"generation":n,"taken":…} DELETE
+ * /v1alpha1/keys/{id} GET    /v1alpha1/status POST   /v1alpha1/infer?tenant=&model=      body = OIP request → the
+ * gateway's answer as it is Errors: {"error":text,"code":name}. */
+extern const struct wire_handler manage_admin_handler;
+
+#endif

@@ -1,0 +1,104 @@
+/* The registry: what tenants, models, versions and keys there are, and how they may change.
+ *
+ * Control only, on its loop, blocking on the store. It decides and writes; it speaks neither HTTP nor the bus: the
+ * admin API (api/manage) calls it with decoded JSON and publishes the new generation afterwards (control.h). All writes
+ * of one call are one transaction: all or nothing. */
+#ifndef BULKHEAD_CONTROL_REGISTRY_H
+#define BULKHEAD_CONTROL_REGISTRY_H
+
+#include "base/buf.h"
+#include "base/error.h"
+#include "catalog/catalog.h"
+#include "resource/resource.h"
+#include "store/store.h"
+
+struct registry;
+
+struct registry_config {
+    const struct store_ops *store;
+    const char *database;      /* path for store->open */
+    int artifacts_dir;         /* descriptor of the folder of artifacts, named by their SHA-256 in hex; borrowed */
+    uint32_t slots;            /* of the device: a model that wants more cores is refused */
+    uint64_t memory_bytes_max; /* of the host: a model that wants more is refused */
+    /* May a model run at this level on this host? NULL text = yes, else the reason (from isolate's probe). */
+    const char *(*level_refusal)(void *ctx, uint32_t level);
+    /* Is there an engine of this name? */
+    bool (*engine_known)(void *ctx, struct str name);
+    void *ctx;
+};
+
+must_check int registry_open(const struct registry_config *config, struct registry **ret_registry, struct error *err);
+void registry_close(struct registry *r); /* accepts NULL */
+
+/* Result of a change. */
+struct registry_change {
+    uint64_t generation; /* of the catalog that holds it (= store revision) */
+    uint32_t created, changed, unchanged;
+};
+
+/* `body`: {"resources": [document…], "artifacts": {"<source as written>": "<64 hex digits>", …}}; every document's
+ * spec.source must have its artifact, uploaded before (registry_artifact_*). Order within is free: a model may stand
+ * before its tenant. Everything is checked before anything is written. Appends per resource
+ * {"kind","name","tenant","result":"created"|"changed"|"unchanged", "version":N} to ret_results as a JSON array. A
+ * change of engine, artifact, isolation.level or resources makes a new Version (next number); anything else only
+ * changes the resource. */
+must_check int registry_apply(struct registry *r, struct str body, struct registry_change *ret_change,
+                              struct buf *ret_results, struct error *err);
+
+/* A JSON array of whole documents of a kind (Tenant, Model, Version, Key). tenant/name filters may be empty. An unknown
+ * tenant or name is -ERROR_NOT_FOUND. */
+must_check int registry_get(struct registry *r, enum resource_kind kind, struct str tenant, struct str name,
+                            struct buf *ret_items, struct error *err);
+
+/* Tenant: refused (-ERROR_CONFLICT) while it has models; its keys go with it. Model: its versions go with it; artifacts
+ * no version names any more are unlinked after commit. */
+must_check int registry_delete(struct registry *r, enum resource_kind kind, struct str tenant, struct str name,
+                               struct registry_change *ret_change, struct error *err);
+
+/* Makes a key `bh_<16 id>_<43 secret>`; only its SHA-256 is kept. ret_key is the only copy. */
+#define REGISTRY_KEY_BYTES (3 + STORE_KEY_ID_BYTES + 1 + 43) /* characters, without NUL */
+must_check int registry_key_create(struct registry *r, struct str tenant, struct str name,
+                                   char ret_key[static REGISTRY_KEY_BYTES + 1], struct registry_change *ret_change,
+                                   struct error *err);
+must_check int registry_key_revoke(struct registry *r, struct str id, struct registry_change *ret_change,
+                                   struct error *err);
+
+/* Upload of an artifact: begin, write…, then finish (fsync, rename to its digest) or abort. At most a few at once. */
+struct registry_upload;
+must_check int registry_upload_begin(struct registry *r, struct registry_upload **ret_upload, struct error *err);
+must_check int registry_upload_write(struct registry_upload *u, struct str chunk, struct error *err);
+/* Frees u in any case. */
+must_check int registry_upload_finish(struct registry_upload *u, char ret_hex[static 65], uint64_t *ret_bytes,
+                                      struct error *err);
+void registry_upload_abort(struct registry_upload *u); /* accepts NULL */
+
+/* Builds the catalog of the present state into a sealed memfd. */
+must_check int registry_catalog(struct registry *r, uint64_t *ret_generation, int *ret_fd, size_t *ret_bytes,
+                                struct error *err);
+
+/* All that is needed to start a replica of a version. */
+struct registry_version {
+    uint64_t uid, model_uid, tenant_uid;
+    uint32_t number;
+    char engine[32];
+    uint32_t level;
+    uint64_t cpu_milli, memory_bytes;
+    uint64_t artifact_bytes;
+    uint8_t digest[STORE_DIGEST_BYTES];
+    char tenant[LIMIT_NAME_BYTES + 1], model[LIMIT_NAME_BYTES + 1];
+    bool newest;
+    uint64_t replicas_min, replicas_max;
+};
+/* -ERROR_MODEL_NOT_FOUND when it is gone. */
+must_check int registry_version_find(struct registry *r, uint64_t version_uid, struct registry_version *ret_version,
+                                     struct error *err);
+/* Every newest version with replicas.min > 0 (for the start). each() returns non-zero to stop. */
+must_check int registry_version_each_wanted(struct registry *r,
+                                            int (*each)(void *ctx, const struct registry_version *v), void *ctx,
+                                            struct error *err);
+/* Reads the artifact into a new memfd, checks its SHA-256 against the digest while copying, seals it
+ * (SHRINK|GROW|WRITE|SEAL). */
+must_check int registry_artifact_memfd(struct registry *r, const struct registry_version *v, int *ret_fd,
+                                       struct error *err);
+
+#endif
