@@ -15,14 +15,15 @@
 #define CATALOG_KEY_ID_BYTES 16u
 #define CATALOG_DIGEST_BYTES 32u
 #define CATALOG_ENGINE_BYTES 32u
+#define CATALOG_LEVEL_COUNT  6u /* = ISOLATE_LEVEL_COUNT; control, which sees both, asserts it */
 
 struct catalog_tenant {
     uint64_t uid;
     char name[LIMIT_NAME_BYTES + 1]; /* NUL-terminated DNS-1123, checked at open */
     uint32_t weight;                 /* ≥ 1 */
-    uint32_t queue_max;
-    uint64_t requests_per_minute; /* 0 = unlimited */
-    uint64_t burst;               /* ≥ 1 */
+    uint32_t queue_max;              /* ≥ 1 */
+    uint64_t requests_per_minute;    /* 0 = unlimited */
+    uint64_t burst;                  /* ≥ 1 */
 };
 
 struct catalog_key {
@@ -39,18 +40,18 @@ struct catalog_model {
     uint32_t n_versions;    /* 1 .. LIMIT_VERSIONS_SERVED */
     uint32_t batch_max;     /* rows, ≥ 1 */
     uint64_t batch_delay_ns;
-    uint32_t replicas_min, replicas_max;
-    uint64_t idle_after_ns; /* 0 = never */
+    uint32_t replicas_min, replicas_max; /* min ≤ max, max in 1 .. LIMIT_REPLICAS_PER_MODEL */
+    uint64_t idle_after_ns;              /* 0 = never */
     char name[LIMIT_NAME_BYTES + 1];
 };
 
 struct catalog_version {
     uint64_t uid;
-    uint32_t model;  /* index */
-    uint32_t number; /* ≥ 1 */
-    uint32_t slots;  /* device slots a lease takes, ≥ 1 */
-    uint32_t level;  /* enum isolate_level as a number, for `status` */
-    char engine[CATALOG_ENGINE_BYTES];
+    uint32_t model;                    /* index */
+    uint32_t number;                   /* ≥ 1 */
+    uint32_t slots;                    /* device slots a lease takes, ≥ 1 */
+    uint32_t level;                    /* enum isolate_level as a number, < CATALOG_LEVEL_COUNT, for `status` */
+    char engine[CATALOG_ENGINE_BYTES]; /* NUL-terminated DNS-1123 */
     uint8_t digest[CATALOG_DIGEST_BYTES];
 };
 
@@ -88,13 +89,15 @@ struct catalog_builder;
 must_check int catalog_builder_new(uint64_t generation, struct catalog_builder **ret_builder);
 void catalog_builder_free(struct catalog_builder *b); /* accepts NULL */
 /* Copies. Add tenants first, then each model (with tenant index set; other index fields are filled by the builder)
- * directly followed by its versions, newest first; models grouped by tenant in ascending tenant index. Keys at any time
- * after their tenant. Return the index, or negative. */
+ * directly followed by its versions, newest first, at least one; models grouped by tenant in ascending tenant index.
+ * Keys at any time after their tenant. Return the index, or -ERROR_INVALID_ARGUMENT (a row that catalog_open would
+ * refuse, or out of order), -ERROR_LIMIT, -ERROR_NO_MEMORY; the builder is unchanged then. */
 must_check int catalog_add_tenant(struct catalog_builder *b, const struct catalog_tenant *t);
 must_check int catalog_add_key(struct catalog_builder *b, const struct catalog_key *k);
 must_check int catalog_add_model(struct catalog_builder *b, const struct catalog_model *m);
 must_check int catalog_add_version(struct catalog_builder *b, const struct catalog_version *v);
-/* Writes the snapshot into a new sealed memfd. */
+/* Writes the snapshot into a new sealed memfd (*ret_fd, CLOEXEC, owned by the caller; *ret_bytes its size). The builder
+ * may be added to and built again. -ERROR_INVALID_ARGUMENT: two rows of the same name, or a model without a version. */
 must_check int catalog_build(struct catalog_builder *b, int *ret_fd, size_t *ret_bytes, struct error *err);
 
 #endif

@@ -1,0 +1,242 @@
+/* Checks a snapshot once, so that reading needs no checks. Everything here is peer input: codes, never asserts. */
+#include "catalog/catalog_internal.h"
+
+_Static_assert(sizeof(struct catalog_head) == 64, "no padding: the whole head is written");
+_Static_assert(sizeof(struct catalog_tenant) == 96, "no padding");
+_Static_assert(sizeof(struct catalog_key) == 56, "no padding");
+_Static_assert(sizeof(struct catalog_model) == 112, "no padding");
+_Static_assert(sizeof(struct catalog_version) == 88, "no padding");
+_Static_assert(sizeof(struct catalog_slot) == 8, "one load");
+
+static size_t slots_for(uint32_t n)
+{
+    size_t slots = 8;
+    while (slots < 2 * (size_t)n)
+        slots *= 2;
+    return slots;
+}
+
+/* Places `bytes` at the cursor and moves it to the next aligned place. Sums stay far from overflow: every count is
+ * bounded by its limit (the versions by 8 per model), so the whole is below 1 GiB. */
+static size_t place(size_t *cursor, size_t bytes)
+{
+    size_t offset = *cursor;
+    *cursor = (offset + bytes + CATALOG_ALIGN - 1) / CATALOG_ALIGN * CATALOG_ALIGN;
+    return offset;
+}
+
+struct catalog_layout catalog_layout_of(uint32_t n_tenants, uint32_t n_keys, uint32_t n_models, uint32_t n_versions)
+{
+    struct catalog_layout l = {
+        .n_key_slots = slots_for(n_keys),
+        .n_tenant_slots = slots_for(n_tenants),
+        .n_model_slots = slots_for(n_models),
+    };
+    size_t cursor = 0;
+    (void)place(&cursor, sizeof(struct catalog_head));
+    l.tenants = place(&cursor, n_tenants * sizeof(struct catalog_tenant));
+    l.keys = place(&cursor, n_keys * sizeof(struct catalog_key));
+    l.models = place(&cursor, n_models * sizeof(struct catalog_model));
+    l.versions = place(&cursor, n_versions * sizeof(struct catalog_version));
+    l.ranges = place(&cursor, n_tenants * sizeof(struct catalog_range));
+    l.key_slots = place(&cursor, l.n_key_slots * sizeof(struct catalog_slot));
+    l.tenant_slots = place(&cursor, l.n_tenant_slots * sizeof(struct catalog_slot));
+    l.model_slots = place(&cursor, l.n_model_slots * sizeof(struct catalog_slot));
+    l.bytes = cursor;
+    return l;
+}
+
+/* A DNS-1123 token, NUL-terminated within `capacity` bytes. */
+static bool text_is_name(const char *text, size_t capacity)
+{
+    size_t length = strnlen(text, capacity);
+    return length < capacity && str_is_name((struct str){text, length});
+}
+
+const char *catalog_tenant_fault(const struct catalog_tenant *t)
+{
+    if (!text_is_name(t->name, sizeof t->name))
+        return "name is no token";
+    if (t->weight < 1)
+        return "weight is zero";
+    if (t->queue_max < 1)
+        return "queue is zero";
+    if (t->burst < 1)
+        return "burst is zero";
+    return NULL;
+}
+
+const char *catalog_key_fault(const struct catalog_key *k)
+{
+    for (size_t i = 0; i < sizeof k->id; i++) {
+        char c = k->id[i];
+        if (!((c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z')))
+            return "id is not base62";
+    }
+    return NULL;
+}
+
+const char *catalog_model_fault(const struct catalog_model *m)
+{
+    if (!text_is_name(m->name, sizeof m->name))
+        return "name is no token";
+    if (m->batch_max < 1)
+        return "batch is zero";
+    if (m->replicas_max < 1 || m->replicas_max > LIMIT_REPLICAS_PER_MODEL || m->replicas_min > m->replicas_max)
+        return "replicas are out of range";
+    return NULL;
+}
+
+const char *catalog_version_fault(const struct catalog_version *v)
+{
+    if (v->number < 1)
+        return "number is zero";
+    if (v->slots < 1)
+        return "slots is zero";
+    if (v->level >= CATALOG_LEVEL_COUNT)
+        return "level is unknown";
+    if (!text_is_name(v->engine, sizeof v->engine))
+        return "engine is no token";
+    return NULL;
+}
+
+static int refuse(struct error *err, const char *what, uint32_t index, const char *fault)
+{
+    return error_set(err, ERROR_PEER, "catalog: %s %u: %s", what, index, fault);
+}
+
+static int check_head(const struct catalog_head *h, size_t bytes, struct error *err)
+{
+    if (memcmp(h->magic, CATALOG_MAGIC, sizeof h->magic) != 0)
+        return error_set(err, ERROR_PEER, "catalog: no snapshot");
+    if (h->version != CATALOG_VERSION)
+        return error_set(err, ERROR_PEER, "catalog: format %u, but %u is expected", h->version, CATALOG_VERSION);
+    if (h->_reserved != 0)
+        return error_set(err, ERROR_PEER, "catalog: reserved bits are set");
+    if (h->n_tenants > LIMIT_TENANTS || h->n_keys > LIMIT_KEYS || h->n_models > LIMIT_MODELS ||
+        h->n_versions > LIMIT_MODELS * LIMIT_VERSIONS_SERVED)
+        return error_set(err, ERROR_PEER, "catalog: more rows than the limit");
+    size_t expected = catalog_layout_of(h->n_tenants, h->n_keys, h->n_models, h->n_versions).bytes;
+    if (h->bytes != bytes || expected != bytes)
+        return error_set(err, ERROR_PEER, "catalog: %zu bytes, but %zu are expected", bytes, expected);
+    return 0;
+}
+
+static int check_tenants_and_keys(const struct catalog *c, struct error *err)
+{
+    for (uint32_t i = 0; i < c->head->n_tenants; i++) {
+        const char *fault = catalog_tenant_fault(&c->tenants[i]);
+        if (fault)
+            return refuse(err, "tenant", i, fault);
+    }
+    for (uint32_t i = 0; i < c->head->n_keys; i++) {
+        const char *fault = catalog_key_fault(&c->keys[i]);
+        if (!fault && c->keys[i].tenant >= c->head->n_tenants)
+            fault = "tenant is out of range";
+        if (fault)
+            return refuse(err, "key", i, fault);
+    }
+    return 0;
+}
+
+static int check_model_versions(const struct catalog *c, uint32_t model, struct error *err)
+{
+    const struct catalog_model *m = &c->models[model];
+    for (uint32_t i = 0; i < m->n_versions; i++) {
+        const struct catalog_version *v = &c->versions[m->version_first + i];
+        const char *fault = catalog_version_fault(v);
+        if (!fault && v->model != model)
+            fault = "belongs to another model";
+        if (!fault && i > 0 && v->number >= v[-1].number)
+            fault = "is not in order, newest first";
+        if (fault)
+            return refuse(err, "version", m->version_first + i, fault);
+    }
+    return 0;
+}
+
+/* Models lie grouped by tenant, and their versions in the same order without a gap: one walk checks both. */
+static int check_models(const struct catalog *c, struct error *err)
+{
+    uint32_t n_versions = 0, tenant = 0;
+    for (uint32_t i = 0; i < c->head->n_models; i++) {
+        const struct catalog_model *m = &c->models[i];
+        const char *fault = catalog_model_fault(m);
+        if (!fault && (m->tenant >= c->head->n_tenants || m->tenant < tenant))
+            fault = "tenant is out of range or order";
+        if (!fault && (m->n_versions < 1 || m->n_versions > LIMIT_VERSIONS_SERVED || m->version_first != n_versions ||
+                       m->n_versions > c->head->n_versions - n_versions))
+            fault = "versions are out of range";
+        if (fault)
+            return refuse(err, "model", i, fault);
+        int result = check_model_versions(c, i, err);
+        if (result < 0)
+            return result;
+        tenant = m->tenant;
+        n_versions += m->n_versions;
+    }
+    if (n_versions != c->head->n_versions)
+        return error_set(err, ERROR_PEER, "catalog: a version without a model");
+    return 0;
+}
+
+static int check_ranges(const struct catalog *c, struct error *err)
+{
+    uint32_t next = 0;
+    for (uint32_t i = 0; i < c->head->n_tenants; i++) {
+        const struct catalog_range *r = &c->ranges[i];
+        uint32_t n = 0;
+        while (next + n < c->head->n_models && c->models[next + n].tenant == i)
+            n++;
+        if (r->first != next || r->n != n)
+            return refuse(err, "tenant", i, "models are not where its range says");
+        next += n;
+    }
+    return 0;
+}
+
+/* Exactly as many occupied slots as rows: at least half of the table is empty, so every probe ends. */
+static int check_table(const struct catalog_table *table, uint32_t n, const char *what, struct error *err)
+{
+    size_t occupied = 0;
+    for (size_t i = 0; i <= table->mask; i++) {
+        uint32_t index_plus_1 = table->slots[i].index_plus_1;
+        if (index_plus_1 > n)
+            return error_set(err, ERROR_PEER, "catalog: the index of %s points outside", what);
+        occupied += index_plus_1 != 0;
+    }
+    if (occupied != n)
+        return error_set(err, ERROR_PEER, "catalog: the index of %s is not complete", what);
+    return 0;
+}
+
+int catalog_view(struct catalog *c, const void *data, size_t bytes, struct error *err)
+{
+    const struct catalog_head *head = data;
+    if (bytes < sizeof *head)
+        return error_set(err, ERROR_PEER, "catalog: shorter than its head");
+    int result = check_head(head, bytes, err);
+    if (result < 0)
+        return result;
+    struct catalog_layout l = catalog_layout_of(head->n_tenants, head->n_keys, head->n_models, head->n_versions);
+    const char *base = data;
+    *c = (struct catalog){
+        .head = head,
+        .tenants = (const void *)(base + l.tenants),
+        .keys = (const void *)(base + l.keys),
+        .models = (const void *)(base + l.models),
+        .versions = (const void *)(base + l.versions),
+        .ranges = (const void *)(base + l.ranges),
+        .key_table = {(const void *)(base + l.key_slots), l.n_key_slots - 1},
+        .tenant_table = {(const void *)(base + l.tenant_slots), l.n_tenant_slots - 1},
+        .model_table = {(const void *)(base + l.model_slots), l.n_model_slots - 1},
+        .bytes = bytes,
+    };
+    if ((result = check_tenants_and_keys(c, err)) < 0 || (result = check_models(c, err)) < 0 ||
+        (result = check_ranges(c, err)) < 0)
+        return result;
+    if ((result = check_table(&c->key_table, head->n_keys, "keys", err)) < 0 ||
+        (result = check_table(&c->tenant_table, head->n_tenants, "tenants", err)) < 0)
+        return result;
+    return check_table(&c->model_table, head->n_models, "models", err);
+}

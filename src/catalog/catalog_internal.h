@@ -1,0 +1,82 @@
+/* The snapshot's format; for the files of this room and its tests only.
+ *
+ *   head · tenants[] · keys[] · models[] · versions[] · ranges[] · key slots[] · tenant slots[] · model slots[]
+ *
+ * The sections follow each other in this order, each at the next multiple of CATALOG_ALIGN. Their places and sizes
+ * follow from the four counts alone (catalog_layout_of), so the head carries no offsets: what is not stored cannot be
+ * wrong. Numbers are in the host's byte order; a snapshot never leaves its host.
+ *
+ * An index table is open-addressed with linear probing; it has a power of two of slots, at least twice as many as rows,
+ * so one empty slot is always near. A slot holds the upper half of the row's hash beside the row's index: a look-up
+ * touches one line of the table and, all but once in 2^32, only the row it wants. */
+#ifndef BULKHEAD_CATALOG_CATALOG_INTERNAL_H
+#define BULKHEAD_CATALOG_CATALOG_INTERNAL_H
+
+#include "base/hash.h"
+#include "catalog/catalog.h"
+
+#define CATALOG_MAGIC   "bhcatlg\n"
+#define CATALOG_VERSION 1u
+#define CATALOG_ALIGN   64u
+
+struct catalog_head {
+    char magic[8];
+    uint32_t version;
+    uint32_t _reserved; /* 0 */
+    uint64_t bytes;     /* of the whole snapshot */
+    uint64_t generation;
+    struct hash_seed seed;
+    uint32_t n_tenants, n_keys, n_models, n_versions;
+};
+
+struct catalog_range { /* a tenant's models */
+    uint32_t first, n;
+};
+
+struct catalog_slot {
+    uint32_t fingerprint;
+    uint32_t index_plus_1; /* 0 = empty */
+};
+
+struct catalog_table {
+    const struct catalog_slot *slots;
+    uint64_t mask; /* number of slots - 1 */
+};
+
+struct catalog_layout { /* offsets from the start of the snapshot; n_*: numbers of slots */
+    size_t tenants, keys, models, versions, ranges;
+    size_t key_slots, tenant_slots, model_slots;
+    size_t n_key_slots, n_tenant_slots, n_model_slots;
+    size_t bytes;
+};
+
+struct catalog { /* a checked snapshot */
+    const struct catalog_head *head;
+    const struct catalog_tenant *tenants;
+    const struct catalog_key *keys;
+    const struct catalog_model *models;
+    const struct catalog_version *versions;
+    const struct catalog_range *ranges;
+    struct catalog_table key_table, tenant_table, model_table;
+    void *map; /* NULL: the bytes are not ours to unmap */
+    size_t bytes;
+};
+
+/* Counts must be within their limits. */
+struct catalog_layout catalog_layout_of(uint32_t n_tenants, uint32_t n_keys, uint32_t n_models, uint32_t n_versions);
+
+/* Checks all of [data, data + bytes) and fills *c. data is aligned to 8 and outlives *c. -ERROR_PEER. */
+must_check int catalog_view(struct catalog *c, const void *data, size_t bytes, struct error *err);
+
+/* What is wrong with a row by itself; NULL when nothing is. The builder refuses what the reader would refuse. */
+const char *catalog_tenant_fault(const struct catalog_tenant *t);
+const char *catalog_key_fault(const struct catalog_key *k);
+const char *catalog_model_fault(const struct catalog_model *m);
+const char *catalog_version_fault(const struct catalog_version *v);
+
+uint64_t catalog_hash_key(struct hash_seed seed, const char *id);
+uint64_t catalog_hash_tenant(struct hash_seed seed, struct str name);
+/* name.size ≤ LIMIT_NAME_BYTES */
+uint64_t catalog_hash_model(struct hash_seed seed, uint32_t tenant, struct str name);
+
+#endif
