@@ -28,28 +28,30 @@
 
 enum channel_frame_type {
     CHANNEL_NONE = 0,
-    CHANNEL_OPEN, /* guest → host, first frame: alive; a = protocol version */
-    CHANNEL_LOAD, /* host → guest: load model; guest → host: its result. status; slot payload = signature, or the text
-                     of the failure */
-    CHANNEL_UNLOAD, /* host → guest: finish and exit */
-    CHANNEL_LEASE, /* host → guest: slot, a = rows, b = n_items, length = payload of inputs in slot, wish = output mask
-                    */
-    CHANNEL_TENSOR, /* host → guest: after LEASE, one per input: index, shape dims behind `offset` … see channel_tensor
-                     */
-    CHANNEL_ITEM, /* host → guest: after the tensors, one per request: request_id, tenant_id, a = rows */
-    CHANNEL_PART, /* guest → host: index = output, offset/length in the slot, a = part number, FINAL flag on the last of
-                     that output */
-    CHANNEL_CREDIT, /* host → guest: a PART of this slot was taken; its bytes may be written again */
-    CHANNEL_CANCEL, /* host → guest: request_id; its result is not wanted any more */
-    CHANNEL_PARK,   /* host → guest: keep the sequence, stop stepping (token engines, later) */
+    CHANNEL_OPEN,   /* guest → host, first frame: alive; a = CHANNEL_PROTOCOL */
+    CHANNEL_LOAD,   /* host → guest: load the model. guest → host: the result: status, and as payload the encoded
+                       signature   or, on failure, a text for people */
+    CHANNEL_UNLOAD, /* host → guest: exit */
+    CHANNEL_LEASE,  /* host → guest: run a batch. slot, lease_id, a = rows, b = number of ITEM frames that follow;
+                       payload = struct channel_lease and the data it points at */
+    CHANNEL_ITEM,   /* host → guest: one request of the lease before it: request_id, tenant_id, a = rows */
+    CHANNEL_PART, /* guest → host: a piece of an output: slot, lease_id, index = output, a = number of the piece (0, 1,
+                     …). request_id 0: of the whole lease, items in their order along axis 0. Piece 0 begins with a
+                     struct channel_tensor; FINAL marks the last piece of this output; WAIT: the guest waits for CREDIT
+                   */
+    CHANNEL_CREDIT, /* host → guest: the pieces of this slot were taken; its memory may be written again */
+    CHANNEL_CANCEL, /* host → guest: request_id of lease_id is not wanted any more */
+    CHANNEL_PARK,   /* host → guest: keep the sequence but do not step it (token engines, later) */
     CHANNEL_RESUME, /* host → guest */
-    CHANNEL_DONE, /* guest → host: lease in slot is over; status, on failure payload = text; a = nanoseconds the worker
-                     took */
-    CHANNEL_STATS, /* guest → host: a = steps, b = items */
+    CHANNEL_DONE,   /* guest → host: the lease is over: slot, lease_id, status, a = microseconds the worker took; on
+                       failure   payload = text */
+    CHANNEL_STATS,  /* guest → host: a = steps, b = items since the last one */
     CHANNEL_TYPE_COUNT
 };
 
-enum channel_flag { CHANNEL_FINAL = 1u << 0 };
+enum channel_flag { CHANNEL_FINAL = 1u << 0, CHANNEL_WAIT = 1u << 1 };
+
+#define CHANNEL_PROTOCOL 1u
 
 struct channel_frame { /* 64 bytes, little-endian hosts only */
     uint8_t type;      /* enum channel_frame_type */
@@ -94,26 +96,27 @@ struct channel; /* one end */
 
 struct channel_ops {
     const char *name;
-    /* Publishes queued frames to the other side and wakes it if it sleeps. */
-    void (*ring)(struct channel *c);
-    /* Says that this end is about to sleep on its bell: true = really nothing there (sleep), false = frames are
-     * waiting. After waking, drain the bell with `awake`. */
-    bool (*park)(struct channel *c);
-    void (*awake)(struct channel *c);
-    void (*close)(struct channel *c);
+    void (*wake)(struct channel *c);    /* rings the other end's bell */
+    void (*awake)(struct channel *c);   /* silences the own bell */
+    void (*release)(struct channel *c); /* unmaps, closes */
 };
+
+struct channel_memory;
 
 struct channel {
     const struct channel_ops *ops;
-    struct channel_geometry geometry;
-    uint32_t epoch;
-    int bell; /* to poll on; -1 for fake */
+    struct channel_geometry geometry; /* read-only */
+    uint32_t epoch;                   /* read-only */
+    int bell;                         /* to poll on; -1 for fake; owned */
     bool host;
-    /* private: positions and mappings, see channel.c */
-    struct channel_memory *_own, *_other;
-    uint32_t _produced, _published, _consumed;
+    /* private */
+    struct channel_memory *_own;         /* written by this end */
+    const struct channel_memory *_other; /* written by the other end, mapped read-only */
+    size_t _own_bytes, _other_bytes;
+    uint32_t _produced, _published; /* frames written; frames the other end may see */
+    uint32_t _consumed;
     int _bell_other;
-    void *_backend;
+    int _memory_fds[2];
 };
 
 /* Maps both memories. Host: maps inbox writable, then seals it. Takes over the descriptors on success. */
@@ -124,7 +127,17 @@ must_check int channel_fake_pair(const struct channel_geometry *g, uint32_t epoc
                                  struct channel **ret_guest);
 void channel_close(struct channel *c); /* accepts NULL */
 
-/* Queues a frame (epoch is filled in); -ERROR_AGAIN when the ring is full. Visible to the other side after ring(). */
+/* Publishes queued frames to the other end and wakes it if it sleeps (one system call, only then). */
+void channel_ring(struct channel *c);
+/* This end is about to sleep on its bell: true = nothing there, the other end will ring; false = frames are waiting. */
+bool channel_park(struct channel *c);
+/* After waking: silences the bell. */
+void channel_awake(struct channel *c);
+/* Frames are waiting to be pulled (one load; a hint). */
+bool channel_pending(const struct channel *c);
+
+/* Queues a frame (epoch is filled in); -ERROR_AGAIN when the ring is full. Visible to the other end after
+ * channel_ring(). */
 must_check int channel_push(struct channel *c, const struct channel_frame *frame);
 /* Free places in the outgoing ring. */
 uint32_t channel_room(const struct channel *c);
@@ -134,18 +147,28 @@ must_check int channel_pull(struct channel *c, struct channel_frame *ret_frame, 
 
 /* Own slot memory for writing, [own slot bytes], 64-byte aligned. */
 void *channel_slot_own(struct channel *c, uint32_t slot);
-/* The other side's slot memory for reading a payload that a pulled frame named (already checked to lie inside). The
- * bytes may change under the reader: copy once, check the copy. */
-const void *channel_slot_other(struct channel *c, const struct channel_frame *frame);
+/* The other end's slot memory, for reading what a pulled frame named (offset and length already checked to lie inside).
+ * On the host the bytes may change under the reader: copy once, check the copy. */
+const void *channel_slot_other(const struct channel *c, uint32_t slot);
 
-/* What a CHANNEL_TENSOR frame points at in the inbox slot (offset/length cover it): the shape; the data begin at
- * `data`. */
+/* A tensor in a slot. `data` is an offset in the slot, 64-byte aligned. In an output, dims and bytes are those of the
+ * whole tensor, though its bytes may come in several pieces. */
 struct channel_tensor {
-    uint32_t dtype;
+    uint32_t dtype; /* enum tensor_dtype */
     uint32_t rank;
     int64_t dims[LIMIT_TENSOR_RANK];
-    uint64_t data; /* offset of the data in the slot, 64-byte aligned */
+    uint64_t data;
     uint64_t bytes;
 };
+
+/* Start of a LEASE's payload. */
+struct channel_lease {
+    uint64_t outputs_wanted; /* bit i: output i of the signature */
+    uint32_t n_inputs;
+    uint32_t _reserved;
+    struct channel_tensor inputs[]; /* [n_inputs] */
+};
+
+#define CHANNEL_DATA_ALIGN 64u
 
 #endif

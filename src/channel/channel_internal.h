@@ -1,0 +1,24 @@
+/* Layout of a channel memory; shared by the back-ends of this room only. */
+#ifndef BULKHEAD_CHANNEL_INTERNAL_H
+#define BULKHEAD_CHANNEL_INTERNAL_H
+
+#include "channel/channel.h"
+
+#include <stdalign.h>
+#include <stdatomic.h>
+
+#define CHANNEL_PAGE_BYTES 4096u
+
+/* First page of each memory, written by its owner only. One cache line per word: producer and consumer positions are
+ * polled by the other core. */
+struct channel_memory {
+    alignas(64) _Atomic uint32_t produced; /* frames published in this memory, counts for ever (wraps) */
+    alignas(64) _Atomic uint32_t consumed; /* frames taken from the other memory */
+    alignas(64) _Atomic uint32_t parked;   /* 1: the owner sleeps, ring its bell after publishing */
+};
+
+/* Sets positions and mappings of an end; memories are zeroed or continue a fresh channel. */
+void channel_setup(struct channel *c, const struct channel_ops *ops, bool host, const struct channel_geometry *g,
+                   uint32_t epoch);
+
+#endif
