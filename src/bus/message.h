@@ -1,0 +1,206 @@
+/* Messages between the roles: one table, fixed sizes, descriptors counted.
+ *
+ * X(type, who may send, who may receive, body struct, number of descriptors). Variable content travels in sealed
+ * memfds. A message that the matrix does not allow, of the wrong size or with the wrong number of descriptors ends the
+ * conversation: the receiver treats the sender as broken. Strings inside bodies are NUL-terminated; bus_recv checks
+ * that for the fields that are text
+ * (`text` offsets in message.c). */
+#ifndef BULKHEAD_BUS_MESSAGE_H
+#define BULKHEAD_BUS_MESSAGE_H
+
+#include "base/error.h"
+#include "base/limits.h"
+
+#include <stdint.h>
+
+enum bus_role { BUS_SUPERVISOR = 1, BUS_CONTROL = 2, BUS_GATEWAY = 4, BUS_WORKER = 8 };
+
+#define BUS_MESSAGE_TABLE(X)                                                                 \
+    /* start-up */                                                                           \
+    X(ROLE_CONFIG, BUS_SUPERVISOR, BUS_CONTROL | BUS_GATEWAY, struct bus_role_config, 2)     \
+    X(PEER, BUS_SUPERVISOR, BUS_CONTROL | BUS_GATEWAY, struct bus_empty, 1)                  \
+    X(READY, BUS_CONTROL | BUS_GATEWAY, BUS_SUPERVISOR, struct bus_empty, 0)                 \
+    X(DRAIN, BUS_SUPERVISOR, BUS_CONTROL | BUS_GATEWAY, struct bus_empty, 0)                 \
+    X(DRAINED, BUS_GATEWAY | BUS_CONTROL, BUS_SUPERVISOR, struct bus_empty, 0)               \
+    /* catalog */                                                                            \
+    X(CATALOG, BUS_CONTROL, BUS_GATEWAY, struct bus_catalog, 1)                              \
+    X(CATALOG_TAKEN, BUS_GATEWAY, BUS_CONTROL, struct bus_catalog_taken, 0)                  \
+    /* replicas */                                                                           \
+    X(DEMAND, BUS_GATEWAY, BUS_CONTROL, struct bus_demand, 0)                                \
+    X(REPLICA_START, BUS_CONTROL, BUS_SUPERVISOR, struct bus_replica_start, 1)               \
+    X(REPLICA_STOP, BUS_CONTROL | BUS_GATEWAY, BUS_SUPERVISOR, struct bus_replica, 0)        \
+    X(REPLICA_DRAIN, BUS_SUPERVISOR, BUS_GATEWAY, struct bus_replica, 0)                     \
+    X(REPLICA_STATE, BUS_SUPERVISOR, BUS_CONTROL | BUS_GATEWAY, struct bus_replica_state, 0) \
+    X(REPLICA_LOADED, BUS_GATEWAY, BUS_CONTROL, struct bus_replica_loaded, 0)                \
+    X(CHANNEL, BUS_SUPERVISOR, BUS_GATEWAY, struct bus_channel, 4)                           \
+    X(CHANNEL_SEALED, BUS_GATEWAY, BUS_SUPERVISOR, struct bus_channel_sealed, 0)             \
+    X(WORKER_CONFIG, BUS_SUPERVISOR, BUS_WORKER, struct bus_worker_config, 2)                \
+    X(CHANNEL_GUEST, BUS_SUPERVISOR, BUS_WORKER, struct bus_channel, 4)                      \
+    /* requests of the operator, and figures */                                              \
+    X(INFER, BUS_CONTROL, BUS_GATEWAY, struct bus_infer, 1)                                  \
+    X(INFER_DONE, BUS_GATEWAY, BUS_CONTROL, struct bus_infer_done, 1)                        \
+    X(STATS, BUS_GATEWAY, BUS_CONTROL, struct bus_stats, 0)
+
+struct bus_empty {
+    uint8_t _nothing;
+};
+
+struct bus_role_config { /* fds: control: admin socket, store folder; gateway: listening socket, empty folder */
+    uint32_t uid, gid;
+    uint32_t admin_gid; /* control: group that may use the admin socket; UINT32_MAX = none */
+    uint32_t slots;     /* of the device `cpu` */
+    uint32_t log_level;
+    uint32_t connections_max;
+    uint32_t allow_unlimited;
+    uint32_t isolation_available; /* bit per enum isolate_level */
+    uint64_t memory_bytes;        /* of the host */
+    uint64_t body_bytes_max;
+    uint32_t head_timeout_ms, idle_timeout_ms, write_timeout_ms, drain_timeout_ms;
+    char listen[64];
+    char isolation_text[ERROR_TEXT_BYTES_MAX]; /* what the probe of `process` said */
+};
+
+struct bus_catalog {
+    uint64_t generation;
+    uint64_t bytes;
+};
+
+struct bus_catalog_taken {
+    uint64_t generation;
+    struct error error; /* code 0: taken */
+};
+
+struct bus_demand {
+    uint64_t version_uid;
+    uint32_t replicas; /* wanted in all; 0: idle, all may go */
+    uint32_t _reserved;
+};
+
+struct bus_replica {
+    uint64_t replica_uid;
+    uint32_t reason; /* enum bus_stop_reason */
+    uint32_t _reserved;
+};
+
+enum bus_stop_reason {
+    BUS_STOP_WANTED = 0, /* no longer needed: drain first */
+    BUS_STOP_DRAINED,    /* the gateway has let go of it */
+    BUS_STOP_OVERDUE,    /* a lease took too long: kill */
+    BUS_STOP_PROTOCOL,   /* it broke the channel's protocol: kill */
+    BUS_STOP_LOAD,       /* it could not load its model: kill */
+    BUS_STOP_COUNT
+};
+
+struct bus_replica_start { /* fd: the model, a sealed memfd */
+    uint64_t replica_uid, version_uid, model_uid, tenant_uid;
+    uint64_t memory_bytes;
+    uint64_t model_bytes;
+    uint32_t cpu_milli;
+    uint32_t level; /* enum isolate_level */
+    uint32_t version_number;
+    uint32_t _reserved;
+    char engine[32];
+    char tenant[LIMIT_NAME_BYTES + 1]; /* for log lines and `status` only */
+    char model[LIMIT_NAME_BYTES + 1];
+};
+
+enum bus_replica_phase { BUS_REPLICA_STARTING = 1, BUS_REPLICA_RUNNING, BUS_REPLICA_STOPPING, BUS_REPLICA_ENDED };
+
+struct bus_replica_state {
+    uint64_t replica_uid, version_uid, model_uid, tenant_uid;
+    uint32_t phase; /* enum bus_replica_phase */
+    int32_t pid;
+    uint32_t uid;
+    uint32_t level;
+    uint32_t version_number;
+    uint32_t wanted;     /* ENDED: 1 = it was told to */
+    uint64_t started_ms; /* wall clock */
+    char engine[32];
+    char tenant[LIMIT_NAME_BYTES + 1];
+    char model[LIMIT_NAME_BYTES + 1];
+    char text[256]; /* ENDED: why; else what the wall consists of */
+};
+
+struct bus_replica_loaded { /* the gateway speaks to the worker, so it knows first */
+    uint64_t replica_uid, version_uid;
+    struct error error; /* code 0: the model is loaded */
+};
+
+struct bus_channel { /* fds: inbox, outbox, bell_guest, bell_host */
+    uint64_t replica_uid, version_uid;
+    uint64_t inbox_slot_bytes, outbox_slot_bytes;
+    uint32_t n_frames, n_slots, epoch;
+    uint32_t _reserved;
+};
+
+struct bus_channel_sealed {
+    uint64_t replica_uid;
+    uint32_t epoch;
+    int32_t status; /* 0, or why the gateway could not take the channel */
+};
+
+struct bus_worker_config { /* fds: the model; the engine's library, or the model again where there is none */
+    uint64_t replica_uid;
+    uint64_t model_bytes;
+    uint32_t threads;
+    uint32_t has_library;
+    char engine[32];
+};
+
+struct bus_infer { /* fd: the body, a sealed memfd */
+    uint64_t id, tenant_uid;
+    uint64_t bytes;
+    char model[LIMIT_NAME_BYTES + 1];
+};
+
+struct bus_infer_done { /* fd: the answer's body, a sealed memfd */
+    uint64_t id;
+    uint64_t bytes;
+    uint32_t http_status;
+    uint32_t _reserved;
+};
+
+struct bus_stats {
+    uint64_t requests, refused, failed; /* answered 2xx, 4xx, 5xx */
+    uint64_t bytes_in, bytes_out;
+    uint64_t leases, lease_ns;
+    uint64_t generation; /* of the catalog in use */
+    uint32_t connections, queued;
+    uint32_t slots, slots_used;
+};
+
+enum bus_type {
+    BUS_NONE = 0,
+#define X(type, senders, receivers, body, fds) BUS_##type,
+    BUS_MESSAGE_TABLE(X)
+#undef X
+        BUS_TYPE_COUNT
+};
+
+struct bus_type_info {
+    const char *name;
+    uint32_t senders, receivers; /* masks of enum bus_role */
+    uint32_t body_bytes;
+    uint32_t n_fds;
+};
+/* NULL for an unknown type. */
+const struct bus_type_info *bus_type_info(uint32_t type);
+
+union bus_body {
+#define X(type, senders, receivers, body, fds) body type;
+    BUS_MESSAGE_TABLE(X)
+#undef X
+};
+
+/* A received message. The receiver owns the descriptors. */
+struct bus_message {
+    uint32_t type; /* enum bus_type */
+    uint32_t n_fds;
+    int fds[LIMIT_BUS_FDS]; /* -1 beyond n_fds */
+    union bus_body body;
+};
+
+/* Closes descriptors that nobody took. */
+void bus_message_done(struct bus_message *m);
+
+#endif
