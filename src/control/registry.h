@@ -20,7 +20,8 @@ struct registry_config {
     int artifacts_dir;         /* descriptor of the folder of artifacts, named by their SHA-256 in hex; borrowed */
     uint32_t slots;            /* of the device: a model that wants more cores is refused */
     uint64_t memory_bytes_max; /* of the host: a model that wants more is refused */
-    /* May a model run at this level on this host? NULL text = yes, else the reason (from isolate's probe). */
+    /* May a model run at this level on this host? NULL text = yes, else the reason (from isolate's probe). Levels here
+     * and in struct registry_version are isolate's ranks: 1 = shared … 5 = microvm (enum isolate_level). */
     const char *(*level_refusal)(void *ctx, uint32_t level);
     /* Is there an engine of this name? */
     bool (*engine_known)(void *ctx, struct str name);

@@ -1,0 +1,190 @@
+/* The catalog of the present state: every tenant, key, model and its served versions, read from the store. */
+#include "registry_internal.h"
+
+#include <assert.h>
+
+struct assemble {
+    struct registry *registry;
+    struct catalog_builder *builder;
+    struct assemble_tenant {
+        uint64_t uid;
+        int index; /* in the catalog */
+        char name[LIMIT_NAME_BYTES + 1];
+    } * tenants; /* [n_tenants], in the order of the store: by name */
+    size_t n_tenants, tenants_capacity;
+    const struct assemble_tenant **by_uid; /* [n_tenants] */
+    struct catalog_model model;            /* the one whose versions are being added */
+    uint32_t n_versions;
+    struct error *err;
+    int rc;
+};
+
+/* The outcome of a catalog_add_*, noted for the end of the walk. */
+static int added(struct assemble *a, int result, const char *what)
+{
+    if (result >= 0)
+        return 0;
+    a->rc = error_set(a->err, result, "a %s does not fit into the catalog: %s", what, error_info(result)->text);
+    return 1;
+}
+
+static int add_tenant(void *ctx, const struct store_resource *stored)
+{
+    struct assemble *a = ctx;
+    union registry_resource resource;
+    a->rc = registry_decode(stored, &resource, a->err);
+    if (a->rc < 0)
+        return 1;
+    if (a->n_tenants == a->tenants_capacity) {
+        size_t capacity = a->tenants_capacity ? a->tenants_capacity * 2 : 64;
+        struct assemble_tenant *tenants = reallocarray(a->tenants, capacity, sizeof *tenants);
+        if (!tenants) {
+            a->rc = error_set_default(a->err, -ERROR_NO_MEMORY);
+            return 1;
+        }
+        a->tenants = tenants;
+        a->tenants_capacity = capacity;
+    }
+    const struct resource_tenant *tenant = &resource.tenant;
+    uint64_t burst = tenant->burst ? tenant->burst : tenant->requests_per_minute / 60;
+    struct catalog_tenant row = {.uid = stored->uid,
+                                 .weight = (uint32_t)tenant->weight,
+                                 .queue_max = (uint32_t)tenant->queue_depth,
+                                 .requests_per_minute = tenant->requests_per_minute,
+                                 .burst = burst ? burst : 1};
+    memcpy(row.name, tenant->meta.name, sizeof row.name);
+    int index = catalog_add_tenant(a->builder, &row);
+    struct assemble_tenant *noted = &a->tenants[a->n_tenants];
+    noted->uid = stored->uid;
+    noted->index = index;
+    memcpy(noted->name, row.name, sizeof noted->name);
+    a->n_tenants++;
+    return added(a, index, "tenant");
+}
+
+static int compare_name(const void *name, const void *tenant)
+{
+    return strcmp(name, ((const struct assemble_tenant *)tenant)->name);
+}
+
+static int compare_uid(const void *a, const void *b)
+{
+    const struct assemble_tenant *x = *(const struct assemble_tenant *const *)a;
+    const struct assemble_tenant *y = *(const struct assemble_tenant *const *)b;
+    return x->uid < y->uid ? -1 : x->uid > y->uid;
+}
+
+static int add_version(void *ctx, const struct store_version *v)
+{
+    struct assemble *a = ctx;
+    if (a->n_versions >= LIMIT_VERSIONS_SERVED)
+        return 1;
+    struct resource_model model;
+    const struct catalog_model *owner = &a->model;
+    a->rc = registry_version_decode(v->document, a->tenants[owner->tenant].name, owner->name, &model, a->err);
+    if (a->rc < 0)
+        return 1;
+    if (a->n_versions++ == 0) {
+        int index = catalog_add_model(a->builder, owner);
+        if (added(a, index, "model") != 0)
+            return 1;
+    }
+    struct catalog_version row = {.uid = v->uid,
+                                  .number = v->number,
+                                  .slots = (uint32_t)(model.cpu_milli / 1000),
+                                  .level = registry_level_rank(model.isolation_level)};
+    static_assert(sizeof row.engine == sizeof model.engine, "engine names have one size");
+    memcpy(row.engine, model.engine, sizeof row.engine);
+    memcpy(row.digest, v->digest, sizeof row.digest);
+    return added(a, catalog_add_version(a->builder, &row), "version");
+}
+
+static int add_model(struct assemble *a, const struct resource_model *model, uint64_t uid)
+{
+    const struct assemble_tenant *tenant =
+        a->n_tenants ? bsearch(model->meta.tenant, a->tenants, a->n_tenants, sizeof *a->tenants, compare_name) : NULL;
+    if (!tenant)
+        return error_set(a->err, -ERROR_IO, "the store holds a model without its tenant");
+    a->n_versions = 0;
+    a->model = (struct catalog_model){.uid = uid,
+                                      .tenant = (uint32_t)tenant->index,
+                                      .batch_max = (uint32_t)model->batch_max,
+                                      .batch_delay_ns = model->batch_delay_ns,
+                                      .replicas_min = (uint32_t)model->replicas_min,
+                                      .replicas_max = (uint32_t)model->replicas_max,
+                                      .idle_after_ns = model->replicas_idle_after_ns};
+    memcpy(a->model.name, model->meta.name, sizeof a->model.name);
+    const struct store_ops *ops = a->registry->config.store;
+    int rc = ops->version_each(a->registry->store, uid, add_version, a, a->err);
+    return rc < 0 ? rc : a->rc;
+}
+
+static int each_model(void *ctx, const struct store_resource *stored)
+{
+    struct assemble *a = ctx;
+    union registry_resource resource;
+    a->rc = registry_decode(stored, &resource, a->err);
+    if (a->rc >= 0)
+        a->rc = add_model(a, &resource.model, stored->uid);
+    return a->rc < 0;
+}
+
+static int add_key(void *ctx, const struct store_key *key)
+{
+    struct assemble *a = ctx;
+    struct assemble_tenant wanted = {.uid = key->tenant_uid};
+    const struct assemble_tenant *pointer = &wanted;
+    const struct assemble_tenant *const *found =
+        a->n_tenants ? bsearch(&pointer, a->by_uid, a->n_tenants, sizeof *a->by_uid, compare_uid) : NULL;
+    if (!found || key->id.size != CATALOG_KEY_ID_BYTES) {
+        a->rc = error_set(a->err, -ERROR_IO, "the store holds a key without its tenant");
+        return 1;
+    }
+    struct catalog_key row = {.tenant = (uint32_t)(*found)->index};
+    memcpy(row.id, key->id.data, sizeof row.id);
+    memcpy(row.hash, key->hash, sizeof row.hash);
+    return added(a, catalog_add_key(a->builder, &row), "key");
+}
+
+static int assemble(struct assemble *a)
+{
+    struct registry *r = a->registry;
+    const struct store_ops *ops = r->config.store;
+    int rc = ops->resource_each(r->store, RESOURCE_TENANT, str_any(), str_any(), add_tenant, a, a->err);
+    if (rc < 0 || a->rc < 0)
+        return rc < 0 ? rc : a->rc;
+    a->by_uid = calloc(a->n_tenants + 1, sizeof *a->by_uid);
+    if (!a->by_uid)
+        return error_set_default(a->err, -ERROR_NO_MEMORY);
+    for (size_t i = 0; i < a->n_tenants; i++)
+        a->by_uid[i] = &a->tenants[i];
+    qsort(a->by_uid, a->n_tenants, sizeof *a->by_uid, compare_uid);
+    rc = ops->key_each(r->store, 0, add_key, a, a->err);
+    if (rc < 0 || a->rc < 0)
+        return rc < 0 ? rc : a->rc;
+    /* by (tenant, name), as the tenants came: so models are grouped by ascending tenant index */
+    rc = ops->resource_each(r->store, RESOURCE_MODEL, str_any(), str_any(), each_model, a, a->err);
+    return rc < 0 ? rc : a->rc;
+}
+
+int registry_catalog(struct registry *r, uint64_t *ret_generation, int *ret_fd, size_t *ret_bytes, struct error *err)
+{
+    uint64_t revision = 0;
+    int rc = r->config.store->revision(r->store, &revision, err);
+    if (rc < 0)
+        return rc;
+    struct assemble a = {.registry = r, .err = err};
+    rc = catalog_builder_new(revision, &a.builder);
+    if (rc < 0)
+        return error_set_default(err, rc);
+    rc = assemble(&a);
+    if (rc >= 0)
+        rc = catalog_build(a.builder, ret_fd, ret_bytes, err);
+    catalog_builder_free(a.builder);
+    free(a.by_uid);
+    free(a.tenants);
+    if (rc < 0)
+        return rc;
+    *ret_generation = revision;
+    return 0;
+}

@@ -1,0 +1,162 @@
+/* What may refuse a change: existence, conflict, immutability, isolation, limits. Reads the store, writes nothing. */
+#include "registry_internal.h"
+
+#include <stdio.h>
+
+static int check_conflict(const struct registry_plan_item *item, struct error *err)
+{
+    uint64_t expected = item->next.meta.resource_version;
+    if (expected == 0)
+        return 0;
+    if (!item->exists)
+        return error_set(err, -ERROR_CONFLICT,
+                         "%s: metadata.resourceVersion is %llu, but it does not exist (any more); leave it out to "
+                         "create it",
+                         item->title, (unsigned long long)expected);
+    if (expected != item->row.resource_version)
+        return error_set(err, -ERROR_CONFLICT,
+                         "%s: metadata.resourceVersion is %llu, but the stored one is %llu; read it again and repeat",
+                         item->title, (unsigned long long)expected, (unsigned long long)item->row.resource_version);
+    return 0;
+}
+
+/* Fields whose row says that they never change after creation. */
+static int check_immutable(const struct registry_plan_item *item, struct error *err)
+{
+    const struct resource_kind_info *info = &resource_kinds[item->kind];
+    for (size_t i = 0; item->exists && i < info->n_fields; i++) {
+        const struct resource_field *field = &info->fields[i];
+        const char *next = (const char *)&item->next, *present = (const char *)&item->present;
+        if (field->mutable || !str_starts(str_from(field->path), STR("spec.")))
+            continue;
+        if (memcmp(next + field->offset, present + field->offset, field->size) != 0)
+            return error_set(err, -ERROR_REFUSED, "%s: %s: cannot change after creation", item->title, field->path);
+    }
+    return 0;
+}
+
+static int check_isolation(const struct registry_plan *plan, const struct registry_plan_item *item,
+                           const struct resource_tenant *tenant, struct error *err)
+{
+    const struct resource_model *model = &item->next.model;
+    if (model->isolation_level < tenant->isolation_minimum)
+        return error_set(err, -ERROR_REFUSED,
+                         "%s: spec.isolation.level: \"%s\" is below Tenant %s's isolation.minimum \"%s\"", item->title,
+                         registry_level_name(model->isolation_level), tenant->meta.name,
+                         registry_level_name(tenant->isolation_minimum));
+    const struct registry_config *config = &plan->registry->config;
+    const char *reason = config->level_refusal(config->ctx, registry_level_rank(model->isolation_level));
+    if (reason)
+        return error_set(err, -ERROR_ISOLATION_UNAVAILABLE, "%s: spec.isolation.level: \"%s\" is not available: %s",
+                         item->title, registry_level_name(model->isolation_level), reason);
+    return 0;
+}
+
+static int check_resources(const struct registry_plan *plan, const struct registry_plan_item *item, struct error *err)
+{
+    const struct resource_model *model = &item->next.model;
+    const struct registry_config *config = &plan->registry->config;
+    if (!config->engine_known(config->ctx, str_from(model->engine)))
+        return error_set(err, -ERROR_INVALID_RESOURCE, "%s: spec.engine: this server has no engine \"%s\"", item->title,
+                         model->engine);
+    if (model->cpu_milli < 1000 || model->cpu_milli % 1000 != 0)
+        return error_set(err, -ERROR_INVALID_RESOURCE, "%s: spec.resources.cpu: whole cores only, 1 or more",
+                         item->title);
+    if (model->cpu_milli / 1000 > config->slots)
+        return error_set(err, -ERROR_REFUSED, "%s: spec.resources.cpu: %llu cores, but the device has %u slots",
+                         item->title, (unsigned long long)(model->cpu_milli / 1000), config->slots);
+    if (model->memory_bytes > config->memory_bytes_max)
+        return error_set(err, -ERROR_REFUSED, "%s: spec.resources.memory: %llu MiB, but the host has %llu MiB",
+                         item->title, (unsigned long long)(model->memory_bytes / MIB),
+                         (unsigned long long)(config->memory_bytes_max / MIB));
+    if (model->replicas_min > model->replicas_max)
+        return error_set(err, -ERROR_INVALID_RESOURCE, "%s: spec.replicas.min: %llu is more than max, %llu",
+                         item->title, (unsigned long long)model->replicas_min, (unsigned long long)model->replicas_max);
+    return 0;
+}
+
+static int check_model(const struct registry_plan *plan, const struct registry_plan_item *item, struct error *err)
+{
+    struct str name = str_from(item->next.meta.tenant);
+    const struct registry_plan_item *planned = registry_plan_find(plan, RESOURCE_TENANT, str_any(), name);
+    union registry_resource stored;
+    if (!planned) {
+        int found = registry_find(plan->registry, RESOURCE_TENANT, str_any(), name, &stored, NULL, err);
+        if (found < 0)
+            return found;
+        if (found == 0)
+            return error_set(err, -ERROR_INVALID_RESOURCE, "%s: metadata.tenant: there is no Tenant %s", item->title,
+                             item->next.meta.tenant);
+    }
+    int rc = check_isolation(plan, item, planned ? &planned->next.tenant : &stored.tenant, err);
+    return rc < 0 ? rc : check_resources(plan, item, err);
+}
+
+struct floor {
+    const struct registry_plan *plan;
+    const struct registry_plan_item *tenant;
+    struct error *err;
+    int rc;
+};
+
+/* A stored model of a tenant whose floor changes; models of the plan are checked on their own. */
+static int check_floor_model(void *ctx, const struct store_resource *stored)
+{
+    struct floor *floor = ctx;
+    if (registry_plan_find(floor->plan, RESOURCE_MODEL, stored->tenant, stored->name))
+        return 0;
+    union registry_resource resource;
+    floor->rc = registry_decode(stored, &resource, floor->err);
+    if (floor->rc >= 0 && resource.model.isolation_level < floor->tenant->next.tenant.isolation_minimum)
+        floor->rc =
+            error_set(floor->err, -ERROR_REFUSED,
+                      "%s: spec.isolation.minimum: \"%s\" is above Model %s/%s's isolation.level \"%s\"; raise the "
+                      "model's first, or both in one apply",
+                      floor->tenant->title, registry_level_name(floor->tenant->next.tenant.isolation_minimum),
+                      resource.meta.tenant, resource.meta.name, registry_level_name(resource.model.isolation_level));
+    return floor->rc < 0;
+}
+
+static int check_tenant(const struct registry_plan *plan, const struct registry_plan_item *item, struct error *err)
+{
+    if (!item->exists || item->next.tenant.isolation_minimum <= item->present.tenant.isolation_minimum)
+        return 0;
+    struct registry *r = plan->registry;
+    struct floor floor = {.plan = plan, .tenant = item, .err = err};
+    int rc = r->config.store->resource_each(r->store, RESOURCE_MODEL, str_from(item->next.meta.name), str_any(),
+                                            check_floor_model, &floor, err);
+    return rc < 0 ? rc : floor.rc;
+}
+
+static int check_counts(const struct registry_plan *plan, struct error *err)
+{
+    uint64_t tenants = plan->registry->n_tenants, models = plan->registry->n_models;
+    for (uint32_t i = 0; i < plan->n_items; i++) {
+        if (plan->items[i].exists)
+            continue;
+        if (plan->items[i].kind == RESOURCE_TENANT)
+            tenants++;
+        else
+            models++;
+    }
+    if (tenants > LIMIT_TENANTS)
+        return error_set(err, -ERROR_REFUSED, "a server holds at most %u tenants", LIMIT_TENANTS);
+    if (models > LIMIT_MODELS)
+        return error_set(err, -ERROR_REFUSED, "a server holds at most %u models", LIMIT_MODELS);
+    return 0;
+}
+
+int registry_plan_check(const struct registry_plan *plan, struct error *err)
+{
+    for (uint32_t i = 0; i < plan->n_items; i++) {
+        const struct registry_plan_item *item = &plan->items[i];
+        int rc = check_conflict(item, err);
+        if (rc >= 0)
+            rc = check_immutable(item, err);
+        if (rc >= 0)
+            rc = item->kind == RESOURCE_TENANT ? check_tenant(plan, item, err) : check_model(plan, item, err);
+        if (rc < 0)
+            return rc;
+    }
+    return check_counts(plan, err);
+}

@@ -1,0 +1,234 @@
+/* Reading: whole documents with their status, as JSON. */
+#include "registry_internal.h"
+
+#include "base/clock.h"
+
+struct get {
+    struct registry *registry;
+    enum resource_kind kind;
+    struct str tenant, name;
+    struct buf *items;
+    uint32_t n_items;
+    struct resource_model model; /* whose versions are being listed */
+    uint64_t newest_uid;
+    struct error *err;
+    int rc;
+};
+
+static void append_comma(struct get *get)
+{
+    if (get->n_items++ > 0)
+        buf_append_char(get->items, ',');
+}
+
+static void append_time(struct buf *json, const char *member, uint64_t wall_ms)
+{
+    char text[CLOCK_TEXT_BYTES];
+    clock_wall_text(wall_ms, text);
+    buf_format(json, "\"%s\":\"%s\"", member, text);
+}
+
+static int model_status(struct get *get, uint64_t uid, struct buf *status)
+{
+    struct registry_newest newest;
+    int rc = registry_newest(get->registry, uid, &newest, get->err);
+    if (rc < 0)
+        return rc;
+    char hex[REGISTRY_HEX_BYTES + 1];
+    registry_hex(newest.digest, hex);
+    buf_format(status, "\"version\":%u,\"versions\":%u,\"digest\":\"%s\",\"bytes\":%llu,", newest.number,
+               newest.n_versions, hex, (unsigned long long)newest.artifact_bytes);
+    return 0;
+}
+
+static int get_resource(void *ctx, const struct store_resource *stored)
+{
+    struct get *get = ctx;
+    union registry_resource resource;
+    get->rc = registry_decode(stored, &resource, get->err);
+    if (get->rc < 0)
+        return 1;
+    _buf_ struct buf status;
+    buf_init(&status, 4 * KIB);
+    buf_append_char(&status, '{');
+    if (get->kind == RESOURCE_MODEL)
+        get->rc = model_status(get, stored->uid, &status);
+    append_time(&status, "created", stored->created_ms);
+    buf_append_char(&status, ',');
+    append_time(&status, "changed", stored->changed_ms);
+    buf_append_char(&status, '}');
+    if (get->rc < 0)
+        return 1;
+    append_comma(get);
+    resource_encode(get->kind, &resource, buf_terminate(&status), get->items);
+    return get->items->failed != 0;
+}
+
+static int get_version(void *ctx, const struct store_version *v)
+{
+    struct get *get = ctx;
+    char hex[REGISTRY_HEX_BYTES + 1];
+    registry_hex(v->digest, hex);
+    if (get->newest_uid == 0)
+        get->newest_uid = v->uid;
+    append_comma(get);
+    /* tokens need no escaping; the document was written by us */
+    buf_format(get->items,
+               "{\"apiVersion\":\"" RESOURCE_API_VERSION "\",\"kind\":\"Version\",\"metadata\":{\"name\":\"%s\","
+               "\"tenant\":\"%s\",\"uid\":%llu},\"spec\":",
+               get->model.meta.name, get->model.meta.tenant, (unsigned long long)v->uid);
+    buf_append_str(get->items, v->document);
+    buf_format(get->items, ",\"status\":{\"number\":%u,\"newest\":%s,\"digest\":\"%s\",\"bytes\":%llu,", v->number,
+               get->newest_uid == v->uid ? "true" : "false", hex, (unsigned long long)v->artifact_bytes);
+    append_time(get->items, "created", v->created_ms);
+    buf_append_text(get->items, "}}");
+    return get->items->failed != 0;
+}
+
+static int get_versions(void *ctx, const struct store_resource *stored)
+{
+    struct get *get = ctx;
+    union registry_resource resource;
+    get->rc = registry_decode(stored, &resource, get->err);
+    if (get->rc < 0)
+        return 1;
+    get->model = resource.model;
+    get->newest_uid = 0;
+    const struct store_ops *ops = get->registry->config.store;
+    int rc = ops->version_each(get->registry->store, stored->uid, get_version, get, get->err);
+    if (rc < 0)
+        get->rc = rc;
+    return get->rc < 0;
+}
+
+struct tenants { /* names by uid, for keys */
+    struct tenant_name {
+        uint64_t uid;
+        char name[LIMIT_NAME_BYTES + 1];
+    } * rows;
+    size_t n, capacity;
+    bool failed;
+};
+
+static int tenants_note(void *ctx, const struct store_resource *stored)
+{
+    struct tenants *tenants = ctx;
+    if (tenants->n == tenants->capacity) {
+        size_t capacity = tenants->capacity ? tenants->capacity * 2 : 64;
+        struct tenant_name *rows = reallocarray(tenants->rows, capacity, sizeof *rows);
+        if (!rows) {
+            tenants->failed = true;
+            return 1;
+        }
+        tenants->rows = rows;
+        tenants->capacity = capacity;
+    }
+    struct tenant_name *row = &tenants->rows[tenants->n];
+    if (str_copy(stored->name, row->name, sizeof row->name) < 0)
+        return 0; /* not a name that apply lets through */
+    row->uid = stored->uid;
+    tenants->n++;
+    return 0;
+}
+
+static int tenants_compare(const void *a, const void *b)
+{
+    uint64_t x = ((const struct tenant_name *)a)->uid, y = ((const struct tenant_name *)b)->uid;
+    return x < y ? -1 : x > y;
+}
+
+struct get_keys {
+    struct get *get;
+    struct tenants tenants;
+};
+
+static int get_key(void *ctx, const struct store_key *key)
+{
+    struct get_keys *keys = ctx;
+    struct get *get = keys->get;
+    /* by id, or by the name it was given */
+    if (get->name.size > 0 && !str_equal(get->name, key->id) && !str_equal(get->name, key->name))
+        return 0;
+    struct tenant_name wanted = {.uid = key->tenant_uid};
+    const struct tenant_name *tenant = keys->tenants.n ? bsearch(&wanted, keys->tenants.rows, keys->tenants.n,
+                                                                 sizeof *keys->tenants.rows, tenants_compare)
+                                                       : NULL;
+    append_comma(get);
+    buf_append_text(get->items,
+                    "{\"apiVersion\":\"" RESOURCE_API_VERSION "\",\"kind\":\"Key\",\"metadata\":{\"name\":");
+    buf_append_json(get->items, key->name);
+    buf_format(get->items, ",\"tenant\":\"%s\"},\"status\":{\"id\":", tenant ? tenant->name : "");
+    buf_append_json(get->items, key->id);
+    buf_append_char(get->items, ',');
+    append_time(get->items, "created", key->created_ms);
+    buf_append_text(get->items, "}}");
+    return get->items->failed != 0;
+}
+
+static int get_keys(struct get *get, uint64_t tenant_uid)
+{
+    struct registry *r = get->registry;
+    const struct store_ops *ops = r->config.store;
+    struct get_keys keys = {.get = get};
+    int rc = ops->resource_each(r->store, RESOURCE_TENANT, str_any(), str_filter(get->tenant), tenants_note,
+                                &keys.tenants, get->err);
+    if (rc >= 0 && keys.tenants.failed)
+        rc = error_set_default(get->err, -ERROR_NO_MEMORY);
+    if (rc >= 0 && keys.tenants.n > 0)
+        qsort(keys.tenants.rows, keys.tenants.n, sizeof *keys.tenants.rows, tenants_compare);
+    if (rc >= 0)
+        rc = ops->key_each(r->store, tenant_uid, get_key, &keys, get->err);
+    free(keys.tenants.rows);
+    return rc;
+}
+
+static int get_kind(struct get *get)
+{
+    struct registry *r = get->registry;
+    const struct store_ops *ops = r->config.store;
+    struct registry_row tenant = {0};
+    if (get->tenant.size > 0 && get->kind != RESOURCE_TENANT) {
+        int rc = registry_need(r, RESOURCE_TENANT, str_any(), get->tenant, NULL, &tenant, get->err);
+        if (rc < 0)
+            return rc;
+    }
+    switch (get->kind) {
+    case RESOURCE_TENANT:
+        return ops->resource_each(r->store, RESOURCE_TENANT, str_any(), str_filter(get->name), get_resource, get,
+                                  get->err);
+    case RESOURCE_MODEL:
+        return ops->resource_each(r->store, RESOURCE_MODEL, str_filter(get->tenant), str_filter(get->name),
+                                  get_resource, get, get->err);
+    case RESOURCE_VERSION:
+        return ops->resource_each(r->store, RESOURCE_MODEL, str_filter(get->tenant), str_filter(get->name),
+                                  get_versions, get, get->err);
+    case RESOURCE_KEY:
+        return get_keys(get, tenant.uid);
+    case RESOURCE_NONE:
+    case RESOURCE_SERVER:
+    case RESOURCE_REPLICA:
+    case RESOURCE_KIND_COUNT:
+    default:
+        return error_set(get->err, -ERROR_INVALID_REQUEST, "resources of this kind are not kept by the registry");
+    }
+}
+
+int registry_get(struct registry *r, enum resource_kind kind, struct str tenant, struct str name, struct buf *ret_items,
+                 struct error *err)
+{
+    struct get get = {.registry = r, .kind = kind, .tenant = tenant, .name = name, .items = ret_items, .err = err};
+    size_t before = ret_items->size;
+    buf_append_char(ret_items, '[');
+    int rc = get_kind(&get);
+    if (rc >= 0)
+        rc = get.rc;
+    if (rc >= 0 && get.n_items == 0 && name.size > 0)
+        rc = error_set(err, -ERROR_NOT_FOUND, "there is no %s " STR_FORMAT "%s" STR_FORMAT, resource_kinds[kind].name,
+                       STR_ARG(tenant), tenant.size > 0 ? "/" : "", STR_ARG(name));
+    buf_append_char(ret_items, ']');
+    if (rc >= 0 && ret_items->failed)
+        rc = error_set(err, ret_items->failed, "the list is longer than an answer may be; filter by tenant or name");
+    if (rc < 0 && ret_items->size > before)
+        ret_items->size = before;
+    return rc < 0 ? rc : 0;
+}

@@ -1,0 +1,126 @@
+/* Inside of the registry; only registry*.c includes this. */
+#ifndef BULKHEAD_CONTROL_REGISTRY_INTERNAL_H
+#define BULKHEAD_CONTROL_REGISTRY_INTERNAL_H
+
+#include "base/list.h"
+#include "control/registry.h"
+
+#define REGISTRY_UPLOADS_MAX 8u
+/* A stored document: 16 labels and 16 annotations of 2 × 63 bytes, a source of 1 KiB, each character escaped as 6. */
+#define REGISTRY_DOCUMENT_BYTES (64 * KIB)
+#define REGISTRY_TITLE_BYTES    (3 * (LIMIT_NAME_BYTES + 1))
+#define REGISTRY_HEX_BYTES      (2 * STORE_DIGEST_BYTES)
+
+struct registry {
+    struct registry_config config;
+    struct store *store;
+    struct list uploads; /* struct registry_upload._node */
+    uint32_t n_uploads;
+    uint64_t n_tenants, n_models, n_keys; /* committed, for the limits */
+};
+
+/* Any declared resource, decoded. */
+union registry_resource {
+    struct resource_meta meta;
+    struct resource_tenant tenant;
+    struct resource_model model;
+};
+
+/* The columns beside a stored document. */
+struct registry_row {
+    uint64_t uid, generation, resource_version;
+    uint64_t created_ms, changed_ms;
+};
+
+/* --- registry.c --- */
+
+static inline struct str str_any(void)
+{
+    return (struct str){NULL, 0};
+}
+/* An empty filter means any. */
+static inline struct str str_filter(struct str s)
+{
+    return s.size > 0 ? s : str_any();
+}
+
+/* Decodes a stored document; meta.uid, generation and resource_version come from the row. */
+must_check int registry_decode(const struct store_resource *stored, union registry_resource *ret_resource,
+                               struct error *err);
+/* 1 when found, 0 when not, negative on failure. `ret_resource` and `ret_row` may be NULL. */
+must_check int registry_find(struct registry *r, enum resource_kind kind, struct str tenant, struct str name,
+                             union registry_resource *ret_resource, struct registry_row *ret_row, struct error *err);
+/* As registry_find, but absence is -ERROR_NOT_FOUND with a text. */
+must_check int registry_need(struct registry *r, enum resource_kind kind, struct str tenant, struct str name,
+                             union registry_resource *ret_resource, struct registry_row *ret_row, struct error *err);
+/* "Model acme/digits" */
+void registry_title(const struct resource_meta *meta, char title[static REGISTRY_TITLE_BYTES]);
+const char *registry_level_name(uint32_t level);
+/* DESIGN §5's rank as `isolate` counts it: 1 = shared … 5 = microvm. A resource's enum counts from 0. */
+static inline uint32_t registry_level_rank(uint32_t level)
+{
+    return level + 1;
+}
+
+/* The newest version of a model and how many there are; n_versions 0 when there is none. */
+struct registry_newest {
+    uint32_t n_versions;
+    uint32_t number;
+    uint64_t uid, artifact_bytes, created_ms;
+    uint8_t digest[STORE_DIGEST_BYTES];
+};
+must_check int registry_newest(struct registry *r, uint64_t model_uid, struct registry_newest *ret_newest,
+                               struct error *err);
+
+/* --- registry_version.c --- */
+
+/* Writes the parts of the spec that make a version: {"engine":…,"source":…,"isolation":…,"resources":…}. */
+must_check int registry_version_document(const struct resource_model *model, struct buf *json, struct error *err);
+/* Reads it back: fields of no version are at their defaults; meta holds `tenant` and `name`. */
+must_check int registry_version_decode(struct str document, const char *tenant, const char *name,
+                                       struct resource_model *ret_model, struct error *err);
+
+/* --- registry_artifact.c --- */
+
+void registry_hex(const uint8_t digest[static STORE_DIGEST_BYTES], char hex[static REGISTRY_HEX_BYTES + 1]);
+must_check int registry_hex_decode(struct str hex, uint8_t ret_digest[static STORE_DIGEST_BYTES]);
+/* Removes what an earlier life left: unfinished uploads, and artifacts no version names. */
+must_check int registry_artifact_sweep(struct registry *r, struct error *err);
+/* Size of a stored artifact; -ERROR_NOT_FOUND. */
+must_check int registry_artifact_bytes(struct registry *r, const uint8_t digest[static STORE_DIGEST_BYTES],
+                                       uint64_t *ret_bytes, struct error *err);
+/* Unlinks it unless a version still names it. Failures are logged: the sweep of the next start repeats it. */
+void registry_artifact_release(struct registry *r, const uint8_t digest[static STORE_DIGEST_BYTES]);
+/* Ends the uploads that are still open; their owners abort them later without harm. */
+void registry_upload_orphan_all(struct registry *r);
+
+/* --- registry_apply.c and registry_check.c --- */
+
+struct registry_plan_item {
+    enum resource_kind kind;
+    union registry_resource next;
+    union registry_resource present; /* valid when `exists` */
+    struct registry_row row;         /* likewise */
+    bool exists;
+    bool spec_changed, meta_changed, version_new;
+    bool has_artifact; /* the request brought one */
+    uint8_t digest[STORE_DIGEST_BYTES];
+    uint64_t artifact_bytes;
+    struct registry_newest newest; /* models that exist */
+    uint32_t version;              /* number, models */
+    char title[REGISTRY_TITLE_BYTES];
+};
+
+struct registry_plan {
+    struct registry *registry;
+    struct registry_plan_item *items; /* [n_items] */
+    uint32_t n_items;
+};
+
+/* The item of the plan with that identity, or NULL. */
+struct registry_plan_item *registry_plan_find(const struct registry_plan *plan, enum resource_kind kind,
+                                              struct str tenant, struct str name);
+/* Everything that may refuse a plan whose items are loaded. Writes nothing. */
+must_check int registry_plan_check(const struct registry_plan *plan, struct error *err);
+
+#endif
