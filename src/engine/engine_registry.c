@@ -2,6 +2,7 @@
 
 static const struct engine_ops *const engines[] = {
     &engine_identity,
+    &engine_onnx,
 };
 
 const struct engine_ops *engine_at(size_t index)
