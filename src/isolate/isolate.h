@@ -3,7 +3,10 @@
  * Lives in the supervisor, single-threaded, privileged. A back-end starts a worker behind a wall, limits it, tells its
  * use, and ends it without leaving anything (process, cgroup, mount) behind. It never speaks the channel and reads no
  * tenant byte. `probe` finds out by doing what this host can really provide; asking for more is refused with the
- * reason, never weakened. */
+ * reason, never weakened.
+ *
+ * The calling thread must live as long as the process: a worker dies with the thread that spawned it. Needs Linux 5.10
+ * (clone3, pidfds, close_range). What the steps are, and why in this order: docs/internals/isolation.md. */
 #ifndef BULKHEAD_ISOLATE_ISOLATE_H
 #define BULKHEAD_ISOLATE_ISOLATE_H
 
@@ -26,9 +29,12 @@ extern const char *const isolate_level_names[ISOLATE_LEVEL_COUNT];
 /* ISOLATE_NONE when unknown. */
 enum isolate_level isolate_level_from_name(struct str name);
 
+/* Descriptors handed to a worker: the channel takes 4, an engine's files the rest. */
+#define ISOLATE_FDS_MAX 16
+
 struct isolate_limits {
-    uint64_t memory_bytes; /* > 0 */
-    uint32_t cpu_milli;    /* 1000 = one core, > 0 */
+    uint64_t memory_bytes; /* > 0; swap is not given at all where it can be limited */
+    uint32_t cpu_milli;    /* 1000 = one core, > 0; below 10 counts as 10, the least the kernel takes */
     uint32_t pids;         /* processes and threads, > 0 */
     uint64_t file_bytes;   /* RLIMIT_FSIZE */
     uint32_t fds;          /* RLIMIT_NOFILE */
@@ -36,11 +42,12 @@ struct isolate_limits {
 
 struct isolate_spawn {
     const char *name;        /* unique on this server, [a-z0-9-], ≤ 63 bytes: names the cgroup */
-    int program_fd;          /* the worker program, executed by descriptor */
+    int program_fd;          /* the worker program, executed by descriptor; every user must be allowed to execute it */
     const char *const *argv; /* NULL-terminated */
     const int *fds;          /* [n_fds] descriptors handed over as 3, 4, …; everything else is closed at birth */
-    size_t n_fds;
-    uid_t uid; /* the replica's own uid and gid, from the configured range */
+    size_t n_fds;            /* ≤ ISOLATE_FDS_MAX */
+    int stderr_fd;           /* the worker's stderr; -1 (or 0, never a sensible stderr) is /dev/null */
+    uid_t uid;               /* the replica's own uid and gid, from the configured range; never 0 */
     gid_t gid;
     struct isolate_limits limits;
     bool limits_required; /* false only with --allow-unlimited: start even where a limit cannot be set */
@@ -67,27 +74,38 @@ struct isolate_ops {
     /* By doing: spawns a trivial child through the same path. Blocks for some ms; called once at start. */
     void (*probe)(struct isolate_report *ret_report);
     /* Starts the worker; returns at once after the program was executed or failed to be. On success *ret_pidfd is owned
-     * by the instance (borrow it for polling). Refusals: -ERROR_ISOLATION_UNAVAILABLE with the reason in words. The
-     * child dies when the calling process dies. */
+     * by the instance (borrow it for polling). Refusals: -ERROR_ISOLATION_UNAVAILABLE with the reason in words;
+     * -ERROR_INVALID_ARGUMENT for a spawn that is not valid; -ERROR_INTERNAL when the program cannot be executed.
+     * Nothing is kept of `spawn`. The worker finds an empty environment (sanitizer options excepted, in sanitized
+     * builds), / as its folder, default signal dispositions, /dev/null as stdin and stdout. The child dies when the
+     * calling process dies. A worker killed before its program ran (memory limit too small) is a success that ends at
+     * once. */
     int (*spawn)(const struct isolate_spawn *spawn, struct isolate_instance **ret_instance, int *ret_pidfd,
                  struct error *err);
-    /* Changes limits of a running instance. */
+    /* Changes memory_bytes, cpu_milli and pids of a running instance; file_bytes and fds stay as they were at the
+     * start. Memory below what is in use is refused or, on cgroup v2, kills the worker. */
     int (*limit)(struct isolate_instance *i, const struct isolate_limits *limits, struct error *err);
+    /* Also after death, until discard: oom_kills then tells why it died. Without cgroups: the main process only. */
     int (*usage)(struct isolate_instance *i, struct isolate_usage *ret_usage, struct error *err);
     /* SIGKILL to all of it; returns at once; idempotent. */
     void (*kill)(struct isolate_instance *i);
     /* Human facts: "process (partial: no mount namespace, no syscall filter)", pid, cgroup. */
     void (*explain)(struct isolate_instance *i, struct isolate_report *ret_report);
     /* After the pidfd became readable: reaps, removes the cgroup, frees. Returns the wait status through ret_status
-     * (waitid si_code/si_status folded as in wait(2)), or -ERROR_AGAIN if it still runs. */
+     * (waitid si_code/si_status folded as in wait(2)), or -ERROR_AGAIN if it still runs: then nothing was freed. May
+     * block for some ms while the kernel lets go of the cgroup; what stays busy is removed by a later call. */
     int (*discard)(struct isolate_instance *i, int *ret_status);
-    /* Once at start: removes what an earlier server of the same `scope` left behind (cgroups). `scope` is [a-z0-9-]. */
+    /* Once at start: removes what an earlier server of the same `scope` left behind: kills every process in its
+     * cgroups, then removes them. The caller holds the lock that makes it the only server of the scope. `scope` is
+     * [a-z0-9-], ≤ 63 bytes. A host without usable cgroups is no failure here: spawn then refuses, or starts without
+     * limits. */
     int (*setup)(const char *scope, struct error *err);
+    /* After the last discard: removes the scope's own cgroups. May block, at most some seconds. */
     void (*teardown)(void);
 };
 
 extern const struct isolate_ops isolate_process;
-extern const struct isolate_ops isolate_fake;
+extern const struct isolate_ops isolate_fake; /* no walls: tests only (isolate_fake.h); isolate_find never returns it */
 
 /* The back-end of a level in this build, or NULL: not built yet (refused with that reason). */
 const struct isolate_ops *isolate_find(enum isolate_level level);
