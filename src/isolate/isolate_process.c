@@ -1,0 +1,220 @@
+/* Level `process`: an own process with namespaces (net, pid, ipc), an own uid, control groups, resource limits.
+ *
+ * The pid namespace makes killing exact: when the worker, its first process, dies, the kernel kills the rest. */
+#include "isolate/isolate_internal.h"
+#include "isolate/isolate_probe.h"
+
+#include <assert.h>
+#include <linux/sched.h>
+#include <stdio.h>
+
+/* Until the ladder is complete, every report says what is not there yet. */
+#define LEVEL_TEXT "process (partial: no mount namespace, no syscall filter)"
+#define NAMESPACES ((uint64_t)CLONE_NEWNET | CLONE_NEWPID | CLONE_NEWIPC)
+#define PROBE_NAME "probe.self" /* the dot keeps it apart from every worker's name */
+
+static struct {
+    bool open;
+    struct cgroup_tree tree;
+} state;
+
+static int process_setup(const char *scope, struct error *err)
+{
+    assert(!state.open);
+    int r = cgroup_tree_open(&state.tree, &cgroup_source_host, scope, err);
+    if (r != 0)
+        return r;
+    state.open = true;
+    if (!cgroup_tree_sweep(&state.tree, 2000))
+        return error_set(err, ERROR_ISOLATION_UNAVAILABLE,
+                         "What an earlier server left in its control groups could not be removed within 2 s.");
+    return 0;
+}
+
+static void process_teardown(void)
+{
+    if (state.open)
+        cgroup_tree_close(&state.tree);
+    state.open = false;
+}
+
+/* Makes and limits the group. Without limits_required, what fails is noted in the instance and the rest goes on. */
+static int group_prepare(struct isolate_instance *i, const struct isolate_spawn *spawn, struct error *err)
+{
+    struct error reason = {0};
+    int r;
+    if (!state.open)
+        r = error_set(&reason, ERROR_ISOLATION_UNAVAILABLE, "The limits cannot be set: setup was not called.");
+    else
+        r = cgroup_group_new(&state.tree, spawn->name, &i->group, &reason);
+    if (r == 0)
+        r = cgroup_group_limit(&state.tree, &i->group, &spawn->limits, spawn->limits_required, &reason);
+    i->limits = r == 0;
+    if (r != 0 && spawn->limits_required)
+        return error_set(err, r, "%s", reason.text);
+    if (r != 0)
+        (void)snprintf(i->limits_missing, sizeof i->limits_missing, "%.250s", reason.text); /* for people */
+    return 0;
+}
+
+/* Both for workers and, with `run`, for the probe's child. On failure nothing is left. */
+static int instance_start(const struct isolate_spawn *spawn,
+                          int (*run)(const struct isolate_launch *l, struct error *err),
+                          struct isolate_instance **ret_instance, struct error *err)
+{
+    struct isolate_instance *i = isolate_instance_new(spawn);
+    if (!i)
+        return error_set_default(err, ERROR_NO_MEMORY);
+    struct isolate_launch launch = {
+        .spawn = spawn,
+        .walls = true,
+        .namespaces = NAMESPACES,
+        .join = CGROUP_JOIN_NONE,
+        .run = run,
+    };
+    int r = group_prepare(i, spawn, err);
+    if (r == 0 && i->group.name[0])
+        r = cgroup_group_join(&state.tree, &i->group, &launch.join, err);
+    if (r == 0) {
+        launch.nproc = !(state.tree.controllers & (1u << CGROUP_PIDS));
+        r = isolate_launch(&launch, &i->pid, &i->pidfd, err);
+    }
+    cgroup_join_done(&launch.join);
+    if (r != 0) {
+        cgroup_group_remove(&state.tree, &i->group);
+        isolate_instance_free(i);
+        return r;
+    }
+    *ret_instance = i;
+    return 0;
+}
+
+static int process_spawn(const struct isolate_spawn *spawn, struct isolate_instance **ret_instance, int *ret_pidfd,
+                         struct error *err)
+{
+    int r = isolate_spawn_check(spawn, true, err);
+    if (r != 0)
+        return r;
+    if (geteuid() != 0)
+        return error_set(err, ERROR_ISOLATION_UNAVAILABLE, "Level process needs root: start the server with sudo.");
+    struct isolate_instance *i;
+    r = instance_start(spawn, NULL, &i, err);
+    if (r != 0)
+        return r;
+    *ret_instance = i;
+    *ret_pidfd = i->pidfd;
+    return 0;
+}
+
+static int process_limit(struct isolate_instance *i, const struct isolate_limits *limits, struct error *err)
+{
+    if (limits->memory_bytes == 0 || limits->cpu_milli == 0 || limits->pids == 0)
+        return error_set(err, ERROR_INVALID_ARGUMENT, "The limits cannot be changed: a limit is 0.");
+    if (!i->limits)
+        return error_set(err, ERROR_ISOLATION_UNAVAILABLE, "%s", i->limits_missing);
+    return cgroup_group_limit(&state.tree, &i->group, limits, true, err);
+}
+
+static int process_usage(struct isolate_instance *i, struct isolate_usage *ret_usage, struct error *err)
+{
+    (void)err;
+    isolate_process_usage(i); /* for what no controller counts; overwritten by what one does */
+    if (i->group.name[0])
+        cgroup_group_usage(&state.tree, &i->group, &i->usage_last);
+    *ret_usage = i->usage_last;
+    return 0;
+}
+
+static void process_explain(struct isolate_instance *i, struct isolate_report *ret_report)
+{
+    ret_report->available = true;
+    ret_report->limits = i->limits;
+    (void)snprintf(ret_report->text, sizeof ret_report->text, /* cut is fine: for people */
+                   LEVEL_TEXT "; namespaces net, pid, ipc; pid %d, uid %u; %s%s%s%s", (int)i->pid, (unsigned)i->uid,
+                   i->limits ? "control group " : "NO LIMITS: ", i->limits ? state.tree.base : i->limits_missing,
+                   i->limits ? "/" : "", i->limits ? i->name : "");
+}
+
+static int process_discard(struct isolate_instance *i, int *ret_status)
+{
+    if (!i->reaped) {
+        int r = isolate_wait(i->pidfd, false, &i->status);
+        if (r != 0)
+            return r;
+        i->reaped = true;
+    }
+    *ret_status = i->status;
+    if (i->group.name[0])
+        cgroup_group_remove(&state.tree, &i->group);
+    isolate_instance_free(i);
+    return 0;
+}
+
+/* The same path as a worker takes, with a check from inside in the program's place. */
+static int probe_run(bool limits_required, struct error *err)
+{
+    static const char *const argv[] = {"probe", NULL};
+    const struct isolate_spawn spawn = {
+        .name = PROBE_NAME,
+        .program_fd = -1,
+        .argv = argv,
+        .stderr_fd = -1,
+        .uid = ISOLATE_PROBE_UID,
+        .gid = ISOLATE_PROBE_UID,
+        .limits = {.memory_bytes = 64 * MIB, .cpu_milli = 1000, .pids = 16, .file_bytes = MIB, .fds = 64},
+        .limits_required = limits_required,
+    };
+    struct isolate_instance *i;
+    int r = instance_start(&spawn, isolate_probe_inside, &i, err);
+    if (r != 0)
+        return r;
+    int status;
+    i->reaped = isolate_wait(i->pidfd, true, &i->status) == 0;
+    r = process_discard(i, &status);
+    if (r == 0 && status != 0)
+        r = error_set(err, ERROR_ISOLATION_UNAVAILABLE, "A process behind the wall was killed at its start.");
+    return r;
+}
+
+static void process_probe(struct isolate_report *ret_report)
+{
+    struct error err = {0};
+    *ret_report = (struct isolate_report){0};
+    if (geteuid() != 0) {
+        (void)snprintf(ret_report->text, sizeof ret_report->text,
+                       "process: needs root: start the server with sudo."); /* fits */
+        return;
+    }
+    bool opened_here = !state.open;
+    if (opened_here) {
+        char scope[32];
+        (void)snprintf(scope, sizeof scope, "probe-%d", (int)getpid()); /* fits */
+        (void)!process_setup(scope, &err);                              /* without groups, the next line finds out */
+    }
+    if (probe_run(true, &err) == 0) {
+        *ret_report = (struct isolate_report){.available = true, .limits = true, .text = LEVEL_TEXT};
+    } else {
+        char why_limits[sizeof err.text];
+        (void)snprintf(why_limits, sizeof why_limits, "%s", err.text); /* same size */
+        ret_report->available = probe_run(false, &err) == 0;
+        (void)snprintf(ret_report->text, sizeof ret_report->text, "%s%.400s", /* for people */
+                       ret_report->available ? LEVEL_TEXT "; NO LIMITS: " : "process: ",
+                       ret_report->available ? why_limits : err.text);
+    }
+    if (opened_here)
+        process_teardown();
+}
+
+const struct isolate_ops isolate_process = {
+    .name = "process",
+    .level = ISOLATE_PROCESS,
+    .probe = process_probe,
+    .spawn = process_spawn,
+    .limit = process_limit,
+    .usage = process_usage,
+    .kill = isolate_instance_kill,
+    .explain = process_explain,
+    .discard = process_discard,
+    .setup = process_setup,
+    .teardown = process_teardown,
+};
