@@ -44,7 +44,8 @@ struct tensor_shape {
     int64_t dims[LIMIT_TENSOR_RANK]; /* -1 = dynamic, in signatures only */
 };
 
-/* Product of the dims, checked; 1 for rank 0. -ERROR_INVALID_TENSOR on a negative dim or overflow. */
+/* Product of the dims, checked; 1 for rank 0. -ERROR_INVALID_TENSOR on a negative dim, a rank over the limit, or when
+ * the product of the dims without the zero ones exceeds 2^63-1 (so that no stride overflows either). */
 must_check int tensor_shape_elements(const struct tensor_shape *shape, uint64_t *ret_elements);
 /* "[2,-1,8]" for messages; truncated to fit; returns text. */
 const char *tensor_shape_text(const struct tensor_shape *shape, char *text, size_t capacity);
@@ -88,7 +89,7 @@ int tensor_spec_find(const struct tensor_spec *specs, uint32_t n, struct str nam
 
 /* Compact binary form of a signature, for the channel (a worker's answer to LOAD). encode appends nothing and returns
  * -ERROR_LIMIT when `capacity` is too small; ret_size = bytes used. decode trusts nothing: -ERROR_PEER on anything out
- * of range, duplicate names, invalid UTF-8, or trailing bytes. */
+ * of range, duplicate or empty names, invalid UTF-8, or trailing bytes. */
 #define TENSOR_SIGNATURE_BYTES_MAX ((size_t)48 * KIB)
 must_check int tensor_signature_encode(const struct tensor_signature *s, void *data, size_t capacity, size_t *ret_size);
 must_check int tensor_signature_decode(const void *data, size_t size, struct tensor_signature *ret_signature,
