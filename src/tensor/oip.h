@@ -4,7 +4,12 @@
  * sends is hostile: every count, product and length is checked, depth and sizes are bounded, and a failure's text names
  * the tensor and what was expected. Parses JSON with yyjson (arena-backed allocator), big integers checked, numbers
  * that do not fit the datatype refused, never rounded silently (an integer datatype takes only integral JSON numbers;
- * FP32 refuses a finite number that overflows to infinity; NaN and Infinity are not JSON). */
+ * FP32 and FP64 round to nearest and refuse a number that would become infinite; NaN and Infinity are not JSON). FP16
+ * and BF16 have no JSON form here: -ERROR_UNSUPPORTED, binary only.
+ *
+ * Memory: JSON beyond 600 bytes is parsed into heap memory that is released before the decoder returns: its text once
+ * more and 16 bytes for each value (4 times the text for usual arrays, 9 times for arrays of one-digit numbers). That
+ * and what the arena holds stay below the arena's maximum together, else -ERROR_NO_MEMORY. */
 #ifndef BULKHEAD_TENSOR_OIP_H
 #define BULKHEAD_TENSOR_OIP_H
 
@@ -30,8 +35,10 @@ struct oip_request {
 /* Decodes a body. `json_size` is the value of Inference-Header-Content-Length, or body.size when the header is absent
  * (then there is no binary part). The binary parts follow the JSON in the order of the inputs that declare
  * binary_data_size and must fill the rest of the body exactly. Nested and flat `data` are both taken; nested must match
- * the shape exactly. Does not know the model. -ERROR_INVALID_JSON with line/column/byte position,
- * -ERROR_INVALID_REQUEST for unknown or mistyped members, -ERROR_INVALID_TENSOR, -ERROR_NO_MEMORY. */
+ * the shape exactly. Unknown members are refused by name, unknown parameters ignored. Does not know the model.
+ * ret_request: only the used part of its arrays is written. -ERROR_INVALID_JSON with line/column/byte position,
+ * -ERROR_INVALID_REQUEST for unknown, repeated or mistyped members, -ERROR_INVALID_TENSOR, -ERROR_UNSUPPORTED,
+ * -ERROR_NO_MEMORY. */
 must_check int oip_request_decode(struct str body, size_t json_size, struct arena *arena,
                                   struct oip_request *ret_request, struct error *err);
 
@@ -45,7 +52,8 @@ must_check int oip_request_check(struct oip_request *request, const struct tenso
  * order to be written, binary[n] tells which go binary. ret_json_size: bytes of the JSON part; 0 when nothing is binary
  * (then no Inference-Header-Content-Length header is sent). FP32/FP64 print so that they read back bit for bit;
  * non-finite numbers cannot be written in JSON: -ERROR_UNSUPPORTED whose text suggests binary_data. BYTES that are not
- * UTF-8: the same. Fails sticky in `body`. */
+ * UTF-8: the same. `data` is flat. Views that go as JSON are checked once more (-ERROR_INVALID_TENSOR). On failure
+ * body's size is as before; when it did not fit, `body` stays failed. */
 must_check int oip_answer_encode(struct str model, struct str version, struct str id, const struct tensor_view *outputs,
                                  const bool *binary, uint32_t n_outputs, struct buf *body, size_t *ret_json_size,
                                  struct error *err);
