@@ -1,0 +1,58 @@
+/* Time-outs without a timer per connection: one list per kind, each with one time-out, so that appending keeps it
+ * sorted and a scan touches only what has expired. A change of state costs two list operations and no system call. */
+#include "wire/wire_internal.h"
+
+static const enum wire_deadline deadline_of[WIRE_STATE_COUNT] = {
+    [WIRE_IDLE] = WIRE_DEADLINE_IDLE,        [WIRE_READ_HEAD] = WIRE_DEADLINE_HEAD,
+    [WIRE_READ_BODY] = WIRE_DEADLINE_BODY,   [WIRE_HANDLING] = WIRE_DEADLINE_NONE, /* the handler has its own */
+    [WIRE_WRITING] = WIRE_DEADLINE_WRITE,    [WIRE_DISCARDING] = WIRE_DEADLINE_BODY,
+    [WIRE_LINGERING] = WIRE_DEADLINE_LINGER, [WIRE_CLOSING] = WIRE_DEADLINE_NONE,
+};
+
+void wire_deadlines_init(struct wire_server *server)
+{
+    const struct wire_config *config = &server->config;
+    for (int kind = 0; kind < WIRE_DEADLINE_COUNT; kind++)
+        list_init(&server->deadlines[kind].head);
+    server->deadlines[WIRE_DEADLINE_IDLE].timeout_ms = config->idle_timeout_ms;
+    server->deadlines[WIRE_DEADLINE_HEAD].timeout_ms = config->head_timeout_ms;
+    server->deadlines[WIRE_DEADLINE_BODY].timeout_ms = config->body_window_ms;
+    server->deadlines[WIRE_DEADLINE_WRITE].timeout_ms = config->write_timeout_ms / 4;
+    server->deadlines[WIRE_DEADLINE_LINGER].timeout_ms = WIRE_LINGER_MS;
+}
+
+void wire_deadline_renew(struct wire_connection *c)
+{
+    struct wire_deadline_list *list = &c->server->deadlines[deadline_of[c->state]];
+    list_remove(&c->deadline);
+    c->deadline_stale = false;
+    if (list->timeout_ms == 0)
+        return;
+    c->deadline_ms = wire_socket_now_ms(c->server) + list->timeout_ms;
+    list_append(&list->head, &c->deadline);
+}
+
+void wire_deadlines_scan(struct wire_server *server)
+{
+    uint64_t now_ms = wire_socket_now_ms(server);
+    for (int kind = 0; kind < WIRE_DEADLINE_COUNT; kind++) {
+        struct list *head = &server->deadlines[kind].head, *first;
+        while ((first = list_first(head))) {
+            struct wire_connection *c = container_of(first, struct wire_connection, deadline);
+            if (c->deadline_ms > now_ms)
+                break;
+            wire_connection_expired(c);
+        }
+    }
+}
+
+uint32_t wire_deadlines_tick_ms(const struct wire_server *server)
+{
+    uint32_t tick_ms = 1000;
+    for (int kind = 0; kind < WIRE_DEADLINE_COUNT; kind++) {
+        uint32_t timeout_ms = server->deadlines[kind].timeout_ms;
+        if (timeout_ms > 0 && timeout_ms < tick_ms)
+            tick_ms = timeout_ms;
+    }
+    return tick_ms / 4 < 10 ? 10 : tick_ms / 4;
+}

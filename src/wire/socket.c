@@ -1,0 +1,118 @@
+/* The libuv side of a connection. Nothing here knows HTTP. A test that wants no socket defines these functions itself.
+ */
+#include "wire/wire_internal.h"
+
+static struct wire_connection *connection_of(void *handle)
+{
+    return container_of(handle, struct wire_connection, socket.uv);
+}
+
+uint64_t wire_socket_now_ms(const struct wire_server *server)
+{
+    return uv_now(server->loop);
+}
+
+static void on_space(uv_handle_t *handle, size_t suggested, uv_buf_t *ret_buf)
+{
+    (void)suggested;
+    struct iovec space = wire_connection_space(connection_of(handle));
+    *ret_buf = uv_buf_init(space.iov_base, (unsigned)space.iov_len);
+}
+
+static void on_read(uv_stream_t *stream, ssize_t size, const uv_buf_t *buf)
+{
+    (void)buf;
+    struct wire_connection *c = connection_of(stream);
+    if (size > 0)
+        wire_connection_received(c, (size_t)size);
+    else if (size == UV_EOF)
+        wire_connection_received(c, 0);
+    else if (size < 0)
+        wire_connection_broken(c);
+}
+
+int wire_socket_open(struct wire_connection *c, int fd)
+{
+    struct wire_socket *s = &c->socket;
+    uv_loop_t *loop = c->server->loop;
+    int result = c->server->is_unix ? uv_pipe_init(loop, &s->uv.pipe, 0) : uv_tcp_init(loop, &s->uv.tcp);
+    if (result < 0)
+        return -ERROR_NO_MEMORY;
+    result = c->server->is_unix ? uv_pipe_open(&s->uv.pipe, fd) : uv_tcp_open(&s->uv.tcp, fd);
+    if (result < 0)
+        return -ERROR_IO;
+    if (!c->server->is_unix)
+        (void)uv_tcp_nodelay(&s->uv.tcp, 1); /* only latency is lost without */
+    return 0;
+}
+
+void wire_socket_read_start(struct wire_connection *c)
+{
+    if (c->socket.reading || c->eof)
+        return;
+    c->socket.reading = true;
+    if (uv_read_start(&c->socket.uv.stream, on_space, on_read) < 0)
+        wire_connection_broken(c);
+}
+
+void wire_socket_read_stop(struct wire_connection *c)
+{
+    if (!c->socket.reading)
+        return;
+    c->socket.reading = false;
+    (void)uv_read_stop(&c->socket.uv.stream); /* never fails */
+}
+
+static unsigned to_bufs(const struct iovec *parts, unsigned n_parts, uv_buf_t bufs[static 2])
+{
+    for (unsigned i = 0; i < n_parts && i < 2; i++)
+        bufs[i] = (uv_buf_t){.base = parts[i].iov_base, .len = parts[i].iov_len};
+    return n_parts < 2 ? n_parts : 2;
+}
+
+ssize_t wire_socket_write(struct wire_connection *c, const struct iovec *parts, unsigned n_parts)
+{
+    uv_buf_t bufs[2];
+    unsigned n_bufs = to_bufs(parts, n_parts, bufs);
+    int result = uv_try_write(&c->socket.uv.stream, bufs, n_bufs);
+    if (result == UV_EAGAIN)
+        return 0;
+    return result < 0 ? -ERROR_GONE : result;
+}
+
+static void on_written(uv_write_t *write, int status)
+{
+    struct wire_connection *c = container_of(write, struct wire_connection, socket.write);
+    wire_connection_written(c, status);
+}
+
+int wire_socket_write_later(struct wire_connection *c, const struct iovec *parts, unsigned n_parts)
+{
+    uv_buf_t bufs[2];
+    unsigned n_bufs = to_bufs(parts, n_parts, bufs);
+    return uv_write(&c->socket.write, &c->socket.uv.stream, bufs, n_bufs, on_written) < 0 ? -ERROR_GONE : 0;
+}
+
+size_t wire_socket_pending(const struct wire_connection *c)
+{
+    return uv_stream_get_write_queue_size(&c->socket.uv.stream);
+}
+
+void wire_socket_shutdown(struct wire_connection *c)
+{
+    uv_os_fd_t fd;
+    if (uv_fileno(&c->socket.uv.handle, &fd) == 0)
+        (void)shutdown(fd, SHUT_WR); /* the write queue is empty; if the peer is gone, reading tells */
+}
+
+static void on_closed(uv_handle_t *handle)
+{
+    struct wire_connection *c = connection_of(handle);
+    wire_server_forget(c->server, c);
+}
+
+void wire_socket_close(struct wire_connection *c)
+{
+    c->socket.reading = false;
+    uv_close(&c->socket.uv.handle, on_closed);
+}
