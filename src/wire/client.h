@@ -1,7 +1,8 @@
-/* A small blocking HTTP/1.1 client for the command line: one request on one connection, Unix socket or loopback TCP.
+/* A small blocking HTTP/1.1 client for the command line: one request on one connection over a Unix socket.
  *
- * Lives in the CLI process; blocks with a time-out; llhttp parses the answer. Knows no resource and no error code of
- * the server: it hands back status and body. */
+ * Lives in the CLI process; blocks, with a time-out; needs about 130 KiB of stack. llhttp parses the answer. Knows no
+ * resource and no error code of the server: it hands back status and body. An answer that comes before the request is
+ * sent (a refusal) counts as the answer. */
 #ifndef BULKHEAD_WIRE_CLIENT_H
 #define BULKHEAD_WIRE_CLIENT_H
 
@@ -20,7 +21,8 @@ struct wire_client_request {
 
 /* Sends the request over the Unix socket at `path`; fills status and body (ret_body initialised by the caller with its
  * maximum). Failures: -ERROR_GONE (nobody listens there; the text says what to start), -ERROR_FORBIDDEN (permission on
- * the socket), -ERROR_REQUEST_TIMEOUT, -ERROR_PEER (not HTTP), -ERROR_LIMIT (answer larger than the buffer). */
+ * the socket), -ERROR_REQUEST_TIMEOUT, -ERROR_PEER (not HTTP), -ERROR_LIMIT (answer larger than the buffer), -ERROR_IO
+ * (the file). On failure ret_body may hold a part of an answer. */
 must_check int wire_client_unix(const char *path, const struct wire_client_request *request, int *ret_status,
                                 struct buf *ret_body, struct error *err);
 
