@@ -136,7 +136,7 @@ static bool format_head(struct wire_server *server, const struct wire_answer *a,
     put_date(out, server);
     if (a->content_type) {
         PUT(out, "Content-Type: ");
-        put_clean(out, a->content_type, strlen(a->content_type));
+        put(out, a->content_type, strlen(a->content_type)); /* a constant of the handler's */
         PUT(out, "\r\n");
     }
     for (uint32_t i = 0; i < a->n_headers; i++) {

@@ -26,13 +26,17 @@ static enum wire_method method_of(const char *data, size_t size)
 }
 
 /* uri-host [":" port]: RFC 3986's unreserved, pct-encoded, sub-delims, and the brackets and colons of IPv6. */
+static const bool host_bytes[256] = {
+    ['0' ... '9'] = true, ['A' ... 'Z'] = true, ['a' ... 'z'] = true, ['-'] = true, ['.'] = true, ['_'] = true,
+    ['~'] = true,         ['%'] = true,         ['!'] = true,         ['$'] = true, ['&'] = true, ['\''] = true,
+    ['('] = true,         [')'] = true,         ['*'] = true,         ['+'] = true, [','] = true, [';'] = true,
+    ['='] = true,         [':'] = true,         ['['] = true,         [']'] = true,
+};
+
 static bool host_valid(struct str host)
 {
-    static const char allowed[] = "-._~%!$&'()*+,;=:[]";
     for (size_t i = 0; i < host.size; i++) {
-        unsigned char c = (unsigned char)host.data[i];
-        bool alnum = (c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z');
-        if (!alnum && (c == '\0' || !strchr(allowed, c)))
+        if (!host_bytes[(unsigned char)host.data[i]])
             return false;
     }
     return true;
