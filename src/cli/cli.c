@@ -1,0 +1,188 @@
+/* The table of commands, and the entry. */
+#include "cli_internal.h"
+
+#include <errno.h>
+#include <stdarg.h>
+
+#define TENANT_OF                                      \
+    {                                                  \
+        "tenant", 0, "T", false, "of this tenant only" \
+    }
+#define OUTPUT                                                     \
+    {                                                              \
+        "output", 'o', "table|json|yaml", false, "how to print it" \
+    }
+#define END          \
+    {                \
+        .name = NULL \
+    }
+
+static const struct cli_flag flags_serve[] = {
+    {"data", 0, "DIR", true, "the folder of everything the server keeps; made when it does not exist"},
+    {"listen", 0, "ADDR:PORT", false, "where tenants' requests come in (default: 127.0.0.1:8080)"},
+    {"config", 0, "FILE", false, "a Server resource in YAML (see: bulkhead explain Server)"},
+    {"allow-unlimited", 0, NULL, false,
+     "start models even where this host cannot limit their memory, CPU and processes; status says so"},
+    {"engines", 0, "DIR", false, "where the engines' libraries are (default: engines/ beside the program)"},
+    END,
+};
+static const struct cli_flag flags_apply[] = {
+    {"file", 'f', "FILE|-", true, "YAML, many documents; - reads standard input"},
+    END,
+};
+static const struct cli_flag flags_get[] = {TENANT_OF, OUTPUT, END};
+static const struct cli_flag flags_delete[] = {{"tenant", 0, "T", false, "whose model it is"}, END};
+static const struct cli_flag flags_key_create[] = {
+    {"tenant", 0, "T", true, "who may call with it"},
+    {"name", 0, "N", false, "a name for people"},
+    END,
+};
+static const struct cli_flag flags_status[] = {{"output", 'o', "yaml|json", false, "how to print it (default: yaml)"},
+                                               END};
+static const struct cli_flag flags_infer[] = {
+    {"tenant", 0, "T", true, "as whom"},
+    {"input", 0, "FILE.json", true, "the request's body: Open Inference Protocol JSON; - reads standard input"},
+    END,
+};
+
+const struct cli_command cli_commands[] = {
+    {.name = "serve",
+     .arguments = "",
+     .summary = "Run the server until SIGTERM.",
+     .flags = flags_serve,
+     .raw = true,
+     .run = cli_serve,
+     .details = "Starts every role of the server. JSON log lines go to stderr. SIGTERM drains, then ends with 0."},
+    {.name = "apply",
+     .arguments = "",
+     .summary = "Create or change what a YAML file says, all or nothing.",
+     .flags = flags_apply,
+     .admin = true,
+     .run = cli_apply,
+     .details = "A Model's spec.source is a file, relative to the folder of FILE (for -: the current one). It is\n"
+                "uploaded first, and kept under its digest; another content makes a new version."},
+    {.name = "get",
+     .arguments = "KIND [NAME]",
+     .arguments_min = 1,
+     .arguments_max = 2,
+     .summary = "Show resources: tenants, models, versions, replicas, keys.",
+     .flags = flags_get,
+     .admin = true,
+     .run = cli_get,
+     .details = "`bulkhead get models -o yaml` is again what apply takes."},
+    {.name = "delete",
+     .arguments = "KIND NAME",
+     .arguments_min = 2,
+     .arguments_max = 2,
+     .summary = "Delete a tenant without models, or a model.",
+     .flags = flags_delete,
+     .admin = true,
+     .run = cli_delete},
+    {.name = "key create",
+     .arguments = "",
+     .summary = "Make an API key; it is shown this once.",
+     .flags = flags_key_create,
+     .admin = true,
+     .run = cli_key_create,
+     .details = "The key is the last word of the output. The server keeps only its hash."},
+    {.name = "key list",
+     .arguments = "",
+     .summary = "Show the keys there are, without their secrets.",
+     .flags = flags_get,
+     .admin = true,
+     .run = cli_key_list},
+    {.name = "key revoke",
+     .arguments = "ID",
+     .arguments_min = 1,
+     .arguments_max = 1,
+     .summary = "End a key; its open connections end too.",
+     .admin = true,
+     .run = cli_key_revoke},
+    {.name = "status",
+     .arguments = "",
+     .summary = "Show what runs, and behind which wall.",
+     .flags = flags_status,
+     .admin = true,
+     .run = cli_status},
+    {.name = "infer",
+     .arguments = "MODEL",
+     .arguments_min = 1,
+     .arguments_max = 1,
+     .summary = "Send one request to a model, as one of its tenant's.",
+     .flags = flags_infer,
+     .admin = true,
+     .run = cli_infer},
+    {.name = "explain",
+     .arguments = "KIND[.field]",
+     .arguments_min = 1,
+     .arguments_max = 1,
+     .summary = "Tell what a field of a resource means.",
+     .run = cli_explain,
+     .details = "For example: bulkhead explain Model.spec.resources"},
+    {.name = "version", .arguments = "", .summary = "Print the version.", .run = cli_version},
+    {.name = NULL},
+};
+
+const char *cli_flag_value(const struct cli_call *call, const char *name)
+{
+    for (uint32_t i = 0; i < call->n_flags; i++)
+        if (strcmp(call->flags[i].flag->name, name) == 0)
+            return call->flags[i].value;
+    return NULL;
+}
+
+void cli_print(FILE *stream, struct str text)
+{
+    for (size_t i = 0; i < text.size; i++) {
+        unsigned char c = (unsigned char)text.data[i];
+        fputc(c < 0x20 || c == 0x7F ? '?' : c, stream);
+    }
+}
+
+static void complain(const char *format, va_list args) __attribute__((format(printf, 1, 0)));
+static void complain(const char *format, va_list args)
+{
+    char text[2 * ERROR_TEXT_BYTES_MAX];
+    (void)vsnprintf(text, sizeof text, format, args); /* a longer text is cut */
+    fputs("bulkhead: ", stderr);
+    cli_print(stderr, str_from(text));
+    fputc('\n', stderr);
+}
+
+enum cli_exit cli_complain(const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    complain(format, args);
+    va_end(args);
+    return CLI_REFUSED;
+}
+
+enum cli_exit cli_usage(const struct cli_call *call, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    complain(format, args);
+    va_end(args);
+    fprintf(stderr, "see: bulkhead %s%s--help\n", call ? call->command->name : "", call ? " " : "");
+    return CLI_USAGE;
+}
+
+enum cli_exit cli_serve(const struct cli_call *call)
+{
+    return (enum cli_exit)call->hooks->serve(call->argc, call->argv);
+}
+
+int cli_main(const struct cli_hooks *hooks, int argc, char **argv)
+{
+    struct cli_call call;
+    enum cli_exit status = CLI_USAGE;
+    if (cli_parse(hooks, argc, argv, &call, &status) == 0)
+        status = call.command->run(&call);
+    /* a full disk or a closed pipe behind stdout is a failure, not a success without output */
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        fprintf(stderr, "bulkhead: cannot write the output: %s\n", strerrordesc_np(errno));
+        return (int)(status == CLI_DONE ? CLI_REFUSED : status);
+    }
+    return (int)status;
+}
