@@ -1,0 +1,185 @@
+#include "schedule/schedule_internal.h"
+
+#include "base/clock.h"
+
+#include <assert.h>
+
+/* Given-back leases kept for the next ones; more than the device can run at once is never useful. */
+static struct schedule_lease *pool_take(struct schedule *s)
+{
+    struct schedule_lease *lease = s->pool;
+    if (lease) {
+        s->pool = lease->_next;
+        s->n_pool--;
+    } else {
+        lease = malloc(sizeof *lease);
+        if (!lease)
+            return NULL;
+    }
+    s->n_leases_out++;
+    return lease;
+}
+
+void schedule_lease_free(struct schedule *s, struct schedule_lease *lease)
+{
+    if (!lease)
+        return;
+    assert(!lease->_running && s->n_leases_out > 0);
+    s->n_leases_out--;
+    if (s->n_pool >= s->slots) {
+        free(lease);
+        return;
+    }
+    lease->_next = s->pool;
+    s->pool = lease;
+    s->n_pool++;
+}
+
+void schedule_pool_done(struct schedule *s)
+{
+    while (s->pool) {
+        struct schedule_lease *next = s->pool->_next;
+        free(s->pool);
+        s->pool = next;
+    }
+}
+
+/* DESIGN §6: overdue by LIMIT_LEASE_FACTOR × the estimate. An estimate that was borrowed from another batch size gets
+ * the long limit too: nothing may be killed for being the first of its size. */
+static uint64_t lease_limit(const struct schedule_lease *lease, const struct schedule_target *g)
+{
+    uint64_t limit_ns = lease->estimate_ns * LIMIT_LEASE_FACTOR; /* ≤ 2^47 */
+    uint64_t least_ns =
+        schedule_estimate_known(g, lease->rows) ? LIMIT_LEASE_MIN_MS * NS_PER_MS : LIMIT_LEASE_FIRST_MS * NS_PER_MS;
+    return schedule_time_add(lease->started_ns, limit_ns > least_ns ? limit_ns : least_ns);
+}
+
+/* How often this tenant gets a lease, as long as it always had something queued. */
+static void lease_gap_learn(struct schedule_tenant *t, uint64_t now_ns)
+{
+    if (t->_lease_started_ns) {
+        uint64_t gap_ns = now_ns - t->_lease_started_ns;
+        t->_lease_gap_ns = t->_lease_gap_ns ? t->_lease_gap_ns - t->_lease_gap_ns / 4 + gap_ns / 4 : gap_ns;
+    }
+    t->_lease_started_ns = now_ns;
+}
+
+static struct schedule_replica *replica_take(struct schedule_target *g)
+{
+    struct schedule_replica *r = container_of(list_first(&g->_free), struct schedule_replica, _node);
+    list_remove(&r->_node);
+    g->replicas_free--;
+    return r;
+}
+
+/* The one used last comes first: its caches are warm, and surplus replicas stay idle and can be stopped. */
+static void replica_give(struct schedule_target *g, struct schedule_replica *r)
+{
+    list_prepend(&g->_free, &r->_node);
+    g->replicas_free++;
+}
+
+struct schedule_lease *schedule_next(struct schedule *s, uint64_t now_ns)
+{
+    schedule_time_advance(s, now_ns);
+    schedule_delays_end(s);
+    s->lease_missing = false;
+    struct schedule_tenant *t = schedule_fair_peek(s);
+    if (!t)
+        return NULL;
+    struct schedule_target *g = container_of(t->_runnable, struct schedule_target, _in_runnable);
+    if (g->slots > s->slots - s->slots_used)
+        return NULL; /* its turn is kept: serving others meanwhile could take the slots away from it for ever */
+    struct schedule_lease *lease = pool_take(s);
+    if (!lease) {
+        s->lease_missing = true;
+        return NULL;
+    }
+
+    lease_gap_learn(t, s->now_ns);
+    lease->rows = lease->n_requests = 0;
+    schedule_queue_gather(s, g, lease);
+    lease->replica = replica_take(g);
+    lease->replica->lease = lease;
+    lease->started_ns = s->now_ns;
+    lease->estimate_ns = schedule_estimate(g, lease->rows);
+    lease->limit_ns = lease_limit(lease, g);
+    lease->slots = g->slots;
+    lease->_running = true;
+    lease->_limit_index = 0;
+    schedule_heap_set(&s->limits, &lease->_limit_index, lease->limit_ns, 0);
+    s->slots_used += lease->slots;
+    s->n_leases_running++;
+    t->leased += lease->n_requests;
+    schedule_fair_charge(s, t, lease);
+    schedule_target_update(s, g);
+    return lease;
+}
+
+static void lease_end(struct schedule *s, struct schedule_lease *lease)
+{
+    assert(lease->_running);
+    struct schedule_tenant *t = lease->replica->target->tenant;
+    lease->_running = false;
+    lease->replica->lease = NULL;
+    for (uint32_t i = 0; i < lease->n_requests; i++)
+        lease->requests[i]->lease = NULL;
+    schedule_heap_remove(&s->limits, &lease->_limit_index);
+    s->slots_used -= lease->slots;
+    s->n_leases_running--;
+    t->leased -= lease->n_requests;
+    schedule_fair_correct(s, t, lease, s->now_ns - lease->started_ns);
+    s->busy_ns += lease->_charged_ns;
+    s->leases++;
+    s->requests += lease->n_requests;
+}
+
+void schedule_complete(struct schedule *s, struct schedule_lease *lease, uint64_t now_ns)
+{
+    schedule_time_advance(s, now_ns);
+    struct schedule_replica *replica = lease->replica;
+    lease_end(s, lease);
+    schedule_estimate_learn(replica->target, lease->rows, s->now_ns - lease->started_ns);
+    replica_give(replica->target, replica);
+    schedule_target_update(s, replica->target);
+}
+
+void schedule_replica_add(struct schedule *s, struct schedule_replica *r, struct schedule_target *g)
+{
+    assert(!r->target && g->tenant);
+    r->target = g;
+    r->lease = NULL;
+    g->replicas++;
+    replica_give(g, r);
+    schedule_target_update(s, g);
+}
+
+void schedule_replica_remove(struct schedule *s, struct schedule_replica *r, uint64_t now_ns,
+                             struct schedule_lease **ret_lease)
+{
+    struct schedule_target *g = r->target;
+    assert(g && g->replicas > 0);
+    schedule_time_advance(s, now_ns);
+    struct schedule_lease *lease = r->lease;
+    if (lease) {
+        lease_end(s, lease); /* teaches the estimate nothing: how long it takes to die is not how long it takes */
+    } else {
+        list_remove(&r->_node);
+        g->replicas_free--;
+    }
+    g->replicas--;
+    *r = (struct schedule_replica){0};
+    schedule_target_update(s, g);
+    *ret_lease = lease;
+}
+
+struct schedule_lease *schedule_overdue(struct schedule *s, uint64_t now_ns)
+{
+    schedule_time_advance(s, now_ns);
+    const struct schedule_heap_entry *first = schedule_heap_peek(&s->limits);
+    if (!first || first->key > s->now_ns)
+        return NULL;
+    struct schedule_lease *lease = container_of(first->position, struct schedule_lease, _limit_index);
+    schedule_heap_remove(&s->limits, &lease->_limit_index);
+    return lease;
+}
