@@ -50,10 +50,10 @@ static int check_input(const struct tensor_view *input, const struct tensor_spec
         return 0;
     char expected[128], got[128];
     struct str name = oip_name_shown(input->name);
+    (void)spec_text(spec->dtype, &spec->shape, expected, sizeof expected); /* the text is in `expected` */
     return error_set(err, ERROR_INVALID_TENSOR, "Input \"" STR_FORMAT "\" is %s, but the model expects %s%s.",
-                     STR_ARG(name), spec_text(input->dtype, &input->shape, got, sizeof got),
-                     spec_text(spec->dtype, &spec->shape, expected, sizeof expected),
-                     memchr(expected, '-', strlen(expected)) ? " (-1: any size)" : "");
+                     STR_ARG(name), spec_text(input->dtype, &input->shape, got, sizeof got), expected,
+                     strchr(expected, '-') ? " (-1: any size)" : "");
 }
 
 /* place[n]: index in the model's order of the request's n-th input. */

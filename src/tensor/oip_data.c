@@ -260,7 +260,7 @@ int oip_data_decode(struct oip_json *json, yyjson_val *data, struct tensor_view 
         return error_set(err, status, "the shape %s is not valid", tensor_shape_text(&view->shape, text, sizeof text));
 
     size_t n = unsafe_yyjson_get_len(data);
-    bool nested = n > 0 && yyjson_is_arr(unsafe_yyjson_get_first(data));
+    bool nested = n > 0 && view->shape.rank > 0 && yyjson_is_arr(unsafe_yyjson_get_first(data));
     if (!nested && elements != n)
         return error_set(err, ERROR_INVALID_TENSOR, "the shape %s has %llu elements, but its data has %zu",
                          tensor_shape_text(&view->shape, text, sizeof text), (unsigned long long)elements, n);

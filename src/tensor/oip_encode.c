@@ -108,12 +108,12 @@ static int append_numbers(struct buf *body, const struct tensor_view *output, ui
     const char *data = output->data;
     size_t bytes = tensor_dtype_bytes(output->dtype);
     for (uint64_t done = 0; done < elements;) {
+        if (done > 0)
+            buf_append_char(body, ',');
         size_t size, room = (body->capacity_max - body->size) / (OIP_NUMBER_BYTES_MAX + 1);
         size_t n = elements - done < RUN ? (size_t)(elements - done) : RUN;
         if (n > room && room > 0)
             n = room; /* close to the limit in small steps */
-        if (done > 0)
-            buf_append_char(body, ',');
         char *text = buf_reserve(body, n * (OIP_NUMBER_BYTES_MAX + 1));
         if (!text)
             return 0; /* sticky: told at the end */

@@ -161,7 +161,8 @@ static int read_spec(struct reader *r, bool batchable, struct tensor_spec *ret_s
     if (!ret_spec)
         return 0;
     ret_spec->dtype = (enum tensor_dtype)dtype;
-    ret_spec->shape = shape;
+    ret_spec->shape.rank = shape.rank; /* by member, so that padding stays zero: signatures are copied and sent */
+    memcpy(ret_spec->shape.dims, shape.dims, sizeof shape.dims);
     return str_copy(*ret_name, ret_spec->name, sizeof ret_spec->name);
 }
 
