@@ -103,6 +103,7 @@ static void text_terminate(struct bus_message *m)
         END(WORKER_CONFIG.engine);
         break;
     case BUS_INFER:
+        END(INFER.tenant);
         END(INFER.model);
         break;
     case BUS_NONE:
@@ -114,6 +115,7 @@ static void text_terminate(struct bus_message *m)
     case BUS_DEMAND:
     case BUS_REPLICA_STOP:
     case BUS_REPLICA_DRAIN:
+    case BUS_REPLICAS_TOLD:
     case BUS_CHANNEL:
     case BUS_CHANNEL_SEALED:
     case BUS_CHANNEL_GUEST:

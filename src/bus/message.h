@@ -31,6 +31,7 @@ enum bus_role { BUS_SUPERVISOR = 1, BUS_CONTROL = 2, BUS_GATEWAY = 4, BUS_WORKER
     X(REPLICA_STOP, BUS_CONTROL | BUS_GATEWAY, BUS_SUPERVISOR, struct bus_replica, 0)        \
     X(REPLICA_DRAIN, BUS_SUPERVISOR, BUS_GATEWAY, struct bus_replica, 0)                     \
     X(REPLICA_STATE, BUS_SUPERVISOR, BUS_CONTROL | BUS_GATEWAY, struct bus_replica_state, 0) \
+    X(REPLICAS_TOLD, BUS_SUPERVISOR, BUS_CONTROL | BUS_GATEWAY, struct bus_empty, 0)         \
     X(REPLICA_LOADED, BUS_GATEWAY, BUS_CONTROL, struct bus_replica_loaded, 0)                \
     X(CHANNEL, BUS_SUPERVISOR, BUS_GATEWAY, struct bus_channel, 4)                           \
     X(CHANNEL_SEALED, BUS_GATEWAY, BUS_SUPERVISOR, struct bus_channel_sealed, 0)             \
@@ -52,8 +53,10 @@ struct bus_role_config { /* fds: control: admin socket, store folder; gateway: l
     uint32_t log_level;
     uint32_t connections_max;
     uint32_t allow_unlimited;
-    uint32_t isolation_available; /* bit per enum isolate_level */
-    uint64_t memory_bytes;        /* of the host */
+    uint32_t isolation_available; /* bit per enum isolate_level: a model may run there */
+    uint32_t isolation_limits;    /* memory, cpu and pids can be limited */
+    uint32_t _reserved;
+    uint64_t memory_bytes; /* of the host */
     uint64_t body_bytes_max;
     uint32_t head_timeout_ms, idle_timeout_ms, write_timeout_ms, drain_timeout_ms;
     char listen[64];
@@ -148,8 +151,9 @@ struct bus_worker_config { /* fds: the model; the engine's library, or the model
 };
 
 struct bus_infer { /* fd: the body, a sealed memfd */
-    uint64_t id, tenant_uid;
+    uint64_t id;
     uint64_t bytes;
+    char tenant[LIMIT_NAME_BYTES + 1];
     char model[LIMIT_NAME_BYTES + 1];
 };
 

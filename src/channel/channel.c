@@ -110,13 +110,18 @@ bool channel_park(struct channel *c)
     atomic_thread_fence(memory_order_seq_cst);
     if (!channel_pending(c))
         return true;
-    atomic_store_explicit(&c->_own->parked, 0, memory_order_relaxed);
+    channel_unpark(c);
     return false;
+}
+
+void channel_unpark(struct channel *c)
+{
+    atomic_store_explicit(&c->_own->parked, 0, memory_order_relaxed);
 }
 
 void channel_awake(struct channel *c)
 {
-    atomic_store_explicit(&c->_own->parked, 0, memory_order_relaxed);
+    channel_unpark(c);
     c->ops->awake(c);
 }
 

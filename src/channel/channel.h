@@ -131,7 +131,9 @@ void channel_close(struct channel *c); /* accepts NULL */
 void channel_ring(struct channel *c);
 /* This end is about to sleep on its bell: true = nothing there, the other end will ring; false = frames are waiting. */
 bool channel_park(struct channel *c);
-/* After waking: silences the bell. */
+/* This end is awake again for another reason than its bell: the other end need not ring. */
+void channel_unpark(struct channel *c);
+/* After waking by the bell: unparks and silences it. */
 void channel_awake(struct channel *c);
 /* Frames are waiting to be pulled (one load; a hint). */
 bool channel_pending(const struct channel *c);
