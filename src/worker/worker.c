@@ -1,0 +1,215 @@
+#include "worker/worker.h"
+
+#include "base/log.h"
+#include "worker/worker_internal.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+
+#define CONFIG_TIMEOUT_MS 10000
+
+static int bus_frame(struct worker *w); /* handles one bus message; 1 = did, 0 = none, negative = end */
+
+int worker_wait(struct worker *w)
+{
+    channel_ring(w->channel);
+    if (!channel_park(w->channel))
+        return 1;
+    struct pollfd waits[2] = {{.fd = w->channel->bell, .events = POLLIN}, {.fd = w->bus_fd, .events = POLLIN}};
+    int r;
+    do {
+        r = poll(waits, 2, -1);
+    } while (r < 0 && errno == EINTR);
+    channel_awake(w->channel);
+    if (r < 0 || (waits[1].revents & (POLLERR | POLLHUP)))
+        return -ERROR_GONE;
+    if (waits[1].revents & POLLIN)
+        return 0;
+    return 1;
+}
+
+int worker_push(struct worker *w, const struct channel_frame *frame)
+{
+    for (;;) {
+        int r = channel_push(w->channel, frame);
+        if (r != -ERROR_AGAIN)
+            return r;
+        /* The ring is full: the host is slow or gone. It takes frames without ringing, so look again soon. */
+        channel_ring(w->channel);
+        struct pollfd bus = {.fd = w->bus_fd, .events = POLLIN};
+        if (poll(&bus, 1, 1) > 0)
+            return -ERROR_GONE; /* a new channel or the end: this lease is lost either way */
+    }
+}
+
+static int open_frame(struct worker *w)
+{
+    struct channel_frame frame = {.type = CHANNEL_OPEN, .a = CHANNEL_PROTOCOL};
+    int r = worker_push(w, &frame);
+    channel_ring(w->channel);
+    return r;
+}
+
+static int take_channel(struct worker *w, struct bus_message *m)
+{
+    const struct bus_channel *b = &m->body.CHANNEL_GUEST;
+    struct channel_geometry geometry = {b->n_frames, b->n_slots, b->inbox_slot_bytes, b->outbox_slot_bytes};
+    struct channel_fds fds = {m->fds[0], m->fds[1], m->fds[2], m->fds[3]};
+    struct error err = {0};
+    struct channel *channel;
+    int r = channel_shm_open(false, &geometry, b->epoch, &fds, &channel, &err);
+    if (r < 0) {
+        log_error("channel_failed", "%s", error_text(&err, r));
+        return r;
+    }
+    for (size_t i = 0; i < 4; i++)
+        m->fds[i] = -1;
+    channel_close(w->channel);
+    w->channel = channel;
+    return open_frame(w);
+}
+
+static int bus_frame(struct worker *w)
+{
+    struct bus_message m;
+    int r = bus_recv(w->bus_fd, BUS_WORKER, BUS_SUPERVISOR, &m);
+    if (r <= 0)
+        return r;
+    r = m.type == BUS_CHANNEL_GUEST ? take_channel(w, &m) : -ERROR_PEER;
+    bus_message_done(&m);
+    return r < 0 ? r : 1;
+}
+
+/* Answers LOAD: the signature, or the reason why not. */
+static int load_answer(struct worker *w, int status, const struct error *err)
+{
+    struct channel_frame frame = {.type = CHANNEL_LOAD, .status = status};
+    void *slot = channel_slot_own(w->channel, 0);
+    size_t size = 0;
+    if (status == 0) {
+        int r = tensor_signature_encode(w->signature, slot, TENSOR_SIGNATURE_BYTES_MAX, &size);
+        if (r < 0)
+            return r;
+    } else {
+        const char *text = error_text(err, status);
+        size = strlen(text);
+        memcpy(slot, text, size);
+    }
+    frame.length = size;
+    return worker_push(w, &frame);
+}
+
+static int model_open(struct worker *w, struct error *err)
+{
+    struct engine_options options = {
+        .model = w->model,
+        .model_bytes = w->config.model_bytes,
+        .library_fd = w->library_fd,
+        .threads = w->config.threads,
+    };
+    w->signature = calloc(1, sizeof *w->signature);
+    if (!w->signature)
+        return error_set_default(err, ERROR_NO_MEMORY);
+    int r = w->ops->open(&options, &w->engine, err);
+    if (r < 0)
+        return r;
+    return w->ops->describe(w->engine, w->signature, err);
+}
+
+static int load(struct worker *w)
+{
+    struct error err = {0};
+    int r = w->engine ? 0 : model_open(w, &err); /* a new gateway asks again: the model stays */
+    int sent = load_answer(w, r, &err);
+    channel_ring(w->channel);
+    return sent < 0 ? sent : 0;
+}
+
+static int host_frame(struct worker *w, const struct channel_frame *frame)
+{
+    switch ((enum channel_frame_type)frame->type) {
+    case CHANNEL_LOAD:
+        return load(w);
+    case CHANNEL_UNLOAD:
+        return 1;
+    case CHANNEL_LEASE:
+        return w->engine ? worker_lease_run(w, frame) : -ERROR_PEER;
+    case CHANNEL_CANCEL: /* of a lease that is over already */
+    case CHANNEL_CREDIT:
+    case CHANNEL_PARK:
+    case CHANNEL_RESUME:
+        return 0;
+    case CHANNEL_NONE:
+    case CHANNEL_OPEN:
+    case CHANNEL_ITEM:
+    case CHANNEL_PART:
+    case CHANNEL_DONE:
+    case CHANNEL_STATS:
+    case CHANNEL_TYPE_COUNT:
+        break;
+    }
+    return -ERROR_PEER;
+}
+
+/* 1 = told to end, negative = the supervisor is gone. */
+static int channel_work(struct worker *w)
+{
+    struct channel_frame frame;
+    struct error err = {0};
+    int r = channel_pull(w->channel, &frame, &err);
+    if (r == 0) {
+        r = worker_wait(w);
+        return r == 0 ? (bus_frame(w) < 0 ? -ERROR_GONE : 0) : (r < 0 ? r : 0);
+    }
+    r = r < 0 ? r : host_frame(w, &frame);
+    if (r < 0 && r != -ERROR_GONE) {
+        log_error("channel_broken", "%s", error_text(&err, r));
+        return r;
+    }
+    if (r == -ERROR_GONE) /* the lease was lost with its channel; a new one may come */
+        return bus_frame(w) < 0 ? -ERROR_GONE : 0;
+    return r;
+}
+
+static int configure(struct worker *w)
+{
+    struct bus_message m;
+    int r = bus_wait(w->bus_fd, BUS_WORKER, BUS_SUPERVISOR, CONFIG_TIMEOUT_MS, &m);
+    if (r < 0)
+        return r;
+    if (m.type != BUS_WORKER_CONFIG) {
+        bus_message_done(&m);
+        return -ERROR_PEER;
+    }
+    w->config = m.body.WORKER_CONFIG;
+    w->ops = engine_find(str_from(w->config.engine));
+    if (w->config.has_library)
+        w->library_fd = take_fd(&m.fds[1]);
+    r = w->ops ? bus_memfd_map(m.fds[0], w->config.model_bytes, &w->model) : -ERROR_UNSUPPORTED;
+    bus_message_done(&m);
+    return r;
+}
+
+int worker_run(int bus_fd)
+{
+    struct worker w = {.bus_fd = bus_fd, .library_fd = -1};
+    int r = configure(&w);
+    if (r < 0) {
+        log_error("worker_config", "the worker cannot start: %s", error_info(r)->name);
+        return 1;
+    }
+    struct bus_message m;
+    r = bus_wait(bus_fd, BUS_WORKER, BUS_SUPERVISOR, -1, &m);
+    if (r > 0) {
+        r = m.type == BUS_CHANNEL_GUEST ? take_channel(&w, &m) : -ERROR_PEER;
+        bus_message_done(&m);
+    }
+    while (r == 0)
+        r = channel_work(&w);
+    if (w.ops)
+        w.ops->close(w.engine);
+    channel_close(w.channel);
+    free(w.signature);
+    return r == 1 ? 0 : 1;
+}

@@ -1,0 +1,14 @@
+/* The worker role (`bulkhead-worker`): one replica of one model, one engine, behind a wall.
+ *
+ * Single-threaded: it takes a lease from the channel, runs the engine on it, writes the outputs, rings. (A tensor
+ * engine cannot stop in the middle; a channel thread of its own comes with the engines that can.) It trusts its
+ * gateway's frames but is itself trusted by nobody. It ends when told (UNLOAD), when its supervisor's socket closes, or
+ * by SIGKILL. */
+#ifndef BULKHEAD_WORKER_WORKER_H
+#define BULKHEAD_WORKER_WORKER_H
+
+/* Runs until the end; returns the exit status: 0 told to end, 1 failure (logged). bus_fd: conversation with the
+ * supervisor. */
+int worker_run(int bus_fd);
+
+#endif

@@ -1,0 +1,40 @@
+/* State of the worker process; shared by the files of this room only. */
+#ifndef BULKHEAD_WORKER_INTERNAL_H
+#define BULKHEAD_WORKER_INTERNAL_H
+
+#include "bus/bus.h"
+#include "channel/channel.h"
+#include "engine/engine.h"
+
+struct worker {
+    int bus_fd;
+    struct channel *channel; /* NULL before the first and between two */
+    struct bus_worker_config config;
+    const void *model;
+    int library_fd;
+    const struct engine_ops *ops;
+    struct engine *engine; /* NULL until LOAD succeeded */
+    struct tensor_signature *signature;
+    uint32_t steps, items; /* since the last STATS */
+};
+
+/* The lease being run. */
+struct worker_lease {
+    struct worker *worker;
+    struct channel_frame frame; /* its LEASE */
+    uint32_t n_items;
+    struct engine_item items[LIMIT_BATCH_ITEMS];
+    bool cancelled[LIMIT_BATCH_ITEMS];
+    struct tensor_view inputs[LIMIT_TENSORS];
+    uint64_t out_used; /* bytes of the outbox slot taken by parts not yet credited */
+};
+
+/* Pushes a frame, waiting for room; negative when the channel or the supervisor is gone. */
+must_check int worker_push(struct worker *w, const struct channel_frame *frame);
+/* Waits until the channel has a frame (1), or the bus has something (0); negative when the supervisor is gone. */
+must_check int worker_wait(struct worker *w);
+
+/* Runs one lease from its LEASE frame to its DONE. Negative only when the channel cannot go on. */
+must_check int worker_lease_run(struct worker *w, const struct channel_frame *frame);
+
+#endif

@@ -1,0 +1,15 @@
+/* bulkhead-worker: wiring only. Descriptor 3 is the conversation with the supervisor. */
+#include "base/log.h"
+#include "isolate/isolate_self.h"
+#include "worker/worker.h"
+
+int main(void)
+{
+    log_setup("worker", LOG_LEVEL_INFO);
+    struct error err = {0};
+    if (isolate_lockdown_self(&err) < 0) {
+        log_error("worker_lockdown", "%s", error_text(&err, err.code));
+        return 1;
+    }
+    return worker_run(3);
+}
