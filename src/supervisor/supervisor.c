@@ -1,0 +1,203 @@
+#include "supervisor/supervisor.h"
+
+#include "base/hash.h"
+#include "base/log.h"
+#include "supervisor/supervisor_internal.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+int supervisor_watch(struct supervisor *s, int fd, uv_poll_cb callback, void *data, uv_poll_t **ret_poll)
+{
+    uv_poll_t *poll = calloc(1, sizeof *poll);
+    if (!poll)
+        return -ERROR_NO_MEMORY;
+    if (uv_poll_init(s->loop, poll, fd) < 0) {
+        free(poll);
+        return -ERROR_IO;
+    }
+    poll->data = data;
+    *ret_poll = poll;
+    return uv_poll_start(poll, UV_READABLE, callback) < 0 ? -ERROR_IO : 0;
+}
+
+static void watch_closed(uv_handle_t *handle)
+{
+    free(handle);
+}
+
+void supervisor_unwatch(uv_poll_t **poll)
+{
+    if (*poll)
+        uv_close((uv_handle_t *)*poll, watch_closed);
+    *poll = NULL;
+}
+
+/* The end, in this order: gateway drained → workers gone → control has closed the store → stop. */
+void supervisor_drain_step(struct supervisor *s)
+{
+    if (!s->draining || !s->gateway_drained)
+        return;
+    if (s->replicas.count > 0) {
+        supervisor_replicas_kill(s);
+        return;
+    }
+    if (!s->control_drained) {
+        struct bus_empty nothing = {0};
+        supervisor_tell(s, CHILD_CONTROL, BUS_DRAIN, &nothing, NULL, 0);
+        if (s->children[CHILD_CONTROL].bus)
+            return;
+    }
+    uv_stop(s->loop);
+}
+
+static void on_drain_timeout(uv_timer_t *timer)
+{
+    struct supervisor *s = timer->data;
+    log_warn("drain_timeout", "requests were still running after %u ms; ending them", s->config->drain_timeout_ms);
+    if (s->gateway_drained && s->replicas.count == 0) {
+        uv_stop(s->loop);
+        return;
+    }
+    s->gateway_drained = true;
+    supervisor_replicas_kill(s);
+    supervisor_drain_step(s);
+    (void)uv_timer_start(timer, on_drain_timeout, 2000, 0);
+}
+
+static void on_signal(uv_signal_t *handle, int number)
+{
+    struct supervisor *s = handle->data;
+    if (s->draining) {
+        log_warn("drain_again", "signal %d again: ending at once", number);
+        uv_stop(s->loop);
+        return;
+    }
+    log_info("draining", "signal %d: no new requests; the running ones are answered", number);
+    s->draining = true;
+    struct bus_empty nothing = {0};
+    if (s->children[CHILD_GATEWAY].bus)
+        supervisor_tell(s, CHILD_GATEWAY, BUS_DRAIN, &nothing, NULL, 0);
+    else
+        s->gateway_drained = true;
+    (void)uv_timer_start(&s->drain_timer, on_drain_timeout, s->config->drain_timeout_ms, 0);
+    supervisor_drain_step(s);
+}
+
+/* Names this server's cgroups: stable for a data folder, so that a new server finds what a killed one left. */
+static void scope_name(const struct supervisor *s, char scope[static 32])
+{
+    struct stat info = {0};
+    (void)fstat(s->data_dir, &info); /* of an open descriptor: cannot fail */
+    uint64_t parts[2] = {(uint64_t)info.st_dev, (uint64_t)info.st_ino};
+    (void)snprintf(scope, 32, "d%016llx",
+                   (unsigned long long)hash_bytes((struct hash_seed){0, 0}, parts, sizeof parts));
+}
+
+static int isolation_setup(struct supervisor *s, struct error *err)
+{
+    char scope[32];
+    scope_name(s, scope);
+    const struct isolate_ops *ops = &isolate_process;
+    int r = ops->setup(scope, err);
+    if (r < 0)
+        return r;
+    ops->probe(&s->isolation);
+    if (!s->isolation.available)
+        return error_set(err, ERROR_ISOLATION_UNAVAILABLE, "workers cannot be isolated on this host: %s",
+                         s->isolation.text);
+    if (!s->isolation.limits && !s->config->allow_unlimited)
+        log_warn("no_limits", "%s; models will be refused (serve --allow-unlimited runs them without limits)",
+                 s->isolation.text);
+    return 0;
+}
+
+static int start(struct supervisor *s, struct error *err)
+{
+    if (geteuid() != 0)
+        return error_set(
+            err, ERROR_REFUSED,
+            "the server needs root to give each worker its own user, network namespace and limits; start it "
+            "with sudo");
+    int r = supervisor_data_open(s, err);
+    if (r >= 0)
+        r = isolation_setup(s, err);
+    for (int i = 0; r >= 0 && i < CHILD_COUNT; i++)
+        r = supervisor_child_start(&s->children[i], err);
+    if (r < 0)
+        return r;
+    static const int numbers[2] = {SIGTERM, SIGINT};
+    for (int i = 0; i < 2; i++) {
+        (void)uv_signal_init(s->loop, &s->signals[i]); /* both fail only without memory for the first signal pipe */
+        s->signals[i].data = s;
+        (void)uv_signal_start(&s->signals[i], on_signal, numbers[i]);
+    }
+    return 0;
+}
+
+static void close_handle(uv_handle_t *handle, void *arg)
+{
+    (void)arg;
+    if (!uv_is_closing(handle))
+        uv_close(handle, NULL); /* ours with memory of their own are closed before */
+}
+
+/* Everything down: the children die with their sockets or are killed, the loop is emptied. */
+static void finish(struct supervisor *s)
+{
+    for (int i = 0; i < CHILD_COUNT; i++) {
+        struct supervisor_child *c = &s->children[i];
+        bus_conn_close(c->bus);
+        supervisor_unwatch(&c->watch);
+        if (c->pid > 0) {
+            (void)kill(c->pid, SIGKILL); /* our own child, not yet reaped */
+            char text[64];
+            struct pollfd end = {.fd = c->pidfd, .events = POLLIN};
+            while (!role_reap(c->pid, text))
+                (void)poll(&end, 1, 1000); /* a killed child is gone within moments */
+        }
+        fd_close(&c->pidfd);
+    }
+    supervisor_replicas_kill(s);
+    while (s->replicas.count > 0)
+        (void)uv_run(s->loop, UV_RUN_ONCE); /* each ends through its pidfd */
+    isolate_process.teardown();
+    uv_walk(s->loop, close_handle, NULL);
+    (void)uv_run(s->loop, UV_RUN_DEFAULT);
+    (void)uv_loop_close(s->loop); /* empty by now */
+    map_done(&s->replicas);
+    supervisor_data_close(s);
+    free(s->uids_used);
+}
+
+int supervisor_run(const struct supervisor_config *config, struct error *err)
+{
+    uv_loop_t loop;
+    if (uv_loop_init(&loop) < 0)
+        return error_set(err, ERROR_NO_MEMORY, "no event loop");
+    (void)signal(SIGPIPE, SIG_IGN); /* cannot fail for these arguments */
+    struct supervisor s = {.config = config,
+                           .loop = &loop,
+                           .data_dir = -1,
+                           .store_dir = -1,
+                           .empty_dir = -1,
+                           .lock = -1,
+                           .listen_fd = -1,
+                           .admin_fd = -1};
+    map_init(&s.replicas, LIMIT_REPLICAS);
+    s.uids_used = calloc(config->uid_count, 1);
+    supervisor_child_setup(&s, CHILD_CONTROL, "control");
+    supervisor_child_setup(&s, CHILD_GATEWAY, "gateway");
+    (void)uv_timer_init(s.loop, &s.drain_timer); /* always succeeds */
+    s.drain_timer.data = &s;
+    int r = s.uids_used ? start(&s, err) : error_set_default(err, ERROR_NO_MEMORY);
+    if (r >= 0)
+        (void)uv_run(s.loop, UV_RUN_DEFAULT); /* returns after uv_stop */
+    finish(&s);
+    if (r >= 0)
+        log_info("stopped", "all processes ended");
+    return r < 0 ? 1 : s.exit_status;
+}

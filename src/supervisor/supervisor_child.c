@@ -1,0 +1,224 @@
+/* Control and gateway: start, configure, introduce to each other, start again. */
+#include "supervisor/supervisor_internal.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#define RESTART_DELAY_MIN_MS 50u
+#define RESTART_DELAY_MAX_MS 5000u
+#define STABLE_NS            (10 * NS_PER_S) /* after so long a life the back-off starts anew */
+
+static const enum bus_role child_bus[CHILD_COUNT] = {[CHILD_CONTROL] = BUS_CONTROL, [CHILD_GATEWAY] = BUS_GATEWAY};
+
+static int child_index(const struct supervisor_child *c)
+{
+    return (int)(c - c->supervisor->children);
+}
+
+void supervisor_tell(struct supervisor *s, int child, enum bus_type type, const void *body, const int *fds,
+                     uint32_t n_fds)
+{
+    (void)bus_conn_send(s->children[child].bus, type, body, fds,
+                        n_fds); /* a gone peer is told everything on its return */
+}
+
+static void on_ready(struct supervisor_child *c)
+{
+    struct supervisor *s = c->supervisor;
+    c->ready = true;
+    if (s->children[CHILD_CONTROL].ready && s->children[CHILD_GATEWAY].ready && !s->draining)
+        log_info("serving", "listen=%s slots=%u isolation=\"%s\"", s->listen_text, s->config->slots, s->isolation.text);
+}
+
+static void on_message(void *ctx, struct bus_message *m)
+{
+    struct supervisor_child *c = ctx;
+    struct supervisor *s = c->supervisor;
+    switch ((enum bus_type)m->type) {
+    case BUS_READY:
+        on_ready(c);
+        break;
+    case BUS_DRAINED:
+        if (child_index(c) == CHILD_GATEWAY)
+            s->gateway_drained = true;
+        else
+            s->control_drained = true;
+        supervisor_drain_step(s);
+        break;
+    case BUS_REPLICA_START:
+        supervisor_replica_start(s, &m->body.REPLICA_START, m->fds[0]);
+        break;
+    case BUS_REPLICA_STOP:
+        supervisor_replica_stop(s, m->body.REPLICA_STOP.replica_uid, m->body.REPLICA_STOP.reason);
+        break;
+    case BUS_CHANNEL_SEALED:
+        supervisor_replica_sealed(s, &m->body.CHANNEL_SEALED);
+        break;
+    case BUS_NONE:
+    case BUS_ROLE_CONFIG:
+    case BUS_PEER:
+    case BUS_DRAIN:
+    case BUS_CATALOG:
+    case BUS_CATALOG_TAKEN:
+    case BUS_DEMAND:
+    case BUS_REPLICA_DRAIN:
+    case BUS_REPLICA_STATE:
+    case BUS_REPLICAS_TOLD:
+    case BUS_REPLICA_LOADED:
+    case BUS_CHANNEL:
+    case BUS_WORKER_CONFIG:
+    case BUS_CHANNEL_GUEST:
+    case BUS_INFER:
+    case BUS_INFER_DONE:
+    case BUS_STATS:
+    case BUS_TYPE_COUNT:
+        break; /* the matrix lets none of them through */
+    }
+}
+
+static void on_gone(void *ctx, int code)
+{
+    struct supervisor_child *c = ctx;
+    c->bus = NULL;
+    if (code == -ERROR_PEER && c->pid > 0) {
+        log_error("role_protocol", "the %s process broke the protocol of the bus", c->role->name);
+        (void)uv_kill(c->pid, SIGKILL); /* our own child, not yet reaped: the pid is still its */
+    }
+}
+
+static void on_restart(uv_timer_t *timer)
+{
+    struct supervisor_child *c = timer->data;
+    struct error err = {0};
+    if (c->supervisor->draining)
+        return;
+    int r = supervisor_child_start(c, &err);
+    if (r < 0) {
+        log_alert("role_restart", "%s", error_text(&err, r));
+        (void)uv_timer_start(timer, on_restart, RESTART_DELAY_MAX_MS, 0);
+    }
+}
+
+static void child_forget(struct supervisor_child *c)
+{
+    supervisor_unwatch(&c->watch);
+    fd_close(&c->pidfd);
+    bus_conn_close(c->bus);
+    c->bus = NULL;
+    c->pid = 0;
+    c->ready = false;
+}
+
+static void on_child_exit(uv_poll_t *poll, int status, int events)
+{
+    (void)status;
+    (void)events;
+    struct supervisor_child *c = poll->data;
+    struct supervisor *s = c->supervisor;
+    char text[64];
+    if (!role_reap(c->pid, text))
+        return;
+    child_forget(c);
+    if (child_index(c) == CHILD_GATEWAY)
+        supervisor_replicas_orphaned(s);
+    if (s->draining) {
+        s->gateway_drained = s->gateway_drained || child_index(c) == CHILD_GATEWAY;
+        s->control_drained = s->control_drained || child_index(c) == CHILD_CONTROL;
+        supervisor_drain_step(s);
+        return;
+    }
+    if (clock_monotonic_ns() - c->started_ns > STABLE_NS)
+        c->failures = 0;
+    uint32_t delay_ms = RESTART_DELAY_MIN_MS << (c->failures < 8 ? c->failures : 8);
+    if (delay_ms > RESTART_DELAY_MAX_MS)
+        delay_ms = RESTART_DELAY_MAX_MS;
+    c->failures++;
+    log_error("role_ended", "the %s process ended (%s); starting it again in %u ms", c->role->name, text, delay_ms);
+    (void)uv_timer_start(&c->restart, on_restart, delay_ms, 0);
+}
+
+static int config_send(struct supervisor_child *c)
+{
+    struct supervisor *s = c->supervisor;
+    const struct supervisor_config *config = s->config;
+    struct bus_role_config body = {
+        .uid = config->uid_base + c->role->uid_offset,
+        .gid = config->uid_base + c->role->uid_offset,
+        .admin_gid = s->admin_gid,
+        .slots = config->slots,
+        .log_level = config->log_level,
+        .connections_max = config->connections_max,
+        .allow_unlimited = config->allow_unlimited,
+        .isolation_available =
+            s->isolation.available && (s->isolation.limits || config->allow_unlimited) ? 1u << ISOLATE_PROCESS : 0,
+        .isolation_limits = s->isolation.limits,
+        .memory_bytes = uv_get_total_memory(),
+        .body_bytes_max = config->body_bytes_max,
+        .head_timeout_ms = config->head_timeout_ms,
+        .idle_timeout_ms = config->idle_timeout_ms,
+        .write_timeout_ms = config->write_timeout_ms,
+        .drain_timeout_ms = config->drain_timeout_ms,
+    };
+    (void)snprintf(body.listen, sizeof body.listen, "%s", s->listen_text);
+    (void)snprintf(body.isolation_text, sizeof body.isolation_text, "%s", s->isolation.text);
+    bool control = child_index(c) == CHILD_CONTROL;
+    int fds[2] = {control ? s->admin_fd : s->listen_fd, control ? s->store_dir : s->empty_dir};
+    return bus_conn_send(c->bus, BUS_ROLE_CONFIG, &body, fds, 2);
+}
+
+/* A fresh conversation between control and gateway; each end learns of it at the same time. */
+static int introduce(struct supervisor *s, struct error *err)
+{
+    if (!s->children[CHILD_CONTROL].bus || !s->children[CHILD_GATEWAY].bus)
+        return 0;
+    int pair[2];
+    int r = bus_pair(pair, err);
+    if (r < 0)
+        return r;
+    struct bus_empty nothing = {0};
+    supervisor_tell(s, CHILD_CONTROL, BUS_PEER, &nothing, &pair[0], 1);
+    supervisor_tell(s, CHILD_GATEWAY, BUS_PEER, &nothing, &pair[1], 1);
+    fd_close(&pair[0]);
+    fd_close(&pair[1]);
+    return 0;
+}
+
+int supervisor_child_start(struct supervisor_child *c, struct error *err)
+{
+    static const struct bus_conn_events events = {.message = on_message, .gone = on_gone};
+    struct supervisor *s = c->supervisor;
+    int pair[2];
+    int r = bus_pair(pair, err);
+    if (r < 0)
+        return r;
+    _close_ int ours = pair[0], theirs = pair[1];
+    r = role_spawn(c->role, s->config->program_fd, theirs, &c->pid, &c->pidfd, err);
+    if (r < 0)
+        return r;
+    c->started_ns = clock_monotonic_ns();
+    r = supervisor_watch(s, c->pidfd, on_child_exit, c, &c->watch);
+    if (r >= 0)
+        r = bus_conn_open(s->loop, ours, BUS_SUPERVISOR, child_bus[child_index(c)], &events, c, &c->bus);
+    if (r < 0)
+        return error_set(err, r, "the %s process cannot be watched", c->role->name);
+    (void)take_fd(&ours);
+    r = config_send(c);
+    if (r < 0)
+        return error_set(err, r, "the %s process does not take its configuration", c->role->name);
+    supervisor_replicas_tell(s, child_index(c));
+    if (child_index(c) == CHILD_GATEWAY)
+        supervisor_replicas_offer(s);
+    return introduce(s, err);
+}
+
+void supervisor_child_setup(struct supervisor *s, int index, const char *role)
+{
+    struct supervisor_child *c = &s->children[index];
+    *c = (struct supervisor_child){.supervisor = s, .role = role_find(role), .pidfd = -1};
+    (void)uv_timer_init(s->loop, &c->restart); /* always succeeds */
+    c->restart.data = c;
+}

@@ -1,0 +1,172 @@
+/* The data folder and the listening sockets.
+ *
+ *   DIR/            0755, the operator's
+ *     lock          held by the one server of this folder
+ *     admin.sock    0660 root:GROUP, bound here, accepted by control
+ *     store/        0700, control's uid: its whole world after chroot
+ *     empty/        0555, root's: the gateway's whole world after chroot
+ */
+#include "supervisor/supervisor_internal.h"
+
+#include "base/str.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <netdb.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#define LISTEN_BACKLOG 4096 /* the kernel cuts it to net.core.somaxconn */
+
+static int fail(struct error *err, const char *what)
+{
+    return error_set(err, ERROR_IO, "%s: %s", what, strerror(errno));
+}
+
+static int folder_open(int parent, const char *name, mode_t mode, uid_t owner, int *ret_fd, struct error *err)
+{
+    if (mkdirat(parent, name, mode) < 0 && errno != EEXIST)
+        return fail(err, "a folder inside the data folder cannot be made");
+    _close_ int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 || fchown(fd, owner, owner) < 0 || fchmod(fd, mode) < 0)
+        return fail(err, "a folder inside the data folder cannot be prepared");
+    *ret_fd = take_fd(&fd);
+    return 0;
+}
+
+static int lock_take(struct supervisor *s, struct error *err)
+{
+    s->lock = openat(s->data_dir, "lock", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (s->lock < 0)
+        return fail(err, "the data folder cannot be written");
+    if (flock(s->lock, LOCK_EX | LOCK_NB) < 0)
+        return error_set(
+            err, ERROR_REFUSED,
+            "another server is using the data folder %s; stop it first, or choose another folder with --data",
+            s->config->data_dir);
+    return 0;
+}
+
+static int admin_listen(struct supervisor *s, struct error *err)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    (void)snprintf(address.sun_path, sizeof address.sun_path, "/proc/self/fd/%d/admin.sock", s->data_dir);
+    if (unlinkat(s->data_dir, "admin.sock", 0) < 0 && errno != ENOENT)
+        return fail(err, "an old admin socket cannot be removed");
+    s->admin_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (s->admin_fd < 0)
+        return fail(err, "the admin socket cannot be made");
+    mode_t old = umask(0177);
+    int r = bind(s->admin_fd, (struct sockaddr *)&address, sizeof address);
+    (void)umask(old);
+    if (r < 0 || listen(s->admin_fd, 64) < 0)
+        return fail(err, "the admin socket cannot be bound");
+    struct group *group = getgrnam(s->config->admin_group);
+    s->admin_gid = group ? group->gr_gid : UINT32_MAX;
+    if (fchownat(s->data_dir, "admin.sock", 0, group ? group->gr_gid : 0, AT_SYMLINK_NOFOLLOW) < 0 ||
+        fchmodat(s->data_dir, "admin.sock", 0660, 0) < 0)
+        return fail(err, "the admin socket cannot be given to its group");
+    return 0;
+}
+
+/* "host:port" or "[host]:port" into its parts. */
+static int listen_parse(const char *text, char host[static 64], char port[static 8], struct error *err)
+{
+    struct str all = str_from(text);
+    const char *colon = strrchr(text, ':');
+    uint64_t number = 0;
+    if (!colon || str_to_u64(str_from(colon + 1), &number) < 0 || number > 65535)
+        return error_set(err, ERROR_INVALID_ARGUMENT,
+                         "\"%s\" is no address to listen on; write ADDRESS:PORT, such as 127.0.0.1:8080", text);
+    struct str h = {all.data, (size_t)(colon - text)};
+    if (h.size >= 2 && h.data[0] == '[' && h.data[h.size - 1] == ']')
+        h = (struct str){h.data + 1, h.size - 2};
+    if (h.size == 0 || str_copy(h, host, 64) < 0)
+        return error_set(err, ERROR_INVALID_ARGUMENT, "\"%s\" names no address to listen on; write ADDRESS:PORT", text);
+    (void)snprintf(port, 8, "%u", (unsigned)number);
+    return 0;
+}
+
+static int bind_address(struct supervisor *s, const struct addrinfo *info, struct error *err)
+{
+    s->listen_fd = socket(info->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (s->listen_fd < 0)
+        return fail(err, "no socket to listen on");
+    int one = 1;
+    (void)setsockopt(s->listen_fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one); /* only saves a wait after a restart */
+    if (bind(s->listen_fd, info->ai_addr, info->ai_addrlen) < 0) {
+        if (errno == EADDRINUSE)
+            return error_set(err, ERROR_REFUSED,
+                             "%s is in use by another program; choose another with --listen ADDRESS:PORT",
+                             s->config->listen);
+        return error_set(err, ERROR_REFUSED, "cannot listen on %s: %s", s->config->listen, strerror(errno));
+    }
+    if (listen(s->listen_fd, LISTEN_BACKLOG) < 0)
+        return fail(err, "cannot listen");
+    return 0;
+}
+
+static int public_listen(struct supervisor *s, struct error *err)
+{
+    char host[64], port[8];
+    int r = listen_parse(s->config->listen, host, port, err);
+    if (r < 0)
+        return r;
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE};
+    struct addrinfo *info = NULL;
+    if (getaddrinfo(host, port, &hints, &info) != 0)
+        return error_set(err, ERROR_INVALID_ARGUMENT,
+                         "\"%s\" is no numeric address; write one such as 127.0.0.1:8080 or [::1]:8080",
+                         s->config->listen);
+    r = bind_address(s, info, err);
+    freeaddrinfo(info);
+    if (r < 0)
+        return r;
+    struct sockaddr_storage bound;
+    socklen_t size = sizeof bound;
+    if (getsockname(s->listen_fd, (struct sockaddr *)&bound, &size) < 0 ||
+        getnameinfo((struct sockaddr *)&bound, size, host, sizeof host, port, sizeof port,
+                    NI_NUMERICHOST | NI_NUMERICSERV) != 0)
+        return fail(err, "cannot tell the listening address");
+    (void)snprintf(s->listen_text, sizeof s->listen_text, bound.ss_family == AF_INET6 ? "[%.50s]:%s" : "%.50s:%s", host,
+                   port);
+    return 0;
+}
+
+int supervisor_data_open(struct supervisor *s, struct error *err)
+{
+    uid_t control = s->config->uid_base + s->children[CHILD_CONTROL].role->uid_offset;
+    if (mkdir(s->config->data_dir, 0755) < 0 && errno != EEXIST)
+        return error_set(err, ERROR_IO, "the data folder %s cannot be made: %s", s->config->data_dir, strerror(errno));
+    s->data_dir = open(s->config->data_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (s->data_dir < 0)
+        return error_set(err, ERROR_IO, "the data folder %s cannot be opened: %s", s->config->data_dir,
+                         strerror(errno));
+    int r = lock_take(s, err);
+    if (r >= 0)
+        r = folder_open(s->data_dir, "store", 0700, control, &s->store_dir, err);
+    if (r >= 0)
+        r = folder_open(s->data_dir, "empty", 0555, 0, &s->empty_dir, err);
+    if (r >= 0)
+        r = public_listen(s, err);
+    if (r >= 0)
+        r = admin_listen(s, err);
+    return r;
+}
+
+void supervisor_data_close(struct supervisor *s)
+{
+    if (s->admin_fd >= 0)
+        (void)unlinkat(s->data_dir, "admin.sock", 0); /* a stale one is replaced at the next start */
+    fd_close(&s->admin_fd);
+    fd_close(&s->listen_fd);
+    fd_close(&s->empty_dir);
+    fd_close(&s->store_dir);
+    fd_close(&s->lock);
+    fd_close(&s->data_dir);
+}

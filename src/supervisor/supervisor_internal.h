@@ -1,0 +1,105 @@
+/* State of the supervisor process; shared by the files of this room only. */
+#ifndef BULKHEAD_SUPERVISOR_INTERNAL_H
+#define BULKHEAD_SUPERVISOR_INTERNAL_H
+
+#include "base/list.h"
+#include "base/map.h"
+#include "bus/bus_loop.h"
+#include "channel/channel.h"
+#include "isolate/isolate.h"
+#include "role/role.h"
+#include "supervisor/supervisor.h"
+
+#include <uv.h>
+
+enum { CHILD_CONTROL = 0, CHILD_GATEWAY, CHILD_COUNT };
+
+/* A long-lived role and its conversation. */
+struct supervisor_child {
+    struct supervisor *supervisor;
+    const struct role *role;
+    pid_t pid; /* 0: not running */
+    int pidfd;
+    uv_poll_t *watch; /* on pidfd; heap, freed in its close callback */
+    struct bus_conn *bus;
+    bool ready;
+    uint32_t failures; /* deaths in a row, for the back-off */
+    uint64_t started_ns;
+    uv_timer_t restart;
+};
+
+/* The life of a replica as the supervisor sees it:
+ *
+ *   OFFERED ──sealed──► RUNNING ──drain──► DRAINING ──► DYING ──pidfd──► (freed)
+ *      ▲                   │                             ▲
+ *      └── gateway died ───┘          any ──kill─────────┘
+ */
+enum replica_state { REPLICA_OFFERED = 1, REPLICA_RUNNING, REPLICA_DRAINING, REPLICA_DYING, REPLICA_STATE_COUNT };
+
+struct supervisor_replica {
+    struct supervisor *supervisor;
+    struct bus_replica_start start; /* what control asked for */
+    enum replica_state state;
+    const struct isolate_ops *ops;
+    struct isolate_instance *instance;
+    uv_poll_t *watch;
+    struct bus_conn *bus;       /* to the worker */
+    struct channel_fds offered; /* kept until the gateway has sealed the inbox */
+    struct channel_geometry geometry;
+    uint32_t epoch;
+    uint32_t uid_index; /* of the configured range */
+    int32_t pid;
+    uint32_t stop_reason; /* enum bus_stop_reason */
+    bool wanted_end;
+    uint64_t started_ms;
+    char wall[256];
+};
+
+struct supervisor {
+    const struct supervisor_config *config;
+    uv_loop_t *loop;
+    int data_dir, store_dir, empty_dir, lock;
+    int listen_fd, admin_fd;
+    char listen_text[64];
+    uint32_t admin_gid;
+    struct isolate_report isolation;
+    struct supervisor_child children[CHILD_COUNT];
+    struct map replicas; /* uid → struct supervisor_replica */
+    uint8_t *uids_used;  /* [uid_count] */
+    bool draining, gateway_drained, control_drained;
+    uv_signal_t signals[2];
+    uv_timer_t drain_timer;
+    int exit_status;
+};
+
+/* supervisor_data.c: the data folder and the sockets. Everything is undone by supervisor_data_close. */
+must_check int supervisor_data_open(struct supervisor *s, struct error *err);
+void supervisor_data_close(struct supervisor *s);
+
+/* supervisor_child.c */
+void supervisor_child_setup(struct supervisor *s, int index, const char *role);
+must_check int supervisor_child_start(struct supervisor_child *c, struct error *err);
+/* Message to a role; quietly dropped when it is not there (it gets the whole picture when it comes back). */
+void supervisor_tell(struct supervisor *s, int child, enum bus_type type, const void *body, const int *fds,
+                     uint32_t n_fds);
+
+/* supervisor_replica.c */
+void supervisor_replica_start(struct supervisor *s, const struct bus_replica_start *start, int model_fd);
+void supervisor_replica_stop(struct supervisor *s, uint64_t uid, uint32_t reason);
+void supervisor_replica_sealed(struct supervisor *s, const struct bus_channel_sealed *sealed);
+/* A new gateway: gives every living replica a fresh channel. */
+void supervisor_replicas_offer(struct supervisor *s);
+/* Tells one role, which has just started, about every replica. */
+void supervisor_replicas_tell(struct supervisor *s, int child);
+/* The gateway died: channels are void, what was draining can end. */
+void supervisor_replicas_orphaned(struct supervisor *s);
+void supervisor_replicas_kill(struct supervisor *s);
+
+/* supervisor.c */
+void supervisor_drain_step(struct supervisor *s); /* looks whether the end is reached */
+
+/* A poll handle whose memory goes in its close callback. fd stays the caller's. */
+must_check int supervisor_watch(struct supervisor *s, int fd, uv_poll_cb callback, void *data, uv_poll_t **ret_poll);
+void supervisor_unwatch(uv_poll_t **poll);
+
+#endif
