@@ -42,7 +42,7 @@ enum cli_exit cli_admin_send(const struct cli_call *call, const struct wire_clie
     buf_init(&ret_answer->body, CLI_ANSWER_BYTES_MAX);
     int rc = wire_client_unix(path, request, &ret_answer->status, &ret_answer->body, &err);
     if (rc < 0)
-        return cli_complain("%s: %s", path, error_text(&err, rc));
+        return cli_complain("%s", error_text(&err, rc));
     ret_answer->json = yyjson_read(ret_answer->body.data, ret_answer->body.size, 0);
     return CLI_DONE;
 }

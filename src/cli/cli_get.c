@@ -1,17 +1,17 @@
 /* get, delete and the keys. */
 #include "cli_internal.h"
 
-/* A kind as the user wrote it; RESOURCE_NONE was complained about. */
-static enum resource_kind kind_of(const char *word)
+/* A kind as the user wrote it; RESOURCE_NONE was complained about and is a matter of usage. */
+static enum resource_kind kind_of(const struct cli_call *call, const char *word)
 {
     enum resource_kind kind = resource_kind_from_name(str_from(word));
     if (kind == RESOURCE_NONE)
-        (void)cli_complain("there is no kind \"%s\"; there are tenants, models, versions, replicas and keys", word);
+        (void)cli_usage(call, "there is no kind \"%s\"; there are tenants, models, versions, replicas and keys", word);
     if (kind == RESOURCE_SERVER) {
-        (void)cli_complain("the Server resource is the file of serve --config; see bulkhead status");
+        (void)cli_usage(call, "the Server resource is the file of serve --config; see bulkhead status");
         kind = RESOURCE_NONE;
     }
-    return kind; /* both complaints end in CLI_REFUSED */
+    return kind; /* the caller returns CLI_USAGE */
 }
 
 /* Characters that need no encoding in an address; every name and id is made of them. */
@@ -77,9 +77,9 @@ static enum cli_exit get(const struct cli_call *call, enum resource_kind kind, c
 
 enum cli_exit cli_get(const struct cli_call *call)
 {
-    enum resource_kind kind = kind_of(call->arguments[0]);
+    enum resource_kind kind = kind_of(call, call->arguments[0]);
     if (kind == RESOURCE_NONE)
-        return CLI_REFUSED;
+        return CLI_USAGE;
     return get(call, kind, call->n_arguments > 1 ? call->arguments[1] : NULL);
 }
 
@@ -108,9 +108,9 @@ static enum cli_exit remove_one(const struct cli_call *call, enum resource_kind 
 
 enum cli_exit cli_delete(const struct cli_call *call)
 {
-    enum resource_kind kind = kind_of(call->arguments[0]);
+    enum resource_kind kind = kind_of(call, call->arguments[0]);
     if (kind == RESOURCE_NONE)
-        return CLI_REFUSED;
+        return CLI_USAGE;
     if (kind == RESOURCE_MODEL && !cli_flag_value(call, "tenant"))
         return cli_usage(call, "delete %s %s needs --tenant T", call->arguments[0], call->arguments[1]);
     return remove_one(call, kind, call->arguments[1], "deleted");

@@ -47,8 +47,8 @@ static void help_flags(FILE *stream, const struct cli_flag *flags)
             (void)snprintf(head, sizeof head, "-%c, --%s", flags->letter, flags->name); /* cut, if ever too long */
         else
             (void)snprintf(head, sizeof head, "--%s", flags->name); /* likewise */
-        fprintf(stream, "  %s %-*s  ", head, 26 - (int)strlen(head), flags->argument ? flags->argument : "");
-        print_wrapped(stream, flags->help, 31);
+        fprintf(stream, "  %s %-*s  ", head, 28 - (int)strlen(head), flags->argument ? flags->argument : "");
+        print_wrapped(stream, flags->help, 33);
     }
 }
 

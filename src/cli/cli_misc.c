@@ -43,7 +43,7 @@ enum cli_exit cli_explain(const struct cli_call *call)
     struct error err = {0};
     int rc = resource_explain(str_from(call->arguments[0]), &text, &err);
     if (rc < 0)
-        return cli_complain("%s", error_text(&err, rc));
+        return cli_usage(call, "%s", error_text(&err, rc));
     fwrite(text.data, 1, text.size, stdout); /* cli_main looks at ferror(stdout) */
     return CLI_DONE;
 }

@@ -118,7 +118,8 @@ static int unknown_command(const char *word, enum cli_exit *ret_exit)
     size_t length = strlen(word);
     for (const struct cli_command *command = cli_commands; command->name; command++)
         if (strncmp(command->name, word, length) == 0 && command->name[length] == ' ') {
-            fprintf(stderr, "%s bulkhead %s %s\n", group ? "      " : "usage:", command->name, command->arguments);
+            fprintf(stderr, "%s bulkhead %s%s%s\n", group ? "      " : "usage:", command->name,
+                    command->arguments[0] ? " " : "", command->arguments);
             group = true;
         }
     *ret_exit = CLI_USAGE;
