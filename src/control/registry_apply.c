@@ -36,7 +36,7 @@ static int read_item(struct registry_plan *plan, yyjson_val *document, yyjson_va
     struct registry_plan_item *item = &plan->items[plan->n_items];
     int rc = resource_peek(document, &item->kind, err);
     if (rc < 0)
-        return rc;
+        return error_wrap(err, rc, "resources[%u]", plan->n_items);
     if (item->kind != RESOURCE_TENANT && item->kind != RESOURCE_MODEL)
         return error_set(err, -ERROR_INVALID_RESOURCE, "a %s cannot be applied%s", resource_kinds[item->kind].name,
                          item->kind == RESOURCE_SERVER ? "; it is the file of serve --config" : ": it is read-only");
