@@ -38,6 +38,12 @@ int engine_pending_submit(struct engine_pending *p, const struct tensor_signatur
     if (batch->n_items == 0 || batch->n_items > LIMIT_BATCH_ITEMS)
         return error_set(err, ERROR_INVALID_TENSOR, "a batch has 1 to %u requests, not %u", LIMIT_BATCH_ITEMS,
                          batch->n_items);
+    uint64_t rows = 0;
+    for (uint32_t i = 0; i < batch->n_items; i++)
+        rows += batch->items[i].rows;
+    if (rows != batch->rows)
+        return error_set(err, ERROR_INVALID_TENSOR, "the batch has %u rows, its requests %llu", batch->rows,
+                         (unsigned long long)rows);
     if (!signature->batchable && batch->n_items != 1)
         return error_set(err, ERROR_INVALID_TENSOR, "the model takes one request at a time, not %u", batch->n_items);
     if (batch->n_inputs != signature->n_inputs)
