@@ -44,8 +44,8 @@ enum resource_type {
 struct resource_field {
     const char *path; /* "spec.resources.memory" */
     enum resource_type type;
-    const char *unit; /* for people; NULL */
-    uint64_t min, max;
+    const char *unit;         /* for people; NULL */
+    uint64_t min, max;        /* numbers: of the value; strings: of its size in bytes */
     const char *default_text; /* as the user would write it; NULL = required when `required`, else zero/absent */
     bool required;
     bool mutable;             /* may change after creation */
@@ -53,6 +53,7 @@ struct resource_field {
     size_t offset;            /* into the kind's struct */
     size_t size;              /* of the member */
     const char *help;
+    uint64_t absent; /* numbers without default_text: the value that stands for "not given"; encode leaves it out */
 };
 
 struct resource_kind_info {
@@ -129,15 +130,22 @@ const struct resource_field *resource_field_find(enum resource_kind kind, struct
 
 /* Checks one document and fills *resource (a struct of resource_kinds[kind].bytes, zeroed by the callee) with defaults
  * applied. The kind is taken from the document (resource_peek). err->text holds the exact path:
- * `Model acme/digits: spec.resources.memroy: unknown field (did you mean "memory"?)`. */
+ * `Model acme/digits: spec.resources.memroy: unknown field (did you mean "memory"?)`. -ERROR_INVALID_RESOURCE, or
+ * -ERROR_INVALID_NAME where a name is no token; *resource is untouched then. A member `status` is ignored, so that what
+ * `get -o yaml` shows can be applied. Observed kinds are refused as read-only. Bytes of the struct that hold nothing
+ * are zero: two decoded structs may be compared with memcmp. */
 must_check int resource_peek(yyjson_val *document, enum resource_kind *ret_kind, struct error *err);
 must_check int resource_decode(yyjson_val *document, enum resource_kind kind, void *resource, struct error *err);
 
 /* The whole document, defaults included, as JSON: apiVersion, kind, metadata, spec and, when `status_json` is not NULL,
- * that object as status. decode(encode(x)) gives x. */
+ * that object as status. decode(encode(x)) gives x. Declared kinds and Server only. */
 void resource_encode(enum resource_kind kind, const void *resource, const char *status_json, struct buf *body);
 
-/* Text of `bulkhead explain KIND[.field]`. */
+/* Text of `bulkhead explain KIND[.field]`: a kind with its fields, a part of it ("model.spec.replicas"), or one field
+ * in detail. "spec." may be left out. -ERROR_NOT_FOUND when there is no such kind or field. */
 must_check int resource_explain(struct str kind_and_field, struct buf *text, struct error *err);
+
+/* docs/resources.md, whole. */
+void resource_reference(struct buf *text);
 
 #endif

@@ -1,0 +1,54 @@
+/* What a single field cannot see. */
+#include "resource/resource_internal.h"
+
+#include <arpa/inet.h>
+#include <inttypes.h>
+
+/* ADDRESS:PORT with a literal address: names would need a resolver, and may change. */
+static bool is_listen_address(struct str s)
+{
+    size_t colon = s.size;
+    while (colon > 0 && s.data[colon - 1] != ':')
+        colon--;
+    uint64_t port;
+    if (colon < 2 || str_to_u64(str_skip(s, colon), &port) < 0 || port > 65535)
+        return false;
+    struct str host = {s.data, colon - 1};
+    char text[INET6_ADDRSTRLEN];
+    struct in6_addr address; /* room for either family */
+    if (host.data[0] != '[')
+        return str_copy(host, text, sizeof text) == 0 && inet_pton(AF_INET, text, &address) == 1;
+    if (host.size < 2 || host.data[host.size - 1] != ']')
+        return false;
+    host = (struct str){host.data + 1, host.size - 2};
+    return str_copy(host, text, sizeof text) == 0 && inet_pton(AF_INET6, text, &address) == 1;
+}
+
+static int check_server(const struct resource_server *s, struct error *err)
+{
+    if (!is_listen_address(str_from(s->listen)))
+        return error_set(err, ERROR_INVALID_RESOURCE,
+                         "spec.listen: expected ADDRESS:PORT such as 127.0.0.1:8080 or [::1]:8080, found \"%s\"",
+                         s->listen);
+    if (s->uid_base + s->uid_count > UINT32_MAX) /* both are far below: no overflow; (uid_t)-1 means "none" */
+        return error_set(err, ERROR_INVALID_RESOURCE, "spec.uids: base and count reach beyond the last user id");
+    return 0;
+}
+
+static int check_model(const struct resource_model *m, struct error *err)
+{
+    if (m->replicas_min > m->replicas_max)
+        return error_set(err, ERROR_INVALID_RESOURCE,
+                         "spec.replicas: min (%" PRIu64 ") must not be above max (%" PRIu64 ")", m->replicas_min,
+                         m->replicas_max);
+    return 0;
+}
+
+int resource_check_fields(enum resource_kind kind, const union resource_any *resource, struct error *err)
+{
+    if (kind == RESOURCE_SERVER)
+        return check_server(&resource->server, err);
+    if (kind == RESOURCE_MODEL)
+        return check_model(&resource->model, err);
+    return 0;
+}

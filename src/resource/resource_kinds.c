@@ -1,0 +1,375 @@
+/* The tables: every kind, every field. Paths and words here are a public contract (docs/resources.md). */
+#include "resource/resource_internal.h"
+
+#include "base/clock.h"
+
+#include <stddef.h>
+
+static const char *const levels[] = {"shared", "pool", "process", "container", "microvm", NULL};
+static const char *const log_levels[] = {"alert", "error", "warn", "info", "debug", NULL}; /* as enum log_level */
+
+#define OFFSET(kind, member) offsetof(struct resource_##kind, member)
+#define SIZE(kind, member)   sizeof(((struct resource_##kind *)NULL)->member)
+#define PLACE(kind, member)  .offset = OFFSET(kind, member), .size = SIZE(kind, member)
+#define COUNT(array)         (sizeof(array) / sizeof(array)[0])
+
+/* Rows of the metadata, which every kind has. */
+#define META_NAME(kind_, default_, help_)                                                                  \
+    {                                                                                                      \
+        .path = "metadata.name", .type = RESOURCE_NAME, .min = 1, .max = LIMIT_NAME_BYTES,                 \
+        .required = (default_) == NULL, .default_text = (default_), PLACE(kind_, meta.name), .help = help_ \
+    }
+#define META_TENANT(kind_)                                                                                     \
+    {                                                                                                          \
+        .path = "metadata.tenant", .type = RESOURCE_NAME, .min = 1, .max = LIMIT_NAME_BYTES, .required = true, \
+        PLACE(kind_, meta.tenant), .help = "Whose it is."                                                      \
+    }
+#define META_REST(kind_)                                                                                          \
+    {.path = "metadata.uid",                                                                                      \
+     .type = RESOURCE_INTEGER,                                                                                    \
+     .max = UINT64_MAX,                                                                                           \
+     PLACE(kind_, meta.uid),                                                                                      \
+     .help = "Set by the server: unique for ever."},                                                              \
+        {.path = "metadata.generation",                                                                           \
+         .type = RESOURCE_INTEGER,                                                                                \
+         .max = UINT64_MAX,                                                                                       \
+         PLACE(kind_, meta.generation),                                                                           \
+         .help = "Set by the server: counts the changes of spec."},                                               \
+        {.path = "metadata.resourceVersion",                                                                      \
+         .type = RESOURCE_INTEGER,                                                                                \
+         .max = UINT64_MAX,                                                                                       \
+         PLACE(kind_, meta.resource_version),                                                                     \
+         .help = "Set by the server at each change. In an applied document: change it only if this is still the " \
+                 "stored one (409 otherwise); leave it out to overwrite."},                                       \
+        {.path = "metadata.labels",                                                                               \
+         .type = RESOURCE_MAP,                                                                                    \
+         .mutable = true,                                                                                         \
+         PLACE(kind_, meta.labels),                                                                               \
+         .help = "Words to find it by; the server does not look at them."},                                       \
+    {                                                                                                             \
+        .path = "metadata.annotations", .type = RESOURCE_MAP, .mutable = true, PLACE(kind_, meta.annotations),    \
+        .help = "Notes; the server does not look at them."                                                        \
+    }
+
+static const struct resource_field server_fields[] = {
+    META_NAME(server, "server", "There is one server per document; its name is for people."),
+    META_REST(server),
+    {.path = "spec.listen",
+     .type = RESOURCE_STRING,
+     .min = 1,
+     .max = 63,
+     .default_text = "127.0.0.1:8080",
+     PLACE(server, listen),
+     .help =
+         "Address and port of the public surface: 127.0.0.1:8080, 0.0.0.0:80, [::1]:8080. Port 0 takes a free one."},
+    {.path = "spec.limits.connections",
+     .type = RESOURCE_INTEGER,
+     .unit = "connections",
+     .min = 1,
+     .max = 100000,
+     .default_text = "4096",
+     PLACE(server, connections),
+     .help = "Open client connections at once; one more is closed at once."},
+    {.path = "spec.limits.bodyBytes",
+     .type = RESOURCE_BYTES,
+     .min = 1 * KIB,
+     .max = LIMIT_BODIES_BYTES,
+     .default_text = "32Mi",
+     PLACE(server, body_bytes),
+     .help = "The largest body of an inference request; a larger one is refused with 413 before it is read."},
+    {.path = "spec.timeouts.head",
+     .type = RESOURCE_DURATION,
+     .min = 10 * NS_PER_MS,
+     .max = 3600 * NS_PER_S,
+     .default_text = "10s",
+     PLACE(server, head_timeout_ns),
+     .help = "A request's head must have arrived within this time."},
+    {.path = "spec.timeouts.idle",
+     .type = RESOURCE_DURATION,
+     .min = 10 * NS_PER_MS,
+     .max = 3600 * NS_PER_S,
+     .default_text = "1m15s",
+     PLACE(server, idle_timeout_ns),
+     .help = "A connection without a request is closed after this time."},
+    {.path = "spec.timeouts.write",
+     .type = RESOURCE_DURATION,
+     .min = 10 * NS_PER_MS,
+     .max = 3600 * NS_PER_S,
+     .default_text = "30s",
+     PLACE(server, write_timeout_ns),
+     .help = "A client that takes no byte of its answer for this time is cut off."},
+    {.path = "spec.cpu.reserved",
+     .type = RESOURCE_INTEGER,
+     .unit = "cores",
+     .min = 0,
+     .max = 4096,
+     .absent = UINT64_MAX,
+     PLACE(server, cpu_reserved),
+     .help =
+         "Cores kept from the models, for the server itself. Left out: 1 where there are more than 2 cores, else 0."},
+    {.path = "spec.uids.base",
+     .type = RESOURCE_INTEGER,
+     .min = 1000,
+     .max = 4294900000,
+     .default_text = "790000",
+     PLACE(server, uid_base),
+     .help = "First of the user ids that the server's processes and the models' workers run as, each with its own. "
+             "Nothing else on the host may use them."},
+    {.path = "spec.uids.count",
+     .type = RESOURCE_INTEGER,
+     .min = 8,
+     .max = 1000000,
+     .default_text = "4096",
+     PLACE(server, uid_count),
+     .help = "How many user ids from spec.uids.base on."},
+    {.path = "spec.admin.group",
+     .type = RESOURCE_STRING,
+     .min = 1,
+     .max = 32,
+     .default_text = "bulkhead",
+     PLACE(server, group),
+     .help = "Members of this group may use the admin socket, beside root and the server's own user."},
+    {.path = "spec.log.level",
+     .type = RESOURCE_ENUM,
+     .names = log_levels,
+     .default_text = "info",
+     PLACE(server, log_level),
+     .help = "The least urgent lines that are written."},
+    {.path = "spec.drainTimeout",
+     .type = RESOURCE_DURATION,
+     .min = 0,
+     .max = 3600 * NS_PER_S,
+     .default_text = "30s",
+     PLACE(server, drain_timeout_ns),
+     .help = "After SIGTERM, requests in flight get this long to finish."},
+};
+
+static const struct resource_field tenant_fields[] = {
+    META_NAME(tenant, NULL, "The tenant's name, unique on the server."),
+    META_REST(tenant),
+    {.path = "spec.weight",
+     .type = RESOURCE_INTEGER,
+     .unit = "shares",
+     .min = 1,
+     .max = 1000,
+     .default_text = "1",
+     .mutable = true,
+     PLACE(tenant, weight),
+     .help = "Its share of a busy device against other tenants' shares. An idle tenant's share goes to the others."},
+    {.path = "spec.isolation.minimum",
+     .type = RESOURCE_ENUM,
+     .names = levels,
+     .default_text = "shared",
+     .mutable = true,
+     PLACE(tenant, isolation_minimum),
+     .help = "The floor: a model of this tenant below it is refused, and nothing of the tenant ever runs below it."},
+    {.path = "spec.quota.requestsPerMinute",
+     .type = RESOURCE_INTEGER,
+     .unit = "requests per minute",
+     .min = 0,
+     .max = 1000000000,
+     .default_text = "0",
+     .mutable = true,
+     PLACE(tenant, requests_per_minute),
+     .help = "Sustained request rate; more is refused with 429 and a Retry-After. 0 means no limit."},
+    {.path = "spec.quota.burst",
+     .type = RESOURCE_INTEGER,
+     .unit = "requests",
+     .min = 0,
+     .max = 1000000000,
+     .default_text = "0",
+     .mutable = true,
+     PLACE(tenant, burst),
+     .help = "Requests that may come at once within the rate. 0 means one second's worth, at least 1."},
+    {.path = "spec.quota.queueDepth",
+     .type = RESOURCE_INTEGER,
+     .unit = "requests",
+     .min = 1,
+     .max = 65536,
+     .default_text = "256",
+     .mutable = true,
+     PLACE(tenant, queue_depth),
+     .help = "Requests that may wait for a device at once; one more is refused with 429."},
+};
+
+static const struct resource_field model_fields[] = {
+    META_NAME(model, NULL, "The model's name, unique within its tenant."),
+    META_TENANT(model),
+    META_REST(model),
+    {.path = "spec.engine",
+     .type = RESOURCE_STRING,
+     .min = 1,
+     .max = 31,
+     .required = true,
+     .mutable = true,
+     PLACE(model, engine),
+     .help = "What executes it: onnx, or identity, which gives back what it gets. A change makes a new version."},
+    {.path = "spec.source",
+     .type = RESOURCE_STRING,
+     .min = 1,
+     .max = 1023,
+     .required = true,
+     .mutable = true,
+     PLACE(model, source),
+     .help = "The model's file, relative to the applied document. It is stored by its digest; a change of its content "
+             "makes a new version."},
+    {.path = "spec.isolation.level",
+     .type = RESOURCE_ENUM,
+     .names = levels,
+     .default_text = "process",
+     .mutable = true,
+     PLACE(model, isolation_level),
+     .help = "The wall around its workers, weakest first. A host that cannot provide it refuses the model. A change "
+             "makes a new version."},
+    {.path = "spec.resources.cpu",
+     .type = RESOURCE_CPU,
+     .unit = "cores",
+     .min = 1,
+     .max = 4096 * 1000,
+     .default_text = "1",
+     .mutable = true,
+     PLACE(model, cpu_milli),
+     .help = "Cores a replica computes with, and device slots each of its leases takes; whole cores for now. A change "
+             "makes a new version."},
+    {.path = "spec.resources.memory",
+     .type = RESOURCE_BYTES,
+     .min = 16 * MIB,
+     .max = 1024 * GIB,
+     .default_text = "256Mi",
+     .mutable = true,
+     PLACE(model, memory_bytes),
+     .help = "A replica that needs more is ended. A change makes a new version."},
+    {.path = "spec.batching.maxSize",
+     .type = RESOURCE_INTEGER,
+     .unit = "rows",
+     .min = 1,
+     .max = LIMIT_BATCH_ITEMS,
+     .default_text = "32",
+     .mutable = true,
+     PLACE(model, batch_max),
+     .help = "Rows of several requests that are computed together at most. 1 means no batching."},
+    {.path = "spec.batching.maxDelay",
+     .type = RESOURCE_DURATION,
+     .min = 0,
+     .max = NS_PER_S,
+     .default_text = "0s",
+     .mutable = true,
+     PLACE(model, batch_delay_ns),
+     .help = "How long a free device waits for more rows. 0 never waits: batches form while the device is busy."},
+    {.path = "spec.replicas.min",
+     .type = RESOURCE_INTEGER,
+     .unit = "replicas",
+     .min = 0,
+     .max = LIMIT_REPLICAS_PER_MODEL,
+     .default_text = "0",
+     .mutable = true,
+     PLACE(model, replicas_min),
+     .help = "Replicas that always run. With 0 the first request starts one."},
+    {.path = "spec.replicas.max",
+     .type = RESOURCE_INTEGER,
+     .unit = "replicas",
+     .min = 1,
+     .max = LIMIT_REPLICAS_PER_MODEL,
+     .default_text = "1",
+     .mutable = true,
+     PLACE(model, replicas_max),
+     .help = "Replicas that run at most; at least spec.replicas.min."},
+    {.path = "spec.replicas.idleAfter",
+     .type = RESOURCE_DURATION,
+     .min = 0,
+     .max = 720 * 3600 * NS_PER_S,
+     .default_text = "0s",
+     .mutable = true,
+     PLACE(model, replicas_idle_after_ns),
+     .help = "Replicas above spec.replicas.min stop after this time without a request. 0 means never."},
+};
+
+/* Observed kinds: for `explain` and the documentation; nothing decodes them, so they have no place in a struct. */
+#define OBSERVED(path_, type_, help_)                                  \
+    {                                                                  \
+        .path = path_, .type = type_, .max = UINT64_MAX, .help = help_ \
+    }
+
+static const struct resource_field version_fields[] = {
+    OBSERVED("metadata.name", RESOURCE_NAME, "The model's name."),
+    OBSERVED("metadata.tenant", RESOURCE_NAME, "Whose it is."),
+    OBSERVED("metadata.uid", RESOURCE_INTEGER, "Unique for ever."),
+    OBSERVED("spec.engine", RESOURCE_STRING, "As the model's when the version was made."),
+    OBSERVED("spec.source", RESOURCE_STRING, "Likewise."),
+    OBSERVED("spec.isolation.level", RESOURCE_STRING, "Likewise."),
+    OBSERVED("spec.resources.cpu", RESOURCE_CPU, "Likewise."),
+    OBSERVED("spec.resources.memory", RESOURCE_BYTES, "Likewise."),
+    OBSERVED("status.number", RESOURCE_INTEGER, "1, 2, … per model: the version in /v2/models/NAME/versions/NUMBER."),
+    OBSERVED("status.newest", RESOURCE_BOOLEAN, "Whether a request that names no version gets this one."),
+    OBSERVED("status.digest", RESOURCE_STRING, "SHA-256 of its artifact, in hexadecimal digits."),
+    OBSERVED("status.bytes", RESOURCE_INTEGER, "Size of its artifact."),
+    OBSERVED("status.created", RESOURCE_STRING, "When, as RFC 3339 in UTC."),
+};
+
+static const struct resource_field replica_fields[] = {
+    OBSERVED("metadata.name", RESOURCE_NAME, "The model's name and a number."),
+    OBSERVED("metadata.tenant", RESOURCE_NAME, "Whose it is."),
+    OBSERVED("status.model", RESOURCE_NAME, "The model it is a copy of."),
+    OBSERVED("status.version", RESOURCE_INTEGER, "The version it runs."),
+    OBSERVED("status.state", RESOURCE_STRING, "starting, ready, stopping, waiting (to be started again)."),
+    OBSERVED("status.level", RESOURCE_STRING, "The wall around it, and what is missing of it on this host."),
+    OBSERVED("status.pid", RESOURCE_INTEGER, "Its process."),
+    OBSERVED("status.restarts", RESOURCE_INTEGER, "How often it ended unasked since its model was last changed."),
+    OBSERVED("status.memory", RESOURCE_INTEGER, "Bytes it uses now."),
+};
+
+static const struct resource_field key_fields[] = {
+    OBSERVED("metadata.name", RESOURCE_STRING, "For people; may be empty."),
+    OBSERVED("metadata.tenant", RESOURCE_NAME, "As whom a request with this key runs."),
+    OBSERVED("status.id", RESOURCE_STRING, "The part of the key between the underscores; what `key revoke` takes."),
+    OBSERVED("status.created", RESOURCE_STRING, "When, as RFC 3339 in UTC."),
+};
+
+const struct resource_kind_info resource_kinds[RESOURCE_KIND_COUNT] = {
+    [RESOURCE_SERVER] = {.name = "Server",
+                         .plural = "servers",
+                         .bytes = sizeof(struct resource_server),
+                         .fields = server_fields,
+                         .n_fields = COUNT(server_fields),
+                         .help = "The server's own configuration: a file for `bulkhead serve --config`, read at start. "
+                                 "It cannot be applied."},
+    [RESOURCE_TENANT] = {.name = "Tenant",
+                         .plural = "tenants",
+                         .declared = true,
+                         .bytes = sizeof(struct resource_tenant),
+                         .fields = tenant_fields,
+                         .n_fields = COUNT(tenant_fields),
+                         .help = "Somebody who shares the server: owns models and keys, has a share and quotas, and "
+                                 "never learns of the other tenants."},
+    [RESOURCE_MODEL] = {.name = "Model",
+                        .plural = "models",
+                        .tenanted = true,
+                        .declared = true,
+                        .bytes = sizeof(struct resource_model),
+                        .fields = model_fields,
+                        .n_fields = COUNT(model_fields),
+                        .help = "A model of a tenant: what executes it, behind which wall, with what resources, in how "
+                                "many copies."},
+    [RESOURCE_VERSION] = {.name = "Version",
+                          .plural = "versions",
+                          .tenanted = true,
+                          .bytes = sizeof(struct resource_meta),
+                          .fields = version_fields,
+                          .n_fields = COUNT(version_fields),
+                          .help = "One immutable state of a model: its artifact, engine, isolation and resources. The "
+                                  "server makes one whenever an applied Model changes any of these."},
+    [RESOURCE_REPLICA] = {.name = "Replica",
+                          .plural = "replicas",
+                          .tenanted = true,
+                          .bytes = sizeof(struct resource_meta),
+                          .fields = replica_fields,
+                          .n_fields = COUNT(replica_fields),
+                          .help = "A running copy of a version, in a worker of its own."},
+    [RESOURCE_KEY] = {.name = "Key",
+                      .plural = "keys",
+                      .tenanted = true,
+                      .bytes = sizeof(struct resource_meta),
+                      .fields = key_fields,
+                      .n_fields = COUNT(key_fields),
+                      .help = "An API key of a tenant. `key create` prints its text once; the server keeps a hash."},
+};
