@@ -34,6 +34,30 @@ void wire_connection_set_state(struct wire_connection *c, enum wire_state to)
         wire_deadline_renew(c);
 }
 
+struct wire_connection *wire_connection_new(struct wire_server *server)
+{
+    struct wire_connection *c = calloc(1, sizeof(*c));
+    if (!c)
+        return NULL;
+    c->server = server;
+    c->exchange.server = server;
+    c->exchange.connection_user = &c->user;
+    list_append(&server->connections, &c->all);
+    server->stats.accepted++;
+    server->stats.connections++;
+    if (server->stats.connections > server->stats.connections_peak)
+        server->stats.connections_peak = server->stats.connections;
+    wire_deadline_renew(c);
+    return c;
+}
+
+void wire_connection_free(struct wire_connection *c)
+{
+    c->server->stats.connections--;
+    list_remove(&c->all);
+    free(c);
+}
+
 void wire_connection_close(struct wire_connection *c)
 {
     if (c->state == WIRE_CLOSING)
@@ -324,48 +348,6 @@ void wire_connection_broken(struct wire_connection *c)
     wire_connection_abort(c, -ERROR_CANCELLED);
 }
 
-void wire_connection_expired(struct wire_connection *c)
-{
-    struct wire_server *server = c->server;
-    size_t pending;
-    switch (c->state) {
-    case WIRE_READ_HEAD:
-        wire_connection_fail(c, -ERROR_REQUEST_TIMEOUT, "The head of the request did not arrive in time.");
-        break;
-    case WIRE_READ_BODY:
-    case WIRE_DISCARDING:
-        if (c->body.paused || c->body.window_bytes * 1000 >=
-                                  (uint64_t)server->config.body_rate_bytes_per_s * server->config.body_window_ms) {
-            c->body.window_bytes = 0;
-            wire_deadline_renew(c);
-        } else if (c->state == WIRE_DISCARDING) {
-            wire_connection_close(c);
-        } else {
-            wire_connection_fail(c, -ERROR_REQUEST_TIMEOUT, "The body of the request arrives too slowly.");
-        }
-        break;
-    case WIRE_WRITING:
-        pending = wire_socket_pending(c);
-        c->out_stalls = pending < c->out_seen ? 0 : c->out_stalls + 1;
-        c->out_seen = pending;
-        if (c->out_stalls >= 4) {
-            server->stats.timeouts_write++;
-            wire_connection_abort(c, -ERROR_CANCELLED);
-        } else {
-            wire_deadline_renew(c);
-        }
-        break;
-    case WIRE_IDLE:
-    case WIRE_LINGERING:
-        wire_connection_close(c);
-        break;
-    case WIRE_HANDLING:
-    case WIRE_CLOSING:
-    case WIRE_STATE_COUNT:
-        break;
-    }
-}
-
 void wire_accept(struct wire_exchange *x, enum wire_body_mode mode, size_t body_bytes_max)
 {
     struct wire_connection *c = container_of(x, struct wire_connection, exchange);
@@ -397,4 +379,9 @@ void wire_resume(struct wire_exchange *x)
 void wire_close_after(struct wire_exchange *x)
 {
     container_of(x, struct wire_connection, exchange)->close_after = true;
+}
+
+void wire_connection_end(void **connection_user)
+{
+    wire_connection_abort(container_of(connection_user, struct wire_connection, user), -ERROR_CANCELLED);
 }

@@ -32,6 +32,49 @@ void wire_deadline_renew(struct wire_connection *c)
     list_append(&list->head, &c->deadline);
 }
 
+/* The time-out of the present state has passed. */
+static void expired(struct wire_connection *c)
+{
+    struct wire_server *server = c->server;
+    size_t pending;
+    switch (c->state) {
+    case WIRE_READ_HEAD:
+        wire_connection_fail(c, -ERROR_REQUEST_TIMEOUT, "The head of the request did not arrive in time.");
+        break;
+    case WIRE_READ_BODY:
+    case WIRE_DISCARDING:
+        if (c->body.paused || c->body.window_bytes * 1000 >=
+                                  (uint64_t)server->config.body_rate_bytes_per_s * server->config.body_window_ms) {
+            c->body.window_bytes = 0;
+            wire_deadline_renew(c);
+        } else if (c->state == WIRE_DISCARDING) {
+            wire_connection_close(c);
+        } else {
+            wire_connection_fail(c, -ERROR_REQUEST_TIMEOUT, "The body of the request arrives too slowly.");
+        }
+        break;
+    case WIRE_WRITING:
+        pending = wire_socket_pending(c);
+        c->out_stalls = pending < c->out_seen ? 0 : c->out_stalls + 1;
+        c->out_seen = pending;
+        if (c->out_stalls >= 4) {
+            server->stats.timeouts_write++;
+            wire_connection_abort(c, -ERROR_CANCELLED);
+        } else {
+            wire_deadline_renew(c);
+        }
+        break;
+    case WIRE_IDLE:
+    case WIRE_LINGERING:
+        wire_connection_close(c);
+        break;
+    case WIRE_HANDLING:
+    case WIRE_CLOSING:
+    case WIRE_STATE_COUNT:
+        break;
+    }
+}
+
 void wire_deadlines_scan(struct wire_server *server)
 {
     uint64_t now_ms = wire_socket_now_ms(server);
@@ -41,7 +84,7 @@ void wire_deadlines_scan(struct wire_server *server)
             struct wire_connection *c = container_of(first, struct wire_connection, deadline);
             if (c->deadline_ms > now_ms)
                 break;
-            wire_connection_expired(c);
+            expired(c);
         }
     }
 }

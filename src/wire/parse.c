@@ -93,15 +93,15 @@ void wire_parser_start(struct wire_parser *p, const struct wire_config *config, 
 
 int wire_parser_head(struct wire_parser *p, const char *data, size_t size)
 {
+    if (size > p->config->head_bytes_max) /* so that the outcome does not hang on how the bytes were cut */
+        size = p->config->head_bytes_max;
     enum llhttp_errno result = llhttp_execute(&p->llhttp, data + p->scanned, size - p->scanned);
-    if (result == HPE_PAUSED) {
-        size_t head_bytes = (size_t)(llhttp_get_error_pos(&p->llhttp) - data);
-        return head_bytes > p->config->head_bytes_max ? -ERROR_HEADERS_TOO_LARGE : (int)head_bytes;
-    }
+    if (result == HPE_PAUSED)
+        return (int)(llhttp_get_error_pos(&p->llhttp) - data);
     if (result != HPE_OK)
         return p->code ? p->code : -ERROR_HTTP_MALFORMED;
     p->scanned = size;
-    return size >= p->config->head_bytes_max ? -ERROR_HEADERS_TOO_LARGE : 0;
+    return size == p->config->head_bytes_max ? -ERROR_HEADERS_TOO_LARGE : 0;
 }
 
 static void move(struct str *view, const char *from, const char *to)

@@ -25,7 +25,26 @@ void wire_config_default(struct wire_config *config)
     };
 }
 
-static void server_free(struct wire_server *server)
+struct wire_server *wire_server_new(const struct wire_config *config, const struct wire_handler *handler, void *ctx)
+{
+    struct wire_server *server = calloc(1, sizeof(*server));
+    if (!server)
+        return NULL;
+    server->config = *config;
+    server->handler = handler;
+    server->ctx = ctx;
+    server->fd = -1;
+    server->scratch = malloc(WIRE_SCRATCH_BYTES);
+    list_init(&server->connections);
+    wire_deadlines_init(server);
+    if (!server->scratch) {
+        free(server);
+        return NULL;
+    }
+    return server;
+}
+
+void wire_server_free(struct wire_server *server)
 {
     while (server->spare) {
         struct wire_block *block = server->spare;
@@ -41,7 +60,7 @@ static void server_settle(struct wire_server *server)
 {
     if (server->stopped) {
         if (server->n_handles == 0)
-            server_free(server);
+            wire_server_free(server);
         return;
     }
     if (server->draining && server->stats.connections == 0 && server->drained) {
@@ -88,9 +107,7 @@ static void timer_update(struct wire_server *server)
 
 void wire_server_forget(struct wire_server *server, struct wire_connection *c)
 {
-    list_remove(&c->all);
-    free(c);
-    server->stats.connections--;
+    wire_connection_free(c);
     server->n_handles--;
     if (!server->stopped)
         timer_update(server);
@@ -124,27 +141,18 @@ static bool peer_allowed(struct wire_server *server, int fd)
 /* Takes fd over. */
 static void connection_open(struct wire_server *server, int fd)
 {
-    struct wire_connection *c = calloc(1, sizeof(*c));
+    struct wire_connection *c = wire_connection_new(server);
     if (!c) {
         refuse(server, fd, -ERROR_NO_MEMORY);
         return;
     }
-    c->server = server;
-    c->exchange.server = server;
-    c->exchange.connection_user = &c->user;
     int result = wire_socket_open(c, fd);
     server->n_handles++;
-    server->stats.connections++;
-    if (server->stats.connections > server->stats.connections_peak)
-        server->stats.connections_peak = server->stats.connections;
-    server->stats.accepted++;
-    list_append(&server->connections, &c->all);
     if (result < 0) {
         fd_close(&fd);
         wire_connection_close(c);
         return;
     }
-    wire_deadline_renew(c);
     wire_socket_read_start(c);
 }
 
@@ -197,22 +205,12 @@ int wire_server_start(uv_loop_t *loop, int fd, const struct wire_config *config,
     int result = listener_check(fd, &is_unix, err);
     if (result < 0)
         return result;
-    struct wire_server *server = calloc(1, sizeof(*server));
-    char *scratch = malloc(WIRE_SCRATCH_BYTES);
-    if (!server || !scratch) {
-        free(server);
-        free(scratch);
+    struct wire_server *server = wire_server_new(config, handler, ctx);
+    if (!server)
         return error_set_default(err, ERROR_NO_MEMORY);
-    }
     server->loop = loop;
-    server->config = *config;
-    server->handler = handler;
-    server->ctx = ctx;
-    server->scratch = scratch;
     server->fd = fd;
     server->is_unix = is_unix;
-    list_init(&server->connections);
-    wire_deadlines_init(server);
     (void)uv_timer_init(loop, &server->timer); /* cannot fail */
     server->timer.data = server;
     server->n_handles = 1;

@@ -149,6 +149,10 @@ void wire_resume(struct wire_exchange *x);
 /* Ends this exchange's connection after the current answer (a revoked key, for instance). */
 void wire_close_after(struct wire_exchange *x);
 
+/* Ends a connection now, whatever it is doing (an open exchange is reset): its credential was revoked. `connection_user` as
+ * the exchanges of that connection had it; it is closed() from inside. Not from inside a call of wire's. */
+void wire_connection_end(void **connection_user);
+
 /* First header of that name, ASCII case ignored; an empty view with data NULL when there is none. */
 struct str wire_header_find(const struct wire_request *request, struct str name);
 

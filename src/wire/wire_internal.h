@@ -197,10 +197,12 @@ void wire_connection_answered(struct wire_connection *c);
 void wire_connection_abort(struct wire_connection *c, int code);
 /* The same, but the peer is told why. text NULL: the code's default. */
 void wire_connection_fail(struct wire_connection *c, int code, const char *text);
-/* A time-out of the present state has passed. */
-void wire_connection_expired(struct wire_connection *c);
 void wire_connection_close(struct wire_connection *c);
-/* Does this one end after the present answer? */
+/* In WIRE_IDLE, in the server's list, without a socket yet. NULL: out of memory. */
+must_check struct wire_connection *wire_connection_new(struct wire_server *server);
+/* After its socket is closed. */
+void wire_connection_free(struct wire_connection *c);
+/* Is what arrives now thrown away? */
 static inline bool wire_connection_dropping(const struct wire_connection *c)
 {
     return c->state == WIRE_DISCARDING || c->state == WIRE_LINGERING ||
@@ -271,6 +273,10 @@ struct wire_server {
     void *drained_ctx;
 };
 
+/* A server that listens nowhere yet. NULL: out of memory. */
+must_check struct wire_server *wire_server_new(const struct wire_config *config, const struct wire_handler *handler,
+                                               void *ctx);
+void wire_server_free(struct wire_server *server);
 /* A connection's handle is closed: forget it, tell the drainer, free the server if it was the last. */
 void wire_server_forget(struct wire_server *server, struct wire_connection *c);
 
