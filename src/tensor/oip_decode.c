@@ -1,7 +1,5 @@
 #include "tensor/oip_internal.h"
 
-#include <stdio.h>
-
 struct decode {
     struct oip_json *json;
     struct str binary; /* binary parts not yet claimed by an input */
@@ -28,25 +26,24 @@ static int keep(struct decode *d, struct str text, struct str *ret_text)
     return 0;
 }
 
-/* `where` becomes `input "x"`, or `inputs[3]` while there is no usable name. */
-static int decode_name(struct decode *d, yyjson_val *name, const char *kind, uint32_t index, char *where,
-                       struct str *ret_name)
+/* The name goes into `where` too. */
+static int decode_name(struct decode *d, yyjson_val *name, struct oip_where *where, struct str *ret_name)
 {
-    (void)snprintf(where, OIP_WHERE_BYTES, "%ss[%u]", kind, index); /* fits: short words and a small number */
     if (!name)
-        return error_set(d->err, ERROR_INVALID_REQUEST, "%s has no \"name\".", where);
-    struct str text = value_str(name), shown = oip_name_shown(text);
+        return error_set(d->err, ERROR_INVALID_REQUEST, "%s has no \"name\".", OIP_WHERE(where));
+    struct str text = value_str(name);
     if (text.size == 0 || text.size > LIMIT_TENSOR_NAME_BYTES || memchr(text.data, '\0', text.size))
-        return error_set(d->err, ERROR_INVALID_REQUEST, "The \"name\" of %s must have 1 to %u bytes and no NUL.", where,
-                         LIMIT_TENSOR_NAME_BYTES);
-    (void)snprintf(where, OIP_WHERE_BYTES, "%s \"" STR_FORMAT "\"", kind, STR_ARG(shown));
+        return error_set(d->err, ERROR_INVALID_REQUEST, "The \"name\" of %s must have 1 to %u bytes and no NUL.",
+                         OIP_WHERE(where), LIMIT_TENSOR_NAME_BYTES);
+    where->name = text;
     return keep(d, text, ret_name);
 }
 
-static int decode_dtype(struct decode *d, yyjson_val *value, const char *where, enum tensor_dtype *ret_dtype)
+static int decode_dtype(struct decode *d, yyjson_val *value, const struct oip_where *where,
+                        enum tensor_dtype *ret_dtype)
 {
     if (!value)
-        return error_set(d->err, ERROR_INVALID_REQUEST, "%s has no \"datatype\".", where);
+        return error_set(d->err, ERROR_INVALID_REQUEST, "%s has no \"datatype\".", OIP_WHERE(where));
     struct str name = value_str(value);
     enum tensor_dtype dtype = tensor_dtype_from_name(name);
     if (dtype == TENSOR_INVALID) {
@@ -54,20 +51,21 @@ static int decode_dtype(struct decode *d, yyjson_val *value, const char *where, 
         return error_set(d->err, ERROR_INVALID_TENSOR,
                          "%s has the unknown datatype \"" STR_FORMAT "\"; there are BOOL, UINT8, UINT16, UINT32, "
                          "UINT64, INT8, INT16, INT32, INT64, FP16, FP32, FP64, BF16 and BYTES.",
-                         where, STR_ARG(name));
+                         OIP_WHERE(where), STR_ARG(name));
     }
     *ret_dtype = dtype;
     return 0;
 }
 
-static int decode_shape(struct decode *d, yyjson_val *value, const char *where, struct tensor_shape *ret_shape)
+static int decode_shape(struct decode *d, yyjson_val *value, const struct oip_where *where,
+                        struct tensor_shape *ret_shape)
 {
     if (!value)
-        return error_set(d->err, ERROR_INVALID_REQUEST, "%s has no \"shape\".", where);
+        return error_set(d->err, ERROR_INVALID_REQUEST, "%s has no \"shape\".", OIP_WHERE(where));
     size_t rank = unsafe_yyjson_get_len(value);
     if (rank > LIMIT_TENSOR_RANK)
         return error_set(d->err, ERROR_INVALID_TENSOR, "The shape of %s has %zu dimensions; at most %u are possible.",
-                         where, rank, LIMIT_TENSOR_RANK);
+                         OIP_WHERE(where), rank, LIMIT_TENSOR_RANK);
     ret_shape->rank = (uint32_t)rank;
     yyjson_arr_iter iter = yyjson_arr_iter_with(value);
     for (size_t i = 0; i < rank; i++) {
@@ -75,14 +73,14 @@ static int decode_shape(struct decode *d, yyjson_val *value, const char *where, 
         if (!yyjson_is_uint(dim) || yyjson_get_uint(dim) > INT64_MAX)
             return error_set(d->err, ERROR_INVALID_TENSOR,
                              "Dimension %zu in the shape of %s must be a whole number from 0 to 9223372036854775807.",
-                             i, where);
+                             i, OIP_WHERE(where));
         ret_shape->dims[i] = (int64_t)yyjson_get_uint(dim);
     }
     uint64_t elements;
     char text[192];
     if (tensor_shape_elements(ret_shape, &elements) < 0)
         return error_set(d->err, ERROR_INVALID_TENSOR, "The shape %s of %s has more elements than can be counted.",
-                         tensor_shape_text(ret_shape, text, sizeof text), where);
+                         tensor_shape_text(ret_shape, text, sizeof text), OIP_WHERE(where));
     return 0;
 }
 
@@ -115,33 +113,32 @@ static int decode_input(struct decode *d, yyjson_val *input, uint32_t index)
 {
     struct tensor_view *view = &d->request->inputs[index];
     yyjson_val *member[INPUT_COUNT], *binary_size = NULL;
-    char where[OIP_WHERE_BYTES];
-    (void)snprintf(where, sizeof where, "inputs[%u]", index); /* fits */
+    struct oip_where where = {.kind = "input", .index = index};
     if (!yyjson_is_obj(input))
-        return error_set(d->err, ERROR_INVALID_REQUEST, "%s must be an object.", where);
-    int status = oip_json_members(input, input_members, INPUT_COUNT, false, where, member, d->err);
+        return error_set(d->err, ERROR_INVALID_REQUEST, "%s must be an object.", OIP_WHERE(&where));
+    int status = oip_json_members(input, input_members, INPUT_COUNT, false, &where, member, d->err);
     if (status < 0)
         return status;
-    status = decode_name(d, member[INPUT_NAME], "input", index, where, &view->name);
+    status = decode_name(d, member[INPUT_NAME], &where, &view->name);
     if (status < 0)
         return status;
-    status = decode_dtype(d, member[INPUT_DATATYPE], where, &view->dtype);
+    status = decode_dtype(d, member[INPUT_DATATYPE], &where, &view->dtype);
     if (status < 0)
         return status;
-    status = decode_shape(d, member[INPUT_SHAPE], where, &view->shape);
+    status = decode_shape(d, member[INPUT_SHAPE], &where, &view->shape);
     if (status < 0)
         return status;
     if (member[INPUT_PARAMETERS]) {
-        status = oip_json_members(member[INPUT_PARAMETERS], input_parameters, 1, true, where, &binary_size, d->err);
+        status = oip_json_members(member[INPUT_PARAMETERS], input_parameters, 1, true, &where, &binary_size, d->err);
         if (status < 0)
             return status;
     }
     if (!member[INPUT_DATA] == !binary_size)
         return error_set(d->err, ERROR_INVALID_REQUEST,
-                         "%s must have either \"data\" or the parameter \"binary_data_size\".", where);
+                         "%s must have either \"data\" or the parameter \"binary_data_size\".", OIP_WHERE(&where));
     status = binary_size ? decode_binary(d, unsafe_yyjson_get_uint(binary_size), view)
                          : oip_data_decode(d->json, member[INPUT_DATA], view, d->err);
-    return status < 0 ? error_wrap(d->err, status, "%s", where) : 0;
+    return status < 0 ? error_wrap(d->err, status, "%s", OIP_WHERE(&where)) : 0;
 }
 
 enum { OUTPUT_NAME, OUTPUT_PARAMETERS, OUTPUT_COUNT };
@@ -155,18 +152,17 @@ static int decode_output(struct decode *d, yyjson_val *output, uint32_t index)
 {
     struct oip_output_wish *wish = &d->request->outputs[index];
     yyjson_val *member[OUTPUT_COUNT], *binary = NULL;
-    char where[OIP_WHERE_BYTES];
-    (void)snprintf(where, sizeof where, "outputs[%u]", index); /* fits */
+    struct oip_where where = {.kind = "output", .index = index};
     if (!yyjson_is_obj(output))
-        return error_set(d->err, ERROR_INVALID_REQUEST, "%s must be an object.", where);
-    int status = oip_json_members(output, output_members, OUTPUT_COUNT, false, where, member, d->err);
+        return error_set(d->err, ERROR_INVALID_REQUEST, "%s must be an object.", OIP_WHERE(&where));
+    int status = oip_json_members(output, output_members, OUTPUT_COUNT, false, &where, member, d->err);
     if (status < 0)
         return status;
-    status = decode_name(d, member[OUTPUT_NAME], "output", index, where, &wish->name);
+    status = decode_name(d, member[OUTPUT_NAME], &where, &wish->name);
     if (status < 0)
         return status;
     if (member[OUTPUT_PARAMETERS]) {
-        status = oip_json_members(member[OUTPUT_PARAMETERS], output_parameters, 1, true, where, &binary, d->err);
+        status = oip_json_members(member[OUTPUT_PARAMETERS], output_parameters, 1, true, &where, &binary, d->err);
         if (status < 0)
             return status;
     }
@@ -212,6 +208,8 @@ static const struct oip_member request_parameters[PARAMETER_COUNT] = {
 _Static_assert(INPUT_COUNT <= OIP_MEMBERS_MAX && OUTPUT_COUNT <= OIP_MEMBERS_MAX && REQUEST_COUNT <= OIP_MEMBERS_MAX,
                "values fit their arrays");
 
+static const struct oip_where the_request = {.kind = NULL};
+
 static int decode_id(struct decode *d, yyjson_val *id)
 {
     d->request->id = (struct str){NULL, 0};
@@ -228,7 +226,7 @@ static int decode_parameters(struct decode *d, yyjson_val *parameters)
     yyjson_val *member[PARAMETER_COUNT] = {NULL};
     if (parameters) {
         int status =
-            oip_json_members(parameters, request_parameters, PARAMETER_COUNT, true, "the request", member, d->err);
+            oip_json_members(parameters, request_parameters, PARAMETER_COUNT, true, &the_request, member, d->err);
         if (status < 0)
             return status;
     }
@@ -243,7 +241,7 @@ static int decode_request(struct decode *d, yyjson_val *root)
     yyjson_val *member[REQUEST_COUNT];
     if (!yyjson_is_obj(root))
         return error_set(d->err, ERROR_INVALID_REQUEST, "An inference request is a JSON object.");
-    int status = oip_json_members(root, request_members, REQUEST_COUNT, false, "the request", member, d->err);
+    int status = oip_json_members(root, request_members, REQUEST_COUNT, false, &the_request, member, d->err);
     if (status < 0)
         return status;
     if (!member[REQUEST_INPUTS])

@@ -39,19 +39,28 @@ struct oip_member {
 
 #define OIP_MEMBERS_MAX 8
 
-/* Finds the members of `object` that the table names: values[i] is that of table[i], or NULL. Refuses a known member
- * that is there twice or has the wrong kind, and an unknown one unless `open`. `where` is for messages, such as
- * `input "x"`. */
-must_check int oip_json_members(yyjson_val *object, const struct oip_member *table, size_t n, bool open,
-                                const char *where, yyjson_val **values, struct error *err);
+/* A place in a request; put into words only when a message needs it. */
+struct oip_where {
+    const char *kind; /* "input", "output"; NULL: the request itself */
+    uint32_t index;
+    struct str name; /* size 0: not known yet */
+};
 
-/* --- Text for messages --- */
+/* Finds the members of `object` that the table names: values[i] is that of table[i], or NULL. Refuses a known member
+ * that is there twice or has the wrong kind, and an unknown one unless `open`. */
+must_check int oip_json_members(yyjson_val *object, const struct oip_member *table, size_t n, bool open,
+                                const struct oip_where *where, yyjson_val **values, struct error *err);
+
+/* --- Text for messages (oip_json.c) --- */
 
 /* A name of someone else's, cut at a character's border to fit a message. */
 struct str oip_name_shown(struct str name);
 #define OIP_NAME_SHOWN_BYTES 80
-/* Room for `input "NAME"`. */
-#define OIP_WHERE_BYTES (OIP_NAME_SHOWN_BYTES + 16)
+
+/* `input "x"`, `inputs[3]` or `the request`. */
+#define OIP_WHERE_BYTES (OIP_NAME_SHOWN_BYTES + 24)
+const char *oip_where_text(const struct oip_where *where, char text[static OIP_WHERE_BYTES]);
+#define OIP_WHERE(where) oip_where_text((where), (char[OIP_WHERE_BYTES]){""})
 
 /* --- Data arrays (oip_data.c) --- */
 

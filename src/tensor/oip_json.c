@@ -1,5 +1,7 @@
 #include "tensor/oip_internal.h"
 
+#include <stdio.h>
+
 /* Big integers stay text, so that their range can be told; so do numbers beyond FP64. */
 #define READ_FLAGS YYJSON_READ_BIGNUM_AS_RAW
 
@@ -120,8 +122,8 @@ static size_t member_find(const struct oip_member *table, size_t n, struct str n
     return i;
 }
 
-int oip_json_members(yyjson_val *object, const struct oip_member *table, size_t n, bool open, const char *where,
-                     yyjson_val **values, struct error *err)
+int oip_json_members(yyjson_val *object, const struct oip_member *table, size_t n, bool open,
+                     const struct oip_where *where, yyjson_val **values, struct error *err)
 {
     for (size_t i = 0; i < n; i++)
         values[i] = NULL;
@@ -133,15 +135,16 @@ int oip_json_members(yyjson_val *object, const struct oip_member *table, size_t 
             if (open)
                 continue;
             name = oip_name_shown(name);
-            return error_set(err, ERROR_INVALID_REQUEST, "%s has an unknown member \"" STR_FORMAT "\".", where,
-                             STR_ARG(name));
+            return error_set(err, ERROR_INVALID_REQUEST, "%s has an unknown member \"" STR_FORMAT "\".",
+                             OIP_WHERE(where), STR_ARG(name));
         }
         if (values[i])
-            return error_set(err, ERROR_INVALID_REQUEST, "%s has the member \"%s\" twice.", where, table[i].name.data);
+            return error_set(err, ERROR_INVALID_REQUEST, "%s has the member \"%s\" twice.", OIP_WHERE(where),
+                             table[i].name.data);
         values[i] = yyjson_obj_iter_get_val(key);
         if (!kind_matches(values[i], table[i].kind))
             return error_set(err, ERROR_INVALID_REQUEST, "The member \"%s\" of %s must be %s.", table[i].name.data,
-                             where, kind_text(table[i].kind));
+                             OIP_WHERE(where), kind_text(table[i].kind));
     }
     return 0;
 }
@@ -154,4 +157,16 @@ struct str oip_name_shown(struct str name)
     while (name.size > 0 && ((unsigned char)name.data[name.size] & 0xC0u) == 0x80u)
         name.size--;
     return name;
+}
+
+const char *oip_where_text(const struct oip_where *where, char text[static OIP_WHERE_BYTES])
+{
+    struct str name = oip_name_shown(where->name);
+    if (!where->kind)
+        (void)snprintf(text, OIP_WHERE_BYTES, "the request");
+    else if (name.size == 0)
+        (void)snprintf(text, OIP_WHERE_BYTES, "%ss[%u]", where->kind, where->index);
+    else
+        (void)snprintf(text, OIP_WHERE_BYTES, "%s \"" STR_FORMAT "\"", where->kind, STR_ARG(name));
+    return text;
 }
