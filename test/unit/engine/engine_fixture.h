@@ -21,8 +21,10 @@ static inline int fixture_library(void)
         return fd;
     (void)snprintf(path, sizeof path, "%s/build/engines/libonnxruntime.so.1", source ? source : ".");
     fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        fail_msg("no ONNX Runtime library in build/engines: tools/deps install");
+    if (fd < 0) {
+        (void)printf("Bail out! no ONNX Runtime library in build/engines of BULKHEAD_SOURCE: tools/deps install\n");
+        exit(1);
+    }
     return fd;
 }
 
