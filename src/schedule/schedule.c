@@ -65,8 +65,8 @@ void schedule_target_set(struct schedule *s, struct schedule_target *g, struct s
         list_init(&g->_free);
         list_append(&tenant->_targets, &g->_in_tenant);
     }
-    assert(g->tenant == tenant && slots <= s->slots);
-    g->slots = slots ? slots : 1;
+    assert(g->tenant == tenant);
+    g->slots = slots == 0 ? 1 : slots < s->slots ? slots : s->slots;
     g->batch_rows_max = batch_rows_max ? batch_rows_max : 1;
     g->delay_ns = delay_ns;
     g->batch_bytes_max = batch_bytes_max;
