@@ -1,0 +1,285 @@
+/* Leases in time: maxDelay, overdue leases, wake-ups, and memory that runs out. */
+#include <stdlib.h>
+
+static int allocations_left = -1; // -1 = no limit
+
+static void *test_malloc(size_t size)
+{
+    if (allocations_left == 0)
+        return NULL;
+    allocations_left -= allocations_left > 0;
+    return malloc(size);
+}
+
+static void *test_calloc(size_t count, size_t size)
+{
+    if (allocations_left == 0)
+        return NULL;
+    allocations_left -= allocations_left > 0;
+    return calloc(count, size);
+}
+
+static void *test_realloc(void *data, size_t size)
+{
+    if (allocations_left == 0)
+        return NULL;
+    allocations_left -= allocations_left > 0;
+    return realloc(data, size);
+}
+
+/* The room itself, with its allocations under control. */
+#define malloc  test_malloc
+#define calloc  test_calloc
+#define realloc test_realloc
+#include "schedule/heap.c"
+#include "schedule/lease.c"
+#include "schedule/schedule.c"
+#undef malloc
+#undef calloc
+#undef realloc
+
+#include "test/unit/schedule/fixture.h"
+
+static void test_delay_makes_a_free_replica_wait(void **state)
+{
+    (void)state;
+    struct world w;
+    world_init(&w, 2);
+    world_tenant(&w, 0, 1, 4, 1);
+    schedule_target_set(w.s, &w.targets[0], &w.tenants[0], 1, 4, 10 * MS, 100);
+    uint64_t start_ns = w.now_ns;
+    world_submit(&w, 0);
+    w.now_ns += 4 * MS;
+    world_submit(&w, 0); // does not begin the wait anew
+    assert_null(world_next(&w));
+    assert_int_equal(schedule_wakeup(w.s), start_ns + 10 * MS);
+    w.now_ns = start_ns + 10 * MS - 1;
+    assert_null(world_next(&w));
+    w.now_ns = start_ns + 10 * MS;
+    struct schedule_lease *lease = world_next(&w);
+    assert_int_equal(lease->n_requests, 2);
+    assert_true(schedule_cancel(w.s, world_submit(&w, 0)));
+    assert_int_equal(schedule_wakeup(w.s), lease->limit_ns);
+    world_complete(&w, lease);
+    assert_int_equal(schedule_wakeup(w.s), UINT64_MAX);
+    world_done(&w);
+}
+
+static void test_delay_ends_when_the_batch_is_full(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t rows_max, rows;
+        size_t bytes_max, bytes;
+        uint64_t shape_key;
+        uint32_t n_until_full;
+    } cases[] = {
+        {4, 1, 1000, 1, 1, 4},   // by rows
+        {100, 1, 100, 40, 1, 3}, // by bytes
+        {100, 1, 100, 1, 0, 1},  // nothing may join
+        {1, 1, 100, 1, 1, 1},    // cannot batch
+        {100, 200, 100, 1, 1, 1}, {100000, 1, 1000, 1, 1, LIMIT_BATCH_ITEMS},
+    };
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        struct world w;
+        world_init(&w, 1);
+        world_tenant(&w, 0, 1, 1, 1);
+        schedule_target_set(w.s, &w.targets[0], &w.tenants[0], 1, cases[c].rows_max, 10 * MS, cases[c].bytes_max);
+        for (uint32_t i = 0; i < cases[c].n_until_full; i++) {
+            assert_null(world_next(&w));
+            struct schedule_request *r = world_request(&w, 0);
+            r->rows = cases[c].rows;
+            r->bytes = cases[c].bytes;
+            r->shape_key = cases[c].shape_key;
+            assert_int_equal(schedule_submit(w.s, r, w.now_ns, NULL), 0);
+        }
+        struct schedule_lease *lease = world_next(&w);
+        assert_non_null(lease);
+        world_complete(&w, lease);
+        world_done(&w);
+    }
+}
+
+static void test_delay_follows_the_head(void **state)
+{
+    (void)state;
+    struct world w;
+    world_init(&w, 1);
+    world_tenant(&w, 0, 1, 2, 1);
+    schedule_target_set(w.s, &w.targets[0], &w.tenants[0], 1, 2, 10 * MS, 100);
+    uint64_t start_ns = w.now_ns;
+    struct schedule_request *first = world_submit(&w, 0);
+    w.now_ns += 3 * MS;
+    struct schedule_request *second = world_submit(&w, 0); // full: runnable
+    assert_int_equal(schedule_wakeup(w.s), UINT64_MAX);
+    assert_true(schedule_cancel(w.s, first)); // no longer: waits for the second one's time
+    assert_null(world_next(&w));
+    assert_int_equal(schedule_wakeup(w.s), start_ns + 13 * MS);
+    schedule_target_set(w.s, &w.targets[0], &w.tenants[0], 1, 2, 0, 100); // no delay any more
+    struct schedule_lease *lease = world_next(&w);
+    assert_ptr_equal(lease->requests[0], second);
+    world_complete(&w, lease);
+    schedule_target_set(w.s, &w.targets[0], &w.tenants[0], 1, 2, UINT64_MAX, 100);
+    world_submit(&w, 0);
+    assert_null(world_next(&w));
+    assert_true(schedule_wakeup(w.s) > w.now_ns + 1000000 * NS_PER_S); // practically never
+    world_done(&w);
+}
+
+/* Who waits by choice holds nobody up, and gets no credit for it. */
+static void test_delay_lets_others_pass(void **state)
+{
+    (void)state;
+    struct world w;
+    world_init(&w, 1);
+    world_tenant(&w, 0, 1, 2, 1);
+    world_tenant(&w, 1, 1, 1, 1);
+    schedule_target_set(w.s, &w.targets[0], &w.tenants[0], 1, 2, 10 * MS, 100);
+    world_submit(&w, 0);
+    for (int i = 0; i < 3; i++)
+        world_submit(&w, 1);
+    for (int i = 0; i < 2; i++) {
+        struct schedule_lease *lease = world_next(&w);
+        assert_int_equal(world_owner(&w, lease), 1);
+        w.now_ns += 4 * MS;
+        world_complete(&w, lease);
+    }
+    w.now_ns += 2 * MS;
+    struct schedule_lease *lease = world_next(&w);
+    assert_int_equal(world_owner(&w, lease), 0);
+    assert_true(w.tenants[0]._vtime > w.s->vtime); // started where virtual time was by then, not at its own zero
+    world_complete(&w, lease);
+    lease = world_next(&w);
+    assert_int_equal(world_owner(&w, lease), 1);
+    world_complete(&w, lease);
+    world_done(&w);
+}
+
+static void test_overdue(void **state)
+{
+    (void)state;
+    struct world w;
+    world_init(&w, 4);
+    for (uint32_t i = 0; i < 3; i++)
+        world_tenant(&w, i, 1, 1, 1);
+    world_teach(&w, 0, 1, 2 * NS_PER_S);
+    world_teach(&w, 1, 1, 1 * MS);
+    struct schedule_lease *leases[3];
+    for (uint32_t i = 0; i < 3; i++) {
+        world_submit(&w, i);
+        leases[i] = world_next(&w);
+        assert_int_equal(world_owner(&w, leases[i]), i);
+    }
+    uint64_t start_ns = w.now_ns;
+    assert_int_equal(leases[0]->limit_ns, start_ns + 16 * NS_PER_S);                    // 8 × estimate
+    assert_int_equal(leases[1]->limit_ns, start_ns + 1 * NS_PER_S);                     // at least
+    assert_int_equal(leases[2]->limit_ns, start_ns + LIMIT_LEASE_FIRST_MS * NS_PER_MS); // nothing known
+    assert_int_equal(schedule_wakeup(w.s), start_ns + NS_PER_S);
+    assert_null(schedule_overdue(w.s, start_ns + NS_PER_S - 1));
+    assert_ptr_equal(schedule_overdue(w.s, start_ns + NS_PER_S), leases[1]);
+    assert_null(schedule_overdue(w.s, start_ns + NS_PER_S)); // reported once
+    assert_int_equal(schedule_wakeup(w.s), start_ns + 16 * NS_PER_S);
+    assert_ptr_equal(schedule_overdue(w.s, start_ns + 60 * NS_PER_S), leases[0]);
+    assert_ptr_equal(schedule_overdue(w.s, start_ns + 60 * NS_PER_S), leases[2]);
+    w.now_ns = start_ns + 60 * NS_PER_S;
+    world_complete(&w, leases[1]); // it came back after all
+    world_done(&w);
+}
+
+static void test_first_lease_of_its_size_has_time(void **state)
+{
+    (void)state;
+    struct world w;
+    world_init(&w, 1);
+    world_tenant(&w, 0, 1, 64, 1);
+    world_teach(&w, 0, 1, 1 * MS);
+    struct schedule_request *r = world_request(&w, 0);
+    r->rows = 64;
+    assert_int_equal(schedule_submit(w.s, r, w.now_ns, NULL), 0);
+    struct schedule_lease *lease = world_next(&w);
+    assert_int_equal(lease->estimate_ns, 1 * MS); // borrowed
+    assert_int_equal(lease->limit_ns, w.now_ns + LIMIT_LEASE_FIRST_MS * NS_PER_MS);
+    w.now_ns += 40 * MS;
+    world_complete(&w, lease);
+    world_submit(&w, 0);
+    lease = world_next(&w);
+    assert_int_equal(lease->estimate_ns, 1 * MS); // each size has its own
+    world_complete(&w, lease);
+    world_done(&w);
+}
+
+static void test_estimate_resists_one_stall(void **state)
+{
+    (void)state;
+    struct world w;
+    world_init(&w, 1);
+    world_tenant(&w, 0, 1, 1, 1);
+    world_teach(&w, 0, 1, 4 * MS);
+    world_teach(&w, 0, 1, 3600 * NS_PER_S);
+    assert_int_equal(w.targets[0].estimate_ns, 7 * MS); // counted as 16 ms, a quarter of the way there
+    for (int i = 0; i < 40; i++)
+        world_teach(&w, 0, 1, 40 * MS);
+    assert_true(w.targets[0].estimate_ns > 39 * MS); // but a lasting change takes over
+    for (int i = 0; i < 40; i++)
+        world_teach(&w, 0, 1, 0);
+    assert_true(w.targets[0].estimate_ns > 0); // 0 would mean unknown
+    assert_true(w.targets[0].estimate_ns < MS);
+    world_done(&w);
+}
+
+static void test_no_memory_is_refused_and_loses_nothing(void **state)
+{
+    (void)state;
+    struct schedule *s = NULL;
+    for (int allowed = 0; !s; allowed++) {
+        allocations_left = allowed;
+        int rc = schedule_new(4, &s);
+        assert_int_equal(rc, s ? 0 : -ERROR_NO_MEMORY);
+        assert_in_range(allowed, 0, 2);
+    }
+    allocations_left = -1;
+    schedule_free(s);
+
+    struct world w;
+    world_init(&w, 1);
+    world_tenant(&w, 0, 1, 1, 1);
+    struct schedule_request *r = world_request(&w, 0);
+    r->deadline_ns = w.now_ns + NS_PER_S;
+    for (int allowed = 0; w.tenants[0].queued == 0; allowed++) {
+        allocations_left = allowed;
+        int rc = schedule_submit(w.s, r, w.now_ns, NULL);
+        assert_int_equal(rc, w.tenants[0].queued ? 0 : -ERROR_NO_MEMORY);
+        assert_in_range(allowed, 0, 3);
+    }
+    allocations_left = 0;
+    assert_null(world_next(&w)); // no memory for the lease: the request stays, and somebody comes back for it
+    assert_int_equal(schedule_wakeup(w.s), w.now_ns + MS);
+    allocations_left = -1;
+    struct schedule_lease *lease = world_next(&w);
+    assert_ptr_equal(lease->requests[0], r);
+    allocations_left = 0; // from here on the pool serves
+    for (int i = 0; i < 5; i++) {
+        world_complete(&w, lease);
+        world_submit(&w, 0);
+        lease = world_next(&w);
+        assert_non_null(lease);
+    }
+    allocations_left = -1;
+    world_complete(&w, lease);
+    world_done(&w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_delay_makes_a_free_replica_wait),
+        cmocka_unit_test(test_delay_ends_when_the_batch_is_full),
+        cmocka_unit_test(test_delay_follows_the_head),
+        cmocka_unit_test(test_delay_lets_others_pass),
+        cmocka_unit_test(test_overdue),
+        cmocka_unit_test(test_first_lease_of_its_size_has_time),
+        cmocka_unit_test(test_estimate_resists_one_stall),
+        cmocka_unit_test(test_no_memory_is_refused_and_loses_nothing),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
