@@ -13,9 +13,24 @@
  *   end(x)                the whole request is there. WIRE_WHOLE: x->body is all of it, contiguous, valid until the
  *                         exchange is answered or reset. (A body that lies wholly in the read buffer is not copied.)
  *   reset(x, code)        the peer went away, timed out or broke the protocol before the answer was finished
- *                         (wire answers 400/408/413/431 itself where it still can). x is gone after the call returns.
+ *                         (wire answers 400/408/413 itself where it still can), or the server stops. x is gone after
+ *                         the call returns. code is negative:
+ *                           -ERROR_CANCELLED          the peer is gone, or takes no answer
+ *                           -ERROR_REQUEST_TIMEOUT    its body came too slowly
+ *                           -ERROR_BODY_TOO_LARGE, -ERROR_HTTP_MALFORMED
+ *                           -ERROR_OVERLOADED, -ERROR_NO_MEMORY    no memory for its body
+ *                           -ERROR_DRAINING           wire_server_stop
  *   done(x)               the answer is handed to the kernel; x is gone after the call. Every exchange for which head()
  *                         was called gets exactly one of done or reset, last.
+ *
+ * Handlers may call wire from inside any of these, wire_server_stop included. wire sets SIGPIPE to be ignored.
+ *
+ * A peer that half-closes (FIN behind its request) is still answered; so one that closes altogether is noticed only
+ * when the answer is written, unless it resets. A handler that neither accepts nor answers in head() is a bug (assert).
+ *
+ * An answer before the body has arrived: the rest is read and dropped up to 64 KiB and the connection goes on; if more
+ * is to come, or nobody knows how much (chunked), or the client waits for 100-continue, the answer says `Connection:
+ * close`.
  *
  * Body larger than body_bytes_max: 413 before it is read when Content-Length says so, else as soon as it is crossed.
  * Time-outs (header, body rate, write, idle) and connection limits come from wire_config. A connection over
@@ -40,7 +55,7 @@ struct wire_config {
     size_t bodies_bytes_max;   /* sum over connections of body memory; over it: 503 */
     uint32_t head_timeout_ms;  /* first byte of a request → end of its head; 408 */
     uint32_t idle_timeout_ms;  /* between requests; silent close */
-    uint32_t write_timeout_ms; /* no byte of an answer taken by the peer for so long: close */
+    uint32_t write_timeout_ms; /* no byte of an answer taken by the peer for so long (up to a quarter more): close */
     uint32_t body_window_ms;   /* body-rate: fewer than body_rate × window bytes in a window: 408 */
     uint32_t body_rate_bytes_per_s;
 };
@@ -81,8 +96,10 @@ struct wire_request {
 
 struct wire_answer {
     int status;
-    const char *content_type;          /* NULL: no header */
-    const struct wire_header *headers; /* [n_headers] further headers; may be NULL */
+    const char *content_type; /* NULL: no header; never a client's bytes (not cleaned) */
+    /* [n_headers] further headers; may be NULL. Control bytes in them become spaces; more than 31 KiB together become a
+     * 500. Date, Content-Length and Connection are wire's own. */
+    const struct wire_header *headers;
     uint32_t n_headers;
     struct str body;  /* copied or written before wire_answer returns unless `body_owned` */
     char *body_owned; /* if set: malloc'd memory that holds body.data; wire frees it when written */
@@ -110,8 +127,9 @@ struct wire_handler {
     void (*done)(void *ctx, struct wire_exchange *x);
     /* A connection ended; free *connection_user here. May be NULL. */
     void (*closed)(void *ctx, void *connection_user);
-    /* The body of an error that wire itself answers (400, 408, 413, 414, 431, 503): fill `answer` from `code` and text.
-     * body_owned or static memory. */
+    /* The body of an error that wire itself answers (400, 403, 408, 413, 414, 417, 431, 503): fill `answer`, whose
+     * status is set, from `code` (negative) and text. body_owned, or memory that lasts until the next call. May be
+     * NULL: plain text. */
     void (*error_answer)(void *ctx, int code, const char *text, struct wire_answer *answer);
     /* Unix sockets only: may this peer connect? NULL: yes. */
     bool (*peer_allowed)(void *ctx, uid_t uid, gid_t gid, pid_t pid);
@@ -124,10 +142,12 @@ must_check int wire_server_start(uv_loop_t *loop, int fd, const struct wire_conf
                                  struct error *err);
 
 /* Stops accepting and closes idle connections; connections with an exchange end after its answer (`Connection: close`).
- * `drained` is called once (perhaps at once) when no connection is left. */
+ * `drained` is called once (perhaps at once) when no connection is left; it may call wire_server_stop, which is needed
+ * all the same to free the server. */
 void wire_server_drain(struct wire_server *server, void (*drained)(void *ctx), void *ctx);
 
-/* Closes everything now (resets exchanges) and frees the server when libuv has closed its handles. */
+/* Closes everything now (resets exchanges) and frees the server when libuv has closed its handles. Once it returns, no
+ * handler is called any more. */
 void wire_server_stop(struct wire_server *server);
 
 struct wire_stats {
@@ -141,16 +161,18 @@ void wire_server_stats(const struct wire_server *server, struct wire_stats *ret_
 /* In head() only: take the body. */
 void wire_accept(struct wire_exchange *x, enum wire_body_mode mode, size_t body_bytes_max);
 /* Answers; exactly once per exchange, from head() on, in the same call or any later loop turn. May be called before the
- * body is read (an early refusal). done() may be called from inside. */
+ * body is read (an early refusal). done() or reset() may be called from inside, and head() of a request that waits
+ * behind. answer->body may point into x->body. */
 void wire_answer(struct wire_exchange *x, const struct wire_answer *answer);
-/* WIRE_STREAM: stop and continue reading. */
+/* WIRE_STREAM: stop and continue reading. wire_resume may call data() and end() from inside. A paused body has no
+ * time-out. */
 void wire_pause(struct wire_exchange *x);
 void wire_resume(struct wire_exchange *x);
 /* Ends this exchange's connection after the current answer (a revoked key, for instance). */
 void wire_close_after(struct wire_exchange *x);
 
-/* Ends a connection now, whatever it is doing (an open exchange is reset): its credential was revoked. `connection_user` as
- * the exchanges of that connection had it; it is closed() from inside. Not from inside a call of wire's. */
+/* Ends a connection now, whatever it is doing (an open exchange is reset with -ERROR_CANCELLED): its credential was
+ * revoked. `connection_user` as the exchanges of that connection had it; it is closed() from inside. */
 void wire_connection_end(void **connection_user);
 
 /* First header of that name, ASCII case ignored; an empty view with data NULL when there is none. */
