@@ -149,9 +149,9 @@ must_check int schedule_new(uint32_t slots, struct schedule **ret_schedule);
 void schedule_free(struct schedule *s); /* accepts NULL; asserts that no tenant is registered and no lease is out */
 
 /* Registers (first call on a zeroed struct) or changes; never fails, nothing queued is lost. weight 0 counts as 1,
- * likewise a target's slots and batch_rows_max; slots beyond the device's count as all of them. A changed weight or size
- * counts for leases that start afterwards. A target keeps the tenant it was registered with. The structs must stay where
- * they are until removed, which zeroes them. */
+ * likewise a target's slots and batch_rows_max; slots beyond the device's count as all of them. A changed weight or
+ * size counts for leases that start afterwards. A target keeps the tenant it was registered with. The structs must stay
+ * where they are until removed, which zeroes them. */
 void schedule_tenant_set(struct schedule *s, struct schedule_tenant *t, uint32_t weight, uint32_t queue_max);
 void schedule_tenant_remove(struct schedule *s, struct schedule_tenant *t); /* must have no targets */
 void schedule_target_set(struct schedule *s, struct schedule_target *g, struct schedule_tenant *tenant, uint32_t slots,
