@@ -1,0 +1,164 @@
+#include "api/serve/oip.h"
+
+static void answer_json(struct gateway_request *r, int status, const struct buf *body)
+{
+    if (body->failed)
+        gateway_fail(r, body->failed, NULL);
+    else
+        gateway_answer(r, status, "application/json", NULL, 0, (struct str){body->data, body->size});
+}
+
+static void answer_flag(struct gateway_request *r, bool flag, const char *name)
+{
+    _buf_ struct buf body;
+    buf_init(&body, KIB);
+    buf_format(&body, "{\"%s\":%s}", name, flag ? "true" : "false");
+    answer_json(r, flag ? 200 : 503, &body);
+}
+
+static void server_metadata(struct gateway_request *r)
+{
+    gateway_answer(
+        r, 200, "application/json", NULL, 0,
+        STR("{\"name\":\"bulkhead\",\"version\":\"" BULKHEAD_VERSION "\",\"extensions\":[\"binary_tensor_data\"]}"));
+}
+
+static void server_live(struct gateway_request *r)
+{
+    answer_flag(r, true, "live");
+}
+
+static void server_ready(struct gateway_request *r)
+{
+    answer_flag(r, gateway_ready(gateway_of(r)), "ready");
+}
+
+static void list_model(void *ctx, struct str name, const struct gateway_version *v)
+{
+    struct buf *body = ctx;
+    struct error err = {0};
+    buf_append_text(body, body->data[body->size - 1] == '[' ? "{\"name\":" : ",{\"name\":");
+    buf_append_json(body, name);
+    buf_append_text(body, ",\"version\":");
+    buf_append_json(body, gateway_version_text(v));
+    buf_append_text(body, gateway_version_state(v, &err) < 0 ? ",\"ready\":false}" : ",\"ready\":true}");
+}
+
+static void models_list(struct gateway_request *r)
+{
+    _buf_ struct buf body;
+    buf_init(&body, 64 * MIB); /* LIMIT_MODELS × about 200 bytes, with room */
+    buf_append_text(&body, "{\"models\":[");
+    gateway_models_each(r, list_model, &body);
+    buf_append_text(&body, "]}");
+    answer_json(r, 200, &body);
+}
+
+/* The model that the address names; answers itself and returns NULL when there is none. */
+static struct gateway_version *model_of(struct gateway_request *r, bool with_version)
+{
+    struct gateway_version *v = NULL;
+    struct error err = {0};
+    struct str version = with_version ? gateway_param(r, 1) : (struct str){0};
+    int code = gateway_version_find(r, gateway_param(r, 0), version, &v, &err);
+    if (code < 0) {
+        gateway_fail(r, code, &err);
+        return NULL;
+    }
+    return v;
+}
+
+static void ready_answer(struct gateway_request *r, bool with_version)
+{
+    struct gateway_version *v = model_of(r, with_version);
+    struct error err = {0};
+    if (!v)
+        return;
+    int code = gateway_version_state(v, &err);
+    if (code < 0)
+        gateway_fail(r, code, &err);
+    else
+        answer_flag(r, true, "ready");
+}
+
+static void model_ready(struct gateway_request *r)
+{
+    ready_answer(r, false);
+}
+
+static void version_ready(struct gateway_request *r)
+{
+    ready_answer(r, true);
+}
+
+static void metadata_answer(struct gateway_request *r, const struct tensor_signature *signature)
+{
+    const struct gateway_version *v = gateway_version_of(r);
+    struct str version = gateway_version_text(v);
+    _buf_ struct buf body;
+    buf_init(&body, MIB);
+    oip_metadata_encode(gateway_version_model(v), &version, 1, signature, &body);
+    answer_json(r, 200, &body);
+}
+
+static void model_metadata(struct gateway_request *r)
+{
+    struct gateway_version *v = model_of(r, false);
+    if (v)
+        gateway_signature_wait(r, v, metadata_answer);
+}
+
+static void version_metadata(struct gateway_request *r)
+{
+    struct gateway_version *v = model_of(r, true);
+    if (v)
+        gateway_signature_wait(r, v, metadata_answer);
+}
+
+static void infer(struct gateway_request *r, bool with_version)
+{
+    struct gateway_version *v = model_of(r, with_version);
+    if (!v)
+        return;
+    struct str header = gateway_header(r, STR("inference-header-content-length"));
+    struct str body = gateway_body(r);
+    uint64_t json_size = body.size;
+    struct error err = {0};
+    if (header.data && (str_to_u64(header, &json_size) < 0 || json_size > body.size)) {
+        int code =
+            error_set(&err, ERROR_INVALID_REQUEST,
+                      "Inference-Header-Content-Length must be the number of bytes of the JSON part, at most the "
+                      "%zu bytes of the body.",
+                      body.size);
+        gateway_fail(r, code, &err);
+        return;
+    }
+    gateway_infer(r, v, json_size);
+}
+
+static void model_infer(struct gateway_request *r)
+{
+    infer(r, false);
+}
+
+static void version_infer(struct gateway_request *r)
+{
+    infer(r, true);
+}
+
+static const struct gateway_route routes[] = {
+    {WIRE_POST, "/v2/models/{}/infer", GATEWAY_TENANT, true, SIZE_MAX, model_infer, "Run a model's newest version."},
+    {WIRE_POST, "/v2/models/{}/versions/{}/infer", GATEWAY_TENANT, true, SIZE_MAX, version_infer,
+     "Run one version of a model."},
+    {WIRE_GET, "/v2", GATEWAY_TENANT, false, 0, server_metadata, "The server's name, version and extensions."},
+    {WIRE_GET, "/v2/health/live", GATEWAY_OPEN, false, 0, server_live, "Is the server running?"},
+    {WIRE_GET, "/v2/health/ready", GATEWAY_OPEN, false, 0, server_ready, "Does the server take requests?"},
+    {WIRE_GET, "/v2/models", GATEWAY_TENANT, false, 0, models_list, "The tenant's models."},
+    {WIRE_GET, "/v2/models/{}", GATEWAY_TENANT, false, 0, model_metadata, "Inputs and outputs of a model."},
+    {WIRE_GET, "/v2/models/{}/ready", GATEWAY_TENANT, false, 0, model_ready, "Can the model serve?"},
+    {WIRE_GET, "/v2/models/{}/versions/{}", GATEWAY_TENANT, false, 0, version_metadata,
+     "Inputs and outputs of one version."},
+    {WIRE_GET, "/v2/models/{}/versions/{}/ready", GATEWAY_TENANT, false, 0, version_ready, "Can the version serve?"},
+};
+
+const struct gateway_surface serve_oip_surface = {"oip", routes, sizeof routes / sizeof routes[0]};

@@ -1,0 +1,319 @@
+#include "gateway/gateway.h"
+
+#include "base/log.h"
+#include "bus/bus_loop.h"
+#include "gateway/gateway_internal.h"
+#include "role/role.h"
+
+#include <assert.h>
+#include <signal.h>
+#include <string.h>
+
+#define NS_PER_MS         UINT64_C(1000000)
+#define HOUSEKEEPING_MS   250u
+#define CONFIG_TIMEOUT_MS 10000
+/* The answer scratch: JSON of an outbox slot. A FP32 takes at most 16 characters and its comma for 4 bytes. */
+#define ANSWER_PER_BODY_BYTE 5u
+
+static void on_supervisor_gone(void *ctx, int code)
+{
+    (void)ctx;
+    (void)code;
+    _exit(0); /* nothing here outlives the supervisor, and nothing here needs saving */
+}
+
+/* --- one turn of the loop ---
+ *
+ * poll: sockets are read, requests are parsed and queued. check: results that came meanwhile, then leases for all that
+ * was queued in this turn (so batches form by themselves). prepare: last look before sleeping. */
+
+static void channels_pull(struct gateway *g)
+{
+    list_each_safe(node, &g->busy)
+    {
+        struct gateway_replica *replica = container_of(node, struct gateway_replica, in_busy);
+        channel_unpark(replica->channel);
+        gateway_replica_pull(replica);
+    }
+}
+
+static void on_check(uv_check_t *check)
+{
+    struct gateway *g = check->data;
+    channels_pull(g);
+    gateway_dispatch(g);
+}
+
+/* True when every channel is asleep: nothing came meanwhile. */
+static bool channels_park(struct gateway *g)
+{
+    bool asleep = true;
+    list_each_safe(node, &g->busy)
+    {
+        struct gateway_replica *replica = container_of(node, struct gateway_replica, in_busy);
+        if (channel_park(replica->channel))
+            continue;
+        asleep = false;
+        gateway_replica_pull(replica);
+    }
+    return asleep;
+}
+
+static void on_timer(uv_timer_t *timer);
+
+static void timer_arm(struct gateway *g)
+{
+    uint64_t next_ns = schedule_wakeup(g->schedule);
+    if (next_ns >= g->timer_ns) /* an earlier alarm is set: it looks again */
+        return;
+    uint64_t now_ns = uv_hrtime();
+    uint64_t wait_ms = next_ns > now_ns ? (next_ns - now_ns + NS_PER_MS - 1) / NS_PER_MS : 0;
+    uv_update_time(&g->loop);
+    (void)uv_timer_start(&g->timer, on_timer, wait_ms, 0); /* fails only without a callback */
+    g->timer_ns = next_ns;
+}
+
+static void on_prepare(uv_prepare_t *prepare)
+{
+    struct gateway *g = prepare->data;
+    gateway_dispatch(g);
+    while (!channels_park(g))
+        gateway_dispatch(g);
+    timer_arm(g);
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+    struct gateway *g = timer->data;
+    g->timer_ns = UINT64_MAX;
+    uint64_t now_ns = uv_hrtime();
+    for (struct schedule_request *r; (r = schedule_expire(g->schedule, now_ns));)
+        gateway_fail(container_of(r, struct gateway_request, schedule), ERROR_DEADLINE, NULL);
+    for (struct schedule_lease *lease; (lease = schedule_overdue(g->schedule, now_ns));) {
+        struct gateway_replica *replica = container_of(lease->replica, struct gateway_replica, schedule);
+        log_warn("lease_overdue", "tenant=%s model=%s: a lease took longer than its limit; ending the worker",
+                 replica->version->tenant->name, replica->version->model);
+        gateway_replica_kill(replica, BUS_STOP_OVERDUE);
+    }
+}
+
+static void stats_send(struct gateway *g)
+{
+    struct wire_stats wire = {0};
+    struct schedule_stats schedule;
+    if (g->server)
+        wire_server_stats(g->server, &wire);
+    schedule_stats(g->schedule, &schedule);
+    g->stats.connections = wire.connections;
+    g->stats.queued = (uint32_t)schedule.queued;
+    g->stats.slots = schedule.slots;
+    g->stats.slots_used = schedule.slots_used;
+    if (memcmp(&g->stats, &g->stats_sent, sizeof g->stats) == 0)
+        return;
+    if (bus_conn_send(g->control, BUS_STATS, &g->stats, NULL, 0) == 0)
+        g->stats_sent = g->stats;
+}
+
+static void on_housekeeping(uv_timer_t *timer)
+{
+    struct gateway *g = timer->data;
+    gateway_replicas_check(g, uv_hrtime());
+    stats_send(g);
+}
+
+/* --- messages --- */
+
+static void on_drained(void *ctx)
+{
+    struct gateway *g = ctx;
+    struct bus_empty nothing = {0};
+    (void)bus_conn_send(g->supervisor, BUS_DRAINED, &nothing, NULL, 0); /* without it we end anyway */
+}
+
+static int serve_start(struct gateway *g, int fd, struct error *err)
+{
+    struct wire_config config;
+    wire_config_default(&config);
+    config.connections_max = g->config.connections_max;
+    config.head_timeout_ms = g->config.head_timeout_ms;
+    config.idle_timeout_ms = g->config.idle_timeout_ms;
+    config.write_timeout_ms = g->config.write_timeout_ms;
+    return wire_server_start(&g->loop, fd, &config, &gateway_wire_handler, g, &g->server, err);
+}
+
+static int listen_fd = -1; /* kept until the first catalog is there: no request is refused for want of one */
+
+static void on_catalog(struct gateway *g, struct bus_message *m)
+{
+    const struct bus_catalog *body = &m->body.CATALOG;
+    struct bus_catalog_taken answer = {.generation = body->generation};
+    int code = gateway_catalog_take(g, m->fds[0], body->bytes, &answer.error);
+    if (code < 0)
+        log_alert("catalog_refused", "a catalog was refused: %s", error_text(&answer.error, code));
+    (void)bus_conn_send(g->control, BUS_CATALOG_TAKEN, &answer, NULL, 0); /* a gone control sends it again */
+    if (code < 0 || g->server)
+        return;
+    struct error err = {0};
+    code = serve_start(g, listen_fd, &err);
+    if (code < 0) {
+        log_alert("listen", "%s", error_text(&err, code));
+        _exit(1);
+    }
+    listen_fd = -1;
+    struct bus_empty nothing = {0};
+    (void)bus_conn_send(g->supervisor, BUS_READY, &nothing, NULL, 0); /* without it we end anyway */
+}
+
+static void on_control_message(void *ctx, struct bus_message *m)
+{
+    struct gateway *g = ctx;
+    if (m->type == BUS_CATALOG)
+        on_catalog(g, m);
+    else if (m->type == BUS_INFER)
+        gateway_bus_infer(g, &m->body.INFER, m->fds[0]);
+}
+
+static void on_control_gone(void *ctx, int code)
+{
+    struct gateway *g = ctx;
+    (void)code;
+    g->control = NULL; /* the last catalog serves on; the supervisor introduces the next one */
+}
+
+static void on_peer(struct gateway *g, struct bus_message *m)
+{
+    static const struct bus_conn_events events = {.message = on_control_message, .gone = on_control_gone};
+    bus_conn_close(g->control);
+    g->control = NULL;
+    if (bus_conn_open(&g->loop, m->fds[0], BUS_GATEWAY, BUS_CONTROL, &events, g, &g->control) < 0)
+        return;
+    m->fds[0] = -1;
+    memset(&g->stats_sent, 0, sizeof g->stats_sent);
+    gateway_replicas_tell(g);
+}
+
+static void on_supervisor_message(void *ctx, struct bus_message *m)
+{
+    struct gateway *g = ctx;
+    switch ((enum bus_type)m->type) {
+    case BUS_PEER:
+        on_peer(g, m);
+        break;
+    case BUS_CHANNEL:
+        gateway_replica_channel(g, &m->body.CHANNEL, m);
+        break;
+    case BUS_REPLICA_STATE:
+        gateway_replica_state(g, &m->body.REPLICA_STATE);
+        break;
+    case BUS_REPLICA_DRAIN:
+        gateway_replica_drain(g, m->body.REPLICA_DRAIN.replica_uid);
+        break;
+    case BUS_DRAIN:
+        g->draining = true;
+        if (g->server)
+            wire_server_drain(g->server, on_drained, g);
+        else
+            on_drained(g);
+        break;
+    case BUS_NONE:
+    case BUS_ROLE_CONFIG:
+    case BUS_READY:
+    case BUS_DRAINED:
+    case BUS_CATALOG:
+    case BUS_CATALOG_TAKEN:
+    case BUS_DEMAND:
+    case BUS_REPLICA_START:
+    case BUS_REPLICA_STOP:
+    case BUS_REPLICAS_TOLD:
+    case BUS_REPLICA_LOADED:
+    case BUS_CHANNEL_SEALED:
+    case BUS_WORKER_CONFIG:
+    case BUS_CHANNEL_GUEST:
+    case BUS_INFER:
+    case BUS_INFER_DONE:
+    case BUS_STATS:
+    case BUS_TYPE_COUNT:
+        break; /* the matrix lets none of them through */
+    }
+}
+
+/* --- start --- */
+
+static void routes_check(void)
+{
+    for (size_t i = 0; gateway_surfaces[i]; i++)
+        for (size_t k = 0; k < gateway_surfaces[i]->n_routes; k++) {
+            const struct gateway_route *route = &gateway_surfaces[i]->routes[k];
+            assert(route->scope == GATEWAY_OPEN || route->scope == GATEWAY_TENANT);
+            assert(route->path && route->handler && route->summary);
+            assert(!route->metered || route->scope == GATEWAY_TENANT);
+        }
+}
+
+static int state_init(struct gateway *g, int bus_fd, struct error *err)
+{
+    static const struct bus_conn_events events = {.message = on_supervisor_message, .gone = on_supervisor_gone};
+    map_init(&g->tenants, LIMIT_TENANTS * 2);
+    map_init(&g->versions, LIMIT_MODELS * LIMIT_VERSIONS_SERVED * 2);
+    map_init(&g->replicas, LIMIT_REPLICAS * 2);
+    map_init(&g->requests, LIMIT_ADMIN_CONNECTIONS * 2);
+    list_init(&g->busy);
+    list_init(&g->connections);
+    list_init(&g->requests_free);
+    buf_init(&g->answer, ANSWER_PER_BODY_BYTE * g->config.body_bytes_max);
+    g->timer_ns = UINT64_MAX;
+    g->sha = EVP_MD_fetch(NULL, "SHA256", NULL);
+    g->sha_ctx = EVP_MD_CTX_new();
+    if (!g->sha || !g->sha_ctx || uv_loop_init(&g->loop) < 0)
+        return error_set(err, ERROR_NO_MEMORY, "the gateway cannot set itself up");
+    int r = schedule_new(g->config.slots, &g->schedule);
+    if (r < 0)
+        return error_set_default(err, r);
+    r = bus_conn_open(&g->loop, bus_fd, BUS_GATEWAY, BUS_SUPERVISOR, &events, g, &g->supervisor);
+    return r < 0 ? error_set(err, r, "the gateway cannot speak to the supervisor") : 0;
+}
+
+/* All of these always succeed on a fresh loop. */
+static void hooks_start(struct gateway *g)
+{
+    (void)uv_check_init(&g->loop, &g->check);
+    (void)uv_prepare_init(&g->loop, &g->prepare);
+    (void)uv_timer_init(&g->loop, &g->timer);
+    (void)uv_timer_init(&g->loop, &g->housekeeping);
+    g->check.data = g->prepare.data = g->timer.data = g->housekeeping.data = g;
+    (void)uv_check_start(&g->check, on_check);
+    (void)uv_prepare_start(&g->prepare, on_prepare);
+    (void)uv_timer_start(&g->housekeeping, on_housekeeping, HOUSEKEEPING_MS, HOUSEKEEPING_MS);
+}
+
+static int configure(struct gateway *g, int bus_fd, struct error *err)
+{
+    struct bus_message m;
+    int r = bus_wait(bus_fd, BUS_GATEWAY, BUS_SUPERVISOR, CONFIG_TIMEOUT_MS, &m);
+    if (r < 0 || m.type != BUS_ROLE_CONFIG)
+        return error_set(err, ERROR_PEER, "the gateway got no configuration");
+    g->config = m.body.ROLE_CONFIG;
+    listen_fd = take_fd(&m.fds[0]);
+    int root = take_fd(&m.fds[1]);
+    return role_drop(role_find("gateway"), root, g->config.uid, g->config.gid, err);
+}
+
+int gateway_run(int bus_fd)
+{
+    static struct gateway gateway;
+    struct gateway *g = &gateway;
+    struct error err = {0};
+    routes_check();
+    (void)signal(SIGPIPE, SIG_IGN); /* cannot fail for these arguments */
+    int r = configure(g, bus_fd, &err);
+    if (r >= 0) {
+        log_setup("gateway", (enum log_level)g->config.log_level);
+        r = state_init(g, bus_fd, &err);
+    }
+    if (r < 0) {
+        log_alert("gateway_start", "%s", error_text(&err, r));
+        return 1;
+    }
+    hooks_start(g);
+    return uv_run(&g->loop, UV_RUN_DEFAULT);
+}

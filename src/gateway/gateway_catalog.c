@@ -1,0 +1,254 @@
+/* A new catalog: checked, then taken in one step. Tenants and versions keep their queues; what is no longer there is
+ * refused from now on and freed when its last request has ended. */
+#include "gateway/gateway_internal.h"
+
+#include <stdio.h>
+
+static int tenant_take(struct gateway *g, const struct catalog_tenant *row, uint64_t generation,
+                       struct gateway_tenant **ret_tenant)
+{
+    struct gateway_tenant *t = map_get(&g->tenants, row->uid);
+    if (!t) {
+        t = calloc(1, sizeof *t);
+        if (!t || map_put(&g->tenants, row->uid, t) < 0) {
+            free(t);
+            return -ERROR_NO_MEMORY;
+        }
+        t->uid = row->uid;
+    }
+    t->generation = generation;
+    (void)snprintf(t->name, sizeof t->name, "%s", row->name);
+    schedule_tenant_set(g->schedule, &t->schedule, row->weight, row->queue_max);
+    if (t->rate_minute != row->requests_per_minute || t->rate_burst != row->burst) {
+        t->rate_minute = row->requests_per_minute;
+        t->rate_burst = row->burst;
+        schedule_rate_set(&t->schedule.rate, row->requests_per_minute, row->burst);
+    }
+    *ret_tenant = t;
+    return 0;
+}
+
+static struct gateway_version *version_new(struct gateway *g, const struct catalog_version *row,
+                                           const struct catalog_model *model, struct gateway_tenant *tenant)
+{
+    struct gateway_version *v = calloc(1, sizeof *v);
+    if (!v || map_put(&g->versions, row->uid, v) < 0) {
+        free(v);
+        return NULL;
+    }
+    v->gateway = g;
+    v->tenant = tenant;
+    v->uid = row->uid;
+    v->model_uid = model->uid;
+    v->number = row->number;
+    list_init(&v->waiting);
+    list_init(&v->replicas);
+    v->idle_since_ns = uv_hrtime();
+    (void)snprintf(v->number_text, sizeof v->number_text, "%u", row->number);
+    (void)snprintf(v->model, sizeof v->model, "%s", model->name);
+    tenant->n_versions++;
+    return v;
+}
+
+static int version_take(struct gateway *g, const struct catalog_version *row, const struct catalog_model *model,
+                        struct gateway_tenant *tenant, uint64_t generation, struct gateway_version **ret_version)
+{
+    struct gateway_version *v = map_get(&g->versions, row->uid);
+    if (!v)
+        v = version_new(g, row, model, tenant);
+    if (!v)
+        return -ERROR_NO_MEMORY;
+    v->generation = generation;
+    v->replicas_max = model->replicas_max;
+    v->batch_max = model->batch_max;
+    v->idle_after_ns = model->idle_after_ns;
+    uint32_t rows = v->signature && !v->signature->batchable ? 1 : model->batch_max;
+    schedule_target_set(g->schedule, &v->schedule, &tenant->schedule, row->slots, rows, model->batch_delay_ns,
+                        2 * g->config.body_bytes_max);
+    *ret_version = v;
+    return 0;
+}
+
+static void tenant_release(struct gateway *g, struct gateway_tenant *t)
+{
+    uint64_t generation = g->catalog ? catalog_generation(g->catalog) : 0;
+    if (t->generation == generation || t->n_versions > 0 || t->n_requests > 0)
+        return;
+    (void)map_remove(&g->tenants, t->uid);
+    schedule_tenant_remove(g->schedule, &t->schedule);
+    free(t);
+}
+
+void gateway_version_release(struct gateway_version *v)
+{
+    struct gateway *g = v->gateway;
+    uint64_t generation = g->catalog ? catalog_generation(g->catalog) : 0;
+    if (v->generation == generation || v->n_requests > 0 || v->n_replicas > 0)
+        return;
+    (void)map_remove(&g->versions, v->uid);
+    schedule_target_remove(g->schedule, &v->schedule);
+    struct gateway_tenant *t = v->tenant;
+    t->n_versions--;
+    free(v->signature);
+    free(v);
+    tenant_release(g, t);
+}
+
+/* Refuses what waits for versions that the new catalog does not hold, and frees what nobody needs. */
+static void sweep(struct gateway *g)
+{
+    uint64_t generation = catalog_generation(g->catalog);
+    /* Freeing moves map entries, so collect first. */
+    uint32_t n = 0;
+    struct gateway_version **gone = malloc((g->versions.count + 1) * sizeof *gone);
+    size_t cursor = 0;
+    for (struct gateway_version *v; gone && (v = map_next(&g->versions, &cursor));)
+        if (v->generation != generation)
+            gone[n++] = v;
+    for (uint32_t i = 0; i < n; i++) {
+        gone[i]->n_requests++; /* keeps it while its requests are answered */
+        gateway_version_fail(gone[i], ERROR_MODEL_NOT_FOUND, NULL);
+        gone[i]->n_requests--;
+        gateway_version_release(gone[i]);
+    }
+    free(gone);
+    uint32_t n_tenants = 0;
+    struct gateway_tenant **tenants = malloc((g->tenants.count + 1) * sizeof *tenants);
+    cursor = 0;
+    for (struct gateway_tenant *t; tenants && (t = map_next(&g->tenants, &cursor));)
+        if (t->generation != generation)
+            tenants[n_tenants++] = t;
+    for (uint32_t i = 0; i < n_tenants; i++)
+        tenant_release(g, tenants[i]);
+    free(tenants);
+}
+
+static bool key_alive(struct gateway *g, const struct gateway_connection *c)
+{
+    const struct catalog_key *row =
+        c->key_bytes > 3 + CATALOG_KEY_ID_BYTES ? catalog_key_find(g->catalog, c->key + 3) : NULL;
+    return row && g->tenant_at[row->tenant] == c->tenant;
+}
+
+/* A revoked key's open connections end. */
+static void connections_sweep(struct gateway *g)
+{
+    list_each_safe(node, &g->connections)
+    {
+        struct gateway_connection *c = container_of(node, struct gateway_connection, node);
+        if (!key_alive(g, c))
+            wire_connection_end(c->handle);
+    }
+}
+
+static int rows_take(struct gateway *g, struct catalog *catalog, struct gateway_tenant **tenant_at,
+                     struct gateway_version **version_at)
+{
+    uint64_t generation = catalog_generation(catalog);
+    for (uint32_t i = 0; i < catalog_n_tenants(catalog); i++) {
+        int r = tenant_take(g, catalog_tenant_at(catalog, i), generation, &tenant_at[i]);
+        if (r < 0)
+            return r;
+        tenant_at[i]->index = i;
+    }
+    for (uint32_t i = 0; i < catalog_n_versions(catalog); i++) {
+        const struct catalog_version *row = catalog_version_at(catalog, i);
+        const struct catalog_model *model = catalog_model_at(catalog, row->model);
+        int r = version_take(g, row, model, tenant_at[model->tenant], generation, &version_at[i]);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+int gateway_catalog_take(struct gateway *g, int fd, size_t bytes, struct error *err)
+{
+    struct catalog *catalog;
+    int r = catalog_open(fd, bytes, &catalog, err);
+    if (r < 0)
+        return r;
+    struct gateway_tenant **tenant_at = calloc(catalog_n_tenants(catalog) + 1, sizeof *tenant_at);
+    struct gateway_version **version_at = calloc(catalog_n_versions(catalog) + 1, sizeof *version_at);
+    r = tenant_at && version_at ? rows_take(g, catalog, tenant_at, version_at) : -ERROR_NO_MEMORY;
+    if (r < 0) { /* what was made stays until the next catalog; the old one serves on */
+        free(tenant_at);
+        free(version_at);
+        catalog_close(catalog);
+        return error_set_default(err, r);
+    }
+    free(g->tenant_at);
+    free(g->version_at);
+    catalog_close(g->catalog);
+    g->catalog = catalog;
+    g->tenant_at = tenant_at;
+    g->version_at = version_at;
+    g->stats.generation = catalog_generation(catalog);
+    connections_sweep(g);
+    gateway_replicas_attach(g);
+    sweep(g);
+    return 0;
+}
+
+/* --- lookups --- */
+
+/* -ERROR_NOT_FOUND: the tenant was deleted while its request was on the way. */
+static int tenant_index(const struct gateway *g, const struct gateway_tenant *t, uint32_t *ret_index)
+{
+    if (!g->catalog || t->generation != catalog_generation(g->catalog))
+        return -ERROR_NOT_FOUND;
+    *ret_index = t->index;
+    return 0;
+}
+
+int gateway_version_find(struct gateway_request *r, struct str model, struct str version,
+                         struct gateway_version **ret_version, struct error *err)
+{
+    struct gateway *g = r->gateway;
+    uint32_t tenant;
+    bool found = tenant_index(g, r->tenant, &tenant) == 0;
+    const struct catalog_model *row = found ? catalog_model_find(g->catalog, tenant, model) : NULL;
+    if (!row)
+        return error_set_default(err, ERROR_MODEL_NOT_FOUND);
+    if (version.size == 0) {
+        *ret_version = g->version_at[row->version_first];
+        return 0;
+    }
+    uint64_t number;
+    if (str_to_u64(version, &number) < 0)
+        return error_set_default(err, ERROR_MODEL_NOT_FOUND);
+    for (uint32_t k = 0; k < row->n_versions; k++)
+        if (catalog_version_at(g->catalog, row->version_first + k)->number == number) {
+            *ret_version = g->version_at[row->version_first + k];
+            return 0;
+        }
+    return error_set_default(err, ERROR_MODEL_NOT_FOUND);
+}
+
+void gateway_models_each(struct gateway_request *r,
+                         void (*each)(void *ctx, struct str name, const struct gateway_version *v), void *ctx)
+{
+    struct gateway *g = r->gateway;
+    uint32_t tenant, first, n;
+    if (tenant_index(g, r->tenant, &tenant) < 0)
+        return;
+    catalog_models_of(g->catalog, tenant, &first, &n);
+    for (uint32_t i = 0; i < n; i++) {
+        const struct catalog_model *model = catalog_model_at(g->catalog, first + i);
+        each(ctx, str_from(model->name), g->version_at[model->version_first]);
+    }
+}
+
+const struct gateway_version *gateway_version_of(const struct gateway_request *r)
+{
+    return r->version;
+}
+
+struct str gateway_version_model(const struct gateway_version *v)
+{
+    return str_from(v->model);
+}
+
+struct str gateway_version_text(const struct gateway_version *v)
+{
+    return str_from(v->number_text);
+}

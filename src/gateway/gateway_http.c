@@ -1,0 +1,322 @@
+/* From the wire to a handler: route, authenticate, admit, take the body. And back: answers. */
+#include "gateway/gateway_internal.h"
+
+#include "base/log.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <sys/mman.h>
+
+/* --- routes --- */
+
+static struct str segment_next(struct str *rest)
+{
+    size_t size = 0;
+    while (size < rest->size && rest->data[size] != '/')
+        size++;
+    struct str segment = {rest->data, size};
+    *rest = str_skip(*rest, size);
+    return segment;
+}
+
+static bool path_matches(const char *pattern, struct str path, struct str params[static GATEWAY_PARAMS_MAX])
+{
+    struct str rest = str_from(pattern);
+    size_t n_params = 0;
+    while (rest.size > 0 && path.size > 0) {
+        if (rest.data[0] != '/' || path.data[0] != '/')
+            return false;
+        rest = str_skip(rest, 1);
+        path = str_skip(path, 1);
+        struct str want = segment_next(&rest), have = segment_next(&path);
+        if (!str_equal(want, STR("{}"))) {
+            if (!str_equal(want, have))
+                return false;
+            continue;
+        }
+        if (have.size == 0 || n_params == GATEWAY_PARAMS_MAX)
+            return false;
+        params[n_params++] = have;
+    }
+    return rest.size == 0 && path.size == 0;
+}
+
+/* The route; or NULL, with *ret_path_known when another method would match. HEAD is GET without a body. */
+static const struct gateway_route *route_find(const struct wire_request *request,
+                                              struct str params[static GATEWAY_PARAMS_MAX], bool *ret_path_known)
+{
+    enum wire_method method = request->method == WIRE_HEAD ? WIRE_GET : request->method;
+    *ret_path_known = false;
+    for (size_t i = 0; gateway_surfaces[i]; i++)
+        for (size_t k = 0; k < gateway_surfaces[i]->n_routes; k++) {
+            const struct gateway_route *route = &gateway_surfaces[i]->routes[k];
+            if (!path_matches(route->path, request->path, params))
+                continue;
+            if (route->method == method)
+                return route;
+            *ret_path_known = true;
+        }
+    return NULL;
+}
+
+/* --- answers --- */
+
+static void error_body(int code, const char *text, struct buf *body)
+{
+    buf_append_text(body, "{\"error\":");
+    buf_append_json(body, str_from(text));
+    buf_format(body, ",\"code\":\"%s\"}", error_info(code)->name);
+}
+
+static void count_answer(struct gateway *g, int status)
+{
+    if (status < 400)
+        g->stats.requests++;
+    else if (status < 500)
+        g->stats.refused++;
+    else
+        g->stats.failed++;
+}
+
+static void bus_answer(struct gateway_request *r, int status, struct str body)
+{
+    struct bus_infer_done done = {.id = r->infer_id, .bytes = body.size, .http_status = (uint32_t)status};
+    _close_ int fd = -1;
+    if (bus_memfd("bulkhead-answer", body.data, body.size, &fd) < 0)
+        log_error("infer_answer", "no memory for an answer of %zu bytes", body.size);
+    else
+        (void)bus_conn_send(r->gateway->control, BUS_INFER_DONE, &done, &fd,
+                            1); /* a new control does not wait for it */
+}
+
+void gateway_answer(struct gateway_request *r, int status, const char *content_type, const struct wire_header *headers,
+                    uint32_t n_headers, struct str body)
+{
+    count_answer(r->gateway, status);
+    if (r->state != GATEWAY_REQUEST_ANSWERED)
+        gateway_request_state_set(r, GATEWAY_REQUEST_ANSWERED);
+    if (r->infer_id) {
+        (void)map_remove(&r->gateway->requests, r->infer_id);
+        bus_answer(r, status, body);
+        gateway_request_free(r);
+        return;
+    }
+    if (!r->x) { /* the client went away meanwhile */
+        gateway_request_free(r);
+        return;
+    }
+    struct wire_answer answer = {
+        .status = status, .content_type = content_type, .headers = headers, .n_headers = n_headers, .body = body};
+    wire_answer(r->x, &answer); /* done() or reset() frees r */
+}
+
+void gateway_fail(struct gateway_request *r, int code, const struct error *err)
+{
+    struct buf *body = &r->gateway->answer;
+    const struct error_info *info = error_info(code);
+    buf_clear(body);
+    error_body(code, error_text(err, code), body);
+    char seconds[16];
+    struct wire_header header;
+    uint32_t n_headers = 0;
+    if (info->retryable) {
+        uint32_t ms = err && err->retry_after_ms > 0 ? err->retry_after_ms : 1000;
+        (void)snprintf(seconds, sizeof seconds, "%u", (ms + 999) / 1000);
+        header = (struct wire_header){STR("Retry-After"), str_from(seconds)};
+        n_headers = 1;
+    } else if (info->http_status == 401) {
+        header = (struct wire_header){STR("WWW-Authenticate"), STR("Bearer")};
+        n_headers = 1;
+    }
+    gateway_answer(r, info->http_status, "application/json", n_headers > 0 ? &header : NULL, n_headers,
+                   (struct str){body->data, body->size});
+}
+
+static void on_error_answer(void *ctx, int code, const char *text, struct wire_answer *answer)
+{
+    struct gateway *g = ctx;
+    buf_clear(&g->answer);
+    error_body(code, text, &g->answer);
+    count_answer(g, error_info(code)->http_status);
+    answer->status = error_info(code)->http_status;
+    answer->content_type = "application/json";
+    answer->body = (struct str){g->answer.data, g->answer.size};
+}
+
+/* --- requests --- */
+
+static int admit(struct gateway_request *r, struct error *err)
+{
+    struct gateway *g = r->gateway;
+    if (g->draining && r->route->scope != GATEWAY_OPEN)
+        return error_set_default(err, ERROR_DRAINING);
+    if (!r->route->metered)
+        return 0;
+    uint64_t retry_ns = 0;
+    int code = schedule_rate_take(&r->tenant->schedule.rate, uv_hrtime(), &retry_ns);
+    if (code < 0) {
+        (void)error_set(err, code, "The tenant's rate limit of %llu requests per minute is used up.",
+                        (unsigned long long)r->tenant->rate_minute);
+        err->retry_after_ms = (uint32_t)(retry_ns / 1000000 + 1);
+    }
+    return code;
+}
+
+static int head_check(struct gateway_request *r, struct error *err)
+{
+    struct wire_exchange *x = r->x;
+    bool path_known = false;
+    r->route = route_find(&x->request, r->params, &path_known);
+    if (!r->route || r->route->scope != GATEWAY_OPEN) {
+        struct gateway_tenant *tenant = NULL;
+        int code = gateway_authenticate(r->gateway, x, &tenant, err);
+        if (code < 0)
+            return code;
+        r->tenant = tenant;
+        tenant->n_requests++;
+    }
+    if (!r->route)
+        return error_set_default(err, path_known ? ERROR_METHOD_NOT_ALLOWED : ERROR_NOT_FOUND);
+    return admit(r, err);
+}
+
+static void on_head(void *ctx, struct wire_exchange *x)
+{
+    struct gateway *g = ctx;
+    struct gateway_request *r = gateway_request_new(g);
+    if (!r) {
+        static const char body[] = "{\"error\":\"The server is out of memory.\",\"code\":\"no_memory\"}";
+        struct wire_answer answer = {
+            .status = 503, .content_type = "application/json", .body = {body, sizeof body - 1}, .close = true};
+        wire_answer(x, &answer);
+        return;
+    }
+    r->x = x;
+    x->user = r;
+    struct error err = {0};
+    int code = head_check(r, &err);
+    if (code < 0) {
+        gateway_fail(r, code, &err);
+        return;
+    }
+    size_t max = r->route->body_bytes_max == SIZE_MAX ? g->config.body_bytes_max : r->route->body_bytes_max;
+    wire_accept(x, WIRE_WHOLE, max);
+}
+
+static void on_end(void *ctx, struct wire_exchange *x)
+{
+    struct gateway *g = ctx;
+    struct gateway_request *r = x->user;
+    g->stats.bytes_in += x->body.size;
+    r->body = x->body;
+    gateway_request_state_set(r, GATEWAY_REQUEST_HANDLED);
+    r->route->handler(r);
+}
+
+static void on_reset(void *ctx, struct wire_exchange *x, int code)
+{
+    (void)ctx;
+    (void)code;
+    struct gateway_request *r = x->user;
+    if (!r)
+        return;
+    r->x = NULL;
+    r->body = (struct str){0};
+    gateway_request_cancel(r);
+}
+
+static void on_done(void *ctx, struct wire_exchange *x)
+{
+    (void)ctx;
+    struct gateway_request *r = x->user;
+    if (r)
+        gateway_request_free(r);
+}
+
+const struct wire_handler gateway_wire_handler = {
+    .head = on_head,
+    .end = on_end,
+    .reset = on_reset,
+    .done = on_done,
+    .closed = gateway_connection_closed,
+    .error_answer = on_error_answer,
+};
+
+/* --- a request that came over the bus --- */
+
+static int bus_infer_start(struct gateway_request *r, const struct bus_infer *body, int fd, struct error *err)
+{
+    struct gateway *g = r->gateway;
+    const void *data = NULL;
+    if (body->bytes > g->config.body_bytes_max)
+        return error_set_default(err, ERROR_BODY_TOO_LARGE);
+    const struct catalog_tenant *row = g->catalog ? catalog_tenant_find(g->catalog, str_from(body->tenant)) : NULL;
+    struct gateway_tenant *tenant = row ? map_get(&g->tenants, row->uid) : NULL;
+    if (!tenant)
+        return error_set(err, ERROR_NOT_FOUND, "There is no such tenant.");
+    r->tenant = tenant;
+    tenant->n_requests++;
+    int code = bus_memfd_map(fd, body->bytes, &data);
+    if (code < 0)
+        return error_set_default(err, code);
+    char *copy = arena_copy(&r->arena, (struct str){data, body->bytes});
+    char *model = arena_copy(&r->arena, str_from(body->model));
+    if (data)
+        (void)munmap((void *)(uintptr_t)data, body->bytes); /* our own mapping */
+    if (!copy || !model)
+        return error_set_default(err, ERROR_NO_MEMORY);
+    r->body = (struct str){copy, body->bytes};
+    struct gateway_version *version;
+    code = gateway_version_find(r, str_from(model), (struct str){0}, &version, err);
+    if (code < 0)
+        return code;
+    gateway_infer(r, version, r->body.size);
+    return 0;
+}
+
+void gateway_bus_infer(struct gateway *g, const struct bus_infer *body, int fd)
+{
+    struct gateway_request *r = gateway_request_new(g);
+    if (!r || map_put(&g->requests, body->id, r) < 0) {
+        log_error("infer", "no memory for a request of the operator");
+        if (r) {
+            gateway_request_state_set(r, GATEWAY_REQUEST_ANSWERED);
+            gateway_request_free(r);
+        }
+        return;
+    }
+    r->infer_id = body->id;
+    gateway_request_state_set(r, GATEWAY_REQUEST_HANDLED);
+    struct error err = {0};
+    int code = bus_infer_start(r, body, fd, &err);
+    if (code < 0)
+        gateway_fail(r, code, &err);
+}
+
+/* --- what handlers see --- */
+
+struct gateway *gateway_of(const struct gateway_request *r)
+{
+    return r->gateway;
+}
+
+struct str gateway_param(const struct gateway_request *r, size_t index)
+{
+    assert(index < GATEWAY_PARAMS_MAX);
+    return r->params[index];
+}
+
+struct str gateway_body(const struct gateway_request *r)
+{
+    return r->body;
+}
+
+struct str gateway_header(const struct gateway_request *r, struct str name)
+{
+    return r->x ? wire_header_find(&r->x->request, name) : (struct str){0};
+}
+
+bool gateway_ready(const struct gateway *g)
+{
+    return g->catalog && !g->draining;
+}

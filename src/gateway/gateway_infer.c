@@ -1,0 +1,268 @@
+/* An inference request between the handler and its answer: wait for the signature, decode, queue, encode. */
+#include "gateway/gateway_internal.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#define NS_PER_MS UINT64_C(1000000)
+
+int gateway_version_state(const struct gateway_version *v, struct error *err)
+{
+    uint64_t now_ns = uv_hrtime();
+    if (v->refused_until_ns <= now_ns)
+        return 0;
+    int r = error_set(err, ERROR_MODEL_UNAVAILABLE, "%s", v->refusal.text);
+    err->retry_after_ms = (uint32_t)((v->refused_until_ns - now_ns) / NS_PER_MS + 1);
+    return r;
+}
+
+void gateway_demand(struct gateway_version *v)
+{
+    struct gateway *g = v->gateway;
+    uint32_t waiting = v->schedule.queued + (list_empty(&v->waiting) ? 0 : 1);
+    if (waiting == 0 || v->generation != g->stats.generation)
+        return;
+    /* One replica for what waits, one more for each further two full batches, as far as the model allows. */
+    uint32_t wanted = 1 + waiting / (2 * v->batch_max);
+    if (wanted > v->replicas_max)
+        wanted = v->replicas_max;
+    if (v->n_replicas >= wanted || v->demanded >= wanted)
+        return;
+    struct bus_demand body = {.version_uid = v->uid, .replicas = wanted};
+    if (bus_conn_send(g->control, BUS_DEMAND, &body, NULL, 0) == 0)
+        v->demanded = wanted; /* else: control is away; asked again when it is back */
+}
+
+/* --- waiting for the signature --- */
+
+static void wait_start(struct gateway_request *r, struct gateway_version *v)
+{
+    gateway_request_state_set(r, GATEWAY_REQUEST_WAITING);
+    r->tenant->n_waiting++;
+    list_append(&v->waiting, &r->node);
+    gateway_demand(v);
+}
+
+static void wait_end(struct gateway_request *r)
+{
+    list_remove(&r->node);
+    r->tenant->n_waiting--;
+}
+
+void gateway_signature_wait(struct gateway_request *r, struct gateway_version *v,
+                            void (*next)(struct gateway_request *r, const struct tensor_signature *signature))
+{
+    if (!r->version) {
+        r->version = v;
+        v->n_requests++;
+    }
+    r->next = next;
+    if (v->signature) {
+        next(r, v->signature);
+        return;
+    }
+    struct error err = {0};
+    int code = gateway_version_state(v, &err);
+    if (code >= 0 && r->tenant->n_waiting + r->tenant->schedule.queued >= r->tenant->schedule.queue_max)
+        code = error_set_default(&err, ERROR_QUEUE_FULL);
+    if (code < 0) {
+        gateway_fail(r, code, &err);
+        return;
+    }
+    if (r->deadline_ns == 0)
+        r->deadline_ns = uv_hrtime() + LIMIT_QUEUE_WAIT_MS * NS_PER_MS;
+    wait_start(r, v);
+}
+
+/* --- decode and submit --- */
+
+/* Requests of equal keys may share a batch: the dims behind the batch axis and, where they differ, which tensor has
+ * which. */
+static uint64_t shape_key(const struct gateway_request *r, const struct tensor_signature *signature)
+{
+    if (!signature->batchable)
+        return 0;
+    if (r->version->shapes_fixed)
+        return 1;
+    uint64_t key = UINT64_C(0xcbf29ce484222325); /* FNV-1a over the dims */
+    for (uint32_t i = 0; i < signature->n_inputs; i++)
+        for (uint32_t d = 1; d < r->oip.inputs[i].shape.rank; d++)
+            key = (key ^ (uint64_t)r->oip.inputs[i].shape.dims[d]) * UINT64_C(0x100000001b3);
+    return key < 2 ? key + 2 : key;
+}
+
+static void submit(struct gateway_request *r, const struct tensor_signature *signature)
+{
+    struct gateway *g = r->gateway;
+    struct error err = {0};
+    uint32_t rows = 0;
+    int code = oip_request_check(&r->oip, signature, &rows, &err);
+    if (code >= 0 && signature->batchable && rows > r->version->batch_max)
+        code =
+            error_set(&err, ERROR_INVALID_TENSOR, "The batch has %u rows; this model takes at most %u in one request.",
+                      rows, r->version->batch_max);
+    if (code < 0) {
+        gateway_fail(r, code, &err);
+        return;
+    }
+    size_t bytes = 0;
+    for (uint32_t i = 0; i < r->oip.n_inputs; i++)
+        bytes += r->oip.inputs[i].size + CHANNEL_DATA_ALIGN; /* each was checked to lie inside one body */
+    r->schedule = (struct schedule_request){
+        .target = &r->version->schedule,
+        .priority = SCHEDULE_INTERACTIVE,
+        .rows = rows,
+        .bytes = bytes,
+        .shape_key = shape_key(r, signature),
+        .deadline_ns = r->deadline_ns,
+    };
+    uint64_t retry_ns = 0;
+    code = schedule_submit(g->schedule, &r->schedule, uv_hrtime(), &retry_ns);
+    if (code < 0) {
+        (void)error_set_default(&err, code);
+        err.retry_after_ms = (uint32_t)(retry_ns / NS_PER_MS + 1);
+        gateway_fail(r, code, &err);
+        return;
+    }
+    gateway_request_state_set(r, GATEWAY_REQUEST_QUEUED);
+    if (r->version->n_replicas == 0 || r->version->schedule.queued > 2 * r->version->batch_max)
+        gateway_demand(r->version);
+}
+
+static void infer_decoded(struct gateway_request *r, const struct tensor_signature *signature)
+{
+    struct error err = {0};
+    int code = gateway_version_state(r->version, &err);
+    if (code < 0 && r->version->n_replicas == 0) {
+        gateway_fail(r, code, &err);
+        return;
+    }
+    submit(r, signature);
+}
+
+static void deadline_set(struct gateway_request *r)
+{
+    uint64_t wait_ns = LIMIT_QUEUE_WAIT_MS * NS_PER_MS;
+    uint64_t wish_ns;
+    if (r->oip.timeout_us > 0 && !__builtin_mul_overflow(r->oip.timeout_us, UINT64_C(1000), &wish_ns) &&
+        wish_ns < wait_ns)
+        wait_ns = wish_ns;
+    r->deadline_ns = uv_hrtime() + wait_ns;
+}
+
+void gateway_infer(struct gateway_request *r, struct gateway_version *v, size_t json_size)
+{
+    struct error err = {0};
+    int code = oip_request_decode(r->body, json_size, &r->arena, &r->oip, &err);
+    if (code < 0) {
+        gateway_fail(r, code, &err);
+        return;
+    }
+    deadline_set(r);
+    gateway_signature_wait(r, v, infer_decoded);
+}
+
+/* --- the ways out --- */
+
+void gateway_request_cancel(struct gateway_request *r)
+{
+    struct gateway *g = r->gateway;
+    switch (r->state) {
+    case GATEWAY_REQUEST_WAITING:
+        wait_end(r);
+        break;
+    case GATEWAY_REQUEST_QUEUED:
+        (void)schedule_cancel(g->schedule, &r->schedule); /* queued: always taken out */
+        break;
+    case GATEWAY_REQUEST_LEASED: {
+        struct gateway_replica *replica = container_of(r->schedule.lease->replica, struct gateway_replica, schedule);
+        struct channel_frame frame = {.type = CHANNEL_CANCEL, .lease_id = replica->lease_id, .request_id = r->id};
+        if (replica->channel && channel_push(replica->channel, &frame) == 0)
+            channel_ring(replica->channel);
+        return; /* freed when its lease ends */
+    }
+    case GATEWAY_REQUEST_READING:
+    case GATEWAY_REQUEST_HANDLED:
+    case GATEWAY_REQUEST_ANSWERED:
+    case GATEWAY_REQUEST_STATE_COUNT:
+        break;
+    }
+    if (r->state != GATEWAY_REQUEST_ANSWERED)
+        gateway_request_state_set(r, GATEWAY_REQUEST_ANSWERED);
+    gateway_request_free(r);
+}
+
+void gateway_version_fail(struct gateway_version *v, int code, const struct error *err)
+{
+    v->n_requests++; /* the version outlives its last request */
+    for (struct list *node; (node = list_first(&v->waiting));) {
+        struct gateway_request *r = container_of(node, struct gateway_request, node);
+        wait_end(r);
+        gateway_fail(r, code, err);
+    }
+    for (struct schedule_request *q; (q = schedule_target_flush(v->gateway->schedule, &v->schedule));)
+        gateway_fail(container_of(q, struct gateway_request, schedule), code, err);
+    v->n_requests--;
+}
+
+/* --- the answer --- */
+
+static uint32_t outputs_collect(const struct gateway_request *r, const struct gateway_replica *replica, uint32_t row0,
+                                struct tensor_view *views, bool *binary)
+{
+    const struct tensor_signature *s = r->version->signature;
+    uint32_t wished = r->oip.n_outputs > 0 ? r->oip.n_outputs : s->n_outputs;
+    for (uint32_t i = 0; i < wished; i++) {
+        int index = r->oip.n_outputs > 0 ? tensor_spec_find(s->outputs, s->n_outputs, r->oip.outputs[i].name) : (int)i;
+        assert(index >= 0); /* oip_request_check found it */
+        const struct gateway_output *o = &replica->outputs[index];
+        views[i] = (struct tensor_view){.name = str_from(s->outputs[index].name),
+                                        .dtype = o->dtype,
+                                        .shape = o->shape,
+                                        .data = o->data,
+                                        .size = o->bytes};
+        binary[i] = r->oip.n_outputs > 0 ? r->oip.outputs[i].binary : r->oip.binary_output_default;
+        if (!s->batchable)
+            continue;
+        uint64_t per_row = 1;
+        for (uint32_t d = 1; d < o->shape.rank; d++)
+            per_row *= (uint64_t)o->shape.dims[d]; /* the whole product was checked */
+        size_t start = tensor_data_prefix(o->dtype, o->data, o->bytes, row0 * per_row);
+        views[i].shape.dims[0] = r->schedule.rows;
+        views[i].data = o->data + start;
+        views[i].size = tensor_data_prefix(o->dtype, o->data + start, o->bytes - start, r->schedule.rows * per_row);
+    }
+    return wished;
+}
+
+void gateway_infer_answer(struct gateway_request *r, const struct gateway_replica *replica, uint32_t row0)
+{
+    struct gateway *g = r->gateway;
+    if (!r->x && !r->infer_id) {
+        gateway_answer(r, 200, NULL, NULL, 0, (struct str){0}); /* nobody waits: only frees */
+        return;
+    }
+    struct tensor_view views[LIMIT_TENSORS];
+    bool binary[LIMIT_TENSORS];
+    uint32_t n = outputs_collect(r, replica, row0, views, binary);
+    buf_clear(&g->answer);
+    size_t json_size = 0;
+    struct error err = {0};
+    int code = oip_answer_encode(gateway_version_model(r->version), gateway_version_text(r->version), r->oip.id, views,
+                                 binary, n, &g->answer, &json_size, &err);
+    if (code < 0) {
+        gateway_fail(r, code, &err);
+        return;
+    }
+    g->stats.bytes_out += g->answer.size;
+    struct str body = {g->answer.data, g->answer.size};
+    if (json_size == 0) {
+        gateway_answer(r, 200, "application/json", NULL, 0, body);
+        return;
+    }
+    char size_text[24];
+    (void)snprintf(size_text, sizeof size_text, "%zu", json_size);
+    struct wire_header header = {STR("Inference-Header-Content-Length"), str_from(size_text)};
+    gateway_answer(r, 200, "application/octet-stream", &header, 1, body);
+}

@@ -1,0 +1,227 @@
+/* State of the gateway process; shared by the files of this room only.
+ *
+ * A request's journey through this room: gateway_http.c (head: route, authenticate, admit) → api/serve (handler) →
+ * gateway_infer.c (decode, submit) → gateway_lease.c (gather into the channel; take outputs) → gateway_infer.c (encode,
+ * answer). */
+#ifndef BULKHEAD_GATEWAY_INTERNAL_H
+#define BULKHEAD_GATEWAY_INTERNAL_H
+
+#include "base/arena.h"
+#include "base/list.h"
+#include "base/map.h"
+#include "bus/bus_loop.h"
+#include "catalog/catalog.h"
+#include "channel/channel.h"
+#include "gateway/gateway.h"
+#include "schedule/schedule.h"
+
+#include <openssl/evp.h>
+#include <uv.h>
+
+#define GATEWAY_KEY_BYTES_MAX 128u /* longer credentials are nobody's */
+
+struct gateway_tenant {
+    struct schedule_tenant schedule; /* first */
+    uint64_t uid;
+    uint64_t generation; /* of the last catalog that held it … */
+    uint32_t index;      /* … and its place there */
+    uint64_t rate_minute, rate_burst;
+    uint32_t n_versions;
+    uint32_t n_requests; /* alive, in any state */
+    uint32_t n_waiting;  /* waiting for a signature */
+    char name[LIMIT_NAME_BYTES + 1];
+};
+
+struct gateway_version {
+    struct schedule_target schedule; /* first */
+    struct gateway *gateway;
+    struct gateway_tenant *tenant;
+    uint64_t uid, model_uid;
+    uint64_t generation;
+    struct tensor_signature *signature; /* NULL until a replica told it */
+    bool shapes_fixed;                  /* beyond the batch axis no dim is dynamic: all requests may share a batch */
+    struct list waiting;                /* requests that wait for the signature */
+    struct list replicas;               /* all that exist, in any phase */
+    uint32_t n_replicas;
+    uint32_t n_requests; /* alive, in any state: the version's memory stays as long */
+    uint32_t replicas_max;
+    uint32_t demanded;         /* replicas asked of control and not yet seen */
+    uint64_t refused_until_ns; /* after a failed start */
+    struct error refusal;
+    uint64_t idle_since_ns, idle_after_ns;
+    uint32_t number;
+    uint32_t batch_max;
+    char number_text[12];
+    char model[LIMIT_NAME_BYTES + 1];
+};
+
+/* The life of a replica as the gateway sees it:
+ *
+ *   ANNOUNCED ─channel─► OPENING ─OPEN─► LOADING ─signature─► READY ─► DRAINING ─► GONE
+ *        (any) ─ended, protocol broken, overdue──────────────────────────────────► GONE
+ */
+enum gateway_replica_state {
+    GATEWAY_REPLICA_ANNOUNCED = 1,
+    GATEWAY_REPLICA_OPENING,
+    GATEWAY_REPLICA_LOADING,
+    GATEWAY_REPLICA_READY,
+    GATEWAY_REPLICA_DRAINING,
+    GATEWAY_REPLICA_GONE, /* waiting for the supervisor's word that it ended */
+    GATEWAY_REPLICA_STATE_COUNT
+};
+
+struct gateway_output { /* of the running lease */
+    bool started, complete;
+    enum tensor_dtype dtype;
+    struct tensor_shape shape;
+    uint64_t bytes, received;
+    uint32_t pieces;
+    const char *data; /* in the outbox (fixed-size datatype in one piece), else == copy */
+    char *copy;       /* gateway's own memory */
+};
+
+struct gateway_replica {
+    struct schedule_replica schedule; /* first; registered while READY or DRAINING with a lease */
+    struct gateway *gateway;
+    struct gateway_version *version; /* NULL while its version is not in the catalog */
+    struct list in_version, in_busy;
+    uint64_t uid, version_uid;
+    enum gateway_replica_state state;
+    struct channel *channel;
+    uv_poll_t *bell;
+    bool opened; /* the worker has said OPEN */
+    uint64_t start_limit_ns;
+    uint64_t lease_id;
+    struct schedule_lease *lease;
+    uint64_t outputs_wanted;
+    struct gateway_output outputs[LIMIT_TENSORS];
+};
+
+/* The life of a request:
+ *
+ *   READING ─body─► HANDLED ─► WAITING (for a signature) ─► QUEUED ─► LEASED ─► ANSWERED
+ *                      └────────────────────────────────────┘ │                    ▲
+ *      (any but ANSWERED) ─ refused, failed, client gone ─────┴────────────────────┘
+ */
+enum gateway_request_state {
+    GATEWAY_REQUEST_READING = 1,
+    GATEWAY_REQUEST_HANDLED,
+    GATEWAY_REQUEST_WAITING,
+    GATEWAY_REQUEST_QUEUED,
+    GATEWAY_REQUEST_LEASED,
+    GATEWAY_REQUEST_ANSWERED,
+    GATEWAY_REQUEST_STATE_COUNT
+};
+
+struct gateway_request {
+    struct schedule_request schedule; /* first */
+    struct gateway *gateway;
+    enum gateway_request_state state;
+    struct wire_exchange *x; /* NULL: came over the bus, or the client is gone */
+    uint64_t infer_id;       /* of the bus; 0: came over the wire */
+    const struct gateway_route *route;
+    struct gateway_tenant *tenant;
+    struct gateway_version *version;
+    struct list node; /* in version->waiting, or in the free list */
+    uint64_t id;
+    uint64_t deadline_ns;
+    struct str params[GATEWAY_PARAMS_MAX];
+    struct str body;
+    size_t json_size;
+    void (*next)(struct gateway_request *r, const struct tensor_signature *signature);
+    struct arena arena;
+    struct oip_request oip; /* valid from decode on; large */
+};
+
+/* One per connection that has authenticated. */
+struct gateway_connection {
+    struct list node;    /* gateway.connections */
+    void **handle;       /* wire's, to end it */
+    uint64_t generation; /* of the catalog that `tenant` was looked up in */
+    struct gateway_tenant *tenant;
+    size_t key_bytes;
+    char key[GATEWAY_KEY_BYTES_MAX];
+};
+
+struct gateway {
+    uv_loop_t loop;
+    struct bus_role_config config;
+    struct bus_conn *supervisor, *control;
+    struct wire_server *server;
+    struct schedule *schedule;
+    struct catalog *catalog;
+    struct gateway_tenant **tenant_at;   /* [n_tenants of catalog] */
+    struct gateway_version **version_at; /* [n_versions of catalog] */
+    struct map tenants, versions, replicas, requests;
+    struct list busy;        /* replicas whose channel is looked at every turn */
+    struct list connections; /* struct gateway_connection */
+    struct list requests_free;
+    uint32_t n_requests_free;
+    uint64_t request_id_last, lease_id_last;
+    uv_prepare_t prepare;
+    uv_check_t check;
+    uv_timer_t timer; /* the scheduler's next deadline */
+    uv_timer_t housekeeping;
+    uint64_t timer_ns; /* when `timer` will fire; UINT64_MAX: stopped */
+    struct buf answer; /* scratch for one answer */
+    EVP_MD_CTX *sha_ctx;
+    EVP_MD *sha;
+    struct bus_stats stats, stats_sent;
+    bool draining;
+};
+
+/* gateway_request.c: pool and states */
+struct gateway_request *gateway_request_new(struct gateway *g);
+void gateway_request_state_set(struct gateway_request *r, enum gateway_request_state state);
+/* Ends a request that has been answered (or whose client is gone); its memory is reused. */
+void gateway_request_free(struct gateway_request *r);
+
+/* gateway_http.c */
+extern const struct wire_handler gateway_wire_handler;
+/* A request of the operator (`bulkhead infer`). */
+void gateway_bus_infer(struct gateway *g, const struct bus_infer *body, int fd);
+
+/* gateway_auth.c: the tenant of a request's key. 0, or -ERROR_UNAUTHENTICATED. */
+must_check int gateway_authenticate(struct gateway *g, struct wire_exchange *x, struct gateway_tenant **ret_tenant,
+                                    struct error *err);
+void gateway_connection_closed(void *ctx, void *connection);
+
+/* gateway_catalog.c */
+must_check int gateway_catalog_take(struct gateway *g, int fd, size_t bytes, struct error *err);
+/* Frees versions and tenants that no catalog, request or replica needs any more. */
+void gateway_version_release(struct gateway_version *v);
+
+/* gateway_infer.c */
+void gateway_request_submit(struct gateway_request *r);
+/* Answers one request of a finished lease from the replica's outputs; row0: its first row. */
+void gateway_infer_answer(struct gateway_request *r, const struct gateway_replica *replica, uint32_t row0);
+/* The client is gone, or the request is given up: takes it out of wherever it waits. */
+void gateway_request_cancel(struct gateway_request *r);
+/* Asks control for replicas where a version needs some. */
+void gateway_demand(struct gateway_version *v);
+/* Answers all requests that wait or queue for a version with an error. */
+void gateway_version_fail(struct gateway_version *v, int code, const struct error *err);
+
+/* gateway_lease.c */
+void gateway_dispatch(struct gateway *g);
+/* A frame about the running lease came from the worker. Negative: it broke the protocol. */
+must_check int gateway_lease_frame(struct gateway_replica *replica, const struct channel_frame *f, struct error *err);
+/* The replica died with a lease: its requests get `code`. */
+void gateway_lease_lost(struct gateway_replica *replica, struct schedule_lease *lease, const struct error *err);
+
+/* gateway_replica.c */
+void gateway_replica_state(struct gateway *g, const struct bus_replica_state *body);
+void gateway_replica_channel(struct gateway *g, const struct bus_channel *body, struct bus_message *m);
+void gateway_replica_drain(struct gateway *g, uint64_t uid);
+/* Takes all frames that are there. */
+void gateway_replica_pull(struct gateway_replica *replica);
+/* The lease is over: free again, or drained. */
+void gateway_replica_idle(struct gateway_replica *replica);
+void gateway_replica_kill(struct gateway_replica *replica, enum bus_stop_reason reason);
+/* Replicas that take too long to start; versions idle for long. */
+void gateway_replicas_check(struct gateway *g, uint64_t now_ns);
+/* A new control process: tell it what is loaded. */
+void gateway_replicas_tell(struct gateway *g);
+/* Connects replicas to the versions of a new catalog. */
+void gateway_replicas_attach(struct gateway *g);
+#endif

@@ -1,0 +1,284 @@
+/* Leases: gather a batch into the channel with one copy, take the outputs back, end the lease. */
+#include "gateway/gateway_internal.h"
+
+#include "base/log.h"
+
+#include <assert.h>
+#include <string.h>
+
+/* The answers of one lease may need this much of the gateway's own memory at most: the outbox slot, twice. */
+#define OUTPUT_BYTES_MAX(replica) (2 * (replica)->channel->geometry.outbox_slot_bytes)
+
+static struct gateway_request *request_of(struct schedule_request *r)
+{
+    return container_of(r, struct gateway_request, schedule);
+}
+
+static uint64_t align_up(uint64_t value)
+{
+    return (value + CHANNEL_DATA_ALIGN - 1) & ~(uint64_t)(CHANNEL_DATA_ALIGN - 1);
+}
+
+static uint64_t outputs_wanted(const struct gateway_request *r)
+{
+    const struct tensor_signature *s = r->version->signature;
+    uint64_t all = s->n_outputs >= 64 ? UINT64_MAX : (UINT64_C(1) << s->n_outputs) - 1;
+    if (r->oip.n_outputs == 0)
+        return all;
+    uint64_t mask = 0;
+    for (uint32_t i = 0; i < r->oip.n_outputs; i++) {
+        int index = tensor_spec_find(s->outputs, s->n_outputs, r->oip.outputs[i].name);
+        assert(index >= 0); /* oip_request_check found it */
+        mask |= UINT64_C(1) << index;
+    }
+    return mask;
+}
+
+/* Copies one input of all items behind each other; returns the bytes. The scheduler keeps the sum within the slot. */
+static uint64_t gather_input(const struct schedule_lease *lease, uint32_t input, char *to)
+{
+    uint64_t bytes = 0;
+    for (uint32_t k = 0; k < lease->n_requests; k++) {
+        const struct tensor_view *view = &request_of(lease->requests[k])->oip.inputs[input];
+        if (view->size > 0)
+            memcpy(to + bytes, view->data, view->size);
+        bytes += view->size;
+    }
+    return bytes;
+}
+
+static uint64_t gather(struct gateway_replica *replica, const struct schedule_lease *lease, uint64_t wanted)
+{
+    char *slot = channel_slot_own(replica->channel, 0);
+    const struct gateway_request *first = request_of(lease->requests[0]);
+    const struct tensor_signature *s = replica->version->signature;
+    struct channel_lease *head = (struct channel_lease *)(void *)slot;
+    head->outputs_wanted = wanted;
+    head->n_inputs = s->n_inputs;
+    head->_reserved = 0;
+    uint64_t offset = align_up(sizeof *head + s->n_inputs * sizeof head->inputs[0]);
+    for (uint32_t i = 0; i < s->n_inputs; i++) {
+        const struct tensor_view *view = &first->oip.inputs[i];
+        struct channel_tensor *t = &head->inputs[i];
+        *t = (struct channel_tensor){.dtype = (uint32_t)view->dtype, .rank = view->shape.rank, .data = offset};
+        memcpy(t->dims, view->shape.dims, sizeof t->dims);
+        if (s->batchable)
+            t->dims[0] = lease->rows;
+        t->bytes = gather_input(lease, i, slot + offset);
+        offset = align_up(offset + t->bytes);
+    }
+    return offset;
+}
+
+static void outputs_reset(struct gateway_replica *replica)
+{
+    for (uint32_t i = 0; i < replica->version->signature->n_outputs; i++) {
+        struct gateway_output *o = &replica->outputs[i];
+        free(o->copy);
+        *o = (struct gateway_output){0};
+    }
+}
+
+static int lease_send(struct gateway_replica *replica, struct schedule_lease *lease)
+{
+    struct gateway *g = replica->gateway;
+    uint64_t wanted = 0;
+    if (channel_room(replica->channel) < lease->n_requests + 1)
+        return -ERROR_PEER; /* one lease at a time and a ring for two: a worker that takes no frames */
+    for (uint32_t k = 0; k < lease->n_requests; k++) {
+        struct gateway_request *r = request_of(lease->requests[k]);
+        gateway_request_state_set(r, GATEWAY_REQUEST_LEASED);
+        wanted |= outputs_wanted(r);
+    }
+    replica->lease = lease;
+    replica->lease_id = ++g->lease_id_last;
+    replica->outputs_wanted = wanted;
+    outputs_reset(replica);
+    struct channel_frame frame = {
+        .type = CHANNEL_LEASE,
+        .lease_id = replica->lease_id,
+        .length = gather(replica, lease, wanted),
+        .a = lease->rows,
+        .b = lease->n_requests,
+    };
+    int code = channel_push(replica->channel, &frame);
+    for (uint32_t k = 0; code >= 0 && k < lease->n_requests; k++) {
+        const struct gateway_request *r = request_of(lease->requests[k]);
+        struct channel_frame item = {
+            .type = CHANNEL_ITEM,
+            .lease_id = replica->lease_id,
+            .request_id = r->id,
+            .tenant_id = r->tenant->uid,
+            .a = r->schedule.rows,
+        };
+        code = channel_push(replica->channel, &item);
+    }
+    channel_ring(replica->channel);
+    return code;
+}
+
+void gateway_dispatch(struct gateway *g)
+{
+    uint64_t now_ns = uv_hrtime();
+    for (struct schedule_lease *lease; (lease = schedule_next(g->schedule, now_ns));) {
+        struct gateway_replica *replica = container_of(lease->replica, struct gateway_replica, schedule);
+        int code = lease_send(replica, lease);
+        if (code < 0)
+            gateway_replica_kill(replica, BUS_STOP_PROTOCOL);
+        else
+            list_append(&g->busy, &replica->in_busy);
+    }
+}
+
+/* --- the worker's frames --- */
+
+/* The first piece of an output tells its shape; copied once, then checked. */
+static int output_start(struct gateway_replica *replica, struct gateway_output *o, const struct channel_frame *f,
+                        struct error *err)
+{
+    const struct tensor_spec *spec = &replica->version->signature->outputs[f->index];
+    const char *slot = channel_slot_other(replica->channel, f->slot);
+    struct channel_tensor t;
+    if (f->length < sizeof t)
+        return error_set(err, ERROR_PEER, "an output without a shape");
+    memcpy(&t, slot + f->offset, sizeof t);
+    o->dtype = (enum tensor_dtype)t.dtype;
+    o->shape.rank = t.rank;
+    if (o->dtype != spec->dtype || t.rank != spec->shape.rank)
+        return error_set(err, ERROR_PEER, "an output that is not of the model's signature");
+    memcpy(o->shape.dims, t.dims, sizeof o->shape.dims);
+    uint64_t elements;
+    int code = tensor_shape_elements(&o->shape, &elements);
+    if (code < 0 || !tensor_shape_matches(&o->shape, &spec->shape))
+        return error_set(err, ERROR_PEER, "an output whose shape is not of the model's signature");
+    if (replica->version->signature->batchable && o->shape.dims[0] != (int64_t)replica->lease->rows)
+        return error_set(err, ERROR_PEER, "an output with another number of rows than the batch");
+    size_t element = tensor_dtype_bytes(o->dtype);
+    uint64_t bytes;
+    if (element > 0 && (__builtin_mul_overflow(elements, element, &bytes) || bytes != t.bytes))
+        return error_set(err, ERROR_PEER, "an output whose size does not fit its shape");
+    if (t.bytes > OUTPUT_BYTES_MAX(replica))
+        return error_set(err, ERROR_PEER, "an output larger than the server takes");
+    if (t.data < f->offset + sizeof t || t.data > f->offset + f->length)
+        return error_set(err, ERROR_PEER, "an output whose data lie elsewhere");
+    o->bytes = t.bytes;
+    o->started = true;
+    bool whole = (f->flags & CHANNEL_FINAL) && !(f->flags & CHANNEL_WAIT);
+    uint64_t here = f->offset + f->length - t.data;
+    if (element > 0 && o->dtype != TENSOR_BOOL && whole && here == o->bytes) {
+        /* Any bits are a valid value: it stays where it is until the answers are encoded, each byte read once. */
+        o->data = slot + t.data;
+        o->received = o->bytes;
+        return 0;
+    }
+    o->copy = malloc(o->bytes > 0 ? o->bytes : 1);
+    if (!o->copy)
+        return error_set_default(err, ERROR_NO_MEMORY);
+    o->data = o->copy;
+    if (here > o->bytes)
+        return error_set(err, ERROR_PEER, "a piece of an output that is too long");
+    memcpy(o->copy, slot + t.data, here);
+    o->received = here;
+    return 0;
+}
+
+static int output_continue(struct gateway_replica *replica, struct gateway_output *o, const struct channel_frame *f,
+                           struct error *err)
+{
+    const char *slot = channel_slot_other(replica->channel, f->slot);
+    if (!o->copy || f->length > o->bytes - o->received)
+        return error_set(err, ERROR_PEER, "a piece of an output that is too long");
+    memcpy(o->copy + o->received, slot + f->offset, f->length);
+    o->received += f->length;
+    return 0;
+}
+
+static int on_part(struct gateway_replica *replica, const struct channel_frame *f, struct error *err)
+{
+    if (!replica->lease || f->lease_id != replica->lease_id || f->request_id != 0 ||
+        f->index >= replica->version->signature->n_outputs || !(replica->outputs_wanted >> f->index & 1))
+        return error_set(err, ERROR_PEER, "an output that was not asked for");
+    struct gateway_output *o = &replica->outputs[f->index];
+    if (o->complete || f->a != o->pieces)
+        return error_set(err, ERROR_PEER, "a piece of an output out of order");
+    o->pieces++;
+    int code = f->a == 0 ? output_start(replica, o, f, err) : output_continue(replica, o, f, err);
+    if (code < 0)
+        return code;
+    if (f->flags & CHANNEL_FINAL) {
+        if (o->received != o->bytes)
+            return error_set(err, ERROR_PEER, "an output that ends early");
+        if (o->copy && tensor_data_check(o->dtype, &o->shape, o->copy, o->bytes, NULL) < 0)
+            return error_set(err, ERROR_PEER, "an output whose elements are not of its datatype");
+        o->complete = true;
+    }
+    if (!(f->flags & CHANNEL_WAIT))
+        return 0;
+    struct channel_frame credit = {.type = CHANNEL_CREDIT, .slot = f->slot, .lease_id = f->lease_id};
+    code = channel_push(replica->channel, &credit);
+    channel_ring(replica->channel);
+    return code < 0 ? error_set(err, ERROR_PEER, "it takes no frames") : 0;
+}
+
+/* The text of a failure, from memory that the worker may change: copied once, cut, made printable. */
+static void failure_text(const struct gateway_replica *replica, const struct channel_frame *f, struct error *err)
+{
+    size_t size = f->length < sizeof err->text - 1 ? f->length : sizeof err->text - 1;
+    memcpy(err->text, (const char *)channel_slot_other(replica->channel, f->slot) + f->offset, size);
+    err->text[size] = '\0';
+    for (size_t i = 0; i < size; i++)
+        if (err->text[i] < 0x20 || err->text[i] > 0x7E)
+            err->text[i] = '?';
+}
+
+/* All requests of an ended lease get their answer; the lease is given back first, so that answers may submit again. */
+static void lease_answer(struct gateway_replica *replica, struct schedule_lease *lease, int code,
+                         const struct error *err)
+{
+    uint32_t row0 = 0;
+    for (uint32_t k = 0; k < lease->n_requests; k++) {
+        struct gateway_request *r = request_of(lease->requests[k]);
+        uint32_t rows = r->schedule.rows;
+        if (code < 0)
+            gateway_fail(r, code, err);
+        else
+            gateway_infer_answer(r, replica, row0);
+        row0 += rows;
+    }
+}
+
+static int on_done(struct gateway_replica *replica, const struct channel_frame *f, struct error *err)
+{
+    struct gateway *g = replica->gateway;
+    struct schedule_lease *lease = replica->lease;
+    if (!lease || f->lease_id != replica->lease_id)
+        return error_set(err, ERROR_PEER, "the end of a lease it does not hold");
+    struct error failure = {0};
+    int code = f->status < 0 ? -ERROR_ENGINE : 0;
+    if (code < 0)
+        failure_text(replica, f, &failure);
+    for (uint32_t i = 0; code >= 0 && i < replica->version->signature->n_outputs; i++)
+        if ((replica->outputs_wanted >> i & 1) && !replica->outputs[i].complete)
+            return error_set(err, ERROR_PEER, "a lease without all its outputs");
+    uint64_t now_ns = uv_hrtime();
+    g->stats.leases++;
+    g->stats.lease_ns += now_ns - lease->started_ns;
+    schedule_complete(g->schedule, lease, now_ns);
+    replica->lease = NULL;
+    lease_answer(replica, lease, code, &failure);
+    schedule_lease_free(g->schedule, lease);
+    gateway_replica_idle(replica);
+    return 0;
+}
+
+int gateway_lease_frame(struct gateway_replica *replica, const struct channel_frame *f, struct error *err)
+{
+    return f->type == CHANNEL_PART ? on_part(replica, f, err) : on_done(replica, f, err);
+}
+
+void gateway_lease_lost(struct gateway_replica *replica, struct schedule_lease *lease, const struct error *err)
+{
+    replica->lease = NULL;
+    lease_answer(replica, lease, err->code, err);
+    schedule_lease_free(replica->gateway->schedule, lease);
+}

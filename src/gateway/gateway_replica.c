@@ -1,0 +1,457 @@
+/* Replicas: take the channel, load the model, serve, let go. Whatever a worker does wrong costs it its life and nobody
+ * else anything. */
+#include "gateway/gateway_internal.h"
+
+#include "base/log.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#define NS_PER_MS UINT64_C(1000000)
+/* After a failed start requests are refused for so long; control's own back-off is what paces the next start. */
+#define REFUSE_MS 1000u
+
+static const bool moves[GATEWAY_REPLICA_STATE_COUNT][GATEWAY_REPLICA_STATE_COUNT] = {
+    [GATEWAY_REPLICA_ANNOUNCED] = {[GATEWAY_REPLICA_OPENING] = true, [GATEWAY_REPLICA_GONE] = true},
+    [GATEWAY_REPLICA_OPENING] = {[GATEWAY_REPLICA_LOADING] = true, [GATEWAY_REPLICA_GONE] = true},
+    [GATEWAY_REPLICA_LOADING] = {[GATEWAY_REPLICA_READY] = true, [GATEWAY_REPLICA_GONE] = true},
+    [GATEWAY_REPLICA_READY] = {[GATEWAY_REPLICA_DRAINING] = true, [GATEWAY_REPLICA_GONE] = true},
+    [GATEWAY_REPLICA_DRAINING] = {[GATEWAY_REPLICA_GONE] = true},
+};
+
+static void state_set(struct gateway_replica *replica, enum gateway_replica_state state)
+{
+    assert(moves[replica->state][state]);
+    replica->state = state;
+}
+
+/* --- birth and death --- */
+
+static void version_attach(struct gateway_replica *replica)
+{
+    struct gateway_version *v = map_get(&replica->gateway->versions, replica->version_uid);
+    if (replica->version || !v)
+        return;
+    replica->version = v;
+    list_append(&v->replicas, &replica->in_version);
+    v->n_replicas++;
+}
+
+static struct gateway_replica *replica_get(struct gateway *g, uint64_t uid, uint64_t version_uid)
+{
+    struct gateway_replica *replica = map_get(&g->replicas, uid);
+    if (!replica) {
+        replica = calloc(1, sizeof *replica);
+        if (!replica || map_put(&g->replicas, uid, replica) < 0) {
+            free(replica);
+            return NULL;
+        }
+        replica->gateway = g;
+        replica->uid = uid;
+        replica->version_uid = version_uid;
+        replica->state = GATEWAY_REPLICA_ANNOUNCED;
+    }
+    version_attach(replica);
+    return replica;
+}
+
+static void bell_closed(uv_handle_t *handle)
+{
+    free(handle);
+}
+
+static void channel_drop(struct gateway_replica *replica)
+{
+    if (replica->bell)
+        uv_close((uv_handle_t *)replica->bell, bell_closed);
+    replica->bell = NULL;
+    channel_close(replica->channel);
+    replica->channel = NULL;
+    list_remove(&replica->in_busy);
+}
+
+/* Out of the scheduler and off the channel; what it was running is lost. */
+static void replica_leave(struct gateway_replica *replica, const struct error *err)
+{
+    struct gateway *g = replica->gateway;
+    bool scheduled = replica->state == GATEWAY_REPLICA_READY || replica->state == GATEWAY_REPLICA_DRAINING;
+    state_set(replica, GATEWAY_REPLICA_GONE);
+    struct schedule_lease *lease = NULL;
+    if (scheduled && replica->schedule.target)
+        schedule_replica_remove(g->schedule, &replica->schedule, uv_hrtime(), &lease);
+    if (lease)
+        gateway_lease_lost(replica, lease, err);
+    channel_drop(replica);
+}
+
+static void replica_free(struct gateway_replica *replica)
+{
+    struct gateway_version *v = replica->version;
+    for (uint32_t i = 0; i < LIMIT_TENSORS; i++)
+        free(replica->outputs[i].copy);
+    (void)map_remove(&replica->gateway->replicas, replica->uid);
+    if (v) {
+        list_remove(&replica->in_version);
+        v->n_replicas--;
+        v->demanded = v->demanded > v->n_replicas ? v->n_replicas : v->demanded;
+    }
+    free(replica);
+    if (v)
+        gateway_version_release(v);
+}
+
+void gateway_replica_kill(struct gateway_replica *replica, enum bus_stop_reason reason)
+{
+    struct bus_replica body = {.replica_uid = replica->uid, .reason = reason};
+    if (replica->state == GATEWAY_REPLICA_GONE)
+        return;
+    struct error err = {0};
+    (void)error_set_default(&err, ERROR_WORKER_LOST);
+    replica_leave(replica, &err);
+    (void)bus_conn_send(replica->gateway->supervisor, BUS_REPLICA_STOP, &body, NULL, 0); /* without it we end anyway */
+}
+
+/* --- start --- */
+
+static void on_bell(uv_poll_t *poll, int status, int events)
+{
+    struct gateway_replica *replica = poll->data;
+    (void)status;
+    (void)events;
+    channel_awake(replica->channel);
+    gateway_replica_pull(replica);
+}
+
+static int channel_take(struct gateway_replica *replica, const struct bus_channel *body, struct bus_message *m,
+                        struct error *err)
+{
+    struct channel_geometry geometry = {body->n_frames, body->n_slots, body->inbox_slot_bytes, body->outbox_slot_bytes};
+    struct channel_fds fds = {m->fds[0], m->fds[1], m->fds[2], m->fds[3]};
+    int code = channel_shm_open(true, &geometry, body->epoch, &fds, &replica->channel, err);
+    if (code < 0)
+        return code;
+    for (uint32_t i = 0; i < 4; i++)
+        m->fds[i] = -1;
+    replica->bell = calloc(1, sizeof *replica->bell);
+    if (!replica->bell || uv_poll_init(&replica->gateway->loop, replica->bell, replica->channel->bell) < 0) {
+        free(replica->bell);
+        replica->bell = NULL;
+        return error_set_default(err, ERROR_NO_MEMORY);
+    }
+    replica->bell->data = replica;
+    (void)uv_poll_start(replica->bell, UV_READABLE, on_bell); /* fails only on a closing handle */
+    return 0;
+}
+
+void gateway_replica_channel(struct gateway *g, const struct bus_channel *body, struct bus_message *m)
+{
+    struct gateway_replica *replica = replica_get(g, body->replica_uid, body->version_uid);
+    struct bus_channel_sealed answer = {.replica_uid = body->replica_uid, .epoch = body->epoch};
+    struct error err = {0};
+    if (!replica || replica->state != GATEWAY_REPLICA_ANNOUNCED) {
+        answer.status = -ERROR_CONFLICT;
+    } else {
+        answer.status = channel_take(replica, body, m, &err);
+        if (answer.status < 0)
+            log_error("channel_failed", "%s", error_text(&err, answer.status));
+    }
+    if (answer.status >= 0) {
+        state_set(replica, GATEWAY_REPLICA_OPENING);
+        replica->start_limit_ns = uv_hrtime() + LIMIT_REPLICA_START_MS * NS_PER_MS;
+        list_append(&g->busy, &replica->in_busy);
+    }
+    (void)bus_conn_send(g->supervisor, BUS_CHANNEL_SEALED, &answer, NULL, 0); /* without it we end anyway */
+}
+
+static void loaded_tell(struct gateway_replica *replica, const struct error *err)
+{
+    struct bus_replica_loaded body = {.replica_uid = replica->uid, .version_uid = replica->version_uid};
+    if (err)
+        body.error = *err;
+    (void)bus_conn_send(replica->gateway->control, BUS_REPLICA_LOADED, &body, NULL,
+                        0); /* a new control is told again */
+}
+
+static void version_refuse(struct gateway_version *v, const char *text)
+{
+    (void)error_set(&v->refusal, ERROR_MODEL_UNAVAILABLE, "%s", text);
+    v->refused_until_ns = uv_hrtime() + REFUSE_MS * NS_PER_MS;
+    v->refusal.retry_after_ms = REFUSE_MS;
+    gateway_version_fail(v, ERROR_MODEL_UNAVAILABLE, &v->refusal);
+}
+
+/* Requests that waited for the signature go on. */
+static void waiting_continue(struct gateway_version *v)
+{
+    struct list ready;
+    list_init(&ready);
+    v->n_requests++;
+    for (struct list *node; (node = list_first(&v->waiting));) {
+        list_remove(node);
+        list_append(&ready, node);
+    }
+    for (struct list *node; (node = list_first(&ready));) {
+        struct gateway_request *r = container_of(node, struct gateway_request, node);
+        list_remove(node);
+        r->tenant->n_waiting--;
+        gateway_request_state_set(r, GATEWAY_REQUEST_HANDLED);
+        r->next(r, v->signature);
+    }
+    v->n_requests--;
+}
+
+static int signature_take(struct gateway_replica *replica, const struct channel_frame *f, struct error *err)
+{
+    struct gateway_version *v = replica->version;
+    char *copy = malloc(f->length + 1);
+    struct tensor_signature *s = malloc(sizeof *s);
+    int code = copy && s && f->length <= TENSOR_SIGNATURE_BYTES_MAX ? 0 : -ERROR_NO_MEMORY;
+    if (code >= 0) {
+        memcpy(copy, (const char *)channel_slot_other(replica->channel, f->slot) + f->offset, f->length);
+        code = tensor_signature_decode(copy, f->length, s, err);
+    }
+    free(copy);
+    if (code < 0 || v->signature) { /* replicas of one version run the same bytes: the first word counts */
+        free(s);
+        return code;
+    }
+    v->signature = s;
+    v->shapes_fixed = true;
+    for (uint32_t i = 0; i < s->n_inputs; i++)
+        for (uint32_t d = 1; d < s->inputs[i].shape.rank; d++)
+            v->shapes_fixed = v->shapes_fixed && s->inputs[i].shape.dims[d] >= 0;
+    if (!s->batchable)
+        schedule_target_set(v->gateway->schedule, &v->schedule, v->schedule.tenant, v->schedule.slots, 1,
+                            v->schedule.delay_ns, v->schedule.batch_bytes_max);
+    return 0;
+}
+
+static int on_loaded(struct gateway_replica *replica, const struct channel_frame *f, struct error *err)
+{
+    struct gateway_version *v = replica->version;
+    if (replica->state != GATEWAY_REPLICA_LOADING || !v)
+        return error_set(err, ERROR_PEER, "an answer to no question");
+    if (f->status < 0) {
+        char text[ERROR_TEXT_BYTES_MAX / 2];
+        size_t size = f->length < sizeof text - 1 ? f->length : sizeof text - 1;
+        memcpy(text, (const char *)channel_slot_other(replica->channel, f->slot) + f->offset, size);
+        text[size] = '\0';
+        for (size_t i = 0; i < size; i++)
+            text[i] = text[i] < 0x20 || text[i] > 0x7E ? '?' : text[i];
+        struct error failure = {0};
+        (void)error_set(&failure, ERROR_MODEL_UNAVAILABLE, "The model cannot be loaded: %s", text);
+        loaded_tell(replica, &failure);
+        gateway_replica_kill(replica, BUS_STOP_LOAD);
+        version_refuse(v, failure.text);
+        return 0;
+    }
+    int code = signature_take(replica, f, err);
+    if (code < 0)
+        return code;
+    state_set(replica, GATEWAY_REPLICA_READY);
+    list_remove(&replica->in_busy);
+    v->refused_until_ns = 0;
+    v->demanded = 0;
+    v->idle_since_ns = uv_hrtime();
+    schedule_replica_add(v->gateway->schedule, &replica->schedule, &v->schedule);
+    loaded_tell(replica, NULL);
+    waiting_continue(v);
+    return 0;
+}
+
+/* The worker is there and its version is in the catalog: the model can be loaded. */
+static int load_send(struct gateway_replica *replica, struct error *err)
+{
+    if (!replica->opened || !replica->version || replica->state != GATEWAY_REPLICA_OPENING)
+        return 0;
+    state_set(replica, GATEWAY_REPLICA_LOADING);
+    struct channel_frame load = {.type = CHANNEL_LOAD};
+    if (channel_push(replica->channel, &load) < 0)
+        return error_set(err, ERROR_PEER, "it takes no frames");
+    channel_ring(replica->channel);
+    return 0;
+}
+
+static int on_open(struct gateway_replica *replica, const struct channel_frame *f, struct error *err)
+{
+    if (replica->opened || f->a != CHANNEL_PROTOCOL)
+        return error_set(err, ERROR_PEER, "a second greeting, or one of another protocol");
+    replica->opened = true;
+    return load_send(replica, err);
+}
+
+static int frame_handle(struct gateway_replica *replica, const struct channel_frame *f, struct error *err)
+{
+    switch ((enum channel_frame_type)f->type) {
+    case CHANNEL_OPEN:
+        return on_open(replica, f, err);
+    case CHANNEL_LOAD:
+        return on_loaded(replica, f, err);
+    case CHANNEL_PART:
+    case CHANNEL_DONE:
+        return gateway_lease_frame(replica, f, err);
+    case CHANNEL_STATS:
+        return 0;
+    case CHANNEL_NONE:
+    case CHANNEL_UNLOAD:
+    case CHANNEL_LEASE:
+    case CHANNEL_ITEM:
+    case CHANNEL_CREDIT:
+    case CHANNEL_CANCEL:
+    case CHANNEL_PARK:
+    case CHANNEL_RESUME:
+    case CHANNEL_TYPE_COUNT:
+        break;
+    }
+    return error_set(err, ERROR_PEER, "a frame that only the gateway sends"); /* channel_pull lets none through */
+}
+
+void gateway_replica_pull(struct gateway_replica *replica)
+{
+    while (replica->channel) {
+        struct channel_frame f;
+        struct error err = {0};
+        int code = channel_pull(replica->channel, &f, &err);
+        if (code == 0)
+            return;
+        if (code > 0)
+            code = frame_handle(replica, &f, &err);
+        if (code < 0) {
+            log_warn("worker_protocol", "tenant=%s model=%s: the worker sent %s",
+                     replica->version ? replica->version->tenant->name : "?",
+                     replica->version ? replica->version->model : "?", error_text(&err, code));
+            gateway_replica_kill(replica, BUS_STOP_PROTOCOL);
+        }
+    }
+}
+
+/* --- end --- */
+
+static void drained_tell(struct gateway_replica *replica)
+{
+    struct bus_replica body = {.replica_uid = replica->uid, .reason = BUS_STOP_DRAINED};
+    struct error err = {0};
+    (void)error_set_default(&err, ERROR_WORKER_LOST);
+    replica_leave(replica, &err);
+    (void)bus_conn_send(replica->gateway->supervisor, BUS_REPLICA_STOP, &body, NULL, 0); /* without it we end anyway */
+}
+
+void gateway_replica_idle(struct gateway_replica *replica)
+{
+    list_remove(&replica->in_busy);
+    if (replica->version)
+        replica->version->idle_since_ns = uv_hrtime();
+    if (replica->state == GATEWAY_REPLICA_DRAINING)
+        drained_tell(replica);
+}
+
+void gateway_replica_drain(struct gateway *g, uint64_t uid)
+{
+    struct gateway_replica *replica = map_get(&g->replicas, uid);
+    if (!replica || replica->state == GATEWAY_REPLICA_GONE || replica->state == GATEWAY_REPLICA_DRAINING)
+        return;
+    if (replica->state != GATEWAY_REPLICA_READY || !replica->lease) {
+        drained_tell(replica);
+        return;
+    }
+    state_set(replica, GATEWAY_REPLICA_DRAINING); /* it runs one lease at a time: gateway_replica_idle lets it go */
+}
+
+static void on_ended(struct gateway_replica *replica, const struct bus_replica_state *body)
+{
+    struct gateway_version *v = replica->version;
+    bool had_loaded = replica->state == GATEWAY_REPLICA_READY || replica->state == GATEWAY_REPLICA_DRAINING;
+    bool was_gone = replica->state == GATEWAY_REPLICA_GONE;
+    gateway_replica_pull(replica); /* what it finished before its end still counts */
+    struct error err = {0};
+    (void)error_set(&err, ERROR_WORKER_LOST, "The model's worker ended while it held this request; try again.");
+    err.retry_after_ms = 1000;
+    if (replica->state != GATEWAY_REPLICA_GONE)
+        replica_leave(replica, &err);
+    if (v)
+        v->n_requests++; /* keep it a moment longer than its replica */
+    replica_free(replica);
+    if (!v)
+        return;
+    v->demanded = 0;
+    if (!had_loaded && !was_gone && !body->wanted) {
+        char text[ERROR_TEXT_BYTES_MAX];
+        (void)snprintf(text, sizeof text, "The model cannot be started: %s.", body->text);
+        version_refuse(v, text);
+    } else {
+        gateway_demand(v); /* what waits gets another replica */
+    }
+    v->n_requests--;
+    gateway_version_release(v);
+}
+
+void gateway_replica_state(struct gateway *g, const struct bus_replica_state *body)
+{
+    struct gateway_replica *replica = replica_get(g, body->replica_uid, body->version_uid);
+    if (replica && body->phase == BUS_REPLICA_ENDED)
+        on_ended(replica, body);
+}
+
+void gateway_replicas_attach(struct gateway *g)
+{
+    size_t cursor = 0;
+    for (struct gateway_replica *replica; (replica = map_next(&g->replicas, &cursor));) {
+        struct error err = {0};
+        version_attach(replica);
+        if (load_send(replica, &err) < 0)
+            gateway_replica_kill(replica, BUS_STOP_PROTOCOL);
+    }
+}
+
+void gateway_replicas_tell(struct gateway *g)
+{
+    size_t cursor = 0;
+    for (struct gateway_replica *replica; (replica = map_next(&g->replicas, &cursor));)
+        if (replica->state == GATEWAY_REPLICA_READY)
+            loaded_tell(replica, NULL);
+    cursor = 0;
+    for (struct gateway_version *v; (v = map_next(&g->versions, &cursor));) {
+        v->demanded = 0; /* the old control's promises are void */
+        gateway_demand(v);
+    }
+}
+
+static void waiting_expire(struct gateway_version *v, uint64_t now_ns)
+{
+    list_each_safe(node, &v->waiting)
+    {
+        struct gateway_request *r = container_of(node, struct gateway_request, node);
+        if (r->deadline_ns > now_ns)
+            continue;
+        list_remove(node);
+        r->tenant->n_waiting--;
+        gateway_fail(r, ERROR_DEADLINE, NULL);
+    }
+}
+
+static void version_idle_check(struct gateway_version *v, uint64_t now_ns)
+{
+    if (v->idle_after_ns == 0 || v->n_replicas == 0 || v->n_requests > 0 ||
+        now_ns - v->idle_since_ns < v->idle_after_ns)
+        return;
+    struct bus_demand body = {.version_uid = v->uid, .replicas = 0};
+    v->idle_since_ns = now_ns;                                            /* asked once per period */
+    (void)bus_conn_send(v->gateway->control, BUS_DEMAND, &body, NULL, 0); /* asked again after the next period */
+}
+
+void gateway_replicas_check(struct gateway *g, uint64_t now_ns)
+{
+    size_t cursor = 0;
+    for (struct gateway_replica *replica; (replica = map_next(&g->replicas, &cursor));)
+        if ((replica->state == GATEWAY_REPLICA_OPENING || replica->state == GATEWAY_REPLICA_LOADING) &&
+            replica->start_limit_ns < now_ns)
+            gateway_replica_kill(replica, BUS_STOP_LOAD);
+    cursor = 0;
+    for (struct gateway_version *v; (v = map_next(&g->versions, &cursor));) {
+        v->n_requests++; /* an answer must not free it under the loop */
+        waiting_expire(v, now_ns);
+        v->n_requests--;
+        version_idle_check(v, now_ns);
+    }
+}
