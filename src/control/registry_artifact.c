@@ -14,7 +14,7 @@
 
 #define UPLOAD_PREFIX     ".upload-"
 #define UPLOAD_NAME_BYTES (sizeof UPLOAD_PREFIX + 22)
-#define COPY_BYTES        (256 * KIB)
+#define COPY_BYTES        (64 * KIB)
 
 struct registry_upload {
     struct list _node;
@@ -234,9 +234,11 @@ int registry_upload_finish(struct registry_upload *u, char ret_hex[static 65], u
     uint8_t digest[STORE_DIGEST_BYTES];
     unsigned int digest_bytes = 0;
     int rc = 0;
-    if (!u->registry)
-        rc = error_set_default(err, -ERROR_DRAINING);
-    else if (u->bytes == 0)
+    if (!u->registry) {
+        registry_upload_abort(u);
+        return error_set_default(err, -ERROR_DRAINING);
+    }
+    if (u->bytes == 0)
         rc = error_set(err, -ERROR_INVALID_REQUEST, "the artifact is empty");
     else if (EVP_DigestFinal_ex(u->sha256, digest, &digest_bytes) != 1 || digest_bytes != sizeof digest)
         rc = error_set_default(err, -ERROR_INTERNAL);
@@ -256,12 +258,12 @@ int registry_upload_finish(struct registry_upload *u, char ret_hex[static 65], u
 /* Copies the whole file into the memfd while hashing it. */
 static int copy_checked(int from, int to, EVP_MD_CTX *sha256, const struct registry_version *v, struct error *err)
 {
-    _free_ char *chunk = malloc(COPY_BYTES);
-    if (!chunk || EVP_DigestInit_ex(sha256, EVP_sha256(), NULL) != 1)
+    char chunk[COPY_BYTES];
+    if (EVP_DigestInit_ex(sha256, EVP_sha256(), NULL) != 1)
         return error_set_default(err, -ERROR_NO_MEMORY);
     uint64_t bytes = 0;
     for (;;) {
-        ssize_t n = read(from, chunk, COPY_BYTES);
+        ssize_t n = read(from, chunk, sizeof chunk);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)

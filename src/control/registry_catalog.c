@@ -3,17 +3,24 @@
 
 #include <assert.h>
 
+struct tenant {
+    uint64_t uid;
+    int index; /* in the catalog */
+    char name[LIMIT_NAME_BYTES + 1];
+};
+
+struct tenant_uid {
+    uint64_t uid;
+    int index; /* in the catalog */
+};
+
 struct assemble {
     struct registry *registry;
     struct catalog_builder *builder;
-    struct assemble_tenant {
-        uint64_t uid;
-        int index; /* in the catalog */
-        char name[LIMIT_NAME_BYTES + 1];
-    } * tenants; /* [n_tenants], in the order of the store: by name */
+    struct tenant *tenants; /* [n_tenants], in the order of the store: by name */
     size_t n_tenants, tenants_capacity;
-    const struct assemble_tenant **by_uid; /* [n_tenants] */
-    struct catalog_model model;            /* the one whose versions are being added */
+    struct tenant_uid *by_uid;  /* [n_tenants], ascending */
+    struct catalog_model model; /* the one whose versions are being added */
     uint32_t n_versions;
     struct error *err;
     int rc;
@@ -37,7 +44,7 @@ static int add_tenant(void *ctx, const struct store_resource *stored)
         return 1;
     if (a->n_tenants == a->tenants_capacity) {
         size_t capacity = a->tenants_capacity ? a->tenants_capacity * 2 : 64;
-        struct assemble_tenant *tenants = reallocarray(a->tenants, capacity, sizeof *tenants);
+        struct tenant *tenants = reallocarray(a->tenants, capacity, sizeof *tenants);
         if (!tenants) {
             a->rc = error_set_default(a->err, -ERROR_NO_MEMORY);
             return 1;
@@ -54,7 +61,7 @@ static int add_tenant(void *ctx, const struct store_resource *stored)
                                  .burst = burst ? burst : 1};
     memcpy(row.name, tenant->meta.name, sizeof row.name);
     int index = catalog_add_tenant(a->builder, &row);
-    struct assemble_tenant *noted = &a->tenants[a->n_tenants];
+    struct tenant *noted = &a->tenants[a->n_tenants];
     noted->uid = stored->uid;
     noted->index = index;
     memcpy(noted->name, row.name, sizeof noted->name);
@@ -64,14 +71,13 @@ static int add_tenant(void *ctx, const struct store_resource *stored)
 
 static int compare_name(const void *name, const void *tenant)
 {
-    return strcmp(name, ((const struct assemble_tenant *)tenant)->name);
+    return strcmp(name, ((const struct tenant *)tenant)->name);
 }
 
 static int compare_uid(const void *a, const void *b)
 {
-    const struct assemble_tenant *x = *(const struct assemble_tenant *const *)a;
-    const struct assemble_tenant *y = *(const struct assemble_tenant *const *)b;
-    return x->uid < y->uid ? -1 : x->uid > y->uid;
+    uint64_t x = ((const struct tenant_uid *)a)->uid, y = ((const struct tenant_uid *)b)->uid;
+    return x < y ? -1 : x > y;
 }
 
 static int add_version(void *ctx, const struct store_version *v)
@@ -101,7 +107,7 @@ static int add_version(void *ctx, const struct store_version *v)
 
 static int add_model(struct assemble *a, const struct resource_model *model, uint64_t uid)
 {
-    const struct assemble_tenant *tenant =
+    const struct tenant *tenant =
         a->n_tenants ? bsearch(model->meta.tenant, a->tenants, a->n_tenants, sizeof *a->tenants, compare_name) : NULL;
     if (!tenant)
         return error_set(a->err, -ERROR_IO, "the store holds a model without its tenant");
@@ -132,15 +138,14 @@ static int each_model(void *ctx, const struct store_resource *stored)
 static int add_key(void *ctx, const struct store_key *key)
 {
     struct assemble *a = ctx;
-    struct assemble_tenant wanted = {.uid = key->tenant_uid};
-    const struct assemble_tenant *pointer = &wanted;
-    const struct assemble_tenant *const *found =
-        a->n_tenants ? bsearch(&pointer, a->by_uid, a->n_tenants, sizeof *a->by_uid, compare_uid) : NULL;
+    struct tenant_uid wanted = {.uid = key->tenant_uid};
+    const struct tenant_uid *found =
+        a->n_tenants ? bsearch(&wanted, a->by_uid, a->n_tenants, sizeof *a->by_uid, compare_uid) : NULL;
     if (!found || key->id.size != CATALOG_KEY_ID_BYTES) {
         a->rc = error_set(a->err, -ERROR_IO, "the store holds a key without its tenant");
         return 1;
     }
-    struct catalog_key row = {.tenant = (uint32_t)(*found)->index};
+    struct catalog_key row = {.tenant = (uint32_t)found->index};
     memcpy(row.id, key->id.data, sizeof row.id);
     memcpy(row.hash, key->hash, sizeof row.hash);
     return added(a, catalog_add_key(a->builder, &row), "key");
@@ -157,7 +162,7 @@ static int assemble(struct assemble *a)
     if (!a->by_uid)
         return error_set_default(a->err, -ERROR_NO_MEMORY);
     for (size_t i = 0; i < a->n_tenants; i++)
-        a->by_uid[i] = &a->tenants[i];
+        a->by_uid[i] = (struct tenant_uid){a->tenants[i].uid, a->tenants[i].index};
     qsort(a->by_uid, a->n_tenants, sizeof *a->by_uid, compare_uid);
     rc = ops->key_each(r->store, 0, add_key, a, a->err);
     if (rc < 0 || a->rc < 0)

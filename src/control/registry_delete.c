@@ -50,7 +50,9 @@ static int delete_model(struct registry *r, uint64_t uid, struct digests *digest
 
 static int note_first(void *ctx, const struct store_resource *stored)
 {
-    (void)str_copy(stored->name, ctx, LIMIT_NAME_BYTES + 1); /* a stored name fits; else it stays empty */
+    char *name = ctx;
+    if (str_copy(stored->name, name, LIMIT_NAME_BYTES + 1) < 0)
+        name[0] = '?'; /* no name apply would have let through, but a model all the same */
     return 1;
 }
 

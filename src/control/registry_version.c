@@ -106,7 +106,7 @@ static int lookup_model(void *ctx, const struct store_resource *stored)
 static int version_complete(struct registry *r, struct str document, struct registry_version *version,
                             struct error *err)
 {
-    struct resource_model model;
+    struct resource_model model = {0};
     int rc = registry_version_decode(document, version->tenant, version->model, &model, err);
     if (rc < 0)
         return rc;

@@ -1,0 +1,245 @@
+#include "control/control.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "control/control_internal.h"
+#include "control/control_run.h"
+#include "role/role.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define CONFIG_TIMEOUT_MS 10000
+#define TICK_MS           50u
+/* The engines of this build. The list in engine_registry.c is the worker's; a test compares the two. */
+static const char *const engine_names[] = {"identity", "onnx"};
+
+struct registry *control_registry(struct control *c)
+{
+    return c->registry;
+}
+
+/* --- what the registry asks --- */
+
+#define LEVEL_PROCESS 3u /* isolate's rank of `process` */
+
+static const char *level_refusal(void *ctx, uint32_t level)
+{
+    struct control *c = ctx;
+    if (c->config.isolation_available >> level & 1)
+        return NULL;
+    if (level == LEVEL_PROCESS)
+        return c->level_refusal;
+    return "this version of the server cannot provide it yet; use level process";
+}
+
+static bool engine_known(void *ctx, struct str name)
+{
+    (void)ctx;
+    for (size_t i = 0; i < sizeof engine_names / sizeof engine_names[0]; i++)
+        if (str_equal(name, str_from(engine_names[i])))
+            return true;
+    return false;
+}
+
+/* --- messages --- */
+
+static void on_gateway_message(void *ctx, struct bus_message *m)
+{
+    struct control *c = ctx;
+    switch ((enum bus_type)m->type) {
+    case BUS_CATALOG_TAKEN:
+        control_publish_taken(c, &m->body.CATALOG_TAKEN);
+        break;
+    case BUS_DEMAND:
+        control_demand(c, &m->body.DEMAND);
+        break;
+    case BUS_REPLICA_LOADED:
+        control_replica_loaded(c, &m->body.REPLICA_LOADED);
+        break;
+    case BUS_INFER_DONE:
+        control_infer_done(c, &m->body.INFER_DONE, m->fds[0]);
+        break;
+    case BUS_STATS:
+        c->stats = m->body.STATS;
+        break;
+    case BUS_NONE:
+    case BUS_ROLE_CONFIG:
+    case BUS_PEER:
+    case BUS_READY:
+    case BUS_DRAIN:
+    case BUS_DRAINED:
+    case BUS_CATALOG:
+    case BUS_REPLICA_START:
+    case BUS_REPLICA_STOP:
+    case BUS_REPLICA_DRAIN:
+    case BUS_REPLICA_STATE:
+    case BUS_REPLICAS_TOLD:
+    case BUS_CHANNEL:
+    case BUS_CHANNEL_SEALED:
+    case BUS_WORKER_CONFIG:
+    case BUS_CHANNEL_GUEST:
+    case BUS_INFER:
+    case BUS_TYPE_COUNT:
+        break; /* the matrix lets none of them through */
+    }
+}
+
+static void on_gateway_gone(void *ctx, int code)
+{
+    struct control *c = ctx;
+    (void)code;
+    c->gateway = NULL;
+    control_infer_lost(c);
+}
+
+static void on_peer(struct control *c, struct bus_message *m)
+{
+    static const struct bus_conn_events events = {.message = on_gateway_message, .gone = on_gateway_gone};
+    bus_conn_close(c->gateway);
+    c->gateway = NULL;
+    control_infer_lost(c);
+    if (bus_conn_open(&c->loop, m->fds[0], BUS_CONTROL, BUS_GATEWAY, &events, c, &c->gateway) < 0)
+        return;
+    m->fds[0] = -1;
+    control_publish_again(c);
+}
+
+static void on_admin_drained(void *ctx)
+{
+    struct control *c = ctx;
+    registry_close(c->registry);
+    c->registry = NULL;
+    struct bus_empty nothing = {0};
+    (void)bus_conn_send(c->supervisor, BUS_DRAINED, &nothing, NULL, 0); /* without it we end anyway */
+    uv_stop(&c->loop);
+}
+
+static void on_supervisor_message(void *ctx, struct bus_message *m)
+{
+    struct control *c = ctx;
+    if (m->type == BUS_PEER) {
+        on_peer(c, m);
+    } else if (m->type == BUS_REPLICA_STATE) {
+        control_replica_state(c, &m->body.REPLICA_STATE);
+    } else if (m->type == BUS_REPLICAS_TOLD) {
+        c->told = true;
+        control_reconcile(c);
+    } else if (m->type == BUS_DRAIN) {
+        wire_server_drain(c->admin, on_admin_drained, c);
+    }
+}
+
+static void on_supervisor_gone(void *ctx, int code)
+{
+    (void)ctx;
+    (void)code;
+    _exit(0); /* what was acknowledged is on disk; nothing here outlives the supervisor */
+}
+
+static void on_tick(uv_timer_t *timer)
+{
+    struct control *c = timer->data;
+    uint64_t now_ns = clock_monotonic_ns();
+    control_publish_tick(c, now_ns);
+    if (now_ns >= c->reconcile_at_ns)
+        control_reconcile(c);
+}
+
+static void on_prepare(uv_prepare_t *prepare)
+{
+    control_publish_flush(prepare->data);
+}
+
+/* --- start --- */
+
+static int registry_start(struct control *c, struct error *err)
+{
+    if (mkdir("/artifacts", 0700) < 0 && errno != EEXIST)
+        return error_set(err, ERROR_IO, "the folder of artifacts cannot be made: %s", strerror(errno));
+    int artifacts = open("/artifacts", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (artifacts < 0)
+        return error_set(err, ERROR_IO, "the folder of artifacts cannot be opened: %s", strerror(errno));
+    struct registry_config config = {
+        .store = &store_sqlite,
+        .database = "/bulkhead.db",
+        .artifacts_dir = artifacts, /* open for the life of the process */
+        .slots = c->config.slots,
+        .memory_bytes_max = c->config.memory_bytes,
+        .level_refusal = level_refusal,
+        .engine_known = engine_known,
+        .ctx = c,
+    };
+    return registry_open(&config, &c->registry, err);
+}
+
+static int admin_start(struct control *c, int fd, struct error *err)
+{
+    struct wire_config config;
+    wire_config_default(&config);
+    config.connections_max = LIMIT_ADMIN_CONNECTIONS;
+    return wire_server_start(&c->loop, fd, &config, &manage_admin_handler, c, &c->admin, err);
+}
+
+static int connect_all(struct control *c, int bus_fd, int admin_fd, struct error *err)
+{
+    static const struct bus_conn_events events = {.message = on_supervisor_message, .gone = on_supervisor_gone};
+    map_init(&c->replicas, LIMIT_REPLICAS * 2);
+    map_init(&c->versions, LIMIT_MODELS * LIMIT_VERSIONS_SERVED);
+    map_init(&c->infers, LIMIT_ADMIN_CONNECTIONS);
+    list_init(&c->waiters);
+    c->reconcile_at_ns = UINT64_MAX;
+    if (uv_loop_init(&c->loop) < 0)
+        return error_set(err, ERROR_NO_MEMORY, "no event loop");
+    (void)uv_prepare_init(&c->loop, &c->prepare); /* these always succeed on a fresh loop */
+    (void)uv_timer_init(&c->loop, &c->timer);
+    c->prepare.data = c->timer.data = c;
+    (void)uv_prepare_start(&c->prepare, on_prepare);
+    (void)uv_timer_start(&c->timer, on_tick, TICK_MS, TICK_MS);
+    int r = bus_conn_open(&c->loop, bus_fd, BUS_CONTROL, BUS_SUPERVISOR, &events, c, &c->supervisor);
+    if (r < 0)
+        return error_set(err, r, "control cannot speak to the supervisor");
+    return admin_start(c, admin_fd, err);
+}
+
+static int configure(struct control *c, int bus_fd, int *ret_admin_fd, struct error *err)
+{
+    struct bus_message m;
+    int r = bus_wait(bus_fd, BUS_CONTROL, BUS_SUPERVISOR, CONFIG_TIMEOUT_MS, &m);
+    if (r < 0 || m.type != BUS_ROLE_CONFIG)
+        return error_set(err, ERROR_PEER, "control got no configuration");
+    c->config = m.body.ROLE_CONFIG;
+    *ret_admin_fd = take_fd(&m.fds[0]);
+    (void)snprintf(c->level_refusal, sizeof c->level_refusal, "%.400s%s", c->config.isolation_text,
+                   c->config.isolation_limits ? "" : " (serve --allow-unlimited runs models without limits)");
+    int root = take_fd(&m.fds[1]);
+    return role_drop(role_find("control"), root, c->config.uid, c->config.gid, err);
+}
+
+int control_run(int bus_fd)
+{
+    static struct control control;
+    struct control *c = &control;
+    struct error err = {0};
+    int admin_fd = -1;
+    (void)signal(SIGPIPE, SIG_IGN); /* cannot fail for these arguments */
+    int r = configure(c, bus_fd, &admin_fd, &err);
+    if (r >= 0) {
+        log_setup("control", (enum log_level)c->config.log_level);
+        r = registry_start(c, &err);
+    }
+    if (r >= 0)
+        r = connect_all(c, bus_fd, admin_fd, &err);
+    if (r < 0) {
+        log_alert("control_start", "%s", error_text(&err, r));
+        return 1;
+    }
+    struct bus_empty nothing = {0};
+    (void)bus_conn_send(c->supervisor, BUS_READY, &nothing, NULL, 0); /* without it we end anyway */
+    (void)uv_run(&c->loop, UV_RUN_DEFAULT);
+    return 0;
+}

@@ -1,0 +1,74 @@
+/* State of the control process; shared by the files of this room only. */
+#ifndef BULKHEAD_CONTROL_INTERNAL_H
+#define BULKHEAD_CONTROL_INTERNAL_H
+
+#include "base/list.h"
+#include "base/map.h"
+#include "bus/bus_loop.h"
+#include "control/control.h"
+
+#include <uv.h>
+
+/* What control knows of a running replica; the supervisor has the truth. */
+struct control_replica {
+    struct bus_replica_state state;
+    struct control_version *version;
+    bool loaded, stopping;
+    uint64_t loaded_ns;
+};
+
+/* A version that has, had or should have replicas. */
+struct control_version {
+    uint64_t uid;
+    uint32_t demanded;   /* by the gateway: replicas in all */
+    uint32_t n_replicas; /* alive, stopping ones too */
+    uint32_t n_stopping;
+    uint32_t failures;       /* in a row */
+    uint32_t restarts;       /* in all, for `status` */
+    uint64_t start_after_ns; /* back-off: no start before this */
+    char last_error[256];
+};
+
+struct control {
+    uv_loop_t loop;
+    struct bus_role_config config;
+    struct registry *registry;
+    struct bus_conn *supervisor, *gateway;
+    struct wire_server *admin;
+    char level_refusal[ERROR_TEXT_BYTES_MAX];
+    /* publishing */
+    uv_prepare_t prepare;
+    bool publish_wanted;
+    uint64_t generation_sent, generation_taken;
+    struct list waiters; /* struct waiter */
+    /* replicas */
+    struct map replicas; /* uid → struct control_replica */
+    struct map versions; /* uid → struct control_version */
+    bool told;           /* the supervisor has named all that run: starts may be decided */
+    uint64_t reconcile_at_ns; /* when a back-off ends; UINT64_MAX: none runs */
+    uv_timer_t timer;    /* every TICK_MS: waiters, back-off */
+    struct map infers;   /* id → struct infer */
+    uint64_t infer_last;
+    struct bus_stats stats; /* of the gateway, as last told */
+};
+
+/* control_publish.c */
+void control_publish_flush(struct control *c);
+void control_publish_taken(struct control *c, const struct bus_catalog_taken *body);
+void control_publish_tick(struct control *c, uint64_t now_ns);
+/* A new gateway: it has nothing yet. */
+void control_publish_again(struct control *c);
+
+/* control_replica.c */
+void control_replica_state(struct control *c, const struct bus_replica_state *body);
+void control_replica_loaded(struct control *c, const struct bus_replica_loaded *body);
+void control_demand(struct control *c, const struct bus_demand *body);
+/* Starts and stops replicas so that what runs is what is wanted. Called after any change. */
+void control_reconcile(struct control *c);
+
+/* control_infer.c */
+void control_infer_done(struct control *c, const struct bus_infer_done *body, int fd);
+/* The gateway is gone: nobody will answer. */
+void control_infer_lost(struct control *c);
+
+#endif

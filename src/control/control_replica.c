@@ -1,0 +1,224 @@
+/* Which replicas should run. The gateway says what it needs, models say their minimum, the supervisor says what is; the
+ * difference is started or stopped. Failed starts are repeated with a doubled, jittered delay. */
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/random.h"
+#include "control/control_internal.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define STABLE_NS (10 * NS_PER_S) /* a replica that lived so long after loading ends the back-off */
+
+static struct control_version *version_get(struct control *c, uint64_t uid)
+{
+    struct control_version *v = map_get(&c->versions, uid);
+    if (v)
+        return v;
+    v = calloc(1, sizeof *v);
+    if (!v || map_put(&c->versions, uid, v) < 0) {
+        free(v);
+        return NULL;
+    }
+    v->uid = uid;
+    return v;
+}
+
+static void back_off(struct control_version *v)
+{
+    uint64_t delay_ms = LIMIT_RESTART_DELAY_MIN_MS;
+    for (uint32_t i = 0; i < v->failures && delay_ms < LIMIT_RESTART_DELAY_MAX_MS; i++)
+        delay_ms *= 2;
+    if (delay_ms > LIMIT_RESTART_DELAY_MAX_MS)
+        delay_ms = LIMIT_RESTART_DELAY_MAX_MS;
+    delay_ms = delay_ms / 2 + random_u64() % delay_ms; /* ± 50 % */
+    v->failures++;
+    v->start_after_ns = clock_monotonic_ns() + delay_ms * NS_PER_MS;
+}
+
+static int replica_start(struct control *c, const struct registry_version *row, struct error *err)
+{
+    struct bus_replica_start body = {
+        .replica_uid = random_u64() | 1, /* never 0 */
+        .version_uid = row->uid,
+        .model_uid = row->model_uid,
+        .tenant_uid = row->tenant_uid,
+        .memory_bytes = row->memory_bytes,
+        .model_bytes = row->artifact_bytes,
+        .cpu_milli = (uint32_t)row->cpu_milli,
+        .level = row->level,
+        .version_number = row->number,
+    };
+    memcpy(body.engine, row->engine, sizeof body.engine);
+    memcpy(body.tenant, row->tenant, sizeof body.tenant);
+    memcpy(body.model, row->model, sizeof body.model);
+    _close_ int fd = -1;
+    int r = registry_artifact_memfd(c->registry, row, &fd, err);
+    if (r < 0)
+        return r;
+    struct control_replica *replica = calloc(1, sizeof *replica);
+    if (!replica || map_put(&c->replicas, body.replica_uid, replica) < 0) {
+        free(replica);
+        return error_set_default(err, ERROR_NO_MEMORY);
+    }
+    replica->version = map_get(&c->versions, row->uid);
+    replica->state = (struct bus_replica_state){
+        .replica_uid = body.replica_uid, .version_uid = row->uid, .phase = BUS_REPLICA_STARTING};
+    replica->version->n_replicas++;
+    (void)bus_conn_send(c->supervisor, BUS_REPLICA_START, &body, &fd, 1); /* without it we end anyway */
+    return 0;
+}
+
+static void replica_stop(struct control *c, struct control_replica *replica)
+{
+    if (replica->stopping)
+        return;
+    replica->stopping = true;
+    replica->version->n_stopping++;
+    struct bus_replica body = {.replica_uid = replica->state.replica_uid, .reason = BUS_STOP_WANTED};
+    (void)bus_conn_send(c->supervisor, BUS_REPLICA_STOP, &body, NULL, 0); /* without it we end anyway */
+}
+
+static void stop_some(struct control *c, struct control_version *v, uint32_t count)
+{
+    size_t cursor = 0;
+    for (struct control_replica *r; count > 0 && (r = map_next(&c->replicas, &cursor));)
+        if (r->version == v && !r->stopping) {
+            replica_stop(c, r);
+            count--;
+        }
+}
+
+static void version_reconcile(struct control *c, struct control_version *v)
+{
+    struct registry_version row;
+    struct error err = {0};
+    bool exists = registry_version_find(c->registry, v->uid, &row, &err) >= 0;
+    uint32_t wanted = 0;
+    if (exists) {
+        uint64_t most = row.replicas_max < LIMIT_REPLICAS_PER_MODEL ? row.replicas_max : LIMIT_REPLICAS_PER_MODEL;
+        uint64_t least = row.newest ? row.replicas_min : 0;
+        uint64_t number = v->demanded > least ? v->demanded : least;
+        wanted = (uint32_t)(number < most ? number : most);
+    }
+    uint32_t have = v->n_replicas - v->n_stopping;
+    if (have > wanted)
+        stop_some(c, v, have - wanted);
+    if (have < wanted && clock_monotonic_ns() < v->start_after_ns) {
+        if (v->start_after_ns < c->reconcile_at_ns)
+            c->reconcile_at_ns = v->start_after_ns;
+        return;
+    }
+    for (; have < wanted; have++) {
+        int r = replica_start(c, &row, &err);
+        if (r >= 0)
+            continue;
+        log_error("replica_start", "tenant=%s model=%s version=%u: %s", row.tenant, row.model, row.number,
+                  error_text(&err, r));
+        (void)snprintf(v->last_error, sizeof v->last_error, "%.255s", error_text(&err, r));
+        back_off(v);
+        if (v->start_after_ns < c->reconcile_at_ns)
+            c->reconcile_at_ns = v->start_after_ns;
+        return;
+    }
+}
+
+static int want_minimum(void *ctx, const struct registry_version *row)
+{
+    struct control *c = ctx;
+    return version_get(c, row->uid) ? 0 : -ERROR_NO_MEMORY;
+}
+
+void control_reconcile(struct control *c)
+{
+    struct error err = {0};
+    if (!c->told || !c->registry)
+        return;
+    c->reconcile_at_ns = UINT64_MAX;
+    int r = registry_version_each_wanted(c->registry, want_minimum, c, &err);
+    if (r < 0)
+        log_error("reconcile", "%s", error_text(&err, r));
+    /* Collected first: freeing a version moves the map's entries. */
+    uint64_t gone[64];
+    size_t n_gone = 0, cursor = 0;
+    for (struct control_version *v; (v = map_next(&c->versions, &cursor));) {
+        version_reconcile(c, v);
+        bool idle = v->n_replicas == 0 && v->demanded == 0 && v->start_after_ns < clock_monotonic_ns();
+        if (idle && n_gone < sizeof gone / sizeof gone[0])
+            gone[n_gone++] = v->uid;
+    }
+    for (size_t i = 0; i < n_gone; i++)
+        free(map_remove(&c->versions, gone[i]));
+}
+
+void control_demand(struct control *c, const struct bus_demand *body)
+{
+    struct control_version *v = version_get(c, body->version_uid);
+    if (!v)
+        return; /* out of memory: the gateway's requests time out */
+    v->demanded = body->replicas;
+    control_reconcile(c);
+}
+
+static void on_ended(struct control *c, struct control_replica *replica, const struct bus_replica_state *body)
+{
+    struct control_version *v = replica->version;
+    v->n_replicas--;
+    v->n_stopping -= replica->stopping;
+    if (!body->wanted) {
+        v->restarts++;
+        if (replica->loaded && clock_monotonic_ns() - replica->loaded_ns > STABLE_NS)
+            v->failures = 0;
+        (void)snprintf(v->last_error, sizeof v->last_error, "%s", body->text);
+        /* What waited was told so by the gateway, which asks again when there is something new to run. */
+        v->demanded = v->n_replicas;
+        back_off(v);
+    }
+    (void)map_remove(&c->replicas, body->replica_uid);
+    free(replica);
+    control_reconcile(c);
+}
+
+void control_replica_state(struct control *c, const struct bus_replica_state *body)
+{
+    struct control_replica *replica = map_get(&c->replicas, body->replica_uid);
+    if (!replica && body->phase != BUS_REPLICA_ENDED) { /* started by an earlier control process */
+        struct control_version *v = version_get(c, body->version_uid);
+        replica = v ? calloc(1, sizeof *replica) : NULL;
+        if (!replica || map_put(&c->replicas, body->replica_uid, replica) < 0) {
+            free(replica);
+            return;
+        }
+        replica->version = v;
+        v->n_replicas++;
+        v->demanded = v->demanded < v->n_replicas ? v->n_replicas : v->demanded; /* it stays until someone says idle */
+    }
+    if (!replica)
+        return;
+    replica->state = *body;
+    if (body->phase == BUS_REPLICA_STOPPING && !replica->stopping) {
+        replica->stopping = true;
+        replica->version->n_stopping++;
+    }
+    if (body->phase == BUS_REPLICA_ENDED)
+        on_ended(c, replica, body);
+}
+
+void control_replica_loaded(struct control *c, const struct bus_replica_loaded *body)
+{
+    struct control_replica *replica = map_get(&c->replicas, body->replica_uid);
+    if (!replica)
+        return;
+    if (body->error.code < 0) {
+        (void)snprintf(replica->version->last_error, sizeof replica->version->last_error, "%.255s", body->error.text);
+        log_error("model_load", "tenant=%s model=%s: %s", replica->state.tenant, replica->state.model,
+                  body->error.text);
+        return; /* its end follows */
+    }
+    if (!replica->loaded) {
+        replica->loaded = true;
+        replica->loaded_ns = clock_monotonic_ns();
+        log_info("replica_loaded", "tenant=%s model=%s version=%u", replica->state.tenant, replica->state.model,
+                 replica->state.version_number);
+    }
+}

@@ -1,0 +1,99 @@
+/* What `bulkhead status` and `bulkhead get replica` show. */
+#include "base/clock.h"
+#include "control/control_internal.h"
+
+#include <stdio.h>
+
+static const char *phase_name(const struct control_replica *r)
+{
+    switch ((enum bus_replica_phase)r->state.phase) {
+    case BUS_REPLICA_STARTING:
+        return "starting";
+    case BUS_REPLICA_RUNNING:
+        return r->loaded ? "ready" : "loading";
+    case BUS_REPLICA_STOPPING:
+        return "stopping";
+    case BUS_REPLICA_ENDED:
+        break;
+    }
+    return "ended";
+}
+
+/* isolate's ranks; the names are the public ones of the schema. */
+static const char *level_name(uint32_t level)
+{
+    static const char *const names[] = {"none", "shared", "pool", "process", "container", "microvm"};
+    return level < sizeof names / sizeof names[0] ? names[level] : "none";
+}
+
+static void append_member(struct buf *json, const char *name, const char *text)
+{
+    buf_format(json, ",\"%s\":", name);
+    buf_append_json(json, str_from(text));
+}
+
+static void append_replica(struct buf *json, const struct control_replica *r)
+{
+    char time_text[CLOCK_TEXT_BYTES];
+    clock_wall_text(r->state.started_ms, time_text);
+    buf_format(json,
+               "{\"apiVersion\":\"" RESOURCE_API_VERSION "\",\"kind\":\"Replica\",\"metadata\":{\"name\":\"%016llx\"",
+               (unsigned long long)r->state.replica_uid);
+    append_member(json, "tenant", r->state.tenant);
+    buf_append_text(json, "},\"status\":{");
+    buf_format(json, "\"state\":\"%s\"", phase_name(r));
+    append_member(json, "model", r->state.model);
+    buf_format(json, ",\"version\":%u", r->state.version_number);
+    append_member(json, "engine", r->state.engine);
+    append_member(json, "level", level_name(r->state.level));
+    append_member(json, "wall", r->state.text);
+    buf_format(json, ",\"pid\":%d,\"uid\":%u,\"restarts\":%u", r->state.pid, r->state.uid, r->version->restarts);
+    append_member(json, "started", time_text);
+    if (r->version->last_error[0])
+        append_member(json, "lastError", r->version->last_error);
+    buf_append_text(json, "}}");
+}
+
+void control_replicas(struct control *c, struct str tenant, struct str name, struct buf *ret_items)
+{
+    size_t cursor = 0;
+    bool first = true;
+    buf_append_char(ret_items, '[');
+    for (struct control_replica *r; (r = map_next(&c->replicas, &cursor));) {
+        char uid[17];
+        (void)snprintf(uid, sizeof uid, "%016llx", (unsigned long long)r->state.replica_uid); /* exactly 16 digits */
+        if (tenant.size > 0 && !str_equal(tenant, str_from(r->state.tenant)))
+            continue;
+        if (name.size > 0 && !str_equal(name, (struct str){uid, 16}) && !str_equal(name, str_from(r->state.model)))
+            continue;
+        if (!first)
+            buf_append_char(ret_items, ',');
+        first = false;
+        append_replica(ret_items, r);
+    }
+    buf_append_char(ret_items, ']');
+}
+
+void control_status(struct control *c, struct buf *json)
+{
+    const struct bus_stats *s = &c->stats;
+    buf_append_text(json, "{\"version\":\"" BULKHEAD_VERSION "\"");
+    buf_format(json, ",\"ready\":%s", c->gateway && c->generation_taken > 0 ? "true" : "false");
+    append_member(json, "listen", c->config.listen);
+    buf_format(json, ",\"generation\":{\"sent\":%llu,\"taken\":%llu}", (unsigned long long)c->generation_sent,
+               (unsigned long long)c->generation_taken);
+    buf_format(json,
+               ",\"gateway\":{\"connected\":%s,\"connections\":%u,\"queued\":%u,\"answered\":%llu,\"refused\":%llu,"
+               "\"failed\":%llu,\"bytesIn\":%llu,\"bytesOut\":%llu,\"leases\":%llu,\"leaseSeconds\":%.3f}",
+               c->gateway ? "true" : "false", s->connections, s->queued, (unsigned long long)s->requests,
+               (unsigned long long)s->refused, (unsigned long long)s->failed, (unsigned long long)s->bytes_in,
+               (unsigned long long)s->bytes_out, (unsigned long long)s->leases, (double)s->lease_ns / (double)NS_PER_S);
+    buf_format(json, ",\"device\":{\"name\":\"cpu\",\"slots\":%u,\"used\":%u}", c->config.slots, s->slots_used);
+    buf_append_text(json, ",\"isolation\":{\"level\":\"process\"");
+    append_member(json, "text", c->config.isolation_text);
+    buf_format(json, ",\"limits\":%s,\"allowUnlimited\":%s}", c->config.isolation_limits ? "true" : "false",
+               c->config.allow_unlimited ? "true" : "false");
+    buf_append_text(json, ",\"replicas\":");
+    control_replicas(c, (struct str){0}, (struct str){0}, json);
+    buf_append_char(json, '}');
+}
