@@ -211,7 +211,10 @@ static enum cli_exit complain_answer(const struct apply *apply, const struct cli
 static void print_results(const struct cli_answer *answer)
 {
     yyjson_val *root = answer->json ? yyjson_doc_get_root(answer->json) : NULL;
-    yyjson_arr_iter each = yyjson_arr_iter_with(yyjson_obj_get(root, "resources"));
+    yyjson_val *resources = root ? yyjson_obj_get(root, "resources") : NULL;
+    if (!yyjson_is_arr(resources))
+        return;
+    yyjson_arr_iter each = yyjson_arr_iter_with(resources);
     for (yyjson_val *item = yyjson_arr_iter_next(&each); item; item = yyjson_arr_iter_next(&each)) {
         const char *kind = yyjson_get_str(yyjson_obj_get(item, "kind"));
         const char *tenant = yyjson_get_str(yyjson_obj_get(item, "tenant"));

@@ -9,7 +9,7 @@ static int match_command(const struct cli_command *command, int argc, char **arg
     while (rest.size > 0) {
         const char *space = memchr(rest.data, ' ', rest.size);
         struct str word = {rest.data, space ? (size_t)(space - rest.data) : rest.size};
-        if (words >= argc || !str_equal(word, str_from(argv[words])))
+        if (words >= argc || strncmp(argv[words], word.data, word.size) != 0 || argv[words][word.size] != '\0')
             return 0;
         words++;
         rest = str_skip(rest, word.size + (space ? 1 : 0));

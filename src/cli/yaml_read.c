@@ -318,27 +318,24 @@ int cli_yaml_to_json_places(struct str yaml, struct buf *ret_json_array, struct 
         return error_set(err, -ERROR_LIMIT, "more than %zu MiB of YAML", YAML_BYTES_MAX / MIB);
     if (str_starts(yaml, STR("\xEF\xBB\xBF")))
         yaml = str_skip(yaml, 3);
-    _free_ struct reader *r = calloc(1, sizeof *r);
     yaml_parser_t parser;
-    if (!r || !yaml_parser_initialize(&parser))
+    if (!yaml_parser_initialize(&parser))
         return error_set_default(err, -ERROR_NO_MEMORY);
     yaml_parser_set_encoding(&parser, YAML_UTF8_ENCODING);
     yaml_parser_set_input_string(&parser, (const unsigned char *)(yaml.data ? yaml.data : ""), yaml.size);
-    r->json = ret_json_array;
-    r->err = err;
-    r->places = ret_places;
-    buf_append_char(r->json, '[');
-    int rc = read_stream(r, &parser);
-    buf_append_char(r->json, ']');
-    if (rc >= 0 && r->json->failed)
-        rc = error_set_default(err, r->json->failed);
+    struct reader r = {.json = ret_json_array, .err = err, .places = ret_places}; /* some 13 KiB */
+    buf_append_char(r.json, '[');
+    int rc = read_stream(&r, &parser);
+    buf_append_char(r.json, ']');
+    if (rc >= 0 && r.json->failed)
+        rc = error_set_default(err, r.json->failed);
     yaml_parser_delete(&parser);
-    for (; r->n_anchors > 0; r->n_anchors--)
-        free(r->anchors[r->n_anchors - 1].name);
-    yaml_keys_done(&r->keys);
+    for (; r.n_anchors > 0; r.n_anchors--)
+        free(r.anchors[r.n_anchors - 1].name);
+    yaml_keys_done(&r.keys);
     if (rc < 0)
         return rc;
-    *ret_n = r->n_places;
+    *ret_n = r.n_places;
     return 0;
 }
 
