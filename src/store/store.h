@@ -2,9 +2,16 @@
  *
  * Control only: one process, one connection, single-threaded, blocking. Back-ends: `store_sqlite` (SQLite, WAL,
  * synchronous=FULL, no mmap) and `store_memory` (the same schema in an in-memory SQLite database, for tests). A write
- * happens in a transaction (begin … commit); commit returns after fsync. After an I/O error on commit the store refuses
- * all further writes (`failed`) until reopened: what may or may not be on disk must not be built upon. Rows are handed
- * out through callbacks; views are valid during the call. */
+ * happens in a transaction (begin … commit); commit returns after fsync. After an I/O error the store refuses all
+ * further writes (`failed`) until reopened: what may or may not be on disk must not be built upon. A full disk is no
+ * such error: the change is refused and a later one may succeed. Rows are handed out through callbacks; views are valid
+ * during the call; a callback may read from the store, and must not write.
+ *
+ * Failures, where an operation does not say more: -ERROR_IO (the text tells a full disk from a broken one),
+ * -ERROR_NO_MEMORY, -ERROR_INTERNAL (a write outside a transaction, a broken reference: bugs). After a failed write
+ * only rollback is possible, except after -ERROR_CONFLICT, which leaves the transaction as it was.
+ *
+ * Needs nothing but the folder of its file: no temporary files, no /dev, so it runs in a chroot. */
 #ifndef BULKHEAD_STORE_STORE_H
 #define BULKHEAD_STORE_STORE_H
 
@@ -48,18 +55,22 @@ struct store_key {
 
 struct store_ops {
     const char *name;
-    /* `path`: of the database file, in a folder that exists and is writable. Creates and migrates. */
+    /* `path`: of the database file, in a folder that exists and is writable; store_memory ignores it. Creates (mode
+     * 0600), checks and migrates. -ERROR_REFUSED: in use by another process, not a store of ours, or written by a newer
+     * release; the file is unchanged then. -ERROR_IO: also when damaged. */
     int (*open)(const char *path, struct store **ret_store, struct error *err);
     void (*close)(struct store *s); /* accepts NULL; checkpoints */
 
     int (*begin)(struct store *s, struct error *err);
-    /* ret_revision: the store's revision after this commit; grows by one with each. It is the catalog generation. */
+    /* A failed commit has rolled back; but after an I/O error the change may still be there when the store is reopened.
+     * ret_revision: the store's revision after this commit; grows by one with each. It is the catalog generation. */
     int (*commit)(struct store *s, uint64_t *ret_revision, struct error *err);
     void (*rollback)(struct store *s); /* no-op outside a transaction */
     int (*revision)(struct store *s, uint64_t *ret_revision, struct error *err);
     int (*uid_next)(struct store *s, uint64_t *ret_uid, struct error *err); /* in a transaction */
 
-    /* inserts or replaces by uid; (kind, tenant, name) is unique: -ERROR_CONFLICT */
+    /* All writes below: in a transaction. Every uid a row refers to must exist by commit.
+     * Inserts or replaces by uid; (kind, tenant, name) is unique: -ERROR_CONFLICT */
     int (*resource_put)(struct store *s, const struct store_resource *r, struct error *err);
     int (*resource_delete)(struct store *s, uint64_t uid, struct error *err);
     /* kind, tenant and name filter; empty tenant view with data NULL = any tenant; name data NULL = any. Ordered by
@@ -67,6 +78,7 @@ struct store_ops {
     int (*resource_each)(struct store *s, uint32_t kind, struct str tenant, struct str name,
                          int (*each)(void *ctx, const struct store_resource *r), void *ctx, struct error *err);
 
+    /* -ERROR_CONFLICT when the uid or (model_uid, number) is there already */
     int (*version_put)(struct store *s, const struct store_version *v, struct error *err);
     /* newest first; model_uid 0 = all models, ordered by model */
     int (*version_each)(struct store *s, uint64_t model_uid, int (*each)(void *ctx, const struct store_version *v),
@@ -76,9 +88,11 @@ struct store_ops {
     int (*artifact_used)(struct store *s, const uint8_t digest[static STORE_DIGEST_BYTES], bool *ret_used,
                          struct error *err);
 
+    /* -ERROR_CONFLICT when the id is there already */
     int (*key_put)(struct store *s, const struct store_key *k, struct error *err);
     int (*key_delete)(struct store *s, struct str id, bool *ret_existed, struct error *err);
     int (*key_delete_tenant)(struct store *s, uint64_t tenant_uid, struct error *err);
+    /* ordered by (tenant_uid, id) */
     int (*key_each)(struct store *s, uint64_t tenant_uid /* 0 = all */,
                     int (*each)(void *ctx, const struct store_key *k), void *ctx, struct error *err);
 };
