@@ -82,7 +82,12 @@ int role_drop(const struct role *role, int root_dir, uid_t uid, gid_t gid, struc
     if (fchdir(root_dir) < 0 || chroot(".") < 0 || chdir("/") < 0)
         return fail(role, err, "change its root folder");
     (void)close(root_dir); /* opened read-only: nothing to lose */
-    struct rlimit fds = {role->fds_max, role->fds_max}, none = {0, 0};
+    struct rlimit fds, none = {0, 0};
+    if (getrlimit(RLIMIT_NOFILE, &fds) < 0)
+        return fail(role, err, "read its limits");
+    if (fds.rlim_max > role->fds_max) /* never more than the host allows: raising it needs a capability we may lack */
+        fds.rlim_max = role->fds_max;
+    fds.rlim_cur = fds.rlim_max;
     if (setrlimit(RLIMIT_NOFILE, &fds) < 0 || setrlimit(RLIMIT_CORE, &none) < 0)
         return fail(role, err, "set its limits");
     if (setgroups(0, NULL) < 0 || setresgid(gid, gid, gid) < 0 || setresuid(uid, uid, uid) < 0)

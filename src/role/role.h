@@ -18,7 +18,7 @@ struct role {
     const char *name;       /* argv[2] of `bulkhead role NAME`, and `role` in its log lines */
     unsigned bus;           /* enum bus_role */
     uint32_t uid_offset;    /* its uid = spec.uids.base + this */
-    uint64_t fds_max;       /* RLIMIT_NOFILE */
+    uint64_t fds_max;       /* RLIMIT_NOFILE, or less where the host allows less */
     int (*run)(int bus_fd); /* the process: returns its exit status */
 };
 
