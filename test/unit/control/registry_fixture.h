@@ -1,0 +1,172 @@
+/* A registry on a store in memory (or a file), with a folder of its own for artifacts. */
+#ifndef BULKHEAD_TEST_REGISTRY_FIXTURE_H
+#define BULKHEAD_TEST_REGISTRY_FIXTURE_H
+
+#include "control/registry.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+struct fixture {
+    char folder[64], artifacts[80], database[80];
+    int artifacts_dir;
+    struct registry_config config;
+    struct registry *registry;
+    struct registry_change change;
+    struct buf results;
+    struct error err;
+};
+
+static inline const char *fixture_level(void *ctx, uint32_t level)
+{
+    (void)ctx;
+    return level <= 3 ? NULL : "no container runtime was found";
+}
+
+static inline bool fixture_engine(void *ctx, struct str name)
+{
+    (void)ctx;
+    return str_equal(name, STR("identity")) || str_equal(name, STR("onnx"));
+}
+
+static inline void fixture_open(struct fixture *f)
+{
+    f->err = (struct error){0};
+    if (registry_open(&f->config, &f->registry, &f->err) < 0)
+        fail_msg("open: %s", f->err.text);
+}
+
+static inline void fixture_reopen(struct fixture *f)
+{
+    registry_close(f->registry);
+    fixture_open(f);
+}
+
+static inline void fixture_start(struct fixture *f, const struct store_ops *store)
+{
+    *f = (struct fixture){.folder = "/tmp/bulkhead-registry-XXXXXX"};
+    assert_non_null(mkdtemp(f->folder));
+    (void)snprintf(f->artifacts, sizeof f->artifacts, "%s/artifacts", f->folder);
+    (void)snprintf(f->database, sizeof f->database, "%s/store.db", f->folder);
+    assert_int_equal(mkdir(f->artifacts, 0700), 0);
+    f->artifacts_dir = open(f->artifacts, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    assert_true(f->artifacts_dir >= 0);
+    buf_init(&f->results, MIB);
+    f->config = (struct registry_config){.store = store,
+                                         .database = f->database,
+                                         .artifacts_dir = f->artifacts_dir,
+                                         .slots = 4,
+                                         .memory_bytes_max = 4 * GIB,
+                                         .level_refusal = fixture_level,
+                                         .engine_known = fixture_engine};
+    fixture_open(f);
+}
+
+static inline void fixture_remove(const char *path)
+{
+    DIR *folder = opendir(path);
+    struct dirent *entry;
+    while (folder && (entry = readdir(folder)))
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+            (void)unlinkat(dirfd(folder), entry->d_name, 0);
+    if (folder)
+        closedir(folder);
+    (void)rmdir(path);
+}
+
+static inline void fixture_stop(struct fixture *f)
+{
+    registry_close(f->registry);
+    close(f->artifacts_dir);
+    buf_done(&f->results);
+    fixture_remove(f->artifacts);
+    fixture_remove(f->folder);
+}
+
+static inline uint32_t fixture_files(const struct fixture *f)
+{
+    DIR *folder = opendir(f->artifacts);
+    assert_non_null(folder);
+    uint32_t n = 0;
+    struct dirent *entry;
+    while ((entry = readdir(folder)))
+        n += strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0;
+    closedir(folder);
+    return n;
+}
+
+static inline void fixture_upload(struct fixture *f, const char *content, char hex[static 65])
+{
+    struct registry_upload *u = NULL;
+    uint64_t bytes = 0;
+    assert_int_equal(registry_upload_begin(f->registry, &u, &f->err), 0);
+    assert_int_equal(registry_upload_write(u, str_from(content), &f->err), 0);
+    assert_int_equal(registry_upload_finish(u, hex, &bytes, &f->err), 0);
+    assert_int_equal(bytes, strlen(content));
+}
+
+static inline int fixture_apply(struct fixture *f, const char *body)
+{
+    buf_clear(&f->results);
+    f->err = (struct error){0};
+    return registry_apply(f->registry, str_from(body), &f->change, &f->results, &f->err);
+}
+
+static inline void fixture_applied(struct fixture *f, const char *body)
+{
+    if (fixture_apply(f, body) < 0)
+        fail_msg("apply: %s", f->err.text);
+}
+
+/* Refused with that code and a text that holds `text`; and nothing changed. */
+static inline void fixture_refused(struct fixture *f, const char *body, int code, const char *text)
+{
+    uint64_t before = 0, after = 0;
+    int fd = -1;
+    size_t bytes;
+    assert_int_equal(registry_catalog(f->registry, &before, &fd, &bytes, &f->err), 0);
+    close(fd);
+    int rc = fixture_apply(f, body);
+    if (rc != -code || !strstr(f->err.text, text))
+        fail_msg("expected %s \"%s\", got %s \"%s\"", error_info(code)->name, text, error_info(rc)->name, f->err.text);
+    assert_int_equal(f->err.code, -code);
+    assert_int_equal(registry_catalog(f->registry, &after, &fd, &bytes, &f->err), 0);
+    close(fd);
+    assert_int_equal(before, after);
+}
+
+static inline const char *fixture_get(struct fixture *f, enum resource_kind kind, const char *tenant, const char *name)
+{
+    buf_clear(&f->results);
+    f->err = (struct error){0};
+    if (registry_get(f->registry, kind, str_from(tenant), str_from(name), &f->results, &f->err) < 0)
+        fail_msg("get: %s", f->err.text);
+    return buf_terminate(&f->results);
+}
+
+/* uid of the newest version of a model */
+static inline uint64_t fixture_version(struct fixture *f, const char *tenant, const char *model)
+{
+    const char *text = fixture_get(f, RESOURCE_VERSION, tenant, model);
+    yyjson_doc *json = yyjson_read(text, strlen(text), 0);
+    uint64_t uid = yyjson_get_uint(yyjson_ptr_get(yyjson_doc_get_root(json), "/0/metadata/uid"));
+    yyjson_doc_free(json);
+    return uid;
+}
+
+#define API                "\"apiVersion\":\"" RESOURCE_API_VERSION "\","
+#define TENANT(name, spec) "{" API "\"kind\":\"Tenant\",\"metadata\":{\"name\":\"" name "\"},\"spec\":{" spec "}}"
+#define MODEL(tenant, name, source, spec)                                                 \
+    "{" API "\"kind\":\"Model\",\"metadata\":{\"name\":\"" name "\",\"tenant\":\"" tenant \
+    "\"},\"spec\":{\"engine\":\"identity\",\"source\":\"" source "\"" spec "}}"
+
+#endif
