@@ -373,6 +373,10 @@ void wire_resume(struct wire_exchange *x)
     if (!c->body.paused)
         return;
     c->body.paused = false;
+    if (c->state == WIRE_READ_BODY) { /* the peer's rate counts from now */
+        c->body.window_bytes = 0;
+        wire_deadline_renew(c);
+    }
     wire_connection_process(c);
 }
 

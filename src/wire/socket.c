@@ -2,6 +2,9 @@
  */
 #include "wire/wire_internal.h"
 
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
+
 static struct wire_connection *connection_of(void *handle)
 {
     return container_of(handle, struct wire_connection, socket.uv);
@@ -95,7 +98,12 @@ int wire_socket_write_later(struct wire_connection *c, const struct iovec *parts
 
 size_t wire_socket_pending(const struct wire_connection *c)
 {
-    return uv_stream_get_write_queue_size(&c->socket.uv.stream);
+    size_t pending = uv_stream_get_write_queue_size(&c->socket.uv.stream);
+    uv_os_fd_t fd;
+    int in_kernel = 0;
+    if (uv_fileno(&c->socket.uv.handle, &fd) == 0 && ioctl(fd, SIOCOUTQ, &in_kernel) == 0 && in_kernel > 0)
+        pending += (size_t)in_kernel;
+    return pending;
 }
 
 void wire_socket_shutdown(struct wire_connection *c)

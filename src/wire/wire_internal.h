@@ -290,6 +290,8 @@ void wire_socket_read_stop(struct wire_connection *c);
 must_check ssize_t wire_socket_write(struct wire_connection *c, const struct iovec *parts, unsigned n_parts);
 /* Queues the rest; wire_socket_done comes later. The memory stays until then. */
 must_check int wire_socket_write_later(struct wire_connection *c, const struct iovec *parts, unsigned n_parts);
+/* Bytes of queued answers that the peer has not taken: in libuv's queue and in the kernel's, which tells us of its own
+ * progress in steps of a megabyte only. */
 size_t wire_socket_pending(const struct wire_connection *c);
 void wire_socket_shutdown(struct wire_connection *c);
 void wire_socket_close(struct wire_connection *c);
