@@ -24,7 +24,7 @@ struct fake {
 
 static struct fake fake;
 
-static void fake_take(const void *data, size_t size)
+static inline void fake_take(const void *data, size_t size)
 {
     if (fake.out_bytes + size > fake.out_capacity) {
         fake.out_capacity = (fake.out_bytes + size) * 2;
@@ -103,7 +103,7 @@ void wire_socket_close(struct wire_connection *c)
 }
 
 /* The kernel takes what it had left waiting. */
-static void fake_flush(void)
+static inline void fake_flush(void)
 {
     if (fake.n_queue == 0 || fake.closing)
         return;
@@ -114,7 +114,7 @@ static void fake_flush(void)
 }
 
 /* What libuv does later: the closed callback. */
-static void fake_settle(void)
+static inline void fake_settle(void)
 {
     if (!fake.c || !fake.closing)
         return;
@@ -127,7 +127,7 @@ static void fake_settle(void)
 }
 
 /* False: out of memory. */
-static bool fake_open(const struct wire_config *config, const struct wire_handler *handler, void *ctx)
+static inline bool fake_open(const struct wire_config *config, const struct wire_handler *handler, void *ctx)
 {
     fake = (struct fake){.window = SIZE_MAX, .now_ms = 1000};
     fake.server = wire_server_new(config, handler, ctx);
@@ -143,7 +143,7 @@ static bool fake_open(const struct wire_config *config, const struct wire_handle
 }
 
 /* One read of at most `size` bytes. Returns how many were taken: 0 when the connection does not read now. */
-static size_t fake_feed(const char *data, size_t size)
+static inline size_t fake_feed(const char *data, size_t size)
 {
     if (!fake.c || fake.closing || !fake.c->socket.reading || size == 0)
         return 0;
@@ -159,7 +159,7 @@ static size_t fake_feed(const char *data, size_t size)
     return size;
 }
 
-static void fake_eof(void)
+static inline void fake_eof(void)
 {
     if (!fake.c || fake.closing || !fake.c->socket.reading)
         return;
@@ -170,7 +170,7 @@ static void fake_eof(void)
 }
 
 /* Closes what is open and checks that nothing is left. */
-static void fake_done(void)
+static inline void fake_done(void)
 {
     if (fake.c && !fake.closing)
         wire_connection_abort(fake.c, -ERROR_DRAINING);

@@ -1,0 +1,253 @@
+/* The listener: limits, refusals, lack of descriptors, Unix peers, draining, stopping. */
+#include "test/unit/wire/fixture.h"
+
+#include "wire/wire_internal.h"
+
+#include <sys/resource.h>
+
+static struct fixture f;
+
+static int setup(void **state)
+{
+    (void)state;
+    fixture_init(&f);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    fixture_done_all(&f);
+    return 0;
+}
+
+static void test_connections_max(void **state)
+{
+    (void)state;
+    f.config.connections_max = 3;
+    fixture_start(&f);
+    struct peer p[3];
+    for (int i = 0; i < 3; i++) {
+        p[i] = peer_open(&f);
+        assert_int_equal(peer_ask(&f, &p[i], GET("/")).status, 200);
+    }
+    for (int i = 0; i < 50; i++) { /* refused ones leave nothing behind */
+        struct peer over = peer_open(&f);
+        struct answer a = peer_answer(&f, &over);
+        assert_int_equal(a.status, 503);
+        assert_string_equal(a.body, "overloaded");
+        assert_true(a.close);
+        until(&f, peer_ended(&over));
+        peer_close(&over);
+    }
+    assert_int_equal(stats_of(&f).refused, 50);
+    assert_int_equal(stats_of(&f).connections, 3);
+    assert_int_equal(stats_of(&f).connections_peak, 3);
+    peer_close(&p[1]);
+    until(&f, stats_of(&f).connections == 2);
+    p[1] = peer_open(&f);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(peer_ask(&f, &p[i], GET("/")).status, 200);
+        peer_close(&p[i]);
+    }
+}
+
+static void test_unix(void **state)
+{
+    (void)state;
+    f.is_unix = true;
+    fixture_start(&f);
+    struct peer p = peer_open(&f);
+    assert_string_equal(peer_ask(&f, &p, GET("/x")).body, "GET /x  0");
+    f.peer_refused = true;
+    struct peer other = peer_open(&f);
+    assert_int_equal(peer_answer(&f, &other).status, 403);
+    until(&f, peer_ended(&other));
+    assert_int_equal(peer_ask(&f, &p, GET("/")).status, 200);
+    peer_close(&p);
+    peer_close(&other);
+    assert_int_equal(f.heads, 2);
+}
+
+/* Peers wait in the kernel's queue, the loop sleeps meanwhile, and they are served once there are descriptors again. */
+static void test_no_descriptors(void **state)
+{
+    (void)state;
+    fixture_start(&f);
+    struct rlimit old;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+    struct peer p = peer_open(&f), q = peer_open(&f);
+    struct rlimit none = {0, old.rlim_max}; /* open ones go on working, new ones are refused */
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    until(&f, f.server->accept_paused);
+    assert_false(uv_is_active((uv_handle_t *)&f.server->listener));
+    for (int i = 0; i < 20; i++)
+        turn(&f);
+    assert_int_equal(stats_of(&f).accepted, 0);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+    assert_int_equal(peer_ask(&f, &p, GET("/")).status, 200);
+    assert_int_equal(peer_ask(&f, &q, GET("/")).status, 200);
+    peer_close(&p);
+    peer_close(&q);
+}
+
+static void test_start_refused(void **state)
+{
+    (void)state;
+    fixture_start(&f);
+    struct error err = {0};
+    struct wire_server *server = NULL;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(wire_server_start(&f.loop, fd, &f.config, &fixture_handler, &f, &server, &err),
+                     -ERROR_INVALID_ARGUMENT);
+    assert_null(server);
+    assert_int_equal(close(fd), 0); /* still ours */
+    assert_int_equal(wire_server_start(&f.loop, -1, &f.config, &fixture_handler, &f, &server, NULL),
+                     -ERROR_INVALID_ARGUMENT);
+}
+
+static void test_drain(void **state)
+{
+    (void)state;
+    f.act = ACT_HOLD;
+    fixture_start(&f);
+    struct peer idle = peer_open(&f), held = peer_open(&f), half = peer_open(&f), fresh = peer_open(&f);
+    assert_true(peer_say(&f, &idle, GET("/")));
+    until(&f, f.held);
+    fixture_answer(&f, f.held, 200);
+    assert_false(peer_answer(&f, &idle).close);
+    assert_true(peer_say(&f, &half, "GET /half HTTP/1.1\r\nHo"));
+    assert_true(peer_say(&f, &held, GET("/held")));
+    until(&f, f.held && stats_of(&f).connections == 4 && stats_of(&f).bytes_in > 75);
+    struct wire_exchange *x = f.held;
+    f.held = NULL;
+    wire_server_drain(f.server, fixture_drained, &f);
+    until(&f, peer_ended(&idle) && peer_ended(&fresh));
+    assert_int_equal(idle.size, 0);
+    assert_int_equal(f.drains, 0);
+    int late = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(connect(late, (struct sockaddr *)&f.address, f.address_bytes), -1);
+    assert_int_equal(errno, ECONNREFUSED);
+    close(late);
+    /* what has begun is finished */
+    assert_true(peer_say(&f, &half, "st: a\r\n\r\n"));
+    until(&f, f.held);
+    fixture_answer(&f, f.held, 200);
+    struct answer a = peer_answer(&f, &half);
+    assert_string_equal(a.body, "GET /half  0");
+    assert_true(a.close);
+    assert_int_equal(f.drains, 0);
+    fixture_answer(&f, x, 200);
+    a = peer_answer(&f, &held);
+    assert_string_equal(a.body, "GET /held  0");
+    assert_true(a.close);
+    until(&f, f.drains == 1);
+    assert_int_equal(stats_of(&f).connections, 0);
+    peer_close(&idle);
+    peer_close(&held);
+    peer_close(&half);
+    peer_close(&fresh);
+}
+
+static void test_drain_nothing(void **state)
+{
+    (void)state;
+    fixture_start(&f);
+    wire_server_drain(f.server, fixture_drained, &f);
+    assert_int_equal(f.drains, 1);
+}
+
+static void test_drain_in_end(void **state)
+{
+    (void)state;
+    f.drain_in_end = true;
+    fixture_start(&f);
+    struct peer p = peer_open(&f);
+    assert_true(peer_say(&f, &p, GET("/a")));
+    assert_true(peer_answer(&f, &p).close);
+    until(&f, f.drains == 1 && peer_ended(&p));
+    peer_close(&p);
+}
+
+static void test_stop(void **state)
+{
+    (void)state;
+    f.act = ACT_HOLD;
+    fixture_start(&f);
+    struct peer held = peer_open(&f), body = peer_open(&f), idle = peer_open(&f);
+    assert_true(peer_say(&f, &held, GET("/")));
+    assert_true(peer_say(&f, &body, "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 90000\r\n\r\nabc"));
+    until(&f, f.heads == 2 && stats_of(&f).connections == 3);
+    fixture_stop_server(&f);
+    assert_int_equal(f.resets, 2);
+    assert_int_equal(f.reset_code, -ERROR_DRAINING);
+    assert_int_equal(f.closeds, 3); /* nothing is called later */
+    until(&f, peer_ended(&held) && peer_ended(&body) && peer_ended(&idle));
+    peer_close(&held);
+    peer_close(&body);
+    peer_close(&idle);
+}
+
+/* Stopped by the handler itself, while wire is calling it; and while an answer is on its way. */
+static void test_stop_inside(void **state)
+{
+    (void)state;
+    for (int where = 0; where < 4; where++) {
+        fixture_init(&f);
+        f.stop_in_head = where == 0;
+        f.stop_in_end = where == 1;
+        f.stop_in_done = where == 2;
+        f.answer_bytes = where == 3 ? 9 << 20 : 0;
+        fixture_start(&f);
+        struct peer p = peer_open(&f);
+        assert_true(peer_say(&f, &p, GET("/a") GET("/b")));
+        until(&f, f.heads == 1 && (where < 3 ? f.stops == 1 : f.ends == 1));
+        if (where == 3)
+            fixture_stop_server(&f);
+        until(&f, where == 3 || peer_ended(&p));
+        assert_int_equal(f.heads, 1);
+        assert_int_equal(f.resets, where != 2);
+        assert_int_equal(f.dones, where == 2);
+        peer_close(&p);
+        fixture_done_all(&f);
+    }
+}
+
+static void test_connection_end(void **state)
+{
+    (void)state;
+    f.act = ACT_HOLD;
+    fixture_start(&f);
+    struct peer p = peer_open(&f);
+    assert_true(peer_say(&f, &p, GET("/")));
+    until(&f, f.held);
+    void **user = f.held->connection_user;
+    fixture_answer(&f, f.held, 200);
+    (void)peer_answer(&f, &p);
+    wire_connection_end(user); /* between requests */
+    assert_int_equal(f.closeds, 1);
+    until(&f, peer_ended(&p));
+    peer_close(&p);
+    p = peer_open(&f);
+    assert_true(peer_say(&f, &p, GET("/")));
+    until(&f, f.held);
+    wire_connection_end(f.held->connection_user);
+    assert_int_equal(f.resets, 1);
+    assert_int_equal(f.closeds, 2);
+    until(&f, peer_ended(&p));
+    peer_close(&p);
+}
+
+#define TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_connections_max), TEST(test_unix),
+        TEST(test_no_descriptors),  TEST(test_start_refused),
+        TEST(test_drain),           TEST(test_drain_nothing),
+        TEST(test_drain_in_end),    TEST(test_stop),
+        TEST(test_connection_end),  cmocka_unit_test(test_stop_inside),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
