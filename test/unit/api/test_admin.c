@@ -292,7 +292,7 @@ static void test_life(void **state)
     has(table, "acme    digits  identity  process  1    256Mi   2        0-1       ");
     has(run(f, 0, "get tenant acme"), "acme  3 ");
     has(run(f, 0, "get versions --tenant acme"), "acme    digits  1        false");
-    has(run(f, 0, "get replicas --tenant acme"), "acme    r");
+    has(run(f, 0, "get replicas --tenant acme"), "acme    -      -        r     -");
     has(run(f, 0, "get model digits --tenant acme -o json"), "\"kind\": \"Model\"");
     has(run(f, 0, "get models -o json"), "\"items\": [");
 
