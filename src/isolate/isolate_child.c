@@ -53,7 +53,7 @@ static int cgroups_join(struct isolate_launch *l)
         if (write(l->join.fds[i], "0", 1) != 1)
             return -1;
     }
-    if (l->join.into_procs_fd >= 0 && write(l->join.into_procs_fd, "0", 1) != 1)
+    if (l->_join_by_writing && write(l->join.into_procs_fd, "0", 1) != 1)
         return -1;
     return 0;
 }

@@ -14,58 +14,58 @@ static struct {
     int fail_code;
     struct isolate_report report;
     bool report_set;
-} state;
+} fake;
 
 void isolate_fake_reset(void)
 {
-    assert(state.calls.live == 0);
-    memset(&state, 0, sizeof state);
+    assert(fake.calls.live == 0);
+    memset(&fake, 0, sizeof fake);
 }
 
 struct isolate_fake_calls isolate_fake_count(void)
 {
-    return state.calls;
+    return fake.calls;
 }
 
 void isolate_fake_fail_spawn(unsigned nth, int code)
 {
-    state.fail_in = nth;
-    state.fail_code = code;
+    fake.fail_in = nth;
+    fake.fail_code = code;
 }
 
 void isolate_fake_report(const struct isolate_report *report)
 {
-    state.report_set = report != NULL;
+    fake.report_set = report != NULL;
     if (report)
-        state.report = *report;
+        fake.report = *report;
 }
 
 static int fake_setup(const char *scope, struct error *err)
 {
     (void)scope;
     (void)err;
-    state.calls.setups++;
+    fake.calls.setups++;
     return 0;
 }
 
 static void fake_teardown(void)
 {
-    state.calls.teardowns++;
+    fake.calls.teardowns++;
 }
 
 static void fake_probe(struct isolate_report *ret_report)
 {
-    state.calls.probes++;
+    fake.calls.probes++;
     const struct isolate_report standard = {.available = true, .limits = true, .text = FAKE_TEXT};
-    *ret_report = state.report_set ? state.report : standard;
+    *ret_report = fake.report_set ? fake.report : standard;
 }
 
 static int fake_spawn(const struct isolate_spawn *spawn, struct isolate_instance **ret_instance, int *ret_pidfd,
                       struct error *err)
 {
-    state.calls.spawns++;
-    if (state.fail_in > 0 && --state.fail_in == 0)
-        return error_set(err, state.fail_code, "This spawn fails, as planned.");
+    fake.calls.spawns++;
+    if (fake.fail_in > 0 && --fake.fail_in == 0)
+        return error_set(err, fake.fail_code, "This spawn fails, as planned.");
     int r = isolate_spawn_check(spawn, false, err);
     if (r != 0)
         return r;
@@ -79,7 +79,7 @@ static int fake_spawn(const struct isolate_spawn *spawn, struct isolate_instance
         return r;
     }
     i->limits = true; /* a lie, as far as tests are concerned */
-    state.calls.live++;
+    fake.calls.live++;
     *ret_instance = i;
     *ret_pidfd = i->pidfd;
     return 0;
@@ -88,7 +88,7 @@ static int fake_spawn(const struct isolate_spawn *spawn, struct isolate_instance
 static int fake_limit(struct isolate_instance *i, const struct isolate_limits *limits, struct error *err)
 {
     (void)i;
-    state.calls.limits++;
+    fake.calls.limits++;
     if (limits->memory_bytes == 0 || limits->cpu_milli == 0 || limits->pids == 0)
         return error_set(err, ERROR_INVALID_ARGUMENT, "The limits cannot be changed: a limit is 0.");
     return 0;
@@ -97,7 +97,7 @@ static int fake_limit(struct isolate_instance *i, const struct isolate_limits *l
 static int fake_usage(struct isolate_instance *i, struct isolate_usage *ret_usage, struct error *err)
 {
     (void)err;
-    state.calls.usages++;
+    fake.calls.usages++;
     isolate_process_usage(i);
     *ret_usage = i->usage_last;
     return 0;
@@ -105,7 +105,7 @@ static int fake_usage(struct isolate_instance *i, struct isolate_usage *ret_usag
 
 static void fake_kill(struct isolate_instance *i)
 {
-    state.calls.kills++;
+    fake.calls.kills++;
     if (!i->reaped)
         (void)kill(-i->pid, SIGKILL); /* its session, so that what it started goes as well */
     isolate_instance_kill(i);
@@ -113,20 +113,20 @@ static void fake_kill(struct isolate_instance *i)
 
 static void fake_explain(struct isolate_instance *i, struct isolate_report *ret_report)
 {
-    state.calls.explains++;
-    *ret_report = (struct isolate_report){.available = true, .limits = true};
+    fake.calls.explains++;
+    *ret_report = (struct isolate_report){.available = true, .limits = true, .pid = i->pid};
     (void)snprintf(ret_report->text, sizeof ret_report->text, FAKE_TEXT "; pid %d", (int)i->pid); /* fits */
 }
 
 static int fake_discard(struct isolate_instance *i, int *ret_status)
 {
-    state.calls.discards++;
+    fake.calls.discards++;
     int r = isolate_wait(i->pidfd, false, &i->status);
     if (r != 0)
         return r;
     i->reaped = true;
     *ret_status = i->status;
-    state.calls.live--;
+    fake.calls.live--;
     isolate_instance_free(i);
     return 0;
 }

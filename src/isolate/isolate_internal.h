@@ -32,9 +32,10 @@ struct isolate_launch {
     int (*run)(const struct isolate_launch *l, struct error *err);
 
     /* private */
-    int _report_fd;  /* the child writes a struct error here when it fails; closed by exec */
-    int _parent_fd;  /* pidfd of the parent */
-    int _program_fd; /* -1 when `run` is set */
+    bool _join_by_writing; /* the kernel could not start the child in its v2 group */
+    int _report_fd;        /* the child writes a struct error here when it fails; closed by exec */
+    int _parent_fd;        /* pidfd of the parent */
+    int _program_fd;       /* -1 when `run` is set */
     int _null_fd;
     char *const *_environment;
 };

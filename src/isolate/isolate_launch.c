@@ -55,15 +55,14 @@ static pid_t clone_child(struct isolate_launch *l, int *ret_pidfd)
         .pidfd = (uint64_t)(uintptr_t)ret_pidfd,
         .exit_signal = SIGCHLD,
     };
-    int into_procs_fd = l->join.into_procs_fd;
+    l->_join_by_writing = false;
     if (l->join.into_fd >= 0) {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = (unsigned)l->join.into_fd;
-        l->join.into_procs_fd = -1; /* the child need not join by itself */
     }
     pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof args);
     if (pid < 0 && errno == ENOSYS) {
-        l->join.into_procs_fd = into_procs_fd;
+        l->_join_by_writing = l->join.into_procs_fd >= 0;
         pid = clone_old(l, ret_pidfd);
     }
     return pid;

@@ -16,16 +16,16 @@
 static struct {
     bool open;
     struct cgroup_tree tree;
-} state;
+} host;
 
 static int process_setup(const char *scope, struct error *err)
 {
-    assert(!state.open);
-    int r = cgroup_tree_open(&state.tree, &cgroup_source_host, scope, err);
+    assert(!host.open);
+    int r = cgroup_tree_open(&host.tree, &cgroup_source_host, scope, err);
     if (r != 0)
         return r;
-    state.open = true;
-    if (!cgroup_tree_sweep(&state.tree, 2000))
+    host.open = true;
+    if (!cgroup_tree_sweep(&host.tree, 2000))
         return error_set(err, ERROR_ISOLATION_UNAVAILABLE,
                          "What an earlier server left in its control groups could not be removed within 2 s.");
     return 0;
@@ -33,9 +33,9 @@ static int process_setup(const char *scope, struct error *err)
 
 static void process_teardown(void)
 {
-    if (state.open)
-        cgroup_tree_close(&state.tree);
-    state.open = false;
+    if (host.open)
+        cgroup_tree_close(&host.tree);
+    host.open = false;
 }
 
 /* Makes and limits the group. Without limits_required, what fails is noted in the instance and the rest goes on. */
@@ -43,12 +43,12 @@ static int group_prepare(struct isolate_instance *i, const struct isolate_spawn 
 {
     struct error reason = {0};
     int r;
-    if (!state.open)
+    if (!host.open)
         r = error_set(&reason, ERROR_ISOLATION_UNAVAILABLE, "The limits cannot be set: setup was not called.");
     else
-        r = cgroup_group_new(&state.tree, spawn->name, &i->group, &reason);
+        r = cgroup_group_new(&host.tree, spawn->name, &i->group, &reason);
     if (r == 0)
-        r = cgroup_group_limit(&state.tree, &i->group, &spawn->limits, spawn->limits_required, &reason);
+        r = cgroup_group_limit(&host.tree, &i->group, &spawn->limits, spawn->limits_required, &reason);
     i->limits = r == 0;
     if (r != 0 && spawn->limits_required)
         return error_set(err, r, "%s", reason.text);
@@ -74,14 +74,14 @@ static int instance_start(const struct isolate_spawn *spawn,
     };
     int r = group_prepare(i, spawn, err);
     if (r == 0 && i->group.name[0])
-        r = cgroup_group_join(&state.tree, &i->group, &launch.join, err);
+        r = cgroup_group_join(&host.tree, &i->group, &launch.join, err);
     if (r == 0) {
-        launch.nproc = !(state.tree.controllers & (1u << CGROUP_PIDS));
+        launch.nproc = !(host.tree.controllers & (1u << CGROUP_PIDS));
         r = isolate_launch(&launch, &i->pid, &i->pidfd, err);
     }
     cgroup_join_done(&launch.join);
     if (r != 0) {
-        cgroup_group_remove(&state.tree, &i->group);
+        cgroup_group_remove(&host.tree, &i->group);
         isolate_instance_free(i);
         return r;
     }
@@ -112,7 +112,7 @@ static int process_limit(struct isolate_instance *i, const struct isolate_limits
         return error_set(err, ERROR_INVALID_ARGUMENT, "The limits cannot be changed: a limit is 0.");
     if (!i->limits)
         return error_set(err, ERROR_ISOLATION_UNAVAILABLE, "%s", i->limits_missing);
-    return cgroup_group_limit(&state.tree, &i->group, limits, true, err);
+    return cgroup_group_limit(&host.tree, &i->group, limits, true, err);
 }
 
 static int process_usage(struct isolate_instance *i, struct isolate_usage *ret_usage, struct error *err)
@@ -120,7 +120,7 @@ static int process_usage(struct isolate_instance *i, struct isolate_usage *ret_u
     (void)err;
     isolate_process_usage(i); /* for what no controller counts; overwritten by what one does */
     if (i->group.name[0])
-        cgroup_group_usage(&state.tree, &i->group, &i->usage_last);
+        cgroup_group_usage(&host.tree, &i->group, &i->usage_last);
     *ret_usage = i->usage_last;
     return 0;
 }
@@ -129,9 +129,10 @@ static void process_explain(struct isolate_instance *i, struct isolate_report *r
 {
     ret_report->available = true;
     ret_report->limits = i->limits;
+    ret_report->pid = i->pid;
     (void)snprintf(ret_report->text, sizeof ret_report->text, /* cut is fine: for people */
                    LEVEL_TEXT "; namespaces net, pid, ipc; pid %d, uid %u; %s%s%s%s", (int)i->pid, (unsigned)i->uid,
-                   i->limits ? "control group " : "NO LIMITS: ", i->limits ? state.tree.base : i->limits_missing,
+                   i->limits ? "control group " : "NO LIMITS: ", i->limits ? host.tree.base : i->limits_missing,
                    i->limits ? "/" : "", i->limits ? i->name : "");
 }
 
@@ -145,7 +146,7 @@ static int process_discard(struct isolate_instance *i, int *ret_status)
     }
     *ret_status = i->status;
     if (i->group.name[0])
-        cgroup_group_remove(&state.tree, &i->group);
+        cgroup_group_remove(&host.tree, &i->group);
     isolate_instance_free(i);
     return 0;
 }
@@ -185,7 +186,7 @@ static void process_probe(struct isolate_report *ret_report)
                        "process: needs root: start the server with sudo."); /* fits */
         return;
     }
-    bool opened_here = !state.open;
+    bool opened_here = !host.open;
     if (opened_here) {
         char scope[32];
         (void)snprintf(scope, sizeof scope, "probe-%d", (int)getpid()); /* fits */
