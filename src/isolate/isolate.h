@@ -65,6 +65,7 @@ struct isolate_usage {
 struct isolate_report { /* probe and explain */
     bool available;
     bool limits;    /* memory, cpu and pids can be limited */
+    pid_t pid;      /* explain: of the running worker, in the caller's pid namespace; 0 for probe */
     char text[512]; /* why not, what is degraded, or what the level consists of right now */
 };
 

@@ -215,6 +215,7 @@ static int worker_spawn(struct supervisor_replica *r, int bus_fd, struct error *
         return result;
     struct isolate_report report;
     r->ops->explain(r->instance, &report);
+    r->pid = report.pid;
     (void)snprintf(r->wall, sizeof r->wall, "%.255s", report.text);
     result = supervisor_watch(s, pidfd, on_worker_exit, r, &r->watch);
     return result < 0 ? error_set(err, result, "a worker cannot be watched") : 0;
