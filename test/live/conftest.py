@@ -1,0 +1,270 @@
+"""Live tests: black-box against the real binary, as root.
+
+BULKHEAD_BUILD names the folder with bulkhead and bulkhead-worker (tools/test-run sets it). Every server gets its own data
+folder and a port of the kernel's choice. Nothing here sleeps to wait for something: events are waited for, with a generous
+ceiling. After every test: no alert in the log, no descriptor more than before, no process, cgroup or socket left.
+"""
+import contextlib
+import http.client
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BUILD = pathlib.Path(os.environ.get("BULKHEAD_BUILD", ROOT / "build/debug")).resolve()
+BULKHEAD = BUILD / "bulkhead"
+CEILING_S = 60 if "debug" in str(BUILD) else 15  # sanitizers on a busy machine
+
+
+def wait_until(condition, what, ceiling=CEILING_S):
+    """Polls for what has no event of its own (files in /proc and /sys)."""
+    end = time.monotonic() + ceiling
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise AssertionError(f"waited {ceiling} s in vain for {what}")
+        time.sleep(0.02)
+
+
+def processes():
+    """pid -> (parent, argv) of all bulkhead processes."""
+    found = {}
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            argv = pathlib.Path("/proc", entry, "cmdline").read_bytes().split(b"\0")[:-1]
+            if argv and os.path.basename(argv[0]) in (b"bulkhead", b"bulkhead-worker"):
+                stat = pathlib.Path("/proc", entry, "stat").read_text().rsplit(")", 1)[1].split()
+                if stat[0] != "Z":
+                    found[int(entry)] = (int(stat[1]), [a.decode() for a in argv])
+    return found
+
+
+def cgroups():
+    """Every cgroup of ours, in any hierarchy."""
+    found = set()
+    for base, dirs, _ in os.walk("/sys/fs/cgroup"):
+        for name in dirs:
+            if "bulkhead" in os.path.join(base, name):
+                found.add(os.path.join(base, name))
+    return found
+
+
+class Answer:
+    def __init__(self, status, headers, body):
+        self.status, self.headers, self.body = status, headers, body
+
+    @property
+    def json(self):
+        return json.loads(self.body)
+
+    @property
+    def code(self):
+        return self.json["code"]
+
+
+class Server:
+    """One `bulkhead serve` with a data folder of its own."""
+
+    def __init__(self, folder, *args, config=None):
+        self.data = pathlib.Path(folder, "data")
+        self.args = list(args)
+        if config is not None:
+            path = pathlib.Path(folder, "server.yaml")
+            path.write_text(config)
+            self.args += ["--config", str(path)]
+        self.log, self.changed = [], threading.Condition()
+        self.process = None
+        self.port = None
+        self.alerts_expected = False
+
+    # --- life ---
+
+    def start(self, wait=True):
+        self.log = []
+        self.process = subprocess.Popen(
+            [BULKHEAD, "serve", "--data", self.data, "--listen", f"127.0.0.1:{self.port or 0}", *self.args],
+            stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
+        self.reader = threading.Thread(target=self._read, args=(self.process,), daemon=True)
+        self.reader.start()
+        if wait:
+            line = self.wait_log("serving")
+            self.port = int(re.search(r"listen=\S+:(\d+) ", line["message"]).group(1))
+        return self
+
+    def _read(self, process):
+        for text in process.stderr:
+            try:
+                line = json.loads(text)
+            except ValueError:
+                line = {"level": "alert", "event": "not_json", "message": text}
+            with self.changed:
+                self.log.append(line)
+                self.changed.notify_all()
+        with self.changed:
+            self.changed.notify_all()
+
+    def wait_log(self, event, count=1, contains="", ceiling=CEILING_S):
+        """The count-th log line of that event, once it is there."""
+        end = time.monotonic() + ceiling
+        with self.changed:
+            while True:
+                lines = [l for l in self.log if l["event"] == event and contains in l["message"]]
+                if len(lines) >= count:
+                    return lines[count - 1]
+                if self.process.poll() is not None and not self.reader.is_alive():
+                    raise AssertionError(f"the server ended ({self.process.returncode}): {self.log}")
+                if not self.changed.wait(end - time.monotonic()):
+                    raise AssertionError(f"waited in vain for {count} × {event} {contains}: {self.log[-20:]}")
+
+    def stop(self, number=signal.SIGTERM):
+        if self.process is None:
+            return 0
+        self.process.send_signal(number)
+        code = self.process.wait(CEILING_S)
+        self.reader.join(CEILING_S)
+        self.process = None
+        return code
+
+    def pid(self, role):
+        for pid, (parent, argv) in processes().items():
+            if self.process and parent == self.process.pid and argv[1:] == ["role", role]:
+                return pid
+        return None
+
+    def workers(self):
+        return sorted(pid for pid, (parent, argv) in processes().items()
+                      if self.process and parent == self.process.pid and argv[0] == "bulkhead-worker")
+
+    # --- command line ---
+
+    def cli(self, *args, stdin=None, check=True):
+        result = subprocess.run([BULKHEAD, *args, "--admin", self.data / "admin.sock"], input=stdin, text=True,
+                                capture_output=True, timeout=CEILING_S)
+        if check and result.returncode != 0:
+            raise AssertionError(f"{args}: {result.returncode} {result.stdout} {result.stderr}")
+        return result
+
+    def apply(self, yaml, check=True, cwd=None):
+        path = pathlib.Path(cwd or self.data.parent, "apply.yaml")
+        path.write_text(yaml)
+        return self.cli("apply", "-f", str(path), check=check)
+
+    def key(self, tenant, name="test"):
+        return self.cli("key", "create", "--tenant", tenant, "--name", name).stdout.split()[-1]
+
+    def status(self):
+        return json.loads(self.cli("status", "-o", "json").stdout)
+
+    # --- requests ---
+
+    def connect(self, timeout=CEILING_S):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        connection.connect()
+        connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connection
+
+    def raw(self):
+        return socket.create_connection(("127.0.0.1", self.port), timeout=CEILING_S)
+
+    def http(self, method, path, key=None, body=None, headers=None, connection=None):
+        c = connection or self.connect()
+        headers = dict(headers or {})
+        if key:
+            headers["Authorization"] = "Bearer " + key
+        c.request(method, path, body if body is None or isinstance(body, (bytes, str)) else json.dumps(body), headers)
+        answer = c.getresponse()
+        result = Answer(answer.status, answer.headers, answer.read())
+        if connection is None:
+            c.close()
+        return result
+
+    def infer(self, model, inputs, key, connection=None, **more):
+        return self.http("POST", f"/v2/models/{model}/infer", key, {"inputs": inputs, **more}, connection=connection)
+
+
+def fds(pid):
+    with contextlib.suppress(OSError):
+        return len(os.listdir(f"/proc/{pid}/fd"))
+    return 0
+
+
+@pytest.fixture
+def folder():
+    path = tempfile.mkdtemp(prefix="bulkhead-test-")
+    os.chmod(path, 0o755)
+    yield pathlib.Path(path)
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def make_server(folder):
+    """A function that makes servers; afterwards all of them must be gone without a trace."""
+    before_processes, before_cgroups = set(processes()), cgroups()
+    servers = []
+
+    def make(*args, config=None, start=True):
+        server = Server(folder if not servers else tempfile.mkdtemp(dir=folder), *args, config=config)
+        servers.append(server)
+        return server.start() if start else server
+
+    yield make
+    codes = [server.stop() for server in servers]
+    alerts = [l for s in servers if not s.alerts_expected for l in s.log if l["level"] == "alert"]
+    wait_until(lambda: not set(processes()) - before_processes, "all processes to end")
+    wait_until(lambda: not cgroups() - before_cgroups, "all cgroups to be removed")
+    assert not any((s.data / "admin.sock").exists() for s in servers)
+    assert alerts == []
+    assert all(code == 0 for code in codes), codes
+
+
+@pytest.fixture
+def server(make_server):
+    """A running server whose roles hold no descriptor more after the test than before."""
+    s = make_server()
+    before = {role: fds(s.pid(role)) for role in ("control", "gateway")}
+    before["supervisor"] = fds(s.process.pid)
+    yield s
+    if s.process is None:
+        return
+    s.fds_before = before
+
+
+IDENTITY = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}]}
+
+
+def tenant_yaml(name, **spec):
+    return json.dumps({"apiVersion": "bulkhead.dev/v1alpha1", "kind": "Tenant", "metadata": {"name": name},
+                       "spec": spec}) + "\n---\n"
+
+
+def model_yaml(name, tenant, source, engine="identity", **spec):
+    return json.dumps({"apiVersion": "bulkhead.dev/v1alpha1", "kind": "Model",
+                       "metadata": {"name": name, "tenant": tenant},
+                       "spec": {"engine": engine, "source": source, **spec}}) + "\n---\n"
+
+
+@pytest.fixture
+def identity(server, folder):
+    """A server with tenant acme and its identity model `echo`; .acme is a key."""
+    (folder / "echo.json").write_text(json.dumps(IDENTITY))
+    server.apply(tenant_yaml("acme") + model_yaml("echo", "acme", "echo.json"))
+    server.acme = server.key("acme")
+    return server
+
+
+def vector(rows, values, name="x", datatype="FP32"):
+    return [{"name": name, "shape": [rows, len(values) // rows], "datatype": datatype, "data": values}]
