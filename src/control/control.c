@@ -46,6 +46,14 @@ static bool engine_known(void *ctx, struct str name)
     return false;
 }
 
+bool control_peer_allowed(const struct control *c, uid_t uid)
+{
+    if (uid == 0 || uid == c->config.uid)
+        return true;
+    /* A member by a supplementary group does not show it here; only the kernel's check of the mode did. */
+    return c->config.admin_gid != UINT32_MAX;
+}
+
 /* --- messages --- */
 
 static void on_gateway_message(void *ctx, struct bus_message *m)

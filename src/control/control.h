@@ -21,6 +21,10 @@ struct registry *control_registry(struct control *c);
 typedef void (*control_taken_cb)(void *ctx, int status);
 void control_publish(struct control *c, uint64_t generation, control_taken_cb taken, void *ctx);
 
+/* May this peer use the admin socket? Root, the server's own uid, and, where the admin group exists, whoever the socket's
+ * mode let through (0660: its members). */
+bool control_peer_allowed(const struct control *c, uid_t uid);
+
 /* JSON object of `bulkhead status`:
  * {"version","ready","generation","gateway":{…},"device":{…},"isolation":{…},"replicas":[…]}. */
 void control_status(struct control *c, struct buf *json);

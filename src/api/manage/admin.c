@@ -239,6 +239,13 @@ static void admin_error_answer(void *ctx, int code, const char *text, struct wir
 
 /* peer_allowed is left to the one who starts the server: the socket's mode and group (0660) already decide who
  * connects, and only control's start-up knows the group's number. */
+static bool admin_peer_allowed(void *ctx, uid_t uid, gid_t gid, pid_t pid)
+{
+    (void)gid;
+    (void)pid;
+    return control_peer_allowed(ctx, uid);
+}
+
 const struct wire_handler manage_admin_handler = {
     .head = admin_head,
     .data = admin_data,
@@ -246,4 +253,5 @@ const struct wire_handler manage_admin_handler = {
     .reset = admin_reset,
     .done = admin_done,
     .error_answer = admin_error_answer,
+    .peer_allowed = admin_peer_allowed,
 };
