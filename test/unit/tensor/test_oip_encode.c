@@ -169,8 +169,9 @@ static void test_round_trip(void **state)
     enum { N = 300 };
     static uint64_t words[N];
     uint64_t x = 88172645463325252u;
-    struct fixture *f;
-    assert_int_equal(fixture_setup((void **)&f), 0);
+    void *setup = NULL;
+    assert_int_equal(fixture_setup(&setup), 0);
+    struct fixture *f = setup;
     for (enum tensor_dtype d = TENSOR_BOOL; d < TENSOR_BYTES; d++) {
         if (d == TENSOR_FP16 || d == TENSOR_BF16)
             continue;
