@@ -57,18 +57,24 @@ struct engine_ops {
     const char *name;    /* Model.spec.engine */
     uint32_t caps;       /* enum engine_cap */
     const char *library; /* file name looked up in the engines folder by the supervisor; NULL: built in */
-    /* Loads. On failure err explains in our words what is wrong with the model; nothing is left behind. */
+    /* Loads; may take seconds and start threads - 1 threads. On failure err explains in our words what is wrong and
+     * nothing is left behind: -ERROR_REFUSED (the model's fault), -ERROR_UNSUPPORTED (the server's library is missing
+     * or does not load), -ERROR_INVALID_ARGUMENT (options), -ERROR_NO_MEMORY. */
     int (*open)(const struct engine_options *options, struct engine **ret_engine, struct error *err);
     /* The signature; valid after open. */
     int (*describe)(struct engine *e, struct tensor_signature *ret_signature, struct error *err);
-    /* Takes a batch; -ERROR_AGAIN when one is pending already. The batch and its arrays stay valid until step is done.
-     */
+    /* Takes a batch; -ERROR_AGAIN when one is pending already, -ERROR_INVALID_TENSOR when it does not fit the
+     * signature. The batch and its arrays stay valid until step is done. */
     int (*submit)(struct engine *e, const struct engine_batch *batch, struct error *err);
     /* Works for at most about budget_ns where the engine can stop early (tensor engines cannot). Returns 1 when the
-     * submitted batch is done, 0 when there is more to do, negative when the batch failed (it is then forgotten). */
+     * submitted batch is done, 0 when there is more to do, negative when the batch failed (it is then forgotten):
+     * -ERROR_ENGINE (the model cannot take this input, or broke its own signature), -ERROR_CANCELLED, -ERROR_GONE (the
+     * sink said stop), -ERROR_NO_MEMORY, -ERROR_INTERNAL (nothing was submitted). Outputs may have been given to the
+     * sink before a failure. */
     int (*step)(struct engine *e, uint64_t budget_ns, const struct engine_sink *sink, struct error *err);
-    /* Asks a running or pending request to stop; may come from another thread when ENGINE_CANCEL is set. NULL: not
-     * possible. park/resume: token engines only, NULL else. */
+    /* Asks a running or pending request to stop; may come from another thread when ENGINE_CANCEL is set (but not during
+     * close). A batch stops once all its requests are cancelled; one of several runs on, and its caller drops the
+     * answer. Unknown ids are ignored. NULL: not possible. park/resume: token engines only, NULL else. */
     void (*cancel)(struct engine *e, uint64_t request_id);
     int (*park)(struct engine *e, uint64_t request_id, struct error *err);
     int (*resume)(struct engine *e, uint64_t request_id, struct error *err);

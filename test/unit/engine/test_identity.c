@@ -12,12 +12,12 @@ static int parse(const char *text, struct identity_model *ret_model, struct erro
 {
     static struct tensor_spec inputs[LIMIT_TENSORS];
     /* On the heap at its exact size, so that ASan sees a read beyond it. */
-    size_t size = strlen(text);
-    char *copy = malloc(size + (size == 0));
+    struct str whole = str_from(text);
+    char *copy = malloc(whole.size + (whole.size == 0));
     assert_non_null(copy);
-    memcpy(copy, text, size);
+    memcpy(copy, whole.data, whole.size);
     memset(err, 0, sizeof *err);
-    int result = identity_model_parse((struct str){copy, size}, inputs, ret_model, err);
+    int result = identity_model_parse((struct str){copy, whole.size}, inputs, ret_model, err);
     free(copy);
     return result;
 }

@@ -196,7 +196,7 @@ static void test_depth_limit(void **state)
             assert_non_null(strstr(err.text, "too deeply"));
         pb_free(&model);
     }
-    struct pb model = nested(20000);
+    struct pb model = nested(2000);
     assert_int_equal(scan(model.data, model.size, &err), -ERROR_REFUSED);
     pb_free(&model);
 }
