@@ -24,22 +24,22 @@ static inline uint64_t vtime_key(const struct schedule_tenant *t)
 void schedule_fair_update(struct schedule *s, struct schedule_tenant *t)
 {
     if (!t->_runnable) {
-        schedule_heap_remove(&s->fair, &t->_heap_index);
+        schedule_heap_remove(&s->fair, &t->_turn);
         return;
     }
-    if (!t->_heap_index) {
+    if (!t->_turn) {
         if (t->_vtime < s->vtime)
             t->_vtime = s->vtime;
-    } else if (schedule_heap_key(&s->fair, &t->_heap_index) == vtime_key(t)) {
+    } else if (schedule_heap_key(&s->fair, &t->_turn) == vtime_key(t)) {
         return;
     }
-    schedule_heap_set(&s->fair, &t->_heap_index, vtime_key(t), s->sequence++);
+    schedule_heap_set(&s->fair, &t->_turn, vtime_key(t), s->turn++);
 }
 
 struct schedule_tenant *schedule_fair_peek(const struct schedule *s)
 {
-    const struct schedule_heap_entry *least = schedule_heap_peek(&s->fair);
-    return least ? container_of(least->position, struct schedule_tenant, _heap_index) : NULL;
+    uint32_t *handle = schedule_heap_peek(&s->fair, NULL);
+    return handle ? container_of(handle, struct schedule_tenant, _turn) : NULL;
 }
 
 static uint64_t lease_cost(const struct schedule_lease *lease, uint64_t time_ns)

@@ -106,8 +106,8 @@ struct schedule_lease *schedule_next(struct schedule *s, uint64_t now_ns)
     lease->limit_ns = lease_limit(lease, g);
     lease->slots = g->slots;
     lease->_running = true;
-    lease->_limit_index = 0;
-    schedule_heap_set(&s->limits, &lease->_limit_index, lease->limit_ns, 0);
+    lease->_limit = 0;
+    schedule_heap_set(&s->limits, &lease->_limit, lease->limit_ns, 0);
     s->slots_used += lease->slots;
     s->n_leases_running++;
     t->leased += lease->n_requests;
@@ -124,7 +124,7 @@ static void lease_end(struct schedule *s, struct schedule_lease *lease)
     lease->replica->lease = NULL;
     for (uint32_t i = 0; i < lease->n_requests; i++)
         lease->requests[i]->lease = NULL;
-    schedule_heap_remove(&s->limits, &lease->_limit_index);
+    schedule_heap_remove(&s->limits, &lease->_limit);
     s->slots_used -= lease->slots;
     s->n_leases_running--;
     t->leased -= lease->n_requests;
@@ -176,10 +176,11 @@ void schedule_replica_remove(struct schedule *s, struct schedule_replica *r, uin
 struct schedule_lease *schedule_overdue(struct schedule *s, uint64_t now_ns)
 {
     schedule_time_advance(s, now_ns);
-    const struct schedule_heap_entry *first = schedule_heap_peek(&s->limits);
-    if (!first || first->key > s->now_ns)
+    uint64_t limit_ns;
+    uint32_t *handle = schedule_heap_peek(&s->limits, &limit_ns);
+    if (!handle || limit_ns > s->now_ns)
         return NULL;
-    struct schedule_lease *lease = container_of(first->position, struct schedule_lease, _limit_index);
-    schedule_heap_remove(&s->limits, &lease->_limit_index);
+    struct schedule_lease *lease = container_of(handle, struct schedule_lease, _limit);
+    schedule_heap_remove(&s->limits, &lease->_limit);
     return lease;
 }

@@ -23,10 +23,10 @@ void schedule_target_update(struct schedule *s, struct schedule_target *g)
         uint64_t end_ns = schedule_time_add(queue_head(g)->arrival_ns, g->delay_ns);
         waits = end_ns > s->now_ns;
         if (waits)
-            schedule_heap_set(&s->delays, &g->_delay_index, end_ns, 0);
+            schedule_heap_set(&s->delays, &g->_delay, end_ns, 0);
     }
     if (!waits)
-        schedule_heap_remove(&s->delays, &g->_delay_index);
+        schedule_heap_remove(&s->delays, &g->_delay);
 
     bool runnable = able && !waits;
     uint64_t key = runnable ? queue_head(g)->_sequence : 0;
@@ -43,9 +43,10 @@ void schedule_target_update(struct schedule *s, struct schedule_target *g)
 
 void schedule_delays_end(struct schedule *s)
 {
-    const struct schedule_heap_entry *first;
-    while ((first = schedule_heap_peek(&s->delays)) && first->key <= s->now_ns)
-        schedule_target_update(s, container_of(first->position, struct schedule_target, _delay_index));
+    uint32_t *handle;
+    uint64_t end_ns;
+    while ((handle = schedule_heap_peek(&s->delays, &end_ns)) && end_ns <= s->now_ns)
+        schedule_target_update(s, container_of(handle, struct schedule_target, _delay));
 }
 
 int schedule_queue_reserve(struct schedule *s, const struct schedule_request *r)
@@ -73,7 +74,7 @@ void schedule_queue_append(struct schedule *s, struct schedule_request *r)
     g->_queued_bytes += r->bytes;
     if (r->deadline_ns) {
         uint64_t key = r->deadline_ns < SCHEDULE_TIME_MAX ? r->deadline_ns : SCHEDULE_TIME_MAX;
-        schedule_heap_set(&s->deadlines, &r->_deadline_index, key, 0);
+        schedule_heap_set(&s->deadlines, &r->_deadline, key, 0);
     }
 }
 
@@ -91,7 +92,7 @@ void schedule_queue_remove(struct schedule *s, struct schedule_request *r)
     s->queued--;
     g->_queued_rows -= r->rows;
     g->_queued_bytes -= r->bytes;
-    schedule_heap_remove(&s->deadlines, &r->_deadline_index);
+    schedule_heap_remove(&s->deadlines, &r->_deadline);
 }
 
 static void lease_add(struct schedule *s, struct schedule_lease *lease, struct schedule_request *r)

@@ -77,7 +77,7 @@ void schedule_target_remove(struct schedule *s, struct schedule_target *g)
 {
     assert(g->tenant && g->queued == 0 && g->replicas == 0);
     schedule_target_update(s, g);
-    assert(!g->_runnable && g->_delay_index == 0);
+    assert(!g->_runnable && g->_delay == 0);
     list_remove(&g->_in_tenant);
     *g = (struct schedule_target){0};
 }
@@ -157,10 +157,11 @@ bool schedule_cancel(struct schedule *s, struct schedule_request *r)
 struct schedule_request *schedule_expire(struct schedule *s, uint64_t now_ns)
 {
     schedule_time_advance(s, now_ns);
-    const struct schedule_heap_entry *first = schedule_heap_peek(&s->deadlines);
-    if (!first || first->key > s->now_ns)
+    uint64_t deadline_ns;
+    uint32_t *handle = schedule_heap_peek(&s->deadlines, &deadline_ns);
+    if (!handle || deadline_ns > s->now_ns)
         return NULL;
-    struct schedule_request *r = container_of(first->position, struct schedule_request, _deadline_index);
+    struct schedule_request *r = container_of(handle, struct schedule_request, _deadline);
     request_take(s, r);
     return r;
 }
@@ -175,16 +176,18 @@ struct schedule_request *schedule_target_flush(struct schedule *s, struct schedu
     return r;
 }
 
+static uint64_t first_of(const struct schedule_heap *h, uint64_t time_ns)
+{
+    uint64_t first_ns;
+    return schedule_heap_peek(h, &first_ns) && first_ns < time_ns ? first_ns : time_ns;
+}
+
 uint64_t schedule_wakeup(const struct schedule *s)
 {
-    const struct schedule_heap *heaps[] = {&s->deadlines, &s->delays, &s->limits};
     uint64_t wakeup_ns = s->lease_missing ? schedule_time_add(s->now_ns, NS_PER_MS) : UINT64_MAX;
-    for (size_t i = 0; i < sizeof heaps / sizeof *heaps; i++) {
-        const struct schedule_heap_entry *first = schedule_heap_peek(heaps[i]);
-        if (first && first->key < wakeup_ns)
-            wakeup_ns = first->key;
-    }
-    return wakeup_ns;
+    wakeup_ns = first_of(&s->deadlines, wakeup_ns);
+    wakeup_ns = first_of(&s->delays, wakeup_ns);
+    return first_of(&s->limits, wakeup_ns);
 }
 
 void schedule_stats(const struct schedule *s, struct schedule_stats *ret_stats)

@@ -73,14 +73,14 @@ struct schedule_tenant {
     /* read-only */
     uint32_t queued, leased; /* requests */
     uint64_t served_ns;      /* cost of the leases that ended (lease time × slots), for shares */
-    /* private */
+    /* private; what a turn needs lies together */
+    struct list _targets;
     unsigned __int128 _vtime;              /* virtual time, 2^-32 ns / weight: never wraps */
     uint64_t _vtime_per_ns;                /* 2^32 / weight */
-    uint64_t _lease_started_ns;            /* of the latest lease; 0 = none since the queue was empty */
-    uint64_t _lease_gap_ns;                /* smoothed time between leases while backlogged; 0 = unknown */
     struct schedule_order_node *_runnable; /* targets that could run now, by their head's arrival */
-    struct list _targets;
-    uint32_t _heap_index; /* position + 1 in the heap of runnable tenants; 0 = not in it */
+    uint32_t _turn;             /* handle in the heap of runnable tenants; 0 = not in it (so for the other heaps) */
+    uint64_t _lease_started_ns; /* of the latest lease; 0 = none since the queue was empty */
+    uint64_t _lease_gap_ns;     /* smoothed time between leases while backlogged; 0 = unknown */
 };
 
 struct schedule_target {
@@ -99,8 +99,8 @@ struct schedule_target {
     uint64_t _queued_rows, _queued_bytes;
     struct list _queue, _free, _in_tenant;
     struct schedule_order_node _in_runnable;
-    bool _runnable;        /* _in_runnable is in its tenant's heap */
-    uint32_t _delay_index; /* position + 1 in the heap of targets that wait for maxDelay */
+    bool _runnable;  /* _in_runnable is in its tenant's heap */
+    uint32_t _delay; /* handle in the heap of targets that wait for maxDelay */
 };
 
 struct schedule_replica {
@@ -124,7 +124,7 @@ struct schedule_request {
     /* private */
     uint64_t _sequence; /* order of arrival, unique */
     struct list _node;
-    uint32_t _deadline_index; /* position + 1 in the deadline heap */
+    uint32_t _deadline; /* handle in the heap of deadlines */
 };
 
 struct schedule_lease {
@@ -140,7 +140,7 @@ struct schedule_lease {
     uint64_t _charged_ns;         /* cost charged so far: at first the estimate × slots, at the end as measured */
     uint64_t _vtime_per_ns;       /* of the tenant when it started: the correction uses the same rate */
     struct schedule_lease *_next; /* while it lies in the pool */
-    uint32_t _limit_index;        /* position + 1 in the heap of running leases; 0 = reported as overdue */
+    uint32_t _limit;              /* handle in the heap of running leases; 0 = reported as overdue */
     bool _running;
 };
 

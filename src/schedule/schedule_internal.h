@@ -30,7 +30,8 @@ struct schedule {
     struct schedule_heap delays;    /* targets that wait for maxDelay and for nothing else, by its end */
     struct schedule_heap limits;    /* running leases not yet reported as overdue */
     unsigned __int128 vtime;        /* where a tenant that becomes runnable starts; never goes back (fair.c) */
-    uint64_t sequence;              /* of requests, and of turns among equal virtual times */
+    uint64_t sequence;              /* of requests, in order of arrival */
+    uint32_t turn;                  /* orders equal virtual times; when it wraps, some of them swap once */
 
     uint32_t n_tenants;
     uint32_t n_tenants_backlogged, n_targets_backlogged; /* with a queued request: bound what the heaps must hold */

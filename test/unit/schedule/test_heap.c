@@ -16,8 +16,9 @@
 enum { ITEMS = 300, STEPS = 20000 };
 
 struct item {
-    uint64_t key, tie;
-    uint32_t position;
+    uint64_t key;
+    uint32_t tie;
+    uint32_t handle;
     struct schedule_order_node node;
     bool in;
 };
@@ -44,32 +45,34 @@ static void heap_against_model(uint64_t base)
     struct schedule_heap h = {0};
     random_state = base;
     uint32_t n_in = 0;
-    uint64_t tie = 0;
+    uint32_t tie = 0;
     for (int step = 0; step < STEPS; step++) {
         struct item *item = &items[random_next() % ITEMS];
         if (random_next() % 3 || (n_in < ITEMS / 2 && random_next() % 2)) {
-            n_in += item->position == 0;
+            n_in += item->handle == 0;
             assert_int_equal(schedule_heap_reserve(&h, n_in), 0);
             item->key = base + random_next() % 100;
             item->tie = tie++;
-            schedule_heap_set(&h, &item->position, item->key, item->tie);
-            assert_int_equal(schedule_heap_key(&h, &item->position), item->key);
+            schedule_heap_set(&h, &item->handle, item->key, item->tie);
+            assert_int_equal(schedule_heap_key(&h, &item->handle), item->key);
         } else {
-            n_in -= item->position != 0;
-            schedule_heap_remove(&h, &item->position);
-            assert_int_equal(item->position, 0);
+            n_in -= item->handle != 0;
+            schedule_heap_remove(&h, &item->handle);
+            assert_int_equal(item->handle, 0);
         }
         assert_int_equal(h.size, n_in);
         const struct item *least = NULL;
         for (int i = 0; i < ITEMS; i++) {
-            if (items[i].position && (!least || item_less(&items[i], least, base)))
+            if (items[i].handle && (!least || item_less(&items[i], least, base)))
                 least = &items[i];
         }
-        const struct schedule_heap_entry *top = schedule_heap_peek(&h);
-        assert_ptr_equal(top ? container_of(top->position, struct item, position) : NULL, least);
+        uint64_t key = 0;
+        uint32_t *top = schedule_heap_peek(&h, &key);
+        assert_ptr_equal(top ? container_of(top, struct item, handle) : NULL, least);
+        assert_true(!top || key == least->key);
     }
     schedule_heap_done(&h);
-    assert_null(schedule_heap_peek(&h));
+    assert_null(schedule_heap_peek(&h, NULL));
 }
 
 static void test_heap(void **state)
@@ -91,8 +94,8 @@ static void test_heap_refuses_absurd_sizes(void **state)
     struct schedule_heap h = {0};
     assert_int_equal(schedule_heap_reserve(&h, UINT32_MAX), -ERROR_NO_MEMORY);
     assert_int_equal(h.capacity, 0);
-    uint32_t position = 0;
-    schedule_heap_remove(&h, &position); // not in it: nothing happens
+    uint32_t handle = 0;
+    schedule_heap_remove(&h, &handle); // not in it: nothing happens
     assert_int_equal(h.size, 0);
 }
 

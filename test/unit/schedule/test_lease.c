@@ -19,24 +19,24 @@ static void *test_calloc(size_t count, size_t size)
     return calloc(count, size);
 }
 
-static void *test_realloc(void *data, size_t size)
+static void *test_aligned_alloc(size_t alignment, size_t size)
 {
     if (allocations_left == 0)
         return NULL;
     allocations_left -= allocations_left > 0;
-    return realloc(data, size);
+    return aligned_alloc(alignment, size);
 }
 
 /* The room itself, with its allocations under control. */
-#define malloc  test_malloc
-#define calloc  test_calloc
-#define realloc test_realloc
+#define malloc        test_malloc
+#define calloc        test_calloc
+#define aligned_alloc test_aligned_alloc
 #include "schedule/heap.c"
 #include "schedule/lease.c"
 #include "schedule/schedule.c"
 #undef malloc
 #undef calloc
-#undef realloc
+#undef aligned_alloc
 
 #include "test/unit/schedule/fixture.h"
 
