@@ -304,6 +304,26 @@ static void test_reads_inside_a_transaction(void **state)
     f->ops->close(NULL);
 }
 
+static void test_failed_write_ends_the_transaction(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t revision = 0;
+    char document[4096];
+    memset(document, ' ', sizeof document - 1);
+    document[sizeof document - 1] = '\0';
+    must_begin(f);
+    assert_int_equal(put_resource(f, KIND_TENANT, 1, "", "acme", "{}"), 0);
+    int before = sqlite3_limit(store_sql(f->store)->db, SQLITE_LIMIT_LENGTH, 2048);
+    assert_true(put_resource(f, KIND_TENANT, 2, "", "clinic", document) < 0);
+    (void)sqlite3_limit(store_sql(f->store)->db, SQLITE_LIMIT_LENGTH, before);
+    assert_int_equal(put_resource(f, KIND_TENANT, 3, "", "other", "{}"), -ERROR_IO);
+    assert_int_equal(f->ops->commit(f->store, &revision, NULL), -ERROR_IO);
+    expect_dump(f, "revision 0\n");
+    must_begin(f); /* no harm was done to the store itself */
+    assert_int_equal(put_resource(f, KIND_TENANT, 2, "", "clinic", "{}"), 0);
+    assert_int_equal(must_commit(f), 1);
+}
+
 #define CONFORMANCE(test)                                    \
     {"sqlite: " #test, test, setup_sqlite, teardown, NULL},  \
     {                                                        \
@@ -324,6 +344,7 @@ int main(void)
         CONFORMANCE(test_filters_and_order),
         CONFORMANCE(test_callbacks_stop_and_nest),
         CONFORMANCE(test_bytes_are_kept),
+        CONFORMANCE(test_failed_write_ends_the_transaction),
         CONFORMANCE(test_reads_inside_a_transaction),
     };
     return cmocka_run_group_tests_name("store", tests, NULL, NULL);
