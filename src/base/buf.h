@@ -33,6 +33,7 @@ void buf_append(struct buf *b, const void *data, size_t size);
 void buf_append_str(struct buf *b, struct str s);
 void buf_append_text(struct buf *b, const char *text);
 void buf_append_char(struct buf *b, char c);
+/* printf writes a NUL: the text needs a byte of room more than it counts. */
 void buf_format(struct buf *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void buf_vformat(struct buf *b, const char *format, va_list args) __attribute__((format(printf, 2, 0)));
 /* As a JSON string with its quotes. Bytes that are not valid UTF-8 come out as U+FFFD. */
