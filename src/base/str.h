@@ -38,10 +38,10 @@ static inline bool str_starts(struct str s, struct str prefix)
     return s.size >= prefix.size && (prefix.size == 0 || memcmp(s.data, prefix.data, prefix.size) == 0);
 }
 
-/* The rest after `size` bytes; size ≤ s.size. */
+/* The rest after `size` bytes; size ≤ s.size. (NULL + 0 is undefined in C: an empty view stays as it is.) */
 static inline struct str str_skip(struct str s, size_t size)
 {
-    return (struct str){s.data + size, s.size - size};
+    return size > 0 ? (struct str){s.data + size, s.size - size} : s;
 }
 
 /* Without spaces and tabs at either end. */
