@@ -97,10 +97,11 @@ static int process_spawn(const struct isolate_spawn *spawn, struct isolate_insta
         return r;
     if (geteuid() != 0)
         return error_set(err, ERROR_ISOLATION_UNAVAILABLE, "Level process needs root: start the server with sudo.");
-    struct isolate_instance *i;
+    struct isolate_instance *i = NULL;
     r = instance_start(spawn, NULL, &i, err);
     if (r != 0)
         return r;
+    assert(i);
     *ret_instance = i;
     *ret_pidfd = i->pidfd;
     return 0;
@@ -165,10 +166,11 @@ static int probe_run(bool limits_required, struct error *err)
         .limits = {.memory_bytes = 64 * MIB, .cpu_milli = 1000, .pids = 16, .file_bytes = MIB, .fds = 64},
         .limits_required = limits_required,
     };
-    struct isolate_instance *i;
+    struct isolate_instance *i = NULL;
     int r = instance_start(&spawn, isolate_probe_inside, &i, err);
     if (r != 0)
         return r;
+    assert(i);
     int status;
     i->reaped = isolate_wait(i->pidfd, true, &i->status) == 0;
     r = process_discard(i, &status);

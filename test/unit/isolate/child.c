@@ -30,8 +30,6 @@
 
 #define OUT 3
 
-extern char **environ;
-
 static long number(const char *text)
 {
     return strtol(text, NULL, 0);
