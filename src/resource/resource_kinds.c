@@ -117,7 +117,7 @@ static const struct resource_field server_fields[] = {
              "Nothing else on the host may use them."},
     {.path = "spec.uids.count",
      .type = RESOURCE_INTEGER,
-     .min = 8,
+     .min = 32, /* 16 are for the roles */
      .max = 1000000,
      .default_text = "4096",
      PLACE(server, uid_count),
