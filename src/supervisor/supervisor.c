@@ -179,6 +179,7 @@ int supervisor_run(const struct supervisor_config *config, struct error *err)
     if (uv_loop_init(&loop) < 0)
         return error_set(err, ERROR_NO_MEMORY, "no event loop");
     (void)signal(SIGPIPE, SIG_IGN); /* cannot fail for these arguments */
+    (void)umask(022);               /* what must be closed to others gets its own mode */
     struct supervisor s = {.config = config,
                            .loop = &loop,
                            .data_dir = -1,
