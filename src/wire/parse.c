@@ -27,10 +27,12 @@ static int on_header_name(llhttp_t *llhttp, const char *at, size_t size)
     struct wire_parser *p = parser_of(llhttp);
     if (p->in_body) /* a trailer: checked by llhttp, dropped */
         return 0;
-    struct wire_header *last = p->n_headers > 0 ? &p->headers[p->n_headers - 1] : NULL;
-    if (last && last->name.data + last->name.size == at) {
-        last->name.size += size;
-        return 0;
+    if (p->n_headers > 0) {
+        struct str *last = &p->headers[p->n_headers - 1].name;
+        if (last->data + last->size == at) {
+            last->size += size;
+            return 0;
+        }
     }
     if (p->n_headers == p->config->headers_max)
         return stop(p, -ERROR_HEADERS_TOO_LARGE);

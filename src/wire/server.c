@@ -226,7 +226,8 @@ int wire_server_start(uv_loop_t *loop, int fd, const struct wire_config *config,
         return error_set(err, ERROR_IO, "cannot watch the listening socket: %s", uv_strerror(result));
     }
     /* A peer that goes away must be an error code and not a signal; libuv writes with write(2). */
-    (void)signal(SIGPIPE, SIG_IGN);
+    struct sigaction ignore = {.sa_handler = SIG_IGN};
+    (void)sigaction(SIGPIPE, &ignore, NULL); /* fails only on a bad address */
     *ret_server = server;
     return 0;
 }
