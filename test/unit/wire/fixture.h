@@ -3,6 +3,7 @@
 #ifndef BULKHEAD_TEST_WIRE_FIXTURE_H
 #define BULKHEAD_TEST_WIRE_FIXTURE_H
 
+#include "base/buf.h"
 #include "base/clock.h"
 #include "wire/wire.h"
 
@@ -348,6 +349,22 @@ static inline bool peer_say(struct fixture *f, struct peer *p, const char *text)
     return peer_send(f, p, text, strlen(text));
 }
 
+/* peer_say with a format. */
+static inline bool peer_sayf(struct fixture *f, struct peer *p, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+static inline bool peer_sayf(struct fixture *f, struct peer *p, const char *format, ...)
+{
+    _buf_ struct buf text;
+    buf_init(&text, MIB);
+    va_list args;
+    va_start(args, format);
+    buf_vformat(&text, format, args);
+    va_end(args);
+    assert_int_equal(text.failed, 0);
+    return peer_send(f, p, text.data, text.size);
+}
+
 /* Takes what has come. True if there was something new. */
 static inline bool peer_poll(struct peer *p)
 {
@@ -411,7 +428,8 @@ static inline struct answer peer_answer_to(struct fixture *f, struct peer *p, bo
     size_t head_bytes = (size_t)(strstr(p->in, "\r\n\r\n") + 4 - p->in);
     assert_true(head_bytes < sizeof(a.head));
     memcpy(a.head, p->in, head_bytes);
-    assert_int_equal(sscanf(a.head, "HTTP/1.1 %d ", &a.status), 1);
+    assert_int_equal(memcmp(a.head, "HTTP/1.1 ", 9), 0);
+    a.status = (int)strtol(a.head + 9, NULL, 10);
     assert_true(a.status < 200 || strstr(a.head, "\r\nDate: "));
     char *length = strstr(a.head, "Content-Length: ");
     a.body_bytes = length && !to_head ? strtoul(length + 16, NULL, 10) : 0;

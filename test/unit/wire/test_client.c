@@ -21,7 +21,7 @@ static int listen_at_path(void)
 {
     struct sockaddr_un a = {.sun_family = AF_UNIX};
     (void)unlink(path);
-    strcpy(a.sun_path, path);
+    assert_int_equal(str_copy(str_from(path), a.sun_path, sizeof(a.sun_path)), 0);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_true(fd >= 0);
     assert_int_equal(bind(fd, (struct sockaddr *)&a, sizeof(a)), 0);
@@ -294,7 +294,7 @@ int main(void)
 {
     if (!mkdtemp(dir))
         return 1;
-    sprintf(path, "%s/s", dir);
+    (void)snprintf(path, sizeof(path), "%s/s", dir); /* fits */
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_requests),
         cmocka_unit_test(test_file),

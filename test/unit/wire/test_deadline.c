@@ -99,9 +99,8 @@ static void feed(const char *text)
 
 static int status(void)
 {
-    int code = 0;
-    fake_take("", 1);
-    (void)sscanf(fake.out, "HTTP/1.1 %d", &code);
+    bool answered = fake.out_bytes > 12 && memcmp(fake.out, "HTTP/1.1 ", 9) == 0;
+    int code = answered ? (int)strtol(fake.out + 9, NULL, 10) : 0;
     fake.out_bytes = 0;
     return code;
 }

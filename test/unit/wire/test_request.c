@@ -209,40 +209,35 @@ static void test_table(void **state)
     fixture_done_all(&f);
 }
 
-/* "GET /xxx HTTP/1.1 Host: a", `n_headers` in all, head and target of exactly these sizes. */
-static char *sized_request(size_t head_bytes, size_t target_bytes, uint32_t n_headers)
+/* "GET /xxx HTTP/1.1 Host: a", `n_headers` in all, head (0: as it comes) and target of exactly these sizes. */
+static void sized_request(struct buf *text, size_t head_bytes, size_t target_bytes, uint32_t n_headers)
 {
-    char *text = calloc(1, head_bytes + target_bytes + 20 * (size_t)n_headers + 100);
-    assert_non_null(text);
-    char *at = text + sprintf(text, "GET /");
-    memset(at, 'x', target_bytes - 1);
-    at += target_bytes - 1;
-    at += sprintf(at, " HTTP/1.1\r\nHost: a\r\n");
+    static char pad[20000];
+    memset(pad, 'x', sizeof(pad));
+    buf_init(text, MIB);
+    buf_format(text, "GET /%.*s HTTP/1.1\r\nHost: a", (int)target_bytes - 1, pad);
     for (uint32_t i = 1; i < n_headers; i++)
-        at += sprintf(at, "H%u: v\r\n", i);
-    size_t rest = (size_t)(at - text) + 2;
-    if (head_bytes > rest) { /* the last header's value grows */
-        memset(at - 2, 'y', head_bytes - rest);
-        strcpy(at - 2 + (head_bytes - rest), "\r\n");
-        at += head_bytes - rest;
-    }
-    strcpy(at, "\r\n");
-    return text;
+        buf_format(text, "\r\nH%u: v", i);
+    if (head_bytes > text->size + 4) /* the last header's value grows */
+        buf_append(text, pad, head_bytes - text->size - 4);
+    buf_append_text(text, "\r\n\r\n");
+    assert_int_equal(text->failed, 0);
 }
 
-static int status_of(struct fixture *f, char *text, size_t step)
+static int status_of(struct fixture *f, size_t head_bytes, size_t target_bytes, uint32_t n_headers, size_t step)
 {
+    _buf_ struct buf text;
+    sized_request(&text, head_bytes, target_bytes, n_headers);
+    assert_true(head_bytes == 0 || text.size == head_bytes);
     struct peer p = peer_open(f);
-    size_t size = strlen(text);
-    for (size_t at = 0; at < size; at += step) {
-        if (!peer_send(f, &p, text + at, size - at < step ? size - at : step))
+    for (size_t at = 0; at < text.size; at += step) {
+        if (!peer_send(f, &p, text.data + at, text.size - at < step ? text.size - at : step))
             break;
         (void)uv_run(&f->loop, UV_RUN_NOWAIT);
     }
     struct answer a = peer_answer(f, &p);
     assert_true(a.close == (a.status != 200));
     peer_close(&p);
-    free(text);
     return a.status;
 }
 
@@ -257,17 +252,17 @@ static void test_limits(void **state)
     static const size_t steps[] = {SIZE_MAX / 2, 1000, 7};
     for (int i = 0; i < 3; i++) {
         size_t step = steps[i];
-        assert_int_equal(status_of(&f, sized_request(head - 1, 10, 5), step), 200);
-        assert_int_equal(status_of(&f, sized_request(head, 10, 5), step), 200);
-        assert_int_equal(status_of(&f, sized_request(head + 1, 10, 5), step), 431);
-        assert_int_equal(status_of(&f, sized_request(0, target - 1, 5), step), 200);
-        assert_int_equal(status_of(&f, sized_request(0, target, 5), step), 200);
-        assert_int_equal(status_of(&f, sized_request(0, target + 1, 5), step), 414);
-        assert_int_equal(status_of(&f, sized_request(0, 10, headers - 1), step), 200);
-        assert_int_equal(status_of(&f, sized_request(0, 10, headers), step), 200);
-        assert_int_equal(status_of(&f, sized_request(0, 10, headers + 1), step), 431);
+        assert_int_equal(status_of(&f, head - 1, 10, 5, step), 200);
+        assert_int_equal(status_of(&f, head, 10, 5, step), 200);
+        assert_int_equal(status_of(&f, head + 1, 10, 5, step), 431);
+        assert_int_equal(status_of(&f, 0, target - 1, 5, step), 200);
+        assert_int_equal(status_of(&f, 0, target, 5, step), 200);
+        assert_int_equal(status_of(&f, 0, target + 1, 5, step), 414);
+        assert_int_equal(status_of(&f, 0, 10, headers - 1, step), 200);
+        assert_int_equal(status_of(&f, 0, 10, headers, step), 200);
+        assert_int_equal(status_of(&f, 0, 10, headers + 1, step), 431);
     }
-    assert_int_equal(status_of(&f, sized_request(head, target, headers), 1), 200);
+    assert_int_equal(status_of(&f, head, target, headers, 1), 200);
     fixture_done_all(&f);
 }
 
