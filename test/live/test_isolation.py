@@ -1,0 +1,107 @@
+"""Walls and limits as an operator meets them: refused with the reason where they cannot be had, and what happens when a
+model breaks or bursts."""
+import json
+import subprocess
+
+from conftest import BULKHEAD, IDENTITY, model_yaml, tenant_yaml, vector, wait_until
+
+# A mount namespace of the server's own in which no cgroup hierarchy is to be seen.
+WITHOUT_CGROUPS = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs none /sys/fs/cgroup && exec "$0" "$@"']
+
+
+def test_without_root_it_refuses_and_says_why(folder):
+    folder.chmod(0o777)
+    result = subprocess.run(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", BULKHEAD, "serve", "--data",
+                             folder / "data", "--listen", "127.0.0.1:0"], text=True, capture_output=True, timeout=60)
+    assert result.returncode == 1
+    assert "needs root" in result.stderr and "sudo" in result.stderr
+    assert not (folder / "data").exists()
+
+
+def test_without_limits_a_model_is_refused(make_server, folder):
+    server = make_server(start=False)
+    server.prefix = WITHOUT_CGROUPS
+    server.start()
+    (folder / "echo.json").write_text(json.dumps(IDENTITY))
+    result = server.apply(tenant_yaml("acme") + model_yaml("echo", "acme", "echo.json"), check=False)
+    assert result.returncode == 1
+    assert "spec.isolation.level" in result.stderr and "--allow-unlimited" in result.stderr
+    assert server.status()["isolation"]["limits"] is False
+
+
+def test_allow_unlimited_runs_it_and_status_says_so(make_server, folder):
+    server = make_server("--allow-unlimited", start=False)
+    server.prefix = WITHOUT_CGROUPS
+    server.start()
+    (folder / "echo.json").write_text(json.dumps(IDENTITY))
+    server.apply(tenant_yaml("acme") + model_yaml("echo", "acme", "echo.json"))
+    key = server.key("acme")
+    assert server.infer("echo", vector(1, [1, 2, 3, 4]), key).status == 200
+    status = server.status()
+    assert status["isolation"]["allowUnlimited"] is True and status["isolation"]["limits"] is False
+    assert "NO LIMITS" in status["replicas"][0]["status"]["wall"]
+
+
+def test_a_level_that_is_not_there_is_refused(server, folder):
+    (folder / "echo.json").write_text(json.dumps(IDENTITY))
+    for level in ("shared", "pool", "container", "microvm"):
+        result = server.apply(tenant_yaml("acme") + model_yaml("echo", "acme", "echo.json", isolation={"level": level}),
+                              check=False)
+        assert result.returncode == 1 and level in result.stderr, result.stderr
+
+
+def test_nothing_runs_below_a_tenants_floor(server, folder):
+    (folder / "echo.json").write_text(json.dumps(IDENTITY))
+    result = server.apply(tenant_yaml("acme", isolation={"minimum": "container"}) +
+                          model_yaml("echo", "acme", "echo.json"), check=False)
+    assert result.returncode == 1 and "isolation.minimum" in result.stderr
+
+
+def test_a_broken_model_hurts_nobody_else(identity, folder):
+    (folder / "broken.onnx").write_bytes(b"\x08\x07 this is no model")
+    identity.apply(tenant_yaml("clumsy") + model_yaml("broken", "clumsy", "broken.onnx", engine="onnx"))
+    clumsy = identity.key("clumsy")
+    answer = identity.infer("broken", vector(1, [1, 2, 3, 4]), clumsy)
+    assert answer.status == 503 and answer.code == "model_unavailable" and answer.headers["Retry-After"]
+    assert "cannot be loaded" in answer.json["error"]
+    again = identity.infer("broken", vector(1, [1, 2, 3, 4]), clumsy)  # refused at once, without another start
+    assert again.status == 503 and again.headers["Retry-After"]
+    assert identity.infer("echo", vector(1, [1, 2, 3, 4]), identity.acme).status == 200
+    wait_until(lambda: len(identity.workers()) == 1, "the broken worker to be gone")
+
+
+def test_a_model_over_its_memory_hurts_nobody_else(identity, folder):
+    (folder / "wide.json").write_text(json.dumps({"inputs": [{"name": "x", "datatype": "UINT8", "shape": [-1, -1]}]}))
+    identity.apply(tenant_yaml("greedy") +
+                   model_yaml("wide", "greedy", "wide.json", resources={"memory": "16Mi"}))
+    greedy = identity.key("greedy")
+
+    def send(n):
+        head = json.dumps({"inputs": [{"name": "x", "datatype": "UINT8", "shape": [1, n],
+                                       "parameters": {"binary_data_size": n}}],
+                           "parameters": {"binary_data_output": True}}).encode()
+        return identity.http("POST", "/v2/models/wide/infer", greedy, head + bytes(n),
+                             {"Inference-Header-Content-Length": str(len(head))})
+
+    assert send(1000).status == 200
+    answer = send(30_000_000)  # its output alone is more than the worker may have
+    assert answer.status == 503 and answer.code == "worker_lost" and answer.headers["Retry-After"]
+    identity.wait_log("replica_lost")
+    assert identity.infer("echo", vector(1, [1, 2, 3, 4]), identity.acme).status == 200
+    assert wait_until(lambda: send(1000).status == 200, "the model to be back")
+
+
+def test_requests_that_wait_for_a_deleted_model_get_their_404(server, folder):
+    (folder / "slow.json").write_text(json.dumps(dict(IDENTITY, busy="500ms")))
+    server.apply(tenant_yaml("acme") + model_yaml("echo", "acme", "slow.json", batching={"maxSize": 1}))
+    key = server.key("acme")
+    server.infer("echo", vector(1, [1, 2, 3, 4]), key)
+    body = json.dumps({"inputs": vector(1, [1, 2, 3, 4])})
+    connections = [server.connect() for _ in range(3)]
+    for c in connections:
+        c.request("POST", "/v2/models/echo/infer", body, {"Authorization": "Bearer " + key})
+    wait_until(lambda: server.status()["gateway"]["queued"] >= 1, "requests to queue")
+    server.cli("delete", "model", "echo", "--tenant", "acme")
+    statuses = sorted(c.getresponse().status for c in connections)
+    assert statuses[0] == 200 and statuses[-1] == 404  # what runs is answered, what waits is told
+    assert set(statuses) == {200, 404}
