@@ -10,6 +10,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 
 static const struct role role_control = {
     .name = "control", .bus = BUS_CONTROL, .uid_offset = 0, .fds_max = 1024, .run = control_run};
@@ -39,6 +40,7 @@ static int role_main(const char *name)
         return 2;
     }
     leaks_unchecked = 1;
+    (void)prctl(PR_SET_NAME, role->name); /* executed by descriptor: the kernel's own name for it would be a number */
     log_setup(role->name, LOG_LEVEL_INFO);
     return role->run(ROLE_BUS_FD);
 }

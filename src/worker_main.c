@@ -3,6 +3,8 @@
 #include "isolate/isolate_self.h"
 #include "worker/worker.h"
 
+#include <sys/prctl.h>
+
 /* LeakSanitizer's hook (only called in sanitizer builds): it cannot look into a locked-down process. */
 int __lsan_is_turned_off(void);
 int __lsan_is_turned_off(void)
@@ -13,6 +15,7 @@ int __lsan_is_turned_off(void)
 int main(void)
 {
     log_setup("worker", LOG_LEVEL_INFO);
+    (void)prctl(PR_SET_NAME, "bulkhead-worker"); /* executed by descriptor: the kernel's own name would be a number */
     struct error err = {0};
     if (isolate_lockdown_self(&err) < 0) {
         log_error("worker_lockdown", "%s", error_text(&err, err.code));

@@ -8,7 +8,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -234,7 +233,7 @@ int control_run(int bus_fd)
     struct control *c = &control;
     struct error err = {0};
     int admin_fd = -1;
-    (void)signal(SIGPIPE, SIG_IGN); /* cannot fail for these arguments */
+    role_ignore_sigpipe();
     int r = configure(c, bus_fd, &admin_fd, &err);
     if (r >= 0) {
         log_setup("control", (enum log_level)c->config.log_level);

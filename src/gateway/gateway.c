@@ -6,7 +6,6 @@
 #include "role/role.h"
 
 #include <assert.h>
-#include <signal.h>
 #include <string.h>
 
 #define NS_PER_MS         UINT64_C(1000000)
@@ -304,7 +303,7 @@ int gateway_run(int bus_fd)
     struct gateway *g = &gateway;
     struct error err = {0};
     routes_check();
-    (void)signal(SIGPIPE, SIG_IGN); /* cannot fail for these arguments */
+    role_ignore_sigpipe();
     int r = configure(g, bus_fd, &err);
     if (r >= 0) {
         log_setup("gateway", (enum log_level)g->config.log_level);

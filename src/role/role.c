@@ -104,6 +104,12 @@ int role_drop(const struct role *role, int root_dir, uid_t uid, gid_t gid, struc
     return 0;
 }
 
+void role_ignore_sigpipe(void)
+{
+    struct sigaction ignore = {.sa_handler = SIG_IGN};
+    (void)sigaction(SIGPIPE, &ignore, NULL); /* cannot fail for these arguments */
+}
+
 int role_reap(pid_t pid, char text[static 64])
 {
     int status;

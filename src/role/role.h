@@ -39,6 +39,9 @@ must_check int role_spawn(const struct role *role, int program_fd, int bus_fd, p
  * descriptors. On failure the process must exit. */
 must_check int role_drop(const struct role *role, int root_dir, uid_t uid, gid_t gid, struct error *err);
 
+/* Every role: a peer that closes its socket is an error code, not a signal. */
+void role_ignore_sigpipe(void);
+
 /* Reaps a child that has ended: exit status text such as "exit 1" or "signal 9 (Killed)". 1 = reaped, 0 = still runs.
  */
 int role_reap(pid_t pid, char text[static 64]);

@@ -178,7 +178,7 @@ int supervisor_run(const struct supervisor_config *config, struct error *err)
     uv_loop_t loop;
     if (uv_loop_init(&loop) < 0)
         return error_set(err, ERROR_NO_MEMORY, "no event loop");
-    (void)signal(SIGPIPE, SIG_IGN); /* cannot fail for these arguments */
+    role_ignore_sigpipe();
     (void)umask(022);               /* what must be closed to others gets its own mode */
     struct supervisor s = {.config = config,
                            .loop = &loop,
