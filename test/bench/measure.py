@@ -6,9 +6,17 @@ import statistics
 import subprocess
 import tempfile
 
-from servers import TREE, BenchError
+from servers import TREE, BenchError, end_with_parent
 
 QUARTILES = 4
+
+
+def compiled(source, folder):
+    """The path of a C file of this folder, compiled."""
+    program = os.path.join(folder, source.removesuffix(".c"))
+    subprocess.run([os.environ.get("CC", "cc"), "-std=gnu17", "-D_GNU_SOURCE", "-O2",
+                    os.path.join(TREE, "test", "bench", source), "-o", program], check=True)
+    return program
 
 
 class Generator:
@@ -17,12 +25,9 @@ class Generator:
     def __init__(self, settings, connections, keys, request, answer):
         self.settings, self.connections = settings, connections
         self.folder = tempfile.TemporaryDirectory(prefix="bulkhead-bench-")
-        self.program = self.path("load")
         self.files = [self.save("keys", "".join(key + "\n" for key in keys).encode()),
                       self.save("request", request), self.save("answer", answer)]
-        source = os.path.join(TREE, "test", "bench", "load.c")
-        subprocess.run([os.environ.get("CC", "cc"), "-std=gnu17", "-D_GNU_SOURCE", "-O2", source, "-o", self.program],
-                       check=True)
+        self.program = compiled("load.c", self.folder.name)
 
     def __enter__(self):
         return self
@@ -38,20 +43,25 @@ class Generator:
             file.write(data)
         return self.path(name)
 
-    def run(self, server, run_ms=None, warm_ms=None):
+    def start(self, server, run_ms=None, warm_ms=None, pids=()):
+        command = [self.program, server.port, self.connections, warm_ms or self.settings.warm_ms,
+                   run_ms or self.settings.run_ms, *self.files, *pids]
+        return subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                text=True, preexec_fn=end_with_parent)
+
+    def run(self, server, **times):
         """One run against `server`: the generator's counts, and what follows from them."""
         processes = server.processes()
-        command = [self.program, server.port, self.connections, warm_ms or self.settings.warm_ms,
-                   run_ms or self.settings.run_ms, *self.files, *processes]
-        done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
+        with self.start(server, pids=processes, **times) as load:
+            text, errors = load.communicate()
         server.check_alive()
-        if done.returncode != 0:
-            raise BenchError("%s: %s%s" % (server.name, done.stderr, server.log_tail()))
-        run = json.loads(done.stdout)
+        if load.returncode != 0:
+            raise BenchError("%s: %s%s" % (server.name, errors, server.log_tail()))
+        run = json.loads(text)
         if run["bad_status"] or run["bad_body"] or run["closed"] or not run["requests"]:
             raise BenchError("%s: %d answers with a wrong status, %d with a wrong body, %d connections closed, %d good\n"
                              "%s%s" % (server.name, run["bad_status"], run["bad_body"], run["closed"], run["requests"],
-                                       done.stderr, server.log_tail()))
+                                       errors, server.log_tail()))
         return self.derive(run, processes)
 
     @staticmethod

@@ -166,7 +166,7 @@ worker_processes %(workers)d;
 worker_rlimit_nofile 8192;
 error_log %(folder)s/error.log crit;
 pid %(folder)s/pid;
-events { worker_connections 2048; multi_accept on; }
+events { worker_connections 2048; }
 http {
     access_log off;
     server_tokens off;
@@ -221,7 +221,6 @@ NGINX_FRONT = """
             proxy_set_header Connection '';
             proxy_set_header X-API-Key '';
             proxy_set_header X-Tenant $tenant;
-            proxy_buffering %(buffering)s;
             proxy_buffer_size 8k;
             proxy_connect_timeout 10s;
         }
@@ -232,10 +231,11 @@ NGINX_FRONT = """
 class Nginx(Server):
     """One instance; `http` is its http block, `values` what that names beside port, folder and listen."""
 
-    def __init__(self, name, workers, http, reuseport=False, **values):
+    def __init__(self, name, workers, http, **values):
         super().__init__(name)
         self.workers, self.http, self.values = workers, http, values
-        self.values["listen"] = " reuseport" if reuseport else ""
+        # Without it one of several workers may take nearly all of the few connections that a bench opens.
+        self.values["listen"] = " reuseport" if workers > 1 else ""
 
     def begin(self):
         self.values.update(folder=self.folder, port=self.port)
@@ -250,8 +250,8 @@ class Nginx(Server):
 class NginxFront(Nginx):
     """Key map, limit_req and proxy_pass to `static`. The limit is looked at for each request and refuses none."""
 
-    def __init__(self, static, keys, tenant, workers=1, buffering="on", **options):
-        super().__init__("nginx", workers, NGINX_FRONT, rate=16000000, burst=1000000, buffering=buffering, **options)
+    def __init__(self, static, keys, tenant, workers=1):
+        super().__init__("nginx", workers, NGINX_FRONT, rate=16000000, burst=1000000)
         self.static, self.keys, self.tenant = static, keys, tenant
 
     def begin(self):
@@ -273,11 +273,11 @@ def nginx_program():
 class NginxStatic(Nginx):
     """Answers every request with `body` (printable text, nothing that nginx's configuration would interpret)."""
 
-    def __init__(self, body, json_bytes, workers=1, **options):
+    def __init__(self, body, json_bytes, workers=1):
         text = body.decode("ascii")
         if any(character in text for character in "'\\$"):
             raise BenchError("this answer cannot stand in nginx's configuration")
-        super().__init__("static nginx", workers, NGINX_STATIC, body=text, json_bytes=json_bytes, **options)
+        super().__init__("static nginx", workers, NGINX_STATIC, body=text, json_bytes=json_bytes)
 
 
 # --- Bulkhead ------------------------------------------------------------------------------------------------------
