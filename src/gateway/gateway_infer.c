@@ -92,6 +92,16 @@ static uint64_t shape_key(const struct gateway_request *r, const struct tensor_s
     return key < 2 ? key + 2 : key;
 }
 
+/* What the request takes of a channel slot at most: tensors, each aligned, behind a lease's head. (JSON is no bound:
+ * "7," may mean eight bytes.) Each request counts a head of its own, so a batch of them always fits. */
+static size_t lease_bytes(const struct oip_request *oip)
+{
+    size_t bytes = sizeof(struct channel_lease) + oip->n_inputs * sizeof(struct channel_tensor) + CHANNEL_DATA_ALIGN;
+    for (uint32_t i = 0; i < oip->n_inputs; i++)
+        bytes += oip->inputs[i].size + CHANNEL_DATA_ALIGN; /* the arena's maximum bounds the sum */
+    return bytes;
+}
+
 static void submit(struct gateway_request *r, const struct tensor_signature *signature)
 {
     struct gateway *g = r->gateway;
@@ -106,9 +116,13 @@ static void submit(struct gateway_request *r, const struct tensor_signature *sig
         gateway_fail(r, code, &err);
         return;
     }
-    size_t bytes = 0;
-    for (uint32_t i = 0; i < r->oip.n_inputs; i++)
-        bytes += r->oip.inputs[i].size + CHANNEL_DATA_ALIGN; /* each was checked to lie inside one body */
+    size_t bytes = lease_bytes(&r->oip);
+    if (bytes > r->version->schedule.batch_bytes_max) {
+        code = error_set(&err, ERROR_BODY_TOO_LARGE, "The inputs take %zu bytes; a request may have at most %zu.",
+                         bytes, r->version->schedule.batch_bytes_max);
+        gateway_fail(r, code, &err);
+        return;
+    }
     r->schedule = (struct schedule_request){
         .target = &r->version->schedule,
         .priority = SCHEDULE_INTERACTIVE,

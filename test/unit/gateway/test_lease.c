@@ -1,0 +1,181 @@
+/* Leases against a worker that the test plays: what is gathered, what is taken back, what is refused. */
+#include "test/unit/gateway/lease_fixture.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+
+#include <cmocka.h>
+
+enum { BODY_BYTES_MAX = 8192, BATCH_MAX = 8 };
+
+/* The slots hold two bodies, as the supervisor makes them. */
+static const struct channel_geometry geometry = {1024, 1, 2 * BODY_BYTES_MAX, 2 * BODY_BYTES_MAX};
+
+static struct tensor_signature signature_of(enum tensor_dtype dtype, uint32_t n_tensors)
+{
+    struct tensor_signature s = {.n_inputs = n_tensors, .n_outputs = n_tensors, .batchable = true};
+    for (uint32_t i = 0; i < n_tensors; i++) {
+        s.inputs[i] = (struct tensor_spec){.dtype = dtype, .shape = {.rank = 2, .dims = {-1, -1}}};
+        (void)snprintf(s.inputs[i].name, sizeof s.inputs[i].name, "t%u", i);
+        s.outputs[i] = s.inputs[i];
+    }
+    return s;
+}
+
+static void setup(struct lease_fixture *f, enum tensor_dtype dtype, uint32_t n_tensors)
+{
+    static struct tensor_signature signature; /* 42 KiB */
+    signature = signature_of(dtype, n_tensors);
+    fixture_init(f, &geometry, BODY_BYTES_MAX, BATCH_MAX, &signature);
+}
+
+/* {"inputs":[{"name":"t0","datatype":…,"shape":[1,n],"data":[7,7,…]}, …]}, each tensor with n elements. */
+static void request(struct lease_fixture *f, const char *dtype, uint32_t n_tensors, uint32_t n)
+{
+    _buf_ struct buf json;
+    buf_init(&json, 1 << 20);
+    buf_append_text(&json, "{\"inputs\":[");
+    for (uint32_t i = 0; i < n_tensors; i++) {
+        buf_format(&json, "%s{\"name\":\"t%u\",\"datatype\":\"%s\",\"shape\":[1,%u],\"data\":[", i > 0 ? "," : "", i,
+                   dtype, n);
+        for (uint32_t k = 0; k < n; k++)
+            buf_append_text(&json, k > 0 ? ",7" : "7");
+        buf_append_text(&json, "]}");
+    }
+    buf_append_text(&json, "]}");
+    fixture_request(f, buf_terminate(&json));
+}
+
+static struct channel_frame guest_pull(struct lease_fixture *f, enum channel_frame_type type)
+{
+    struct channel_frame frame = {0};
+    assert_int_equal(channel_pull(f->guest, &frame, NULL), 1);
+    assert_int_equal(frame.type, type);
+    return frame;
+}
+
+static void guest_push(struct lease_fixture *f, struct channel_frame frame)
+{
+    assert_int_equal(channel_push(f->guest, &frame), 0);
+    channel_ring(f->guest);
+}
+
+/* Answers a lease as the identity engine would, one whole PART per tensor. */
+static void guest_answer(struct lease_fixture *f, const struct channel_frame *lease)
+{
+    const char *in = channel_slot_other(f->guest, 0);
+    char *out = channel_slot_own(f->guest, 0);
+    const struct channel_lease *head = (const void *)(in + lease->offset);
+    uint64_t used = 0;
+    for (uint32_t i = 0; i < head->n_inputs; i++) {
+        struct channel_tensor t = head->inputs[i];
+        uint64_t from = t.data;
+        t.data = used + 128;
+        memcpy(out + used, &t, sizeof t);
+        memcpy(out + t.data, in + from, t.bytes);
+        guest_push(f, (struct channel_frame){.type = CHANNEL_PART,
+                                             .flags = CHANNEL_FINAL,
+                                             .lease_id = lease->lease_id,
+                                             .index = i,
+                                             .offset = used,
+                                             .length = 128 + t.bytes});
+        used = (t.data + t.bytes + 63) & ~UINT64_C(63);
+    }
+    guest_push(f, (struct channel_frame){.type = CHANNEL_DONE, .lease_id = lease->lease_id});
+}
+
+static void requests_share_a_lease(void **state)
+{
+    (void)state;
+    struct lease_fixture f;
+    setup(&f, TENSOR_FP32, 2);
+    for (int i = 0; i < 3; i++)
+        request(&f, "FP32", 2, 10);
+    gateway_dispatch(&f.g);
+    struct channel_frame lease = guest_pull(&f, CHANNEL_LEASE);
+    assert_int_equal(lease.a, 3);
+    assert_int_equal(lease.b, 3);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(guest_pull(&f, CHANNEL_ITEM).a, 1);
+    const char *slot = channel_slot_other(f.guest, 0);
+    const struct channel_lease *head = (const void *)(slot + lease.offset);
+    assert_int_equal(head->n_inputs, 2);
+    assert_int_equal(head->outputs_wanted, 3);
+    for (uint32_t i = 0; i < 2; i++) {
+        assert_int_equal(head->inputs[i].dims[0], 3);
+        assert_int_equal(head->inputs[i].bytes, 3 * 10 * 4);
+        assert_int_equal(head->inputs[i].data % CHANNEL_DATA_ALIGN, 0);
+        for (uint32_t k = 0; k < 30; k++) {
+            float value;
+            memcpy(&value, slot + head->inputs[i].data + 4 * k, 4);
+            assert_true(value == 7.0f);
+        }
+    }
+    guest_answer(&f, &lease);
+    gateway_replica_pull(f.replica);
+    assert_int_equal(f.g.requests.count, 0);
+    assert_int_equal(f.replica->state, GATEWAY_REPLICA_READY);
+    assert_int_equal(f.g.stats.leases, 1);
+    fixture_done(&f);
+}
+
+/* JSON is denser than what it means: "7," is two bytes and a FP64 eight. What does not fit the slot is refused. */
+static void inputs_larger_than_the_slot_are_refused(void **state)
+{
+    (void)state;
+    for (uint32_t n_tensors = 1; n_tensors <= LIMIT_TENSORS; n_tensors += 9) {
+        uint32_t bytes = 2 * BODY_BYTES_MAX / n_tensors;
+        uint32_t fitted = 0;
+        for (uint32_t n = bytes / 8 > 120 ? bytes / 8 - 120 : 1; n < bytes / 8 + 40; n++) {
+            struct lease_fixture f;
+            setup(&f, TENSOR_FP64, n_tensors);
+            request(&f, "FP64", n_tensors, n);
+            gateway_dispatch(&f.g); /* ASan watches the slot's end */
+            if (f.replica->lease) {
+                struct channel_frame lease = guest_pull(&f, CHANNEL_LEASE);
+                assert_true(lease.length <= geometry.inbox_slot_bytes);
+                fitted++;
+            } else {
+                assert_int_equal(f.g.requests.count, 0); /* answered at once */
+            }
+            assert_int_equal(f.replica->state, GATEWAY_REPLICA_READY);
+            fixture_done(&f);
+        }
+        assert_true(fitted > 0);
+    }
+}
+
+static void batches_fit_the_slot(void **state)
+{
+    (void)state;
+    for (uint32_t n = 1; n < 400; n += 7) {
+        struct lease_fixture f;
+        setup(&f, TENSOR_FP64, 20);
+        for (uint32_t i = 0; i < 2 * BATCH_MAX; i++)
+            request(&f, "FP64", 20, n);
+        for (uint32_t leases = 0; f.g.requests.count > 0 && leases < 100; leases++) {
+            gateway_dispatch(&f.g);
+            if (!f.replica->lease)
+                break;
+            struct channel_frame lease = guest_pull(&f, CHANNEL_LEASE);
+            assert_true(lease.length <= geometry.inbox_slot_bytes);
+            for (uint32_t i = 0; i < lease.b; i++)
+                (void)guest_pull(&f, CHANNEL_ITEM);
+            guest_push(
+                &f, (struct channel_frame){.type = CHANNEL_DONE, .lease_id = lease.lease_id, .status = -ERROR_ENGINE});
+            gateway_replica_pull(f.replica);
+        }
+        assert_int_equal(f.g.requests.count, 0);
+        fixture_done(&f);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(requests_share_a_lease),
+        cmocka_unit_test(inputs_larger_than_the_slot_are_refused),
+        cmocka_unit_test(batches_fit_the_slot),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
