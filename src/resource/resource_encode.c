@@ -75,14 +75,13 @@ static void append_key(struct buf *body, struct str before, struct str path)
     for (size_t n = dots(str_skip(before, common)); n > 0; n--)
         buf_append_char(body, '}');
     buf_append_char(body, ',');
-    struct str rest = str_skip(path, common);
-    const char *dot;
-    while ((dot = memchr(rest.data, '.', rest.size))) {
-        struct str object = {rest.data, (size_t)(dot - rest.data)};
-        buf_format(body, "\"" STR_FORMAT "\":{", STR_ARG(object));
-        rest = str_skip(rest, object.size + 1);
-    }
-    buf_format(body, "\"" STR_FORMAT "\":", STR_ARG(rest));
+    size_t start = common;
+    for (size_t i = common; i < path.size; i++)
+        if (path.data[i] == '.') {
+            buf_format(body, "\"%.*s\":{", (int)(i - start), path.data + start);
+            start = i + 1;
+        }
+    buf_format(body, "\"%.*s\":", (int)(path.size - start), path.data + start);
 }
 
 void resource_encode(enum resource_kind kind, const void *resource, const char *status_json, struct buf *body)

@@ -307,15 +307,19 @@ static const struct resource_field version_fields[] = {
 };
 
 static const struct resource_field replica_fields[] = {
-    OBSERVED("metadata.name", RESOURCE_NAME, "The model's name and a number."),
+    OBSERVED("metadata.name", RESOURCE_NAME, "Its own number, 16 hexadecimal digits."),
     OBSERVED("metadata.tenant", RESOURCE_NAME, "Whose it is."),
+    OBSERVED("status.state", RESOURCE_STRING, "starting, loading, ready, stopping or ended."),
     OBSERVED("status.model", RESOURCE_NAME, "The model it is a copy of."),
     OBSERVED("status.version", RESOURCE_INTEGER, "The version it runs."),
-    OBSERVED("status.state", RESOURCE_STRING, "starting, ready, stopping, waiting (to be started again)."),
-    OBSERVED("status.level", RESOURCE_STRING, "The wall around it, and what is missing of it on this host."),
+    OBSERVED("status.engine", RESOURCE_STRING, "What executes it."),
+    OBSERVED("status.level", RESOURCE_STRING, "The isolation level."),
+    OBSERVED("status.wall", RESOURCE_STRING, "What the level consists of on this host, and what is missing."),
     OBSERVED("status.pid", RESOURCE_INTEGER, "Its process."),
-    OBSERVED("status.restarts", RESOURCE_INTEGER, "How often it ended unasked since its model was last changed."),
-    OBSERVED("status.memory", RESOURCE_INTEGER, "Bytes it uses now."),
+    OBSERVED("status.uid", RESOURCE_INTEGER, "The user id it runs as; its own."),
+    OBSERVED("status.restarts", RESOURCE_INTEGER, "How often a replica of this version ended unasked."),
+    OBSERVED("status.started", RESOURCE_STRING, "When, as RFC 3339 in UTC."),
+    OBSERVED("status.lastError", RESOURCE_STRING, "Why one of this version ended last; absent when none did."),
 };
 
 static const struct resource_field key_fields[] = {
