@@ -6,7 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
+#include <limits.h>
 
 /* Before the first look at the file: the lock is taken once and kept, and with it the index of the log can live in this
  * process's memory instead of a shared file beside the database. */
@@ -45,17 +45,20 @@ static void harden(sqlite3 *db)
     (void)sqlite3_busy_timeout(db, STORE_BUSY_MS);
 }
 
-/* Frees s on failure of the allocation only; the caller closes a half-open one. */
-static int connect_to(const char *name, struct store_sql **ret_s, const struct store_ops *ops, struct error *err)
+static struct store_sql *store_new(const struct store_ops *ops)
+{
+    struct store_sql *s = calloc(1, sizeof *s);
+    if (!s)
+        return NULL;
+    s->store.ops = ops;
+    s->checkpoint_pages = STORE_CHECKPOINT_PAGES;
+    return s;
+}
+
+static int connect_to(struct store_sql *s, const char *name, struct error *err)
 {
     if (store_vfs_setup() < 0)
         return error_set_default(err, ERROR_NO_MEMORY);
-    struct store_sql *s = calloc(1, sizeof *s);
-    if (!s)
-        return error_set_default(err, ERROR_NO_MEMORY);
-    s->store.ops = ops;
-    s->checkpoint_pages = STORE_CHECKPOINT_PAGES;
-    *ret_s = s;
     int code = sqlite3_open_v2(name, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE, NULL);
     if (code != SQLITE_OK)
         return open_failure(s, code, err);
@@ -120,10 +123,10 @@ static int set_up_file(struct store_sql *s, struct error *err)
 
 static int sync_folder_of(const char *path)
 {
+    char folder[PATH_MAX] = ".";
     const char *slash = strrchr(path, '/');
-    _free_ char *folder = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
-    if (!folder)
-        return -ERROR_NO_MEMORY;
+    if (slash && str_copy((struct str){path, (size_t)(slash - path) + 1}, folder, sizeof folder) < 0)
+        return -ERROR_IO;
     _close_ int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     return fd >= 0 && fsync(fd) == 0 ? 0 : -ERROR_IO;
 }
@@ -152,12 +155,14 @@ int store_open_file(const char *path, struct store **ret_store, struct error *er
     int result = create_file(name.data, err);
     if (result < 0)
         return result;
-    struct store_sql *s = NULL;
-    result = connect_to(name.data, &s, &store_sqlite, err);
+    struct store_sql *s = store_new(&store_sqlite);
+    if (!s)
+        return error_set_default(err, ERROR_NO_MEMORY);
+    result = connect_to(s, name.data, err);
     if (result == 0)
         result = set_up_file(s, err);
     if (result < 0) {
-        store_close(s ? &s->store : NULL);
+        store_close(&s->store);
         return result;
     }
     *ret_store = &s->store;
@@ -167,14 +172,16 @@ int store_open_file(const char *path, struct store **ret_store, struct error *er
 int store_open_memory(const char *path, struct store **ret_store, struct error *err)
 {
     (void)path;
-    struct store_sql *s = NULL;
-    int result = connect_to(":memory:", &s, &store_memory, err);
+    struct store_sql *s = store_new(&store_memory);
+    if (!s)
+        return error_set_default(err, ERROR_NO_MEMORY);
+    int result = connect_to(s, ":memory:", err);
     if (result == 0 && sqlite3_exec(s->db, settings, NULL, NULL, NULL) != SQLITE_OK)
         result = error_set_default(err, ERROR_NO_MEMORY);
     if (result == 0)
         result = store_schema_migrate(s, err);
     if (result < 0) {
-        store_close(s ? &s->store : NULL);
+        store_close(&s->store);
         return result;
     }
     *ret_store = &s->store;
