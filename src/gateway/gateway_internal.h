@@ -93,6 +93,8 @@ struct gateway_replica {
     uint64_t start_limit_ns;
     uint64_t lease_id;
     struct schedule_lease *lease;
+    uint32_t n_frames;     /* taken since the last lease began */
+    uint64_t copied_bytes; /* of the running lease's outputs: the sum of their copies */
     uint64_t outputs_wanted;
     struct gateway_output outputs[LIMIT_TENSORS];
 };

@@ -77,6 +77,7 @@ static void outputs_reset(struct gateway_replica *replica)
         free(o->copy);
         *o = (struct gateway_output){0};
     }
+    replica->copied_bytes = 0;
 }
 
 static int lease_send(struct gateway_replica *replica, struct schedule_lease *lease)
@@ -93,6 +94,7 @@ static int lease_send(struct gateway_replica *replica, struct schedule_lease *le
     replica->lease = lease;
     replica->lease_id = ++g->lease_id_last;
     replica->outputs_wanted = wanted;
+    replica->n_frames = 0;
     outputs_reset(replica);
     struct channel_frame frame = {
         .type = CHANNEL_LEASE,
@@ -171,6 +173,9 @@ static int output_start(struct gateway_replica *replica, struct gateway_output *
         o->received = o->bytes;
         return 0;
     }
+    if (o->bytes > OUTPUT_BYTES_MAX(replica) - replica->copied_bytes)
+        return error_set(err, ERROR_PEER, "outputs that are together larger than the server takes");
+    replica->copied_bytes += o->bytes;
     o->copy = malloc(o->bytes > 0 ? o->bytes : 1);
     if (!o->copy)
         return error_set_default(err, ERROR_NO_MEMORY);

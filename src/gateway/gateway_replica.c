@@ -11,6 +11,9 @@
 #define NS_PER_MS UINT64_C(1000000)
 /* After a failed start requests are refused for so long; control's own back-off is what paces the next start. */
 #define REFUSE_MS 1000u
+/* Of one lease. An honest worker sends two for each output (the second only where the slot was nearly full), as many
+ * for the slots that it fills, and DONE. More would hold the loop for as long as the worker cares to write. */
+#define LEASE_FRAMES_MAX (4 * LIMIT_TENSORS + 64)
 
 static const bool moves[GATEWAY_REPLICA_STATE_COUNT][GATEWAY_REPLICA_STATE_COUNT] = {
     [GATEWAY_REPLICA_ANNOUNCED] = {[GATEWAY_REPLICA_OPENING] = true, [GATEWAY_REPLICA_GONE] = true},
@@ -315,6 +318,8 @@ void gateway_replica_pull(struct gateway_replica *replica)
         int code = channel_pull(replica->channel, &f, &err);
         if (code == 0)
             return;
+        if (code > 0 && ++replica->n_frames > LEASE_FRAMES_MAX)
+            code = error_set(&err, ERROR_PEER, "too many frames");
         if (code > 0)
             code = frame_handle(replica, &f, &err);
         if (code < 0) {

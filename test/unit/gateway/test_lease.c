@@ -170,12 +170,89 @@ static void batches_fit_the_slot(void **state)
     }
 }
 
+/* --- a hostile worker --- */
+
+static struct channel_frame lease_of_one(struct lease_fixture *f, const char *dtype, uint32_t n_tensors)
+{
+    request(f, dtype, n_tensors, 8);
+    gateway_dispatch(&f->g);
+    struct channel_frame lease = guest_pull(f, CHANNEL_LEASE);
+    (void)guest_pull(f, CHANNEL_ITEM);
+    return lease;
+}
+
+/* A worker on another core can push frames as fast as the gateway takes them: each kind that leads nowhere must end. */
+static void a_flood_of_frames_ends(void **state)
+{
+    (void)state;
+    for (int kind = 0; kind < 2; kind++) {
+        struct lease_fixture f;
+        setup(&f, TENSOR_FP64, 1);
+        struct channel_frame lease = lease_of_one(&f, "FP64", 1);
+        struct channel_frame flood = {.type = kind == 0 ? CHANNEL_STATS : CHANNEL_PART, .lease_id = lease.lease_id};
+        if (kind == 1) { /* begins an output, and goes on with empty pieces */
+            struct channel_tensor t = {TENSOR_FP64, 2, {1, 8}, 128, 64};
+            memcpy(channel_slot_own(f.guest, 0), &t, sizeof t);
+            flood.length = 128;
+        }
+        uint32_t frames = 0;
+        while (f.replica->state == GATEWAY_REPLICA_READY && frames < 100000) {
+            guest_push(&f, flood);
+            gateway_replica_pull(f.replica);
+            frames++;
+            flood.length = 0;
+            flood.a += kind == 1;
+        }
+        assert_in_range(frames, LIMIT_TENSORS, 10000);
+        assert_int_equal(f.replica->state, GATEWAY_REPLICA_GONE);
+        assert_int_equal(f.g.requests.count, 0);
+        fixture_done(&f);
+    }
+}
+
+/* But leases may go on for ever. */
+static void many_leases_are_no_flood(void **state)
+{
+    (void)state;
+    struct lease_fixture f;
+    setup(&f, TENSOR_FP64, 3);
+    for (int i = 0; i < 3000; i++) {
+        struct channel_frame lease = lease_of_one(&f, "FP64", 3);
+        guest_answer(&f, &lease);
+        gateway_replica_pull(f.replica);
+        assert_int_equal(f.replica->state, GATEWAY_REPLICA_READY);
+    }
+    assert_int_equal(f.g.requests.count, 0);
+    fixture_done(&f);
+}
+
+/* Outputs that come in pieces lie in the gateway's memory: two slots' worth for a lease, however many outputs. */
+static void outputs_of_a_lease_are_bounded_together(void **state)
+{
+    (void)state;
+    enum { EACH = 1024 };
+    struct lease_fixture f;
+    setup(&f, TENSOR_FP64, LIMIT_TENSORS);
+    struct channel_frame lease = lease_of_one(&f, "FP64", LIMIT_TENSORS);
+    uint32_t started = 0;
+    for (; started < LIMIT_TENSORS && f.replica->state == GATEWAY_REPLICA_READY; started++) {
+        struct channel_tensor t = {TENSOR_FP64, 2, {1, EACH / 8}, 128, EACH};
+        memcpy(channel_slot_own(f.guest, 0), &t, sizeof t);
+        guest_push(&f, (struct channel_frame){
+                           .type = CHANNEL_PART, .lease_id = lease.lease_id, .index = started, .length = 128 + 8});
+        gateway_replica_pull(f.replica);
+    }
+    assert_int_equal(started, 2 * geometry.outbox_slot_bytes / EACH + 1);
+    assert_int_equal(f.replica->state, GATEWAY_REPLICA_GONE);
+    fixture_done(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(requests_share_a_lease),
-        cmocka_unit_test(inputs_larger_than_the_slot_are_refused),
-        cmocka_unit_test(batches_fit_the_slot),
+        cmocka_unit_test(requests_share_a_lease),   cmocka_unit_test(inputs_larger_than_the_slot_are_refused),
+        cmocka_unit_test(batches_fit_the_slot),     cmocka_unit_test(a_flood_of_frames_ends),
+        cmocka_unit_test(many_leases_are_no_flood), cmocka_unit_test(outputs_of_a_lease_are_bounded_together),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
