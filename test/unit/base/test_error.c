@@ -100,7 +100,7 @@ static void a_cut_leaves_whole_characters(void **state)
             char text[2 * ERROR_TEXT_BYTES_MAX] = "";
             memset(text, 'a', shift);
             while (strlen(text) + strlen(characters[i]) < sizeof text)
-                strcat(text, characters[i]);
+                memcpy(text + strlen(text), characters[i], strlen(characters[i])); /* the rest is zero */
             struct error err = {0};
             (void)error_set(&err, ERROR_IO, "%s", text);
             assert_true(str_is_utf8(str_from(err.text)));
