@@ -66,7 +66,7 @@ struct fixture {
 struct peer {
     int fd;
     char *in;
-    size_t size;
+    size_t size, capacity;
     bool eof;
     int error;
 };
@@ -381,8 +381,11 @@ static inline bool peer_poll(struct peer *p)
         p->eof = true;
         return true;
     }
-    p->in = realloc(p->in, p->size + (size_t)n + 1);
-    assert_non_null(p->in);
+    if (p->capacity < p->size + (size_t)n + 1) {
+        p->capacity = 2 * (p->size + (size_t)n + 1);
+        p->in = realloc(p->in, p->capacity);
+        assert_non_null(p->in);
+    }
     memcpy(p->in + p->size, piece, (size_t)n);
     p->size += (size_t)n;
     p->in[p->size] = '\0';

@@ -70,7 +70,7 @@ static void test_pipelining(void **state)
     f.act = ACT_HOLD;
     fixture_start(&f);
     struct peer p = peer_open(&f);
-    enum { N = 5000 };
+    enum { N = 1500 };
     static const char one[] = GET("/p");
     static char many[N * (sizeof(one) - 1)];
     size_t size = sizeof(many);
