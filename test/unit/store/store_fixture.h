@@ -21,11 +21,16 @@ struct fixture {
     char path[96];
 };
 
-static inline void fixture_folder(struct fixture *f)
+static inline void fixture_folder_in(struct fixture *f, const char *parent)
 {
-    (void)snprintf(f->folder, sizeof f->folder, "/tmp/bulkhead-store-XXXXXX");
+    (void)snprintf(f->folder, sizeof f->folder, "%s/bulkhead-store-XXXXXX", parent);
     assert_non_null(mkdtemp(f->folder));
     (void)snprintf(f->path, sizeof f->path, "%s/store.db", f->folder);
+}
+
+static inline void fixture_folder(struct fixture *f)
+{
+    fixture_folder_in(f, "/tmp");
 }
 
 /* Removes the folder, which may hold the database's files only. */
