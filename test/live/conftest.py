@@ -106,6 +106,7 @@ class Server:
         self.port = None
         self.alerts_expected = False
         self.cgroups = set()  # its own, to be gone when it is
+        self.fds = None  # what its roles held when it began to serve
         self.prefix = []  # command in front of the server's, such as unshare
 
     # --- life ---
@@ -121,6 +122,7 @@ class Server:
             line = self.wait_log("serving")
             self.port = int(re.search(r"listen=\S+:(\d+) ", line["message"]).group(1))
             self.cgroups |= cgroups_of(self.process.pid)
+            self.fds = role_fds(self)
         return self
 
     def _read(self, process):
@@ -220,6 +222,31 @@ def fds(pid):
     return 0
 
 
+# Descriptors that a role holds for each replica: its process and its bus; inbox, outbox and a bell each way. And the one
+# that libuv keeps in reserve from a process's first connection on.
+REPLICA_FDS = {"supervisor": 2, "gateway": 4, "control": 0}
+RESERVE_FDS = {"supervisor": 0, "gateway": 1, "control": 1}
+
+
+def role_fds(s):
+    return {"supervisor": fds(s.process.pid), **{role: fds(s.pid(role)) for role in ("control", "gateway")}}
+
+
+def fds_grown(s):
+    """role -> (descriptors, allowed) of every role that holds more than when it began to serve, replicas aside."""
+    replicas = len(s.workers())
+    allowed = {role: count + RESERVE_FDS[role] + replicas * REPLICA_FDS[role] for role, count in s.fds.items()}
+    return {role: (count, allowed[role]) for role, count in role_fds(s).items() if count > allowed[role]}
+
+
+def fds_leaked(s):
+    if s.process is None or s.process.poll() is not None or s.fds is None:
+        return {}
+    with contextlib.suppress(AssertionError):  # connections end a moment after their clients
+        wait_until(lambda: not fds_grown(s), "descriptors to be closed")
+    return fds_grown(s)
+
+
 @pytest.fixture
 def folder():
     path = tempfile.mkdtemp(prefix="bulkhead-test-")
@@ -240,6 +267,7 @@ def make_server(folder):
         return server.start() if start else server
 
     yield make
+    leaked = [fds_leaked(s) for s in servers]
     codes = [server.stop() for server in servers]
     alerts = [l for s in servers if not s.alerts_expected for l in s.log if l["level"] == "alert"]
     with contextlib.suppress(AssertionError):
@@ -247,37 +275,13 @@ def make_server(folder):
     assert left_behind(servers, before) == ({}, set())
     assert not any((s.data / "admin.sock").exists() for s in servers)
     assert alerts == []
+    assert not any(leaked), leaked
     assert all(code == 0 for code in codes), codes
-
-
-# Descriptors that a role holds for each replica: its process and its bus; inbox, outbox and a bell each way.
-REPLICA_FDS = {"supervisor": 2, "gateway": 4, "control": 0}
-
-
-def role_fds(s):
-    return {"supervisor": fds(s.process.pid), **{role: fds(s.pid(role)) for role in ("control", "gateway")}}
-
-
-def fds_grown(s, before):
-    """role -> (descriptors now, allowed) of every role that holds more than it did plus those of the live replicas."""
-    replicas = len(s.workers())
-    allowed = {role: count + replicas * REPLICA_FDS[role] for role, count in before.items()}
-    return {role: (count, allowed[role]) for role, count in role_fds(s).items() if count > allowed[role]}
 
 
 @pytest.fixture
 def server(make_server):
-    """A running server whose roles hold no descriptor more after the test than before, but those of live replicas."""
-    s = make_server()
-    before = role_fds(s)
-    before["control"] += 1  # libuv keeps one in reserve from a process's first connection on
-    before["gateway"] += 1
-    yield s
-    if s.process is None:
-        return
-    with contextlib.suppress(AssertionError):  # connections end a moment after their clients
-        wait_until(lambda: not fds_grown(s, before), "descriptors to be closed")
-    assert fds_grown(s, before) == {}
+    return make_server()
 
 
 IDENTITY = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}]}
