@@ -4,8 +4,9 @@
  * sends is hostile: every count, product and length is checked, depth and sizes are bounded, and a failure's text names
  * the tensor and what was expected. Parses JSON with yyjson (arena-backed allocator), big integers checked, numbers
  * that do not fit the datatype refused, never rounded silently (an integer datatype takes only integral JSON numbers;
- * FP32 and FP64 round to nearest and refuse a number that would become infinite; NaN and Infinity are not JSON). FP16
- * and BF16 have no JSON form here: -ERROR_UNSUPPORTED, binary only.
+ * FP16, BF16, FP32 and FP64 round to nearest, ties to even, and refuse a number that would become infinite; NaN and
+ * Infinity are not JSON). FP16 and BF16 are JSON numbers here like the others, in both directions; the protocol leaves
+ * them without a JSON form and Triton refuses them, so no client relies on anything else.
  *
  * Memory: JSON beyond 600 bytes is parsed into heap memory that is released before the decoder returns: its text once
  * more and 16 bytes for each value (4 times the text for usual arrays, 9 times for arrays of one-digit numbers). That
@@ -50,9 +51,9 @@ must_check int oip_request_check(struct oip_request *request, const struct tenso
 
 /* Appends the answer body: JSON, and behind it the binary parts of outputs that asked for it. outputs[n] are in the
  * order to be written, binary[n] tells which go binary. ret_json_size: bytes of the JSON part; 0 when nothing is binary
- * (then no Inference-Header-Content-Length header is sent). FP32/FP64 print so that they read back bit for bit;
- * non-finite numbers cannot be written in JSON: -ERROR_UNSUPPORTED whose text suggests binary_data. BYTES that are not
- * UTF-8: the same. `data` is flat. Views that go as JSON are checked once more (-ERROR_INVALID_TENSOR). On failure
+ * (then no Inference-Header-Content-Length header is sent). Floating-point numbers print so that they read back bit for
+ * bit; non-finite numbers cannot be written in JSON: -ERROR_UNSUPPORTED whose text suggests binary_data. BYTES that are
+ * not UTF-8: the same. `data` is flat. Views that go as JSON are checked once more (-ERROR_INVALID_TENSOR). On failure
  * body's size is as before; when it did not fit, `body` stays failed. */
 must_check int oip_answer_encode(struct str model, struct str version, struct str id, const struct tensor_view *outputs,
                                  const bool *binary, uint32_t n_outputs, struct buf *body, size_t *ret_json_size,

@@ -124,6 +124,34 @@ static size_t row_fp64(struct sink *sink, yyjson_val *first, size_t n)
     return n;
 }
 
+static size_t row_half(struct sink *sink, yyjson_val *first, size_t n, enum tensor_dtype dtype)
+{
+    for (size_t i = 0; i < n; i++) {
+        yyjson_val *v = first + i;
+        double number;
+        uint16_t value;
+        if (unsafe_yyjson_is_real(v))
+            number = unsafe_yyjson_get_real(v);
+        else if (!any_number(v, &number))
+            return i;
+        if (!oip_half_from_fp64(dtype, number, &value))
+            return i;
+        memcpy(sink->out + i * sizeof value, &value, sizeof value);
+    }
+    sink->out += n * sizeof(uint16_t);
+    return n;
+}
+
+static size_t row_fp16(struct sink *sink, yyjson_val *first, size_t n)
+{
+    return row_half(sink, first, n, TENSOR_FP16);
+}
+
+static size_t row_bf16(struct sink *sink, yyjson_val *first, size_t n)
+{
+    return row_half(sink, first, n, TENSOR_BF16);
+}
+
 static size_t row_bytes_count(struct sink *sink, yyjson_val *first, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
@@ -160,6 +188,8 @@ static const struct {
     [TENSOR_INT16] = {row_int16, "integers from -32768 to 32767"},
     [TENSOR_INT32] = {row_int32, "integers from -2147483648 to 2147483647"},
     [TENSOR_INT64] = {row_int64, "integers from -9223372036854775808 to 9223372036854775807"},
+    [TENSOR_FP16] = {row_fp16, "numbers of magnitude up to 65504"},
+    [TENSOR_BF16] = {row_bf16, "numbers of magnitude up to 3.3895314e38"},
     [TENSOR_FP32] = {row_fp32, "numbers of magnitude up to 3.4028235e38"},
     [TENSOR_FP64] = {row_fp64, "numbers of magnitude up to 1.7976931348623157e308"},
     [TENSOR_BYTES] = {row_bytes, "strings"},
@@ -252,9 +282,6 @@ int oip_data_decode(struct oip_json *json, yyjson_val *data, struct tensor_view 
     char text[96];
     uint64_t elements;
     row_fn row = rows[view->dtype].row;
-    if (!row)
-        return error_set(err, ERROR_UNSUPPORTED, "%s has no JSON form; send it as binary data (binary_data_size)",
-                         tensor_dtype_name(view->dtype));
     int status = tensor_shape_elements(&view->shape, &elements);
     if (status < 0)
         return error_set(err, status, "the shape %s is not valid", tensor_shape_text(&view->shape, text, sizeof text));

@@ -93,6 +93,21 @@ static size_t put_fp32(char *text, const char *data, size_t n)
     return size;
 }
 
+static size_t put_half(char *text, enum tensor_dtype dtype, const char *data, size_t n)
+{
+    size_t size = 0;
+    for (size_t i = 0; i < n; i++) {
+        uint16_t bits;
+        memcpy(&bits, data + i * sizeof bits, sizeof bits);
+        if (!oip_half_finite(dtype, bits))
+            return 0;
+        if (i > 0)
+            text[size++] = ',';
+        size += oip_number_half(text + size, dtype, bits);
+    }
+    return size;
+}
+
 static size_t put_fp64(char *text, const char *data, size_t n)
 {
     double values[RUN];
@@ -121,6 +136,8 @@ static int append_numbers(struct buf *body, const struct tensor_view *output, ui
             size = put_fp32(text, data, n);
         else if (output->dtype == TENSOR_FP64)
             size = put_fp64(text, data, n);
+        else if (output->dtype == TENSOR_FP16 || output->dtype == TENSOR_BF16)
+            size = put_half(text, output->dtype, data, n);
         else if (output->dtype == TENSOR_BOOL)
             size = put_bools(text, data, n);
         else
@@ -163,10 +180,6 @@ static int append_data(struct buf *body, const struct tensor_view *output, struc
     int status = tensor_shape_elements(&output->shape, &elements);
     if (status < 0)
         return error_set(err, status, "its shape is not valid");
-    if (output->dtype == TENSOR_FP16 || output->dtype == TENSOR_BF16)
-        return error_set(err, ERROR_UNSUPPORTED,
-                         "%s has no JSON form; ask for it with \"parameters\":{\"binary_data\":true}",
-                         tensor_dtype_name(output->dtype));
     append_literal(body, ",\"data\":[");
     status = output->dtype == TENSOR_BYTES ? append_strings(body, output, elements, err)
                                            : append_numbers(body, output, elements, err);

@@ -76,6 +76,12 @@ size_t oip_number_u64(char *text, uint64_t value);
 size_t oip_number_i64(char *text, int64_t value);
 /* The shortest text that reads back as the same bits, be it read as FP32 or as FP64 and then rounded. Finite only. */
 size_t oip_number_fp32(char *text, float value);
+/* FP16 and BF16, named by `dtype`. The shortest text that reads back as the same bits, be it read as FP64 or as FP32
+ * and then rounded. Finite only. */
+size_t oip_number_half(char *text, enum tensor_dtype dtype, uint16_t bits);
+bool oip_half_finite(enum tensor_dtype dtype, uint16_t bits);
+/* Rounds a finite number to the nearest, ties to even. False: it would become infinite. */
+must_check bool oip_half_from_fp64(enum tensor_dtype dtype, double number, uint16_t *ret_bits);
 /* Writes values[n] to `text`, separated by commas. n ≤ OIP_FP64_CHUNK; `text` has n × OIP_NUMBER_BYTES_MAX bytes. All
  * finite. 0 on failure (no memory: impossible with the fixed pool). */
 #define OIP_FP64_CHUNK 128u

@@ -5,9 +5,8 @@
 /* Big integers stay text, so that their range can be told; so do numbers beyond FP64. */
 #define READ_FLAGS YYJSON_READ_BIGNUM_AS_RAW
 
-/* yyjson walks nested values without recursion and nothing here follows them deeper than a shape's rank, so deep
- * nesting costs 16 bytes a level and no stack. */
-_Static_assert(LIMIT_TENSOR_RANK + 4 <= LIMIT_JSON_DEPTH, "a request's own nesting must stay within the limit");
+/* No limit of nesting: yyjson walks nested values without recursion and nothing here follows them deeper than a shape's
+ * rank, so deep nesting costs 16 bytes a level and no stack. */
 
 static size_t heap_left(const struct oip_json *json)
 {

@@ -39,13 +39,15 @@ size_t oip_number_i64(char *text, int64_t value)
     return 1 + oip_number_u64(text + 1, -(uint64_t)value);
 }
 
-/* --- FP32: Raffaello Giulietti, "The Schubfach way to render doubles" (2021), with the numbers for binary32. --- */
+/* --- FP32, FP16, BF16: Raffaello Giulietti, "The Schubfach way to render doubles" (2021), with the numbers for
+ * binary32; the narrower ones are the same with fewer bits. --- */
 
-enum { POW10_MIN = -31, POW10_MAX = 45 };
+enum { POW10_MIN = -36, POW10_MAX = 45 }; /* FP32 needs -31 to 45; BF16 reaches a higher power of two */
 
 /* ceil(10^k × 2^(63 - floor(log2(10^k)))) for k = POW10_MIN .. POW10_MAX: 10^k with 64 significant bits, rounded up.
  * test/unit/tensor/test_oip_number.c computes them again. */
 static const uint64_t pow10_bits[POW10_MAX - POW10_MIN + 1] = {
+    0xAA242499697392D3, 0xD4AD2DBFC3D07788, 0x84EC3C97DA624AB5, 0xA6274BBDD0FADD62, 0xCFB11EAD453994BB,
     0x81CEB32C4B43FCF5, 0xA2425FF75E14FC32, 0xCAD2F7F5359A3B3F, 0xFD87B5F28300CA0E, 0x9E74D1B791E07E49,
     0xC612062576589DDB, 0xF79687AED3EEC552, 0x9ABE14CD44753B53, 0xC16D9A0095928A28, 0xF1C90080BAF72CB2,
     0x971DA05074DA7BEF, 0xBCE5086492111AEB, 0xEC1E4A7DB69561A6, 0x9392EE8E921D5D08, 0xB877AA3236A4B44A,
@@ -190,6 +192,71 @@ size_t oip_number_fp32(char *text, float value)
         size = (size_t)length;
     }
     return sign + size;
+}
+
+/* --- 16 bits --- */
+
+/* What a datatype's 16 bits mean. */
+struct half {
+    unsigned fraction; /* bits; one more is implied */
+    int exponent_min;  /* of the smallest normal number */
+    uint32_t infinity;
+};
+
+static const struct half fp16 = {10, -14, 0x7C00}, bf16 = {7, -126, 0x7F80};
+
+static const struct half *half_of(enum tensor_dtype dtype)
+{
+    assert(dtype == TENSOR_FP16 || dtype == TENSOR_BF16);
+    return dtype == TENSOR_FP16 ? &fp16 : &bf16;
+}
+
+bool oip_half_finite(enum tensor_dtype dtype, uint16_t bits)
+{
+    return (bits & 0x7FFFu) < half_of(dtype)->infinity;
+}
+
+bool oip_half_from_fp64(enum tensor_dtype dtype, double number, uint16_t *ret_bits)
+{
+    const struct half *half = half_of(dtype);
+    uint64_t bits;
+    memcpy(&bits, &number, sizeof bits);
+    uint32_t sign = (uint32_t)(bits >> 63) << 15;
+    int exponent = (int)(bits >> 52 & 0x7FF) - 1023;
+    uint64_t significand = (bits & ((UINT64_C(1) << 52) - 1)) | UINT64_C(1) << 52; /* FP64's subnormals become 0 */
+    int above = exponent > half->exponent_min ? exponent - half->exponent_min : 0;
+    int drop = 52 - (int)half->fraction + (exponent < half->exponent_min ? half->exponent_min - exponent : 0);
+    if (drop > 54) { /* below half of the smallest number */
+        *ret_bits = (uint16_t)sign;
+        return true;
+    }
+    uint64_t odd = significand >> drop & 1;
+    uint64_t rounded = (significand + (UINT64_C(1) << (drop - 1)) - 1 + odd) >> drop; /* ties to even */
+    uint64_t magnitude = ((uint64_t)above << half->fraction) + rounded; /* the implied bit counts the exponent up */
+    if (magnitude >= half->infinity)
+        return false;
+    *ret_bits = (uint16_t)(sign | magnitude);
+    return true;
+}
+
+size_t oip_number_half(char *text, enum tensor_dtype dtype, uint16_t bits)
+{
+    const struct half *half = half_of(dtype);
+    size_t sign = bits >> 15;
+    uint32_t exponent = (bits & 0x7FFFu) >> half->fraction;
+    uint32_t implied = UINT32_C(1) << half->fraction, fraction = bits & (implied - 1);
+    assert(oip_half_finite(dtype, bits));
+    text[0] = '-'; /* overwritten when positive */
+    text += sign;
+    if (exponent == 0 && fraction == 0) {
+        memcpy(text, "0.0", 3);
+        return sign + 3;
+    }
+    int q = half->exponent_min - (int)half->fraction;
+    struct decimal d = exponent == 0
+                           ? shortest(fraction, q, false)
+                           : shortest(fraction | implied, q + (int)exponent - 1, fraction == 0 && exponent > 1);
+    return sign + put_decimal(text, d);
 }
 
 /* yyjson prints FP64 shortest and correctly rounded; it has no call for a single number, so they go by the array. */

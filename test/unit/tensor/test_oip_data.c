@@ -128,9 +128,24 @@ static void test_fp64(void **state)
 static void test_half(void **state)
 {
     struct fixture *f = *state;
-    assert_int_equal(decode_data(f, "FP16", "[1]", "[1]"), -ERROR_UNSUPPORTED);
-    assert_text(f, "input \"x\": FP16 has no JSON form; send it as binary data (binary_data_size)");
-    assert_int_equal(decode_data(f, "BF16", "[0]", "[]"), -ERROR_UNSUPPORTED);
+    const struct tensor_view *x =
+        decoded(f, "FP16", "[8]", "[1,-0,0.1,65504,-65519.99,2049,2051,18446744073709551616e-15]");
+    static const uint16_t fp16[] = {0x3C00, 0x8000, 0x2E66, 0x7BFF, 0xFBFF, 0x6800, 0x6802, 0x7481};
+    assert_int_equal(x->size, sizeof fp16);
+    assert_memory_equal(x->data, fp16, sizeof fp16);
+    x = decoded(f, "BF16", "[3,2]", "[[1,-0.1],[3.3895314e38,257],[259,1e-41]]");
+    static const uint16_t bf16[] = {0x3F80, 0xBDCD, 0x7F7F, 0x4380, 0x4382, 0x0000};
+    assert_int_equal(x->size, sizeof bf16);
+    assert_memory_equal(x->data, bf16, sizeof bf16);
+    assert_int_equal(decoded(f, "BF16", "[0,2]", "[]")->size, 0);
+    refused(f, "FP16", "[2]", "[1,65520]",
+            "element 1 of its data is 65520; FP16 takes numbers of magnitude up to 65504");
+    refused(f, "FP16", "[1]", "[-1e9]", "element 0 of its data is -1000000000.0; FP16");
+    refused(f, "FP16", "[1]", "[1e400]", "is 1e400; FP16");
+    refused(f, "FP16", "[1]", "[\"1\"]", "is a string; FP16");
+    refused(f, "FP16", "[1]", "[null]", "is null; FP16");
+    refused(f, "BF16", "[1]", "[3.4e38]", "BF16 takes numbers of magnitude up to 3.3895314e38");
+    refused(f, "BF16", "[1]", "[true]", "is true; BF16");
 }
 
 static void test_bytes(void **state)

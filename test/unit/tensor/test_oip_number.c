@@ -184,6 +184,114 @@ static void test_fp32_shortest(void **state)
     }
 }
 
+static const char *half_text(enum tensor_dtype dtype, uint16_t bits)
+{
+    static char text[OIP_NUMBER_BYTES_MAX + 1];
+    size_t size = oip_number_half(text, dtype, bits);
+    assert_true(size < OIP_NUMBER_BYTES_MAX);
+    text[size] = '\0';
+    return text;
+}
+
+/* The value of 16 bits, spelled out from the definition. */
+static double half_value(enum tensor_dtype dtype, uint32_t bits)
+{
+    int fraction = dtype == TENSOR_FP16 ? 10 : 7, bias = dtype == TENSOR_FP16 ? 15 : 127;
+    int exponent = (int)(bits & 0x7FFF) >> fraction;
+    double significand = bits & ((1u << fraction) - 1);
+    double value = exponent == 0 ? ldexp(significand, 1 - bias - fraction)
+                                 : ldexp(significand + (1 << fraction), exponent - bias - fraction);
+    return bits & 0x8000 ? -value : value;
+}
+
+static uint16_t half_bits(enum tensor_dtype dtype, double number)
+{
+    uint16_t bits = 0xDEAD;
+    if (!oip_half_from_fp64(dtype, number, &bits))
+        return dtype == TENSOR_FP16 ? 0x7C00 : 0x7F80;
+    return bits;
+}
+
+static void test_half_text(void **state)
+{
+    (void)state;
+    assert_string_equal(half_text(TENSOR_FP16, 0x0000), "0.0");
+    assert_string_equal(half_text(TENSOR_FP16, 0x8000), "-0.0");
+    assert_string_equal(half_text(TENSOR_FP16, 0x3C00), "1.0");
+    assert_string_equal(half_text(TENSOR_FP16, 0xC100), "-2.5");
+    assert_string_equal(half_text(TENSOR_FP16, 0x2E66), "0.1");
+    assert_string_equal(half_text(TENSOR_FP16, 0x7BFF), "65500.0");
+    assert_string_equal(half_text(TENSOR_FP16, 0x0001), "6e-8");
+    assert_string_equal(half_text(TENSOR_FP16, 0x0400), "0.00006104");
+    assert_string_equal(half_text(TENSOR_BF16, 0x3F80), "1.0");
+    assert_string_equal(half_text(TENSOR_BF16, 0xBDCD), "-0.1");
+    assert_string_equal(half_text(TENSOR_BF16, 0x7F7F), "3.39e38");
+    assert_string_equal(half_text(TENSOR_BF16, 0x0001), "9e-41");
+}
+
+/* Every number, every middle between two and what lies just beside it. */
+static void test_half_rounding(void **state)
+{
+    (void)state;
+    for (enum tensor_dtype d = TENSOR_FP16; d <= TENSOR_BF16; d += TENSOR_BF16 - TENSOR_FP16) {
+        uint32_t infinity = d == TENSOR_FP16 ? 0x7C00 : 0x7F80;
+        for (uint32_t bits = 0; bits < infinity; bits++) {
+            double value = half_value(d, bits), next = half_value(d, bits + 1), middle = value + (next - value) / 2;
+            uint32_t even = bits + (bits & 1);
+            assert_int_equal(half_bits(d, value), bits);
+            assert_int_equal(half_bits(d, -value), bits | 0x8000);
+            assert_int_equal(half_bits(d, middle), even);
+            assert_int_equal(half_bits(d, nextafter(middle, 0)), bits);
+            assert_int_equal(half_bits(d, nextafter(middle, INFINITY)), bits + 1);
+            if (even != infinity)
+                assert_int_equal(half_bits(d, -middle), even | 0x8000);
+        }
+        assert_int_equal(half_bits(d, DBL_MAX), infinity);
+        assert_int_equal(half_bits(d, 5e-324), 0);
+        assert_int_equal(half_bits(d, -DBL_MIN), 0x8000);
+        assert_false(oip_half_finite(d, (uint16_t)infinity));
+        assert_false(oip_half_finite(d, 0xFFFF));
+        assert_true(oip_half_finite(d, (uint16_t)(infinity - 1)));
+    }
+}
+
+/* Digits that tell the number: without the zeros around them. */
+static int significant_digits(const char *text)
+{
+    int digits = 0, zeros = 0;
+    for (; *text && *text != 'e'; text++) {
+        if (*text == '0' && digits > 0)
+            zeros++;
+        else if (*text >= '1' && *text <= '9') {
+            digits += zeros + 1;
+            zeros = 0;
+        }
+    }
+    return digits;
+}
+
+/* All of them: what is printed reads back, also by way of FP32, and nothing shorter would. */
+static void test_half_round_trip(void **state)
+{
+    (void)state;
+    for (enum tensor_dtype d = TENSOR_FP16; d <= TENSOR_BF16; d += TENSOR_BF16 - TENSOR_FP16) {
+        for (uint32_t bits = 0; bits <= UINT16_MAX; bits++) {
+            if (!oip_half_finite(d, (uint16_t)bits))
+                continue;
+            const char *text = half_text(d, (uint16_t)bits);
+            if (half_bits(d, strtod(text, NULL)) != bits || half_bits(d, (double)strtof(text, NULL)) != bits)
+                fail_msg("%04x printed as %s", bits, text);
+            int digits = significant_digits(text);
+            if (digits < 2)
+                continue;
+            char shorter[64];
+            (void)snprintf(shorter, sizeof shorter, "%.*e", digits - 2, half_value(d, bits));
+            if (half_bits(d, strtod(shorter, NULL)) == bits)
+                fail_msg("%04x printed as %s, but %s is shorter", bits, text, shorter);
+        }
+    }
+}
+
 static void test_fp64(void **state)
 {
     (void)state;
@@ -218,13 +326,11 @@ static void test_fp64(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_integers),
-        cmocka_unit_test(test_table),
-        cmocka_unit_test(test_fp32_text),
-        cmocka_unit_test(test_fp32_double_rounding),
-        cmocka_unit_test(test_fp32_round_trip),
-        cmocka_unit_test(test_fp32_shortest),
-        cmocka_unit_test(test_fp64),
+        cmocka_unit_test(test_integers),        cmocka_unit_test(test_table),
+        cmocka_unit_test(test_fp32_text),       cmocka_unit_test(test_fp32_double_rounding),
+        cmocka_unit_test(test_fp32_round_trip), cmocka_unit_test(test_fp32_shortest),
+        cmocka_unit_test(test_half_text),       cmocka_unit_test(test_half_rounding),
+        cmocka_unit_test(test_half_round_trip), cmocka_unit_test(test_fp64),
     };
     return cmocka_run_group_tests_name("oip_number", tests, NULL, NULL);
 }
