@@ -41,6 +41,12 @@ static int fail(struct reader *r, const yaml_mark_t *mark, const char *text)
                      text);
 }
 
+static int fail_limit(struct reader *r, const yaml_mark_t *mark, const char *text, uint32_t most)
+{
+    return error_set(r->err, -ERROR_INVALID_REQUEST, "line %zu, column %zu: %s; at most %u are possible",
+                     mark->line + 1, mark->column + 1, text, most);
+}
+
 /* --- values --- */
 
 /* Before a value (not a key): the comma of a sequence, and the turn of a mapping. */
@@ -109,7 +115,7 @@ static int read_alias(struct reader *r, const yaml_event_t *event)
     if (anchor->open)
         return fail(r, mark, "an alias inside of its own anchor");
     if (r->depth + anchor->height > YAML_DEPTH_MAX)
-        return fail(r, mark, "nested too deeply");
+        return fail_limit(r, mark, "nested too deeply", YAML_DEPTH_MAX);
     value_begin(r);
     size_t size = anchor->end - anchor->start;
     char *room = buf_reserve(r->json, size); /* may move the memory: take the source after it */
@@ -206,7 +212,7 @@ static int read_open(struct reader *r, const yaml_event_t *event, bool mapping)
     if (at_key(r))
         return fail(r, &event->start_mark, "a key is a plain or quoted text, no list and no mapping");
     if (r->depth == YAML_DEPTH_MAX)
-        return fail(r, &event->start_mark, "nested too deeply");
+        return fail_limit(r, &event->start_mark, "nested too deeply", YAML_DEPTH_MAX);
     value_begin(r);
     int index;
     int rc = anchor_begin(r, name, &event->start_mark, &index);
@@ -249,7 +255,7 @@ static int document_end(struct reader *r, const yaml_event_t *event)
         return 0;
     }
     if (r->n_places == YAML_DOCUMENTS_MAX)
-        return fail(r, &event->start_mark, "too many documents");
+        return fail_limit(r, &event->start_mark, "too many documents", YAML_DOCUMENTS_MAX);
     if (r->places)
         r->places[r->n_places].number = r->n_documents;
     r->n_places++;
