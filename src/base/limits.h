@@ -43,7 +43,6 @@
 #define LIMIT_TENSOR_RANK       8u
 #define LIMIT_TENSORS           64u /* inputs, and outputs, of one model or request */
 #define LIMIT_TENSOR_NAME_BYTES 255u
-#define LIMIT_JSON_DEPTH        64u
 
 /* Catalog: 1 M keys × 64 B and 1 M tenants × 64 B and their index stay below 256 MiB. */
 #define LIMIT_CATALOG_BYTES   (512 * MIB)

@@ -1,12 +1,11 @@
+/* There is no limit of nesting: yyjson walks nested values without recursion and nothing here follows them deeper than a
+ * shape's rank, so deep nesting costs 16 bytes a level and no stack. */
 #include "tensor/oip_internal.h"
 
 #include <stdio.h>
 
 /* Big integers stay text, so that their range can be told; so do numbers beyond FP64. */
 #define READ_FLAGS YYJSON_READ_BIGNUM_AS_RAW
-
-/* No limit of nesting: yyjson walks nested values without recursion and nothing here follows them deeper than a shape's
- * rank, so deep nesting costs 16 bytes a level and no stack. */
 
 static size_t heap_left(const struct oip_json *json)
 {
