@@ -32,8 +32,8 @@ enum channel_frame_type {
     CHANNEL_LOAD,   /* host → guest: load the model. guest → host: the result: status, and as payload the encoded
                        signature   or, on failure, a text for people */
     CHANNEL_UNLOAD, /* host → guest: exit */
-    CHANNEL_LEASE,  /* host → guest: run a batch. slot, lease_id, a = rows, b = number of ITEM frames that follow;
-                       payload = struct channel_lease and the data it points at */
+    CHANNEL_LEASE,  /* host → guest: run a batch. slot, lease_id, a = rows (may be 0), b = number of ITEM frames that
+                       follow; payload = struct channel_lease and the data it points at */
     CHANNEL_ITEM,   /* host → guest: one request of the lease before it: request_id, tenant_id, a = rows */
     CHANNEL_PART, /* guest → host: a piece of an output: slot, lease_id, index = output, a = number of the piece (0, 1,
                      …). request_id 0: of the whole lease, items in their order along axis 0. Piece 0 begins with a

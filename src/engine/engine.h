@@ -22,7 +22,7 @@ struct engine_options {
 struct engine_item { /* one request inside a batch */
     uint64_t request_id;
     uint64_t tenant_id;
-    uint32_t rows; /* along the batch axis; 1 when the model is not batchable (then a batch has one item) */
+    uint32_t rows; /* along the batch axis, may be 0; 1 when the model is not batchable (then a batch has one item) */
 };
 
 /* A lease's work: the inputs of all items, gathered contiguously along axis 0 (BYTES likewise, element by element). */

@@ -81,7 +81,7 @@ void gateway_signature_wait(struct gateway_request *r, struct gateway_version *v
  * which. */
 static uint64_t shape_key(const struct gateway_request *r, const struct tensor_signature *signature)
 {
-    if (!signature->batchable)
+    if (!signature->batchable || r->rows == 0) /* engines treat "nothing" differently: it runs alone */
         return 0;
     if (r->version->shapes_fixed)
         return 1;
@@ -116,6 +116,7 @@ static void submit(struct gateway_request *r, const struct tensor_signature *sig
         gateway_fail(r, code, &err);
         return;
     }
+    r->rows = rows;
     size_t bytes = lease_bytes(&r->oip);
     if (bytes > r->version->schedule.batch_bytes_max) {
         code = error_set(&err, ERROR_BODY_TOO_LARGE, "The inputs take %zu bytes; a request may have at most %zu.",
@@ -126,7 +127,7 @@ static void submit(struct gateway_request *r, const struct tensor_signature *sig
     r->schedule = (struct schedule_request){
         .target = &r->version->schedule,
         .priority = SCHEDULE_INTERACTIVE,
-        .rows = rows,
+        .rows = rows > 0 ? rows : 1,
         .bytes = bytes,
         .shape_key = shape_key(r, signature),
         .deadline_ns = r->deadline_ns,
@@ -243,9 +244,9 @@ static uint32_t outputs_collect(const struct gateway_request *r, const struct ga
         for (uint32_t d = 1; d < o->shape.rank; d++)
             per_row *= (uint64_t)o->shape.dims[d]; /* the whole product was checked */
         size_t start = tensor_data_prefix(o->dtype, o->data, o->bytes, row0 * per_row);
-        views[i].shape.dims[0] = r->schedule.rows;
+        views[i].shape.dims[0] = r->rows;
         views[i].data = o->data + start;
-        views[i].size = tensor_data_prefix(o->dtype, o->data + start, o->bytes - start, r->schedule.rows * per_row);
+        views[i].size = tensor_data_prefix(o->dtype, o->data + start, o->bytes - start, r->rows * per_row);
     }
     return wished;
 }

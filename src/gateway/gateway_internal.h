@@ -93,6 +93,7 @@ struct gateway_replica {
     uint64_t start_limit_ns;
     uint64_t lease_id;
     struct schedule_lease *lease;
+    uint32_t rows;         /* of the running lease: the sum of its requests' rows */
     uint32_t n_frames;     /* taken since the last lease began */
     uint64_t copied_bytes; /* of the running lease's outputs: the sum of their copies */
     uint64_t outputs_wanted;
@@ -127,6 +128,7 @@ struct gateway_request {
     struct list node; /* in version->waiting, or in the free list */
     uint64_t id;
     uint64_t deadline_ns;
+    uint32_t rows; /* along the batch axis, may be 0 (the scheduler then counts 1); 1 when the model is not batchable */
     struct str params[GATEWAY_PARAMS_MAX];
     struct str body;
     size_t json_size;

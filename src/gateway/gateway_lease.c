@@ -63,7 +63,7 @@ static uint64_t gather(struct gateway_replica *replica, const struct schedule_le
         *t = (struct channel_tensor){.dtype = (uint32_t)view->dtype, .rank = view->shape.rank, .data = offset};
         memcpy(t->dims, view->shape.dims, sizeof t->dims);
         if (s->batchable)
-            t->dims[0] = lease->rows;
+            t->dims[0] = replica->rows;
         t->bytes = gather_input(lease, i, slot + offset);
         offset = align_up(offset + t->bytes);
     }
@@ -84,14 +84,17 @@ static int lease_send(struct gateway_replica *replica, struct schedule_lease *le
 {
     struct gateway *g = replica->gateway;
     uint64_t wanted = 0;
+    uint32_t rows = 0;
     if (channel_room(replica->channel) < lease->n_requests + 1)
         return -ERROR_PEER; /* one lease at a time and a ring for two: a worker that takes no frames */
     for (uint32_t k = 0; k < lease->n_requests; k++) {
         struct gateway_request *r = request_of(lease->requests[k]);
         gateway_request_state_set(r, GATEWAY_REQUEST_LEASED);
         wanted |= outputs_wanted(r);
+        rows += r->rows;
     }
     replica->lease = lease;
+    replica->rows = rows;
     replica->lease_id = ++g->lease_id_last;
     replica->outputs_wanted = wanted;
     replica->n_frames = 0;
@@ -100,7 +103,7 @@ static int lease_send(struct gateway_replica *replica, struct schedule_lease *le
         .type = CHANNEL_LEASE,
         .lease_id = replica->lease_id,
         .length = gather(replica, lease, wanted),
-        .a = lease->rows,
+        .a = rows,
         .b = lease->n_requests,
     };
     int code = channel_push(replica->channel, &frame);
@@ -111,7 +114,7 @@ static int lease_send(struct gateway_replica *replica, struct schedule_lease *le
             .lease_id = replica->lease_id,
             .request_id = r->id,
             .tenant_id = r->tenant->uid,
-            .a = r->schedule.rows,
+            .a = r->rows,
         };
         code = channel_push(replica->channel, &item);
     }
@@ -153,7 +156,7 @@ static int output_start(struct gateway_replica *replica, struct gateway_output *
     int code = tensor_shape_elements(&o->shape, &elements);
     if (code < 0 || !tensor_shape_matches(&o->shape, &spec->shape))
         return error_set(err, ERROR_PEER, "an output whose shape is not of the model's signature");
-    if (replica->version->signature->batchable && o->shape.dims[0] != (int64_t)replica->lease->rows)
+    if (replica->version->signature->batchable && o->shape.dims[0] != (int64_t)replica->rows)
         return error_set(err, ERROR_PEER, "an output with another number of rows than the batch");
     size_t element = tensor_dtype_bytes(o->dtype);
     uint64_t bytes;
@@ -243,7 +246,7 @@ static void lease_answer(struct gateway_replica *replica, struct schedule_lease 
     uint32_t row0 = 0;
     for (uint32_t k = 0; k < lease->n_requests; k++) {
         struct gateway_request *r = request_of(lease->requests[k]);
-        uint32_t rows = r->schedule.rows;
+        uint32_t rows = r->rows;
         if (code < 0)
             gateway_fail(r, code, err);
         else

@@ -45,7 +45,8 @@ must_check int oip_request_decode(struct str body, size_t json_size, struct aren
 
 /* Checks a decoded request against the model: every input there exactly once with its dtype and a shape that fits (the
  * text says what was expected), sorted into the model's order; wished outputs exist, none twice; for a batchable model
- * dim 0 of all inputs equal and ≥ 1. ret_rows: that dim 0, or 1 when the model is not batchable. */
+ * dim 0 of all inputs equal; it may be 0, as any dim that the model leaves open. ret_rows: that dim 0, or 1 when the
+ * model is not batchable. */
 must_check int oip_request_check(struct oip_request *request, const struct tensor_signature *signature,
                                  uint32_t *ret_rows, struct error *err);
 

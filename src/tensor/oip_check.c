@@ -111,9 +111,9 @@ static int count_rows(const struct oip_request *request, const struct tensor_sig
         const struct tensor_view *input = &request->inputs[i];
         struct str name = oip_name_shown(input->name);
         int64_t dim = input->shape.rank > 0 ? input->shape.dims[0] : 0;
-        if (dim < 1 || dim > UINT32_MAX)
+        if (dim < 0 || dim > UINT32_MAX)
             return error_set(err, ERROR_INVALID_TENSOR,
-                             "Dimension 0 of input \"" STR_FORMAT "\" is the batch and must be from 1 to %u, not %lld.",
+                             "Dimension 0 of input \"" STR_FORMAT "\" is the batch and must be from 0 to %u, not %lld.",
                              STR_ARG(name), UINT32_MAX, (long long)dim);
         if (i > 0 && dim != rows)
             return error_set(

@@ -119,6 +119,38 @@ static void requests_share_a_lease(void **state)
     fixture_done(&f);
 }
 
+/* A batch of no rows is work like any other, but alone: engines treat it differently. */
+static void no_rows_run_alone(void **state)
+{
+    (void)state;
+    struct lease_fixture f;
+    setup(&f, TENSOR_FP32, 1);
+    f.version->shapes_fixed = true; /* all others may share */
+    static const char empty[] = "{\"inputs\":[{\"name\":\"t0\",\"datatype\":\"FP32\",\"shape\":[0,4],\"data\":[]}]}";
+    request(&f, "FP32", 1, 4);
+    fixture_request(&f, empty);
+    request(&f, "FP32", 1, 4);
+    fixture_request(&f, empty);
+    static const uint32_t rows[] = {2, 0, 0}, requests[] = {2, 1, 1};
+    for (int i = 0; i < 3; i++) {
+        gateway_dispatch(&f.g);
+        struct channel_frame lease = guest_pull(&f, CHANNEL_LEASE);
+        assert_int_equal(lease.a, rows[i]);
+        assert_int_equal(lease.b, requests[i]);
+        for (uint32_t k = 0; k < requests[i]; k++)
+            assert_int_equal(guest_pull(&f, CHANNEL_ITEM).a, rows[i] > 0);
+        const struct channel_lease *head = (const void *)((const char *)channel_slot_other(f.guest, 0) + lease.offset);
+        assert_int_equal(head->inputs[0].dims[0], rows[i]);
+        assert_int_equal(head->inputs[0].bytes, rows[i] * 16);
+        guest_answer(&f, &lease);
+        gateway_replica_pull(f.replica);
+        assert_int_equal(f.replica->state, GATEWAY_REPLICA_READY);
+    }
+    assert_int_equal(f.g.requests.count, 0);
+    assert_int_equal(f.g.stats.requests, 4);
+    fixture_done(&f);
+}
+
 /* JSON is denser than what it means: "7," is two bytes and a FP64 eight. What does not fit the slot is refused. */
 static void inputs_larger_than_the_slot_are_refused(void **state)
 {
@@ -250,9 +282,13 @@ static void outputs_of_a_lease_are_bounded_together(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(requests_share_a_lease),   cmocka_unit_test(inputs_larger_than_the_slot_are_refused),
-        cmocka_unit_test(batches_fit_the_slot),     cmocka_unit_test(a_flood_of_frames_ends),
-        cmocka_unit_test(many_leases_are_no_flood), cmocka_unit_test(outputs_of_a_lease_are_bounded_together),
+        cmocka_unit_test(requests_share_a_lease),
+        cmocka_unit_test(no_rows_run_alone),
+        cmocka_unit_test(inputs_larger_than_the_slot_are_refused),
+        cmocka_unit_test(batches_fit_the_slot),
+        cmocka_unit_test(a_flood_of_frames_ends),
+        cmocka_unit_test(many_leases_are_no_flood),
+        cmocka_unit_test(outputs_of_a_lease_are_bounded_together),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -95,13 +95,15 @@ static void test_rows(void **state)
     struct fixture *f = *state;
     uint32_t rows = 0;
     set_signature(true);
-    refused(f, A("0", "") "," B("0,1", "") "," C("0", ""), "",
-            "Dimension 0 of input \"a\" is the batch and must be from 1 to 4294967295, not 0.");
+    assert_int_equal(check(f, A("0", "") "," B("0,1", "") "," C("0", ""), "", &rows), 0);
+    assert_int_equal(rows, 0);
+    refused(f, A("0", "") "," B("1,1", "1") "," C("0", ""), "",
+            "must be equal in all inputs; it is 0 in the first one and 1 in \"b\".");
     refused(f, A("1", "1,2") "," B("2,1", "1,2") "," C("1", "1"), "",
             "must be equal in all inputs; it is 1 in the first one and 2 in \"b\".");
     signature.n_inputs = 1;
     signature.inputs[0] = signature.inputs[1];
-    refused(f, B("4294967296,0", ""), "", "must be from 1 to 4294967295, not 4294967296.");
+    refused(f, B("4294967296,0", ""), "", "must be from 0 to 4294967295, not 4294967296.");
     assert_int_equal(check(f, B("4294967295,0", ""), "", &rows), 0);
     assert_int_equal(rows, UINT32_MAX);
     signature.batchable = false;
