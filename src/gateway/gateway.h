@@ -82,5 +82,7 @@ void gateway_signature_wait(struct gateway_request *r, struct gateway_version *v
 /* Takes the request from here to its answer: decodes the OIP body, queues, runs, encodes. json_size as in
  * oip_request_decode. */
 void gateway_infer(struct gateway_request *r, struct gateway_version *v, size_t json_size);
+/* The same for a raw request: the body is the model's only input. */
+void gateway_infer_raw(struct gateway_request *r, struct gateway_version *v);
 
 #endif

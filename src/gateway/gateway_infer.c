@@ -178,6 +178,23 @@ void gateway_infer(struct gateway_request *r, struct gateway_version *v, size_t 
     gateway_signature_wait(r, v, infer_decoded);
 }
 
+static void raw_decode(struct gateway_request *r, const struct tensor_signature *signature)
+{
+    struct error err = {0};
+    int code = oip_request_raw(r->body, signature, &r->arena, &r->oip, &err);
+    if (code < 0)
+        gateway_fail(r, code, &err);
+    else
+        infer_decoded(r, signature);
+}
+
+void gateway_infer_raw(struct gateway_request *r, struct gateway_version *v)
+{
+    r->oip.timeout_us = 0;
+    deadline_set(r);
+    gateway_signature_wait(r, v, raw_decode);
+}
+
 /* --- the ways out --- */
 
 void gateway_request_cancel(struct gateway_request *r)

@@ -43,6 +43,14 @@ struct oip_request {
 must_check int oip_request_decode(struct str body, size_t json_size, struct arena *arena,
                                   struct oip_request *ret_request, struct error *err);
 
+/* A raw request (Inference-Header-Content-Length: 0): the body is the data of the model's only input, without a header.
+ * A batchable model gets a batch of one; of the other dims at most one may be open, and the size tells it. BYTES: the
+ * body is one element, without a length in front, and every dim is 1. All outputs are asked for in binary form. The
+ * name borrows from `signature`, the data from `body` (BYTES: from the arena). oip_request_check must follow.
+ * -ERROR_INVALID_REQUEST: the model cannot be asked so; -ERROR_INVALID_TENSOR: the size does not fit. */
+must_check int oip_request_raw(struct str body, const struct tensor_signature *signature, struct arena *arena,
+                               struct oip_request *ret_request, struct error *err);
+
 /* Checks a decoded request against the model: every input there exactly once with its dtype and a shape that fits (the
  * text says what was expected), sorted into the model's order; wished outputs exist, none twice; for a batchable model
  * dim 0 of all inputs equal; it may be 0, as any dim that the model leaves open. ret_rows: that dim 0, or 1 when the

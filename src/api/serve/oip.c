@@ -115,9 +115,8 @@ static void version_metadata(struct gateway_request *r)
         gateway_signature_wait(r, v, metadata_answer);
 }
 
-static void infer(struct gateway_request *r, bool with_version)
+static void infer(struct gateway_request *r, struct gateway_version *v)
 {
-    struct gateway_version *v = model_of(r, with_version);
     if (!v)
         return;
     struct str header = gateway_header(r, STR("inference-header-content-length"));
@@ -133,23 +132,44 @@ static void infer(struct gateway_request *r, bool with_version)
         gateway_fail(r, code, &err);
         return;
     }
-    gateway_infer(r, v, json_size);
+    if (header.data && json_size == 0)
+        gateway_infer_raw(r, v);
+    else
+        gateway_infer(r, v, json_size);
 }
 
 static void model_infer(struct gateway_request *r)
 {
-    infer(r, false);
+    infer(r, model_of(r, false));
 }
 
 static void version_infer(struct gateway_request *r)
 {
-    infer(r, true);
+    infer(r, model_of(r, true));
+}
+
+/* The model that a header names, for clients whose address is fixed. No protocol knows it; the newest version only. */
+static void header_infer(struct gateway_request *r)
+{
+    struct str model = gateway_header(r, STR("x-model-id"));
+    struct gateway_version *v = NULL;
+    struct error err = {0};
+    int code = model.size == 0 ? error_set(&err, ERROR_INVALID_REQUEST,
+                                           "The header X-Model-ID must name the model; or send the request to "
+                                           "/v2/models/NAME/infer.")
+                               : gateway_version_find(r, model, (struct str){0}, &v, &err);
+    if (code < 0)
+        gateway_fail(r, code, &err);
+    else
+        infer(r, v);
 }
 
 static const struct gateway_route routes[] = {
     {WIRE_POST, "/v2/models/{}/infer", GATEWAY_TENANT, true, SIZE_MAX, model_infer, "Run a model's newest version."},
     {WIRE_POST, "/v2/models/{}/versions/{}/infer", GATEWAY_TENANT, true, SIZE_MAX, version_infer,
      "Run one version of a model."},
+    {WIRE_POST, "/v2/infer", GATEWAY_TENANT, true, SIZE_MAX, header_infer,
+     "Run the newest version of the model that X-Model-ID names."},
     {WIRE_GET, "/v2", GATEWAY_TENANT, false, 0, server_metadata, "The server's name, version and extensions."},
     {WIRE_GET, "/v2/health/live", GATEWAY_OPEN, false, 0, server_live, "Is the server running?"},
     {WIRE_GET, "/v2/health/ready", GATEWAY_OPEN, false, 0, server_ready, "Does the server take requests?"},
