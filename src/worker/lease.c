@@ -162,6 +162,19 @@ static int items_take(struct worker_lease *l)
     return 0;
 }
 
+/* What was cancelled while the lease waited to be taken stands right behind it. */
+static int cancels_take(struct worker_lease *l)
+{
+    struct channel_frame frame;
+    int r;
+    while ((r = channel_pull(l->worker->channel, &frame, NULL)) > 0) {
+        if (frame.type != CHANNEL_CANCEL)
+            return -ERROR_PEER;
+        cancel(l, frame.request_id);
+    }
+    return r;
+}
+
 static int engine_run(struct worker_lease *l, uint64_t wanted, struct error *err)
 {
     struct worker *w = l->worker;
@@ -174,6 +187,9 @@ static int engine_run(struct worker_lease *l, uint64_t wanted, struct error *err
         .outputs_wanted = wanted,
     };
     int r = w->ops->submit(w->engine, &batch, err);
+    for (uint32_t i = 0; r == 0 && i < l->n_items && w->ops->cancel; i++)
+        if (l->cancelled[i]) /* the engine did not know it then */
+            w->ops->cancel(w->engine, l->items[i].request_id);
     struct engine_sink sink = {.ctx = l, .output = on_output};
     while (r == 0)
         r = w->ops->step(w->engine, STEP_BUDGET_NS, &sink, err);
@@ -212,6 +228,8 @@ int worker_lease_run(struct worker *w, const struct channel_frame *frame)
     int r = items_take(l);
     if (r >= 0)
         r = inputs_map(l, &wanted);
+    if (r >= 0)
+        r = cancels_take(l);
     if (r < 0)
         return r;
     bool all_cancelled = true;
