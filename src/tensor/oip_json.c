@@ -1,5 +1,5 @@
-/* There is no limit of nesting: yyjson walks nested values without recursion and nothing here follows them deeper than a
- * shape's rank, so deep nesting costs 16 bytes a level and no stack. */
+/* There is no limit of nesting: yyjson walks nested values without recursion and nothing here follows them deeper than
+ * a shape's rank, so deep nesting costs 16 bytes a level and no stack. */
 #include "tensor/oip_internal.h"
 
 #include <stdio.h>
