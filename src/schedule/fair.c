@@ -60,8 +60,7 @@ void schedule_fair_charge(struct schedule *s, struct schedule_tenant *t, struct 
     t->_vtime += charge;
 }
 
-void schedule_fair_correct(struct schedule *s, struct schedule_tenant *t, struct schedule_lease *lease,
-                           uint64_t time_ns)
+void schedule_fair_correct(struct schedule_tenant *t, struct schedule_lease *lease, uint64_t time_ns)
 {
     uint64_t cost_ns = lease_cost(lease, time_ns);
     unsigned __int128 charged = (unsigned __int128)lease->_charged_ns * lease->_vtime_per_ns;
@@ -70,5 +69,4 @@ void schedule_fair_correct(struct schedule *s, struct schedule_tenant *t, struct
     t->_vtime += (unsigned __int128)cost_ns * lease->_vtime_per_ns;
     lease->_charged_ns = cost_ns;
     t->served_ns += cost_ns;
-    schedule_fair_update(s, t);
 }

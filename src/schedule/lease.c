@@ -116,6 +116,7 @@ struct schedule_lease *schedule_next(struct schedule *s, uint64_t now_ns)
     return lease;
 }
 
+/* The caller follows with schedule_target_update. */
 static void lease_end(struct schedule *s, struct schedule_lease *lease)
 {
     assert(lease->_running);
@@ -128,7 +129,7 @@ static void lease_end(struct schedule *s, struct schedule_lease *lease)
     s->slots_used -= lease->slots;
     s->n_leases_running--;
     t->leased -= lease->n_requests;
-    schedule_fair_correct(s, t, lease, s->now_ns - lease->started_ns);
+    schedule_fair_correct(t, lease, s->now_ns - lease->started_ns);
     s->busy_ns += lease->_charged_ns;
     s->leases++;
     s->requests += lease->n_requests;

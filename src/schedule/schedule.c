@@ -106,7 +106,7 @@ static int deadline_check(const struct schedule *s, const struct schedule_reques
     if (__builtin_mul_overflow(n_leases, schedule_estimate_floor(g, g->batch_rows_max), &wait_ns))
         wait_ns = SCHEDULE_TIME_MAX;
     uint64_t left_ns = r->deadline_ns - s->now_ns;
-    if (own_ns == 0 || schedule_time_add(wait_ns, own_ns) <= left_ns)
+    if (schedule_time_add(wait_ns, own_ns) <= left_ns)
         return 0;
     if (own_ns <= left_ns) /* else no wait would help */
         *ret_retry_ns = retry_clamp(schedule_time_add(wait_ns, own_ns) - left_ns);

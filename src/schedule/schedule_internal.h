@@ -64,9 +64,9 @@ void schedule_fair_update(struct schedule *s, struct schedule_tenant *t);
 struct schedule_tenant *schedule_fair_peek(const struct schedule *s);
 /* Charges the tenant whose turn it is for a lease that starts (slots, estimate_ns set), and moves virtual time on. */
 void schedule_fair_charge(struct schedule *s, struct schedule_tenant *t, struct schedule_lease *lease);
-/* Replaces the charge by the time that the lease really took. */
-void schedule_fair_correct(struct schedule *s, struct schedule_tenant *t, struct schedule_lease *lease,
-                           uint64_t time_ns);
+/* Replaces the charge by the time that the lease really took. The caller follows with schedule_target_update, which
+ * puts the tenant where it now belongs. */
+void schedule_fair_correct(struct schedule_tenant *t, struct schedule_lease *lease, uint64_t time_ns);
 
 /* queue.c. After any change of its queue, replicas, delay or time: decides anew whether the target is runnable. */
 void schedule_target_update(struct schedule *s, struct schedule_target *g);
