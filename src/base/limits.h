@@ -67,7 +67,10 @@
 #define LIMIT_RESTART_DELAY_MAX_MS 30000u
 
 /* Channel: a lease's gathered inputs, and its outputs, each fit one slot (larger outputs come in parts). */
-#define LIMIT_CHANNEL_FRAMES 1024u /* per direction, power of two; ≥ 2 × (LIMIT_BATCH_ITEMS × 2 + 2) rounded */
+/* Per direction, a power of two. Host to guest at most: 256 CANCELs of a lease that was just ending, then LEASE, 256
+ * ITEMs and 256 CANCELs of the next one, and a CREDIT: 770. Guest to host a lease has at most a few frames per output.
+ */
+#define LIMIT_CHANNEL_FRAMES 1024u
 
 /* Roles. */
 #define LIMIT_CATALOG_ACK_MS    2000u /* DESIGN §3: then the answer says `pending` */
