@@ -266,6 +266,8 @@ static void run_end(struct world *w, struct run *run, uint64_t *counter)
 {
     struct tenant *t = run->replica->target->tenant;
     uint64_t time_ns = w->now_ns - run->started_ns;
+    if (time_ns > SCHEDULE_CHARGE_NS_MAX) // the machine slept for hours, the lease with it
+        time_ns = SCHEDULE_CHARGE_NS_MAX;
     double charged = (double)run->charged_ns / run->slots / run->weight, measured = (double)time_ns / run->weight;
     struct account *a = &t->account;
     a->longest = measured > a->longest ? measured : a->longest;
