@@ -75,8 +75,10 @@ static enum cli_exit check_document(const struct apply *apply, struct document *
     const struct resource_kind_info *info = &resource_kinds[document->kind];
     if (document->kind == RESOURCE_SERVER)
         return complain_document(apply, document, "a Server is not applied: it is the file of serve --config");
-    if (!info->declared || info->bytes == 0)
-        return complain_document(apply, document, "this kind is read-only: it is shown by get, not applied");
+    if (!info->declared || info->bytes == 0) {
+        (void)error_set(&err, ERROR_INVALID_RESOURCE, "a %s is read-only: it is shown by get, not applied", info->name);
+        return complain_document(apply, document, err.text);
+    }
     _free_ void *resource = malloc(info->bytes);
     if (!resource)
         return cli_complain("out of memory");

@@ -184,7 +184,7 @@ static void test_apply_checks(void **state)
         {"---\n---\napiVersion: bulkhead.dev/v1alpha1\nkind: Tenant\nmetadata: {name: a}\nspec: {wieght: 1}\n",
          ".yaml: document 2 (line 3): Tenant a: spec.wieght: unknown field (did you mean \"weight\"?)"},
         {"apiVersion: bulkhead.dev/v1alpha1\nkind: Server\nmetadata: {name: a}\n", "serve --config"},
-        {"apiVersion: bulkhead.dev/v1alpha1\nkind: Key\nmetadata: {name: a}\n", "read-only"},
+        {"apiVersion: bulkhead.dev/v1alpha1\nkind: Key\nmetadata: {name: a}\n", "a Key is read-only"},
         {"apiVersion: bulkhead.dev/v1alpha1\nkind: Model\nmetadata: {name: m, tenant: a}\n"
          "spec: {engine: onnx, source: 'https://x/y'}\n",
          "Model a/m: spec.source: \"https://x/y\": only a file for now"},
