@@ -249,7 +249,8 @@ size_t oip_number_half(char *text, enum tensor_dtype dtype, uint16_t bits)
     text[0] = '-'; /* overwritten when positive */
     text += sign;
     if (exponent == 0 && fraction == 0) {
-        memcpy(text, "0.0", 3);
+        text[0] = text[2] = '0';
+        text[1] = '.';
         return sign + 3;
     }
     int q = half->exponent_min - (int)half->fraction;
