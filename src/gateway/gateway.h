@@ -69,10 +69,54 @@ must_check int gateway_version_state(const struct gateway_version *v, struct err
 void gateway_models_each(struct gateway_request *r,
                          void (*each)(void *ctx, struct str name, const struct gateway_version *v), void *ctx);
 
+/* Calls `each` for every version of the request's tenant's models that can be addressed, a model's newest first; with a
+ * `model`, for its versions only. -ERROR_MODEL_NOT_FOUND. */
+must_check int gateway_versions_each(struct gateway_request *r, struct str model,
+                                     void (*each)(void *ctx, const struct gateway_version *v), void *ctx,
+                                     struct error *err);
+
 /* The version that gateway_signature_wait was called with. */
 const struct gateway_version *gateway_version_of(const struct gateway_request *r);
 struct str gateway_version_model(const struct gateway_version *v);
 struct str gateway_version_text(const struct gateway_version *v); /* "3" */
+
+struct gateway_version_limits {
+    uint32_t batch_rows_max; /* where the model is batchable */
+    uint32_t replicas_max;
+    uint64_t batch_delay_ns;
+};
+struct gateway_version_limits gateway_version_limits(const struct gateway_version *v);
+
+struct gateway_duration {
+    uint64_t count, ns;
+};
+
+/* A lease's time in three parts, each counted once per lease or once per request of it. */
+struct gateway_compute {
+    struct gateway_duration input;  /* from the grant until all inputs lie in the channel */
+    struct gateway_duration infer;  /* as the worker says, but no more than there was time for */
+    struct gateway_duration output; /* the rest: waking each other up, and taking the outputs */
+};
+
+struct gateway_batch_stats {
+    uint32_t rows;
+    struct gateway_compute compute; /* by lease */
+};
+
+/* Since the gateway began. Of inference requests that reached the version: `success` counts those answered with 200,
+ * `failure` those answered with an error; a client that went away is neither. */
+struct gateway_version_stats {
+    uint64_t last_inference_ms;               /* end of the last lease, wall time; 0: none */
+    uint64_t inferences;                      /* rows of requests that succeeded */
+    uint64_t executions;                      /* leases that succeeded */
+    struct gateway_duration success, failure; /* from the body's last byte to the answer */
+    struct gateway_duration queue;            /* of success: from the body's last byte to the lease, starts included */
+    struct gateway_compute compute;           /* of success: the whole lease for each of its requests */
+    struct gateway_batch_stats *batches;      /* by rows, ascending */
+    uint32_t n_batches;                       /* ≤ LIMIT_BATCH_ITEMS + 1 */
+};
+/* Valid until the handler returns; all zero for a version that nobody asked. */
+const struct gateway_version_stats *gateway_version_stats(const struct gateway_version *v);
 
 /* Calls `next` when the version's signature is known (now, or after a replica has started); fails the request itself
  * when it cannot be known. */

@@ -89,6 +89,7 @@ void gateway_version_release(struct gateway_version *v)
     schedule_target_remove(g->schedule, &v->schedule);
     struct gateway_tenant *t = v->tenant;
     t->n_versions--;
+    gateway_stats_free(v);
     free(v->signature);
     free(v);
     tenant_release(g, t);
@@ -236,6 +237,31 @@ void gateway_models_each(struct gateway_request *r,
         const struct catalog_model *model = catalog_model_at(g->catalog, first + i);
         each(ctx, str_from(model->name), g->version_at[model->version_first]);
     }
+}
+
+int gateway_versions_each(struct gateway_request *r, struct str model,
+                          void (*each)(void *ctx, const struct gateway_version *v), void *ctx, struct error *err)
+{
+    struct gateway *g = r->gateway;
+    uint32_t tenant, first = 0, n = 0;
+    bool found = tenant_index(g, r->tenant, &tenant) == 0;
+    if (found && model.size == 0)
+        catalog_models_of(g->catalog, tenant, &first, &n);
+    const struct catalog_model *row = found && model.size > 0 ? catalog_model_find(g->catalog, tenant, model) : NULL;
+    if (model.size > 0 && !row)
+        return error_set_default(err, ERROR_MODEL_NOT_FOUND);
+    for (uint32_t i = 0; i < (row ? 1 : n); i++) {
+        const struct catalog_model *one = row ? row : catalog_model_at(g->catalog, first + i);
+        for (uint32_t k = 0; k < one->n_versions; k++)
+            each(ctx, g->version_at[one->version_first + k]);
+    }
+    return 0;
+}
+
+struct gateway_version_limits gateway_version_limits(const struct gateway_version *v)
+{
+    return (struct gateway_version_limits){
+        .batch_rows_max = v->batch_max, .replicas_max = v->replicas_max, .batch_delay_ns = v->schedule.delay_ns};
 }
 
 const struct gateway_version *gateway_version_of(const struct gateway_request *r)

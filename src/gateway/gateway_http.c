@@ -112,6 +112,8 @@ void gateway_answer(struct gateway_request *r, int status, const char *content_t
 
 void gateway_fail(struct gateway_request *r, int code, const struct error *err)
 {
+    if (r->arrival_ns != 0 && (r->x || r->infer_id))
+        gateway_stats_failure(r);
     struct buf *body = &r->gateway->answer;
     const struct error_info *info = error_info(code);
     buf_clear(body);

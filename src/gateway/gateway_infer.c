@@ -156,6 +156,14 @@ static void infer_decoded(struct gateway_request *r, const struct tensor_signatu
     submit(r, signature);
 }
 
+/* An inference request begins: from here on it counts for its version. */
+static void infer_start(struct gateway_request *r, struct gateway_version *v)
+{
+    r->arrival_ns = uv_hrtime();
+    r->version = v;
+    v->n_requests++;
+}
+
 static void deadline_set(struct gateway_request *r)
 {
     uint64_t wait_ns = LIMIT_QUEUE_WAIT_MS * NS_PER_MS;
@@ -163,12 +171,13 @@ static void deadline_set(struct gateway_request *r)
     if (r->oip.timeout_us > 0 && !__builtin_mul_overflow(r->oip.timeout_us, UINT64_C(1000), &wish_ns) &&
         wish_ns < wait_ns)
         wait_ns = wish_ns;
-    r->deadline_ns = uv_hrtime() + wait_ns;
+    r->deadline_ns = r->arrival_ns + wait_ns;
 }
 
 void gateway_infer(struct gateway_request *r, struct gateway_version *v, size_t json_size)
 {
     struct error err = {0};
+    infer_start(r, v);
     int code = oip_request_decode(r->body, json_size, &r->arena, &r->oip, &err);
     if (code < 0) {
         gateway_fail(r, code, &err);
@@ -190,6 +199,7 @@ static void raw_decode(struct gateway_request *r, const struct tensor_signature 
 
 void gateway_infer_raw(struct gateway_request *r, struct gateway_version *v)
 {
+    infer_start(r, v);
     r->oip.timeout_us = 0;
     deadline_set(r);
     gateway_signature_wait(r, v, raw_decode);
@@ -287,6 +297,7 @@ void gateway_infer_answer(struct gateway_request *r, const struct gateway_replic
         gateway_fail(r, code, &err);
         return;
     }
+    gateway_stats_success(r, replica);
     g->stats.bytes_out += g->answer.size;
     struct str body = {g->answer.data, g->answer.size};
     if (json_size == 0) {

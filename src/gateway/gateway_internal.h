@@ -49,6 +49,7 @@ struct gateway_version {
     uint64_t refused_until_ns; /* after a failed start */
     struct error refusal;
     uint64_t idle_since_ns, idle_after_ns;
+    struct gateway_version_stats *stats; /* NULL until the first inference request */
     uint32_t number;
     uint32_t batch_max;
     char number_text[12];
@@ -80,6 +81,8 @@ struct gateway_output { /* of the running lease */
     char *copy;       /* gateway's own memory */
 };
 
+enum { GATEWAY_PHASE_INPUT, GATEWAY_PHASE_INFER, GATEWAY_PHASE_OUTPUT, GATEWAY_PHASES };
+
 struct gateway_replica {
     struct schedule_replica schedule; /* first; registered while READY or DRAINING with a lease */
     struct gateway *gateway;
@@ -93,9 +96,11 @@ struct gateway_replica {
     uint64_t start_limit_ns;
     uint64_t lease_id;
     struct schedule_lease *lease;
-    uint32_t rows;         /* of the running lease: the sum of its requests' rows */
-    uint32_t n_frames;     /* taken since the last lease began */
-    uint64_t copied_bytes; /* of the running lease's outputs: the sum of their copies */
+    uint32_t rows;                    /* of the running lease: the sum of its requests' rows */
+    uint64_t started_ns, sent_ns;     /* of the running lease: granted; its last frame pushed */
+    uint64_t took_ns[GATEWAY_PHASES]; /* of the lease that just ended */
+    uint32_t n_frames;                /* taken since the last lease began */
+    uint64_t copied_bytes;            /* of the running lease's outputs: the sum of their copies */
     uint64_t outputs_wanted;
     struct gateway_output outputs[LIMIT_TENSORS];
 };
@@ -127,6 +132,7 @@ struct gateway_request {
     struct gateway_version *version;
     struct list node; /* in version->waiting, or in the free list */
     uint64_t id;
+    uint64_t arrival_ns; /* of an inference request: its body was there; 0: another request */
     uint64_t deadline_ns;
     uint32_t rows; /* along the batch axis, may be 0 (the scheduler then counts 1); 1 when the model is not batchable */
     struct str params[GATEWAY_PARAMS_MAX];
@@ -205,6 +211,15 @@ void gateway_request_cancel(struct gateway_request *r);
 void gateway_demand(struct gateway_version *v);
 /* Answers all requests that wait or queue for a version with an error. */
 void gateway_version_fail(struct gateway_version *v, int code, const struct error *err);
+
+/* gateway_stats.c */
+/* A lease has succeeded; infer_ns: what the worker says that it took. */
+void gateway_stats_lease(struct gateway_replica *replica, uint64_t now_ns, uint64_t infer_ns);
+/* A request of that lease is about to be answered. */
+void gateway_stats_success(struct gateway_request *r, const struct gateway_replica *replica);
+/* An inference request of a version is about to be refused. */
+void gateway_stats_failure(struct gateway_request *r);
+void gateway_stats_free(struct gateway_version *v);
 
 /* gateway_lease.c */
 void gateway_dispatch(struct gateway *g);

@@ -1,6 +1,7 @@
 /* Leases: gather a batch into the channel with one copy, take the outputs back, end the lease. */
 #include "gateway/gateway_internal.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 
 #include <assert.h>
@@ -119,6 +120,8 @@ static int lease_send(struct gateway_replica *replica, struct schedule_lease *le
         code = channel_push(replica->channel, &item);
     }
     channel_ring(replica->channel);
+    replica->started_ns = lease->started_ns;
+    replica->sent_ns = uv_hrtime();
     return code;
 }
 
@@ -273,6 +276,8 @@ static int on_done(struct gateway_replica *replica, const struct channel_frame *
     g->stats.lease_ns += now_ns - lease->started_ns;
     schedule_complete(g->schedule, lease, now_ns);
     replica->lease = NULL;
+    if (code >= 0)
+        gateway_stats_lease(replica, now_ns, f->a * NS_PER_US);
     lease_answer(replica, lease, code, &failure);
     schedule_lease_free(g->schedule, lease);
     gateway_replica_idle(replica);

@@ -46,6 +46,7 @@ struct gateway_request *gateway_request_new(struct gateway *g)
     r->route = NULL;
     r->tenant = NULL;
     r->version = NULL;
+    r->arrival_ns = 0;
     r->deadline_ns = 0;
     r->body = (struct str){0};
     r->next = NULL;

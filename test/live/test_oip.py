@@ -1,6 +1,7 @@
 """The Open Inference Protocol, request by request: every datatype, shape and form, and what is refused."""
 import json
 import struct
+import time
 
 import pytest
 
@@ -207,3 +208,138 @@ def test_binary_outputs_one_by_one_and_all(server, folder):
         answer = server.infer("m", inputs, key, outputs=[{"name": "a", "parameters": parameters}])
         assert answer.status == 400 and "binary_data" in answer.json["error"]
     assert server.infer("m", inputs, key, parameters={"binary_data_output": "true"}).status == 400
+
+
+# --- what a tenant can learn ---
+
+def test_repository_index(server, folder):
+    key = serve(server, folder, b=[tensor("x", "FP32", [-1, 4])], a=[tensor("x", "FP32", [-1])], broken=b"no model")
+    path = "/v2/repository/index"
+    ready = {"state": "READY", "reason": ""}
+    everything = [{"name": name, "version": "1", **ready} for name in ("a", "b", "broken")]
+    for body in (None, b"", {}, {"ready": False}, {"ready": True}):
+        answer = server.http("POST", path, key, body)
+        assert answer.status == 200 and sorted(answer.json, key=lambda m: m["name"]) == everything, answer.body
+    (folder / "a.json").write_text(json.dumps({"inputs": [tensor("x", "FP32", [-1, 2])]}))
+    server.apply(model_yaml("a", "acme", "a.json"))
+    answer = server.http("POST", path, key)
+    assert [m["version"] for m in answer.json if m["name"] == "a"] == ["2", "1"]
+    assert server.infer("broken", vector(1, [1]), key).status == 503  # now it is known that it cannot start
+    states = {m["name"]: m for m in server.http("POST", path, key).json}
+    assert states["broken"]["state"] == "UNAVAILABLE" and "cannot be loaded" in states["broken"]["reason"]
+    assert {m["name"] for m in server.http("POST", path, key, {"ready": True}).json} == {"a", "b"}
+    for body in (b"[]", b"{", {"ready": 1}, {"ready": True, "x": 1}, b'{"ready":true,"ready":true}', b"1"):
+        assert server.http("POST", path, key, body).status == 400, body
+    assert server.http("POST", path, key, b" " * 5000).status == 413
+    assert server.http("POST", path).status == 401
+    server.apply(tenant_yaml("other"))
+    assert server.http("POST", path, server.key("other")).json == []
+
+
+def test_metadata_and_configuration(server, folder):
+    add = onnx.model([("Add", ["a", "a"], ["b"])], [("a", onnx.FLOAT16, ["n", "w", 3])],
+                     [("b", onnx.FLOAT16, ["n", "w", 3])])
+    key = serve(server, folder, onnx=add, text=[tensor("s", "BYTES", [-1]), tensor("x", "BOOL", [2])])
+    server.apply(model_yaml("onnx", "acme", "onnx.onnx", engine="onnx", replicas={"max": 3},
+                            batching={"maxSize": 8, "maxDelay": "2ms"}))
+    config = server.http("GET", "/v2/models/onnx/config", key)
+    assert config.status == 200, config.body
+    assert config.json == {
+        "name": "onnx", "platform": "onnxruntime_onnx", "backend": "onnxruntime",
+        "version_policy": {"specific": {"versions": [1]}}, "max_batch_size": 8,
+        "input": [{"name": "a", "data_type": "TYPE_FP16", "dims": [-1, 3]}],
+        "output": [{"name": "b", "data_type": "TYPE_FP16", "dims": [-1, 3]}],
+        "dynamic_batching": {"max_queue_delay_microseconds": 2000},
+        "instance_group": [{"count": 3, "kind": "KIND_CPU"}]}
+    assert server.http("GET", "/v2/models/onnx/versions/1/config", key).body == config.body
+    config = server.http("GET", "/v2/models/text/config", key).json
+    assert (config["max_batch_size"], config["platform"]) == (0, "bulkhead_identity")
+    assert config["input"] == [{"name": "s", "data_type": "TYPE_STRING", "dims": [-1]},
+                               {"name": "x", "data_type": "TYPE_BOOL", "dims": [2]}]
+    assert "dynamic_batching" not in config
+    (folder / "text.json").write_text(json.dumps({"inputs": [tensor("s", "BYTES", [-1])]}))
+    server.apply(model_yaml("text", "acme", "text.json"))
+    assert server.http("GET", "/v2/models/text", key).json == {
+        "name": "text", "versions": ["2", "1"], "platform": "bulkhead_identity",
+        "inputs": [tensor("s", "BYTES", [-1])], "outputs": [tensor("s", "BYTES", [-1])]}
+    old = server.http("GET", "/v2/models/text/versions/1", key).json
+    assert old["versions"] == ["1"] and len(old["inputs"]) == 2
+    server.apply(tenant_yaml("other"))
+    other = server.key("other")
+    for path in ("/v2/models/onnx/config", "/v2/models/onnx/versions/1/config"):
+        assert server.http("GET", path, other).status == 404
+        assert server.http("GET", path).status == 401
+    for path in ("/v2/models/none/config", "/v2/models/onnx/versions/9/config", "/v2/models/onnx/versions/x/config"):
+        assert server.http("GET", path, key).status == 404
+
+
+def stats(server, key, path="/v2/models/stats"):
+    answer = server.http("GET", path, key)
+    assert answer.status == 200, answer.body
+    return answer.json["model_stats"]
+
+
+def check_sums(s):
+    """What holds between the figures of a version, however long things took."""
+    i = s["inference_stats"]
+    assert i["success"]["count"] == i["queue"]["count"] == i["compute_infer"]["count"]
+    parts = [i[name]["ns"] for name in ("queue", "compute_input", "compute_infer", "compute_output")]
+    assert i["success"]["ns"] >= sum(parts)
+    assert sum(b["compute_infer"]["count"] for b in s["batch_stats"]) == s["execution_count"]
+    assert [b["batch_size"] for b in s["batch_stats"]] == sorted({b["batch_size"] for b in s["batch_stats"]})
+    assert i["cache_hit"] == i["cache_miss"] == {"count": 0, "ns": 0}
+
+
+def test_statistics(server, folder):
+    key = serve(server, folder, m=[tensor("x", "FP32", [-1, 4])], idle=[tensor("x", "FP32", [-1])], broken=b"no model")
+    (folder / "busy.json").write_text(json.dumps({"inputs": [tensor("x", "INT8", [-1])], "busy": "20ms"}))
+    server.apply(model_yaml("busy", "acme", "busy.json"))
+    none = {"count": 0, "ns": 0}
+    for s in stats(server, key):
+        assert (s["inference_count"], s["execution_count"], s["last_inference"], s["batch_stats"]) == (0, 0, 0, [])
+        assert all(d == none for d in s["inference_stats"].values()) and len(s["inference_stats"]) == 8
+    before = time.time() * 1000
+    for rows in (1, 3, 1, 0):
+        assert server.infer("m", [{**tensor("x", "FP32", [rows, 4]), "data": [1] * 4 * rows}], key).status == 200
+    refused = server.infer("m", vector(1, [1, 2, 3]), key), server.http("POST", "/v2/models/m/infer", key, b"{")
+    assert [a.status for a in refused] == [400, 400]
+    s, = stats(server, key, "/v2/models/m/stats")
+    check_sums(s)
+    assert (s["name"], s["version"], s["inference_count"], s["execution_count"]) == ("m", "1", 5, 4)
+    assert before - 1 <= s["last_inference"] <= time.time() * 1000 + 1
+    assert (s["inference_stats"]["success"]["count"], s["inference_stats"]["fail"]["count"]) == (4, 2)
+    assert s["inference_stats"]["success"]["ns"] > 0 and s["inference_stats"]["fail"]["ns"] > 0
+    assert [(b["batch_size"], b["compute_input"]["count"]) for b in s["batch_stats"]] == [(0, 1), (1, 2), (3, 1)]
+    assert stats(server, key, "/v2/models/m/versions/1/stats") == [s]
+    server.http("GET", "/v2/models/m", key), server.http("GET", "/v2/models/m/config", key)  # no inference
+    assert stats(server, key, "/v2/models/m/stats") == [s]
+
+    assert server.infer("busy", [{**tensor("x", "INT8", [1]), "data": [1]}], key).status == 200
+    s, = stats(server, key, "/v2/models/busy/stats")
+    check_sums(s)
+    assert s["inference_stats"]["compute_infer"]["ns"] >= 20_000_000  # it burns that much: the worker's own word
+    assert server.infer("broken", vector(1, [1]), key).status == 503
+    s, = stats(server, key, "/v2/models/broken/stats")
+    assert (s["inference_stats"]["fail"]["count"], s["execution_count"]) == (1, 0)
+    assert {s["name"] for s in stats(server, key)} == {"m", "idle", "busy", "broken"}
+
+
+def test_statistics_are_the_tenants_own(server, folder):
+    key = serve(server, folder, m=[tensor("x", "FP32", [-1, 4])], stats=[tensor("x", "FP32", [-1, 4])])
+    server.apply(tenant_yaml("other"))
+    other = server.key("other")
+    assert stats(server, other) == []
+    for path in ("/v2/models/m/stats", "/v2/models/m/versions/1/stats"):
+        assert server.http("GET", path, other).status == 404
+        assert server.http("GET", path).status == 401
+    for path in ("/v2/models/n/stats", "/v2/models/m/versions/2/stats", "/v2/models/m/versions/1/stats/x"):
+        assert server.http("GET", path, key).status == 404
+    # A model may be called so; only its metadata are hidden.
+    assert server.infer("stats", vector(1, [1, 2, 3, 4]), key).status == 200
+    s, = stats(server, key, "/v2/models/stats/stats")
+    assert (s["name"], s["inference_count"]) == ("stats", 1)
+    (folder / "m.json").write_text(json.dumps({"inputs": [tensor("x", "INT8", [-1])]}))
+    server.apply(model_yaml("m", "acme", "m.json"))
+    assert [s["version"] for s in stats(server, key, "/v2/models/m/stats")] == ["2", "1"]
+    extensions = server.http("GET", "/v2", key).json["extensions"]
+    assert extensions == ["binary_tensor_data", "model_configuration", "model_repository(index)", "statistics"]

@@ -1,6 +1,6 @@
-#include "api/serve/oip.h"
+#include "api/serve/oip_internal.h"
 
-static void answer_json(struct gateway_request *r, int status, const struct buf *body)
+void serve_oip_answer(struct gateway_request *r, int status, const struct buf *body)
 {
     if (body->failed)
         gateway_fail(r, body->failed, NULL);
@@ -13,14 +13,15 @@ static void answer_flag(struct gateway_request *r, bool flag, const char *name)
     _buf_ struct buf body;
     buf_init(&body, KIB);
     buf_format(&body, "{\"%s\":%s}", name, flag ? "true" : "false");
-    answer_json(r, flag ? 200 : 503, &body);
+    serve_oip_answer(r, flag ? 200 : 503, &body);
 }
 
 static void server_metadata(struct gateway_request *r)
 {
     gateway_answer(
         r, 200, "application/json", NULL, 0,
-        STR("{\"name\":\"bulkhead\",\"version\":\"" BULKHEAD_VERSION "\",\"extensions\":[\"binary_tensor_data\"]}"));
+        STR("{\"name\":\"bulkhead\",\"version\":\"" BULKHEAD_VERSION
+            "\",\"extensions\":[\"binary_tensor_data\",\"model_configuration\",\"model_repository(index)\",\"statistics\"]}"));
 }
 
 static void server_live(struct gateway_request *r)
@@ -51,11 +52,10 @@ static void models_list(struct gateway_request *r)
     buf_append_text(&body, "{\"models\":[");
     gateway_models_each(r, list_model, &body);
     buf_append_text(&body, "]}");
-    answer_json(r, 200, &body);
+    serve_oip_answer(r, 200, &body);
 }
 
-/* The model that the address names; answers itself and returns NULL when there is none. */
-static struct gateway_version *model_of(struct gateway_request *r, bool with_version)
+struct gateway_version *serve_oip_version(struct gateway_request *r, bool with_version)
 {
     struct gateway_version *v = NULL;
     struct error err = {0};
@@ -70,7 +70,7 @@ static struct gateway_version *model_of(struct gateway_request *r, bool with_ver
 
 static void ready_answer(struct gateway_request *r, bool with_version)
 {
-    struct gateway_version *v = model_of(r, with_version);
+    struct gateway_version *v = serve_oip_version(r, with_version);
     struct error err = {0};
     if (!v)
         return;
@@ -91,28 +91,56 @@ static void version_ready(struct gateway_request *r)
     ready_answer(r, true);
 }
 
-static void metadata_answer(struct gateway_request *r, const struct tensor_signature *signature)
+struct versions {
+    uint32_t n;
+    struct str text[LIMIT_VERSIONS_SERVED];
+};
+
+static void versions_add(void *ctx, const struct gateway_version *v)
 {
-    const struct gateway_version *v = gateway_version_of(r);
-    struct str version = gateway_version_text(v);
+    struct versions *versions = ctx;
+    if (versions->n < LIMIT_VERSIONS_SERVED)
+        versions->text[versions->n++] = gateway_version_text(v);
+}
+
+static void metadata_answer(struct gateway_request *r, const struct versions *versions,
+                            const struct tensor_signature *signature)
+{
     _buf_ struct buf body;
     buf_init(&body, MIB);
-    oip_metadata_encode(gateway_version_model(v), &version, 1, signature, &body);
-    answer_json(r, 200, &body);
+    oip_metadata_encode(gateway_version_model(gateway_version_of(r)), versions->text, versions->n, signature, &body);
+    serve_oip_answer(r, 200, &body);
+}
+
+static void model_metadata_answer(struct gateway_request *r, const struct tensor_signature *signature)
+{
+    struct versions versions = {0};
+    struct error err = {0};
+    int code = gateway_versions_each(r, gateway_version_model(gateway_version_of(r)), versions_add, &versions, &err);
+    if (code < 0) /* deleted while this waited for its start */
+        gateway_fail(r, code, &err);
+    else
+        metadata_answer(r, &versions, signature);
+}
+
+static void version_metadata_answer(struct gateway_request *r, const struct tensor_signature *signature)
+{
+    struct versions versions = {.n = 1, .text = {gateway_version_text(gateway_version_of(r))}};
+    metadata_answer(r, &versions, signature);
 }
 
 static void model_metadata(struct gateway_request *r)
 {
-    struct gateway_version *v = model_of(r, false);
+    struct gateway_version *v = serve_oip_version(r, false);
     if (v)
-        gateway_signature_wait(r, v, metadata_answer);
+        gateway_signature_wait(r, v, model_metadata_answer);
 }
 
 static void version_metadata(struct gateway_request *r)
 {
-    struct gateway_version *v = model_of(r, true);
+    struct gateway_version *v = serve_oip_version(r, true);
     if (v)
-        gateway_signature_wait(r, v, metadata_answer);
+        gateway_signature_wait(r, v, version_metadata_answer);
 }
 
 static void infer(struct gateway_request *r, struct gateway_version *v)
@@ -140,12 +168,12 @@ static void infer(struct gateway_request *r, struct gateway_version *v)
 
 static void model_infer(struct gateway_request *r)
 {
-    infer(r, model_of(r, false));
+    infer(r, serve_oip_version(r, false));
 }
 
 static void version_infer(struct gateway_request *r)
 {
-    infer(r, model_of(r, true));
+    infer(r, serve_oip_version(r, true));
 }
 
 /* The model that a header names, for clients whose address is fixed. No protocol knows it; the newest version only. */
@@ -174,11 +202,23 @@ static const struct gateway_route routes[] = {
     {WIRE_GET, "/v2/health/live", GATEWAY_OPEN, false, 0, server_live, "Is the server running?"},
     {WIRE_GET, "/v2/health/ready", GATEWAY_OPEN, false, 0, server_ready, "Does the server take requests?"},
     {WIRE_GET, "/v2/models", GATEWAY_TENANT, false, 0, models_list, "The tenant's models."},
+    /* Before the next one: no model called "stats" has metadata. */
+    {WIRE_GET, "/v2/models/stats", GATEWAY_TENANT, false, 0, serve_oip_stats, "Figures of all the tenant's models."},
     {WIRE_GET, "/v2/models/{}", GATEWAY_TENANT, false, 0, model_metadata, "Inputs and outputs of a model."},
     {WIRE_GET, "/v2/models/{}/ready", GATEWAY_TENANT, false, 0, model_ready, "Can the model serve?"},
+    {WIRE_GET, "/v2/models/{}/config", GATEWAY_TENANT, false, 0, serve_oip_model_config,
+     "A model's configuration in Triton's form."},
+    {WIRE_GET, "/v2/models/{}/stats", GATEWAY_TENANT, false, 0, serve_oip_model_stats,
+     "Figures of all versions of a model."},
     {WIRE_GET, "/v2/models/{}/versions/{}", GATEWAY_TENANT, false, 0, version_metadata,
      "Inputs and outputs of one version."},
     {WIRE_GET, "/v2/models/{}/versions/{}/ready", GATEWAY_TENANT, false, 0, version_ready, "Can the version serve?"},
+    {WIRE_GET, "/v2/models/{}/versions/{}/config", GATEWAY_TENANT, false, 0, serve_oip_version_config,
+     "The same for one version."},
+    {WIRE_GET, "/v2/models/{}/versions/{}/stats", GATEWAY_TENANT, false, 0, serve_oip_version_stats,
+     "Figures of one version."},
+    {WIRE_POST, "/v2/repository/index", GATEWAY_TENANT, false, KIB, serve_oip_repository_index,
+     "All versions of the tenant's models and their states."},
 };
 
 const struct gateway_surface serve_oip_surface = {"oip", routes, sizeof routes / sizeof routes[0]};

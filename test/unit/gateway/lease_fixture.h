@@ -105,6 +105,7 @@ static void fixture_done(struct lease_fixture *f)
     schedule_target_remove(g->schedule, &f->version->schedule);
     schedule_tenant_remove(g->schedule, &f->tenant.schedule);
     schedule_free(g->schedule);
+    gateway_stats_free(f->version);
     free(f->version->signature);
     free(f->version);
     for (struct list *node; (node = list_first(&g->requests_free));) {

@@ -60,8 +60,8 @@ static void guest_push(struct lease_fixture *f, struct channel_frame frame)
     channel_ring(f->guest);
 }
 
-/* Answers a lease as the identity engine would, one whole PART per tensor. */
-static void guest_answer(struct lease_fixture *f, const struct channel_frame *lease)
+/* Answers a lease as the identity engine would, one whole PART per tensor, and says that it took `took_us`. */
+static void guest_answer_after(struct lease_fixture *f, const struct channel_frame *lease, uint32_t took_us)
 {
     const char *in = channel_slot_other(f->guest, 0);
     char *out = channel_slot_own(f->guest, 0);
@@ -81,7 +81,12 @@ static void guest_answer(struct lease_fixture *f, const struct channel_frame *le
                                              .length = 128 + t.bytes});
         used = (t.data + t.bytes + 63) & ~UINT64_C(63);
     }
-    guest_push(f, (struct channel_frame){.type = CHANNEL_DONE, .lease_id = lease->lease_id});
+    guest_push(f, (struct channel_frame){.type = CHANNEL_DONE, .lease_id = lease->lease_id, .a = took_us});
+}
+
+static void guest_answer(struct lease_fixture *f, const struct channel_frame *lease)
+{
+    guest_answer_after(f, lease, 0);
 }
 
 static void requests_share_a_lease(void **state)
@@ -148,6 +153,61 @@ static void no_rows_run_alone(void **state)
     }
     assert_int_equal(f.g.requests.count, 0);
     assert_int_equal(f.g.stats.requests, 4);
+    fixture_done(&f);
+}
+
+/* Requests of one row go in leases of `rows`; the worker says that each took `took_us`. */
+static void lease_of_rows(struct lease_fixture *f, uint32_t rows, uint32_t took_us)
+{
+    for (uint32_t i = 0; i < rows; i++)
+        request(f, "FP32", 1, 4);
+    gateway_dispatch(&f->g);
+    struct channel_frame lease = guest_pull(f, CHANNEL_LEASE);
+    assert_int_equal(lease.a, rows);
+    for (uint32_t i = 0; i < lease.b; i++)
+        (void)guest_pull(f, CHANNEL_ITEM);
+    guest_answer_after(f, &lease, took_us);
+    gateway_replica_pull(f->replica);
+}
+
+static void figures_are_what_happened(void **state)
+{
+    (void)state;
+    struct lease_fixture f;
+    setup(&f, TENSOR_FP32, 1);
+    const struct gateway_version_stats *stats = gateway_version_stats(f.version);
+    assert_int_equal(stats->executions + stats->success.count + stats->failure.count + stats->n_batches, 0);
+    uint64_t start_ns = uv_hrtime();
+    static const uint32_t rows[] = {3, 8, 1, 3, 2};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        lease_of_rows(&f, rows[i], UINT32_MAX); /* over an hour */
+    uint64_t all_ns = uv_hrtime() - start_ns;
+    stats = gateway_version_stats(f.version);
+    assert_int_equal(stats->executions, 5);
+    assert_int_equal(stats->inferences, 17);
+    assert_int_equal(stats->success.count, 17);
+    assert_int_equal(stats->n_batches, 4);
+    static const uint32_t sizes[] = {1, 2, 3, 8}, times[] = {1, 1, 2, 1};
+    uint64_t lease_ns = 0;
+    for (uint32_t i = 0; i < 4; i++) {
+        const struct gateway_batch_stats *batch = &stats->batches[i];
+        assert_int_equal(batch->rows, sizes[i]);
+        assert_int_equal(batch->compute.infer.count, times[i]);
+        lease_ns += batch->compute.input.ns + batch->compute.infer.ns + batch->compute.output.ns;
+    }
+    assert_true(lease_ns <= all_ns); /* whatever the worker says */
+
+    request(&f, "FP32", 2, 4); /* no such input */
+    request(&f, "FP32", 1, 4);
+    gateway_dispatch(&f.g);
+    struct channel_frame lease = guest_pull(&f, CHANNEL_LEASE);
+    (void)guest_pull(&f, CHANNEL_ITEM);
+    guest_push(&f, (struct channel_frame){.type = CHANNEL_DONE, .lease_id = lease.lease_id, .status = -ERROR_ENGINE});
+    gateway_replica_pull(f.replica);
+    assert_int_equal(stats->failure.count, 2);
+    assert_int_equal(stats->executions, 5);
+    assert_int_equal(stats->success.count, 17);
+    assert_int_equal(f.g.requests.count, 0);
     fixture_done(&f);
 }
 
@@ -282,13 +342,10 @@ static void outputs_of_a_lease_are_bounded_together(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(requests_share_a_lease),
-        cmocka_unit_test(no_rows_run_alone),
-        cmocka_unit_test(inputs_larger_than_the_slot_are_refused),
-        cmocka_unit_test(batches_fit_the_slot),
-        cmocka_unit_test(a_flood_of_frames_ends),
-        cmocka_unit_test(many_leases_are_no_flood),
-        cmocka_unit_test(outputs_of_a_lease_are_bounded_together),
+        cmocka_unit_test(requests_share_a_lease),    cmocka_unit_test(no_rows_run_alone),
+        cmocka_unit_test(figures_are_what_happened), cmocka_unit_test(inputs_larger_than_the_slot_are_refused),
+        cmocka_unit_test(batches_fit_the_slot),      cmocka_unit_test(a_flood_of_frames_ends),
+        cmocka_unit_test(many_leases_are_no_flood),  cmocka_unit_test(outputs_of_a_lease_are_bounded_together),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
