@@ -140,13 +140,15 @@ int bus_recv(int fd, enum bus_role self, enum bus_role peer, struct bus_message 
     } while (got < 0 && errno == EINTR);
     if (got < 0)
         return errno == EAGAIN ? 0 : -ERROR_GONE;
-    if (got == 0)
-        return -ERROR_GONE;
     struct bus_message *m = ret_message;
     m->n_fds = 0;
     for (uint32_t i = 0; i < LIMIT_BUS_FDS; i++)
         m->fds[i] = -1;
     fds_collect(&message, m);
+    if (got == 0) { /* the end, or an empty packet: that one may carry descriptors too */
+        bus_message_done(m);
+        return -ERROR_GONE;
+    }
     m->type = (size_t)got >= offsetof(struct packet, body) ? packet.type : BUS_NONE;
     const struct bus_type_info *info = bus_type_info(m->type);
     bool valid = info && (info->senders & peer) && (info->receivers & self) && info->n_fds == m->n_fds &&

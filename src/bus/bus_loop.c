@@ -6,6 +6,7 @@
 #include <assert.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #define MESSAGES_PER_TURN 64 /* so that one talkative peer does not starve the loop */
 
@@ -25,7 +26,7 @@ struct bus_conn {
     void *ctx;
     struct list queue;
     uint32_t n_queued;
-    bool closed;
+    bool closed, stuck;
 };
 
 static void queued_free(struct queued *q)
@@ -140,8 +141,11 @@ int bus_conn_open(uv_loop_t *loop, int fd, enum bus_role self, enum bus_role pee
 
 static int queue_add(struct bus_conn *conn, enum bus_type type, const void *body, const int *fds, uint32_t n_fds)
 {
-    if (conn->n_queued >= BUS_QUEUE_MAX)
+    if (conn->n_queued >= BUS_QUEUE_MAX) {
+        conn->stuck = true;
+        (void)shutdown(conn->fd, SHUT_RDWR); /* both ends learn of it from their loops, as of any other end */
         return -ERROR_LIMIT;
+    }
     struct queued *q = calloc(1, sizeof *q);
     if (!q)
         return -ERROR_NO_MEMORY;
@@ -164,7 +168,7 @@ static int queue_add(struct bus_conn *conn, enum bus_type type, const void *body
 int bus_conn_send(struct bus_conn *conn, enum bus_type type, const void *body, const int *fds, uint32_t n_fds)
 {
     assert(n_fds <= LIMIT_BUS_FDS);
-    if (!conn || conn->closed)
+    if (!conn || conn->closed || conn->stuck)
         return -ERROR_GONE;
     if (list_empty(&conn->queue)) {
         int r = bus_send(conn->fd, conn->self, conn->peer, type, body, fds, n_fds);

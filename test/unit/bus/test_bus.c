@@ -90,6 +90,28 @@ static void descriptors_of_a_refused_message_are_closed(void **state)
     (void)close(after);
 }
 
+static void descriptors_of_an_empty_packet_are_closed(void **state)
+{
+    int *pair = *state;
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } space;
+    memset(&space, 0, sizeof space);
+    struct msghdr message = {.msg_control = space.bytes, .msg_controllen = sizeof space.bytes};
+    struct cmsghdr *head = CMSG_FIRSTHDR(&message);
+    *head = (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))};
+    memcpy(CMSG_DATA(head), &pair[0], sizeof(int));
+    int before = fcntl(pair[0], F_DUPFD_CLOEXEC, 3);
+    (void)close(before);
+    assert_int_equal(sendmsg(pair[0], &message, 0), 0);
+    struct bus_message m;
+    assert_int_equal(bus_recv(pair[1], BUS_SUPERVISOR, BUS_WORKER, &m), -ERROR_GONE);
+    int after = fcntl(pair[0], F_DUPFD_CLOEXEC, 3);
+    assert_int_equal(before, after);
+    (void)close(after);
+}
+
 static void text_without_an_end_gets_one(void **state)
 {
     int *pair = *state;
@@ -191,6 +213,33 @@ static void queued_messages_arrive_in_order(void **state)
     assert_int_equal(uv_loop_close(&loop), 0);
 }
 
+static void a_peer_that_reads_nothing_is_gone(void **state)
+{
+    int *pair = *state;
+    static const struct bus_conn_events events = {count_message, count_gone};
+    uv_loop_t loop;
+    assert_int_equal(uv_loop_init(&loop), 0);
+    struct counter sender = {0};
+    struct bus_conn *a;
+    assert_int_equal(bus_conn_open(&loop, pair[0], BUS_GATEWAY, BUS_CONTROL, &events, &sender, &a), 0);
+    pair[0] = -1;
+    struct bus_demand body = {0};
+    uint64_t sent = 0;
+    while (bus_conn_send(a, BUS_DEMAND, &body, NULL, 0) == 0)
+        body.version_uid = ++sent;
+    assert_true(sent >= BUS_QUEUE_MAX);
+    assert_int_equal(sender.gone, 0); /* only from the loop */
+    assert_int_equal(bus_conn_send(a, BUS_DEMAND, &body, NULL, 0), -ERROR_GONE);
+    (void)uv_run(&loop, UV_RUN_DEFAULT);
+    assert_int_equal(sender.gone, 1);
+    struct bus_message m;
+    int r;
+    while ((r = bus_recv(pair[1], BUS_CONTROL, BUS_GATEWAY, &m)) > 0)
+        bus_message_done(&m);
+    assert_int_equal(r, -ERROR_GONE); /* and the other end sees it too */
+    assert_int_equal(uv_loop_close(&loop), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -198,12 +247,14 @@ int main(void)
         cmocka_unit_test_setup_teardown(wrong_sender_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(garbage_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(descriptors_of_a_refused_message_are_closed, setup, teardown),
+        cmocka_unit_test_setup_teardown(descriptors_of_an_empty_packet_are_closed, setup, teardown),
         cmocka_unit_test_setup_teardown(text_without_an_end_gets_one, setup, teardown),
         cmocka_unit_test_setup_teardown(closed_peer_is_gone, setup, teardown),
         cmocka_unit_test_setup_teardown(waiting_ends_in_time, setup, teardown),
         cmocka_unit_test(unsealed_memory_is_refused),
         cmocka_unit_test(every_row_of_the_table_is_sound),
         cmocka_unit_test_setup_teardown(queued_messages_arrive_in_order, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_peer_that_reads_nothing_is_gone, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
