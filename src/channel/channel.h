@@ -1,9 +1,9 @@
 /* The channel between a gateway and one worker: frames in two one-way rings, payload in slots of shared memory.
  *
  * host = the gateway's end (in the gateway, on its loop), guest = the worker's end (in the worker, its only thread).
- * Back-ends: `shm` (two memfds and two eventfds; see below) and `fake` (the same layout on the heap, both ends in one
- * process, for tests). One writer per memory: the host writes `inbox` only, the guest writes `outbox` only; each end's
- * consumer position is in its own memory.
+ * Back-ends: `shm` (two memfds and two pipes as bells; see below) and `fake` (the same layout on the heap, both ends in
+ * one process, for tests). One writer per memory: the host writes `inbox` only, the guest writes `outbox` only; each
+ * end's consumer position is in its own memory.
  *
  * inbox:  header page | frames [n_frames] × 64 B | slot 0 | slot 1 …   written by the host, read by the guest
  * outbox: header page | frames [n_frames] × 64 B | slot 0 | slot 1 …   written by the guest, read by the host
@@ -81,14 +81,16 @@ must_check int channel_geometry_bytes(const struct channel_geometry *g, uint64_t
 
 struct channel_fds { /* owned by whoever holds the struct; -1 = absent */
     int inbox, outbox;
-    int bell_guest; /* eventfd: the host rings, the guest waits */
-    int bell_host;  /* eventfd: the guest rings, the host waits */
+    int bell_guest; /* the host rings, the guest waits */
+    int bell_host;  /* the guest rings, the host waits */
 };
 #define CHANNEL_FDS_NONE ((struct channel_fds){-1, -1, -1, -1})
 void channel_fds_close(struct channel_fds *fds);
 
-/* Supervisor: creates all four; outbox sealed SHRINK|GROW|SEAL. */
-must_check int channel_create(const struct channel_geometry *g, struct channel_fds *ret_fds, struct error *err);
+/* Supervisor: creates the memories (outbox sealed SHRINK|GROW|SEAL) and the bells. Each end has its own open files of
+ * the bells: what the guest does to its flags, or how much it rings, cannot make the host block. Needs /proc. */
+must_check int channel_create(const struct channel_geometry *g, struct channel_fds *ret_host,
+                              struct channel_fds *ret_guest, struct error *err);
 /* Supervisor: inbox carries SHRINK|GROW|FUTURE_WRITE|SEAL. */
 must_check int channel_check_sealed(int inbox_fd, struct error *err);
 

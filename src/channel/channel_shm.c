@@ -1,10 +1,10 @@
-/* Back-end `shm`: two sealed memfds, two eventfds. */
+/* Back-end `shm`: two sealed memfds, two pipes as bells. */
 #include "channel/channel_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/mman.h>
 
 #define INBOX_SEALS  (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL)
@@ -27,13 +27,36 @@ static int memory_create(const char *name, uint64_t bytes, int *ret_fd)
     return 0;
 }
 
-int channel_create(const struct channel_geometry *g, struct channel_fds *ret_fds, struct error *err)
+/* Opens an end of a pipe once more, for reading and writing: nobody's closing is then felt by the others. */
+static int pipe_reopen(int fd, int *ret_fd)
+{
+    char path[32];
+    (void)snprintf(path, sizeof path, "/proc/self/fd/%d", fd); /* fits */
+    *ret_fd = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+    return *ret_fd < 0 ? -ERROR_IO : 0;
+}
+
+/* A bell is a pipe that each side has opened for itself. O_NONBLOCK belongs to the open file and not to the descriptor:
+ * of one that is shared (an eventfd always is) a guest could take it away and let the host's next read or write block
+ * for ever. */
+static int bell_create(int *ret_host, int *ret_guest)
+{
+    int ends[2];
+    if (pipe2(ends, O_NONBLOCK | O_CLOEXEC) < 0)
+        return -ERROR_IO;
+    _close_ int one = ends[0], other = ends[1];
+    int r = pipe_reopen(one, ret_host);
+    return r < 0 ? r : pipe_reopen(other, ret_guest);
+}
+
+int channel_create(const struct channel_geometry *g, struct channel_fds *ret_host, struct channel_fds *ret_guest,
+                   struct error *err)
 {
     uint64_t inbox_bytes, outbox_bytes;
     int r = channel_geometry_bytes(g, &inbox_bytes, &outbox_bytes);
     if (r < 0)
         return error_set(err, r, "the channel geometry is out of range");
-    _cleanup_(channel_fds_close) struct channel_fds fds = CHANNEL_FDS_NONE;
+    _cleanup_(channel_fds_close) struct channel_fds fds = CHANNEL_FDS_NONE, guest = CHANNEL_FDS_NONE;
     r = memory_create("bulkhead-inbox", inbox_bytes, &fds.inbox);
     if (r < 0)
         return error_set(err, r, "no memory for a channel: %s", strerror(errno));
@@ -42,12 +65,14 @@ int channel_create(const struct channel_geometry *g, struct channel_fds *ret_fds
         return error_set(err, r, "no memory for a channel: %s", strerror(errno));
     if (fcntl(fds.outbox, F_ADD_SEALS, OUTBOX_SEALS) < 0)
         return error_set(err, ERROR_IO, "a channel memory cannot be sealed: %s", strerror(errno));
-    fds.bell_guest = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    fds.bell_host = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (fds.bell_guest < 0 || fds.bell_host < 0)
-        return error_set(err, ERROR_IO, "no event descriptor for a channel: %s", strerror(errno));
-    *ret_fds = fds;
-    fds = CHANNEL_FDS_NONE;
+    guest.inbox = fcntl(fds.inbox, F_DUPFD_CLOEXEC, 3);
+    guest.outbox = fcntl(fds.outbox, F_DUPFD_CLOEXEC, 3);
+    if (guest.inbox < 0 || guest.outbox < 0 || bell_create(&fds.bell_guest, &guest.bell_guest) < 0 ||
+        bell_create(&fds.bell_host, &guest.bell_host) < 0)
+        return error_set(err, ERROR_IO, "no descriptors for a channel: %s", strerror(errno));
+    *ret_host = fds;
+    *ret_guest = guest;
+    fds = guest = CHANNEL_FDS_NONE;
     return 0;
 }
 
@@ -61,16 +86,15 @@ int channel_check_sealed(int inbox_fd, struct error *err)
 
 static void shm_wake(struct channel *c)
 {
-    uint64_t one = 1;
-    if (write(c->_bell_other, &one, sizeof one) < 0) {
-        /* EAGAIN: the counter is full, so it rings already; anything else cannot happen on a valid eventfd */
+    if (write(c->_bell_other, "", 1) < 0) {
+        /* EAGAIN: the pipe is full, so it rings already; anything else cannot happen, as we hold it open for reading */
     }
 }
 
 static void shm_awake(struct channel *c)
 {
-    uint64_t count;
-    if (read(c->bell, &count, sizeof count) < 0) {
+    char rings[64]; /* an honest other end leaves one or two */
+    if (read(c->bell, rings, sizeof rings) < 0) {
         /* EAGAIN: was not rung */
     }
 }

@@ -44,7 +44,7 @@ struct supervisor_replica {
     struct isolate_instance *instance;
     uv_poll_t *watch;
     struct bus_conn *bus;       /* to the worker */
-    struct channel_fds offered; /* kept until the gateway has sealed the inbox */
+    struct channel_fds offered; /* the worker's end, kept until the gateway has sealed the inbox */
     struct channel_geometry geometry;
     uint32_t epoch;
     uint32_t uid_index; /* of the configured range */

@@ -239,7 +239,8 @@ static int channel_offer(struct supervisor_replica *r, struct error *err)
 {
     struct supervisor *s = r->supervisor;
     channel_fds_close(&r->offered);
-    int result = channel_create(&r->geometry, &r->offered, err);
+    _cleanup_(channel_fds_close) struct channel_fds host = CHANNEL_FDS_NONE;
+    int result = channel_create(&r->geometry, &host, &r->offered, err);
     if (result < 0)
         return result;
     r->epoch++;
@@ -252,7 +253,7 @@ static int channel_offer(struct supervisor_replica *r, struct error *err)
         .n_slots = r->geometry.n_slots,
         .epoch = r->epoch,
     };
-    int fds[4] = {r->offered.inbox, r->offered.outbox, r->offered.bell_guest, r->offered.bell_host};
+    int fds[4] = {host.inbox, host.outbox, host.bell_guest, host.bell_host};
     supervisor_tell(s, CHILD_GATEWAY, BUS_CHANNEL, &body, fds, 4);
     return 0;
 }

@@ -30,10 +30,8 @@ static int shm_setup(void **state)
     *state = &pair;
     struct error err = {0};
     struct channel_fds host, guest;
-    if (channel_create(&geometry, &host, &err) < 0)
+    if (channel_create(&geometry, &host, &guest, &err) < 0)
         return -1;
-    guest = (struct channel_fds){fcntl(host.inbox, F_DUPFD_CLOEXEC, 3), fcntl(host.outbox, F_DUPFD_CLOEXEC, 3),
-                                 fcntl(host.bell_guest, F_DUPFD_CLOEXEC, 3), fcntl(host.bell_host, F_DUPFD_CLOEXEC, 3)};
     if (channel_check_sealed(host.inbox, &err) != -ERROR_PEER) /* not before the host has mapped it */
         return -1;
     if (channel_shm_open(true, &geometry, 7, &host, &pair.host, &err) < 0)
@@ -197,6 +195,34 @@ static void guest_cannot_write_the_inbox(void **state)
     assert_true(ftruncate(p->guest->_memory_fds[1], 0) < 0); /* nor cut the outbox off under the host */
 }
 
+/* O_NONBLOCK belongs to the open file: were it shared, a guest could take it away. */
+static void guest_cannot_make_the_host_block(void **state)
+{
+    struct pair *p = *state;
+    struct channel_frame f = {.type = CHANNEL_LOAD};
+    static const uint64_t most[512] = {UINT64_MAX - 1}; /* an eventfd would take the first */
+    assert_true(channel_park(p->guest));
+    while (write(p->guest->bell, most, sizeof most) > 0) {
+    }
+    for (int size = 8; size > 0; size -= 7)
+        while (write(p->guest->bell, most, (size_t)size) > 0) {
+        }
+    int bells[2] = {p->guest->bell, p->guest->_bell_other};
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(fcntl(bells[i], F_SETFL, fcntl(bells[i], F_GETFL) & ~O_NONBLOCK), 0);
+    (void)alarm(20); /* a host that blocks would do so for ever */
+    assert_int_equal(channel_push(p->host, &f), 0);
+    channel_ring(p->host);
+    channel_awake(p->host); /* though nobody rang */
+    struct pollfd bell = {.fd = p->host->bell, .events = POLLIN};
+    fd_close(&p->guest->bell);
+    fd_close(&p->guest->_bell_other);
+    assert_int_equal(poll(&bell, 1, 0), 0); /* an end of file would wake it for ever */
+    assert_int_equal(channel_push(p->host, &f), 0);
+    channel_ring(p->host);
+    (void)alarm(0);
+}
+
 static void geometry_is_checked(void **state)
 {
     (void)state;
@@ -234,6 +260,7 @@ int main(void)
         BOTH(position_out_of_range_is_refused),
         BOTH(hostile_consumer_position_only_blocks_its_owner),
         {"shm: guest_cannot_write_the_inbox", guest_cannot_write_the_inbox, shm_setup, teardown, NULL},
+        {"shm: guest_cannot_make_the_host_block", guest_cannot_make_the_host_block, shm_setup, teardown, NULL},
         cmocka_unit_test(geometry_is_checked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -39,10 +39,7 @@ static void channel_make(struct fixture *f, uint32_t epoch)
 {
     struct error err = {0};
     struct channel_fds host;
-    assert_int_equal(channel_create(&f->geometry, &host, &err), 0);
-    f->guest_fds =
-        (struct channel_fds){fcntl(host.inbox, F_DUPFD_CLOEXEC, 3), fcntl(host.outbox, F_DUPFD_CLOEXEC, 3),
-                             fcntl(host.bell_guest, F_DUPFD_CLOEXEC, 3), fcntl(host.bell_host, F_DUPFD_CLOEXEC, 3)};
+    assert_int_equal(channel_create(&f->geometry, &host, &f->guest_fds, &err), 0);
     assert_int_equal(channel_shm_open(true, &f->geometry, epoch, &host, &f->host, &err), 0);
 }
 
