@@ -194,6 +194,21 @@ static void config_fill(const struct arguments *a, const struct resource_server 
     };
 }
 
+/* SIGHUP: the same file and the same arguments again. */
+static int reload(void *ctx, void (*use)(void *use_ctx, const struct supervisor_config *config), void *use_ctx,
+                  struct error *err)
+{
+    const struct arguments *a = ctx;
+    struct resource_server server;
+    struct supervisor_config config;
+    int r = server_load(a->config, &server, err);
+    if (r < 0)
+        return r;
+    config_fill(a, &server, &config);
+    use(use_ctx, &config);
+    return 0;
+}
+
 int serve_main(int argc, char **argv)
 {
     struct arguments a = {0};
@@ -209,6 +224,8 @@ int serve_main(int argc, char **argv)
         return 1;
     }
     config_fill(&a, &server, &config);
+    config.reload = a.config ? reload : NULL;
+    config.reload_ctx = &a;
     log_setup("supervisor", (enum log_level)config.log_level);
     r = programs_open(&a, &config, &err);
     int status = r < 0 ? 1 : supervisor_run(&config, &err);

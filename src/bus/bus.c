@@ -82,6 +82,10 @@ static void text_terminate(struct bus_message *m)
         END(ROLE_CONFIG.listen);
         END(ROLE_CONFIG.isolation_text);
         break;
+    case BUS_ROLE_RELOAD:
+        END(ROLE_RELOAD.listen);
+        END(ROLE_RELOAD.isolation_text);
+        break;
     case BUS_CATALOG_TAKEN:
         END(CATALOG_TAKEN.error.text);
         break;

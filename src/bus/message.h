@@ -18,6 +18,7 @@ enum bus_role { BUS_SUPERVISOR = 1, BUS_CONTROL = 2, BUS_GATEWAY = 4, BUS_WORKER
 #define BUS_MESSAGE_TABLE(X)                                                                 \
     /* start-up */                                                                           \
     X(ROLE_CONFIG, BUS_SUPERVISOR, BUS_CONTROL | BUS_GATEWAY, struct bus_role_config, 2)     \
+    X(ROLE_RELOAD, BUS_SUPERVISOR, BUS_CONTROL | BUS_GATEWAY, struct bus_role_config, 0)     \
     X(PEER, BUS_SUPERVISOR, BUS_CONTROL | BUS_GATEWAY, struct bus_empty, 1)                  \
     X(READY, BUS_CONTROL | BUS_GATEWAY, BUS_SUPERVISOR, struct bus_empty, 0)                 \
     X(DRAIN, BUS_SUPERVISOR, BUS_CONTROL | BUS_GATEWAY, struct bus_empty, 0)                 \

@@ -129,7 +129,7 @@ static void on_drained(void *ctx)
     (void)bus_conn_send(g->supervisor, BUS_DRAINED, &nothing, NULL, 0); /* without it we end anyway */
 }
 
-static int serve_start(struct gateway *g, int fd, struct error *err)
+static struct wire_config wire_config_of(const struct gateway *g)
 {
     struct wire_config config;
     wire_config_default(&config);
@@ -137,6 +137,26 @@ static int serve_start(struct gateway *g, int fd, struct error *err)
     config.head_timeout_ms = g->config.head_timeout_ms;
     config.idle_timeout_ms = g->config.idle_timeout_ms;
     config.write_timeout_ms = g->config.write_timeout_ms;
+    return config;
+}
+
+/* The supervisor sends only what it has checked, and of that only what may change. */
+static void on_reload(struct gateway *g, const struct bus_role_config *body)
+{
+    g->config.log_level = body->log_level;
+    g->config.connections_max = body->connections_max;
+    g->config.head_timeout_ms = body->head_timeout_ms;
+    g->config.idle_timeout_ms = body->idle_timeout_ms;
+    g->config.write_timeout_ms = body->write_timeout_ms;
+    log_setup("gateway", (enum log_level)g->config.log_level);
+    struct wire_config config = wire_config_of(g);
+    if (g->server)
+        wire_server_limits_set(g->server, &config);
+}
+
+static int serve_start(struct gateway *g, int fd, struct error *err)
+{
+    struct wire_config config = wire_config_of(g);
     return wire_server_start(&g->loop, fd, &config, &gateway_wire_handler, g, &g->server, err);
 }
 
@@ -191,49 +211,31 @@ static void on_peer(struct gateway *g, struct bus_message *m)
     gateway_replicas_tell(g);
 }
 
+static void on_drain(struct gateway *g)
+{
+    g->draining = true;
+    if (g->server)
+        wire_server_drain(g->server, on_drained, g);
+    else
+        on_drained(g);
+}
+
+/* The matrix of messages lets no others through. */
 static void on_supervisor_message(void *ctx, struct bus_message *m)
 {
     struct gateway *g = ctx;
-    switch ((enum bus_type)m->type) {
-    case BUS_PEER:
+    if (m->type == BUS_PEER)
         on_peer(g, m);
-        break;
-    case BUS_CHANNEL:
+    else if (m->type == BUS_CHANNEL)
         gateway_replica_channel(g, &m->body.CHANNEL, m);
-        break;
-    case BUS_REPLICA_STATE:
+    else if (m->type == BUS_REPLICA_STATE)
         gateway_replica_state(g, &m->body.REPLICA_STATE);
-        break;
-    case BUS_REPLICA_DRAIN:
+    else if (m->type == BUS_REPLICA_DRAIN)
         gateway_replica_drain(g, m->body.REPLICA_DRAIN.replica_uid);
-        break;
-    case BUS_DRAIN:
-        g->draining = true;
-        if (g->server)
-            wire_server_drain(g->server, on_drained, g);
-        else
-            on_drained(g);
-        break;
-    case BUS_NONE:
-    case BUS_ROLE_CONFIG:
-    case BUS_READY:
-    case BUS_DRAINED:
-    case BUS_CATALOG:
-    case BUS_CATALOG_TAKEN:
-    case BUS_DEMAND:
-    case BUS_REPLICA_START:
-    case BUS_REPLICA_STOP:
-    case BUS_REPLICAS_TOLD:
-    case BUS_REPLICA_LOADED:
-    case BUS_CHANNEL_SEALED:
-    case BUS_WORKER_CONFIG:
-    case BUS_CHANNEL_GUEST:
-    case BUS_INFER:
-    case BUS_INFER_DONE:
-    case BUS_STATS:
-    case BUS_TYPE_COUNT:
-        break; /* the matrix lets none of them through */
-    }
+    else if (m->type == BUS_ROLE_RELOAD)
+        on_reload(g, &m->body.ROLE_RELOAD);
+    else if (m->type == BUS_DRAIN)
+        on_drain(g);
 }
 
 /* --- start --- */

@@ -35,6 +35,7 @@ static _Noreturn void child_exec(const struct role *role, int program_fd, int bu
     sigset_t none;
     (void)sigemptyset(&none); /* cannot fail */
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
+    (void)setsid(); /* a terminal's signals are the supervisor's alone; cannot fail in a fresh child */
     int program = fcntl(program_fd, F_DUPFD, 16);
     int bus = fcntl(bus_fd, F_DUPFD, 16);
     int null = open("/dev/null", O_RDWR);

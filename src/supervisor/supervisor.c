@@ -71,6 +71,11 @@ static void on_drain_timeout(uv_timer_t *timer)
 static void on_signal(uv_signal_t *handle, int number)
 {
     struct supervisor *s = handle->data;
+    if (number == SIGHUP) {
+        if (!s->draining)
+            supervisor_reload(s);
+        return;
+    }
     if (s->draining) {
         log_warn("drain_again", "signal %d again: ending at once", number);
         uv_stop(s->loop);
@@ -129,8 +134,8 @@ static int start(struct supervisor *s, struct error *err)
         r = supervisor_child_start(&s->children[i], err);
     if (r < 0)
         return r;
-    static const int numbers[2] = {SIGTERM, SIGINT};
-    for (int i = 0; i < 2; i++) {
+    static const int numbers[3] = {SIGTERM, SIGINT, SIGHUP};
+    for (int i = 0; i < 3; i++) {
         (void)uv_signal_init(s->loop, &s->signals[i]); /* both fail only without memory for the first signal pipe */
         s->signals[i].data = s;
         (void)uv_signal_start(&s->signals[i], on_signal, numbers[i]);
@@ -179,8 +184,9 @@ int supervisor_run(const struct supervisor_config *config, struct error *err)
     if (uv_loop_init(&loop) < 0)
         return error_set(err, ERROR_NO_MEMORY, "no event loop");
     role_ignore_sigpipe();
-    (void)umask(022);               /* what must be closed to others gets its own mode */
-    struct supervisor s = {.config = config,
+    (void)umask(022); /* what must be closed to others gets its own mode */
+    struct supervisor s = {.config_now = *config,
+                           .config = &s.config_now,
                            .loop = &loop,
                            .data_dir = -1,
                            .store_dir = -1,

@@ -19,7 +19,7 @@ struct supervisor_engine {
     int library_fd;   /* its shared library; -1: built in */
 };
 
-struct supervisor_config {   /* borrowed for the life of the process */
+struct supervisor_config {   /* its texts are borrowed for the life of the process */
     const char *data_dir;    /* as typed by the operator; created when missing */
     const char *listen;      /* "127.0.0.1:8080", "[::1]:8080"; port 0: any */
     const char *admin_group; /* group that may use the admin socket; ignored when there is none of that name */
@@ -34,10 +34,15 @@ struct supervisor_config {   /* borrowed for the life of the process */
     int worker_fd;  /* `bulkhead-worker` */
     struct supervisor_engine engines[SUPERVISOR_ENGINES_MAX];
     uint32_t n_engines;
+    /* On SIGHUP: reads the configuration again, checks it, and calls `use` with it, whose texts need not outlive that
+     * call. Only what it cannot read or check is an error. NULL: there is no file to read. */
+    int (*reload)(void *ctx, void (*use)(void *use_ctx, const struct supervisor_config *config), void *use_ctx,
+                  struct error *err);
+    void *reload_ctx;
 };
 
-/* Runs until SIGTERM or SIGINT, drains, and returns the exit status: 0; or 1 when it could not start (err says why:
- * port in use, data folder in use, no root …). */
+/* Runs until SIGTERM or SIGINT (SIGHUP: reloads), drains, and returns the exit status: 0; or 1 when it could not start
+ * (err says why: port in use, data folder in use, no root …). */
 int supervisor_run(const struct supervisor_config *config, struct error *err);
 
 #endif

@@ -34,50 +34,31 @@ static void on_ready(struct supervisor_child *c)
         log_info("serving", "listen=%s slots=%u isolation=\"%s\"", s->listen_text, s->config->slots, s->isolation.text);
 }
 
+static void on_role_drained(struct supervisor_child *c)
+{
+    struct supervisor *s = c->supervisor;
+    if (child_index(c) == CHILD_GATEWAY)
+        s->gateway_drained = true;
+    else
+        s->control_drained = true;
+    supervisor_drain_step(s);
+}
+
+/* The matrix of messages lets no others through. */
 static void on_message(void *ctx, struct bus_message *m)
 {
     struct supervisor_child *c = ctx;
     struct supervisor *s = c->supervisor;
-    switch ((enum bus_type)m->type) {
-    case BUS_READY:
+    if (m->type == BUS_READY)
         on_ready(c);
-        break;
-    case BUS_DRAINED:
-        if (child_index(c) == CHILD_GATEWAY)
-            s->gateway_drained = true;
-        else
-            s->control_drained = true;
-        supervisor_drain_step(s);
-        break;
-    case BUS_REPLICA_START:
+    else if (m->type == BUS_DRAINED)
+        on_role_drained(c);
+    else if (m->type == BUS_REPLICA_START)
         supervisor_replica_start(s, &m->body.REPLICA_START, m->fds[0]);
-        break;
-    case BUS_REPLICA_STOP:
+    else if (m->type == BUS_REPLICA_STOP)
         supervisor_replica_stop(s, m->body.REPLICA_STOP.replica_uid, m->body.REPLICA_STOP.reason);
-        break;
-    case BUS_CHANNEL_SEALED:
+    else if (m->type == BUS_CHANNEL_SEALED)
         supervisor_replica_sealed(s, &m->body.CHANNEL_SEALED);
-        break;
-    case BUS_NONE:
-    case BUS_ROLE_CONFIG:
-    case BUS_PEER:
-    case BUS_DRAIN:
-    case BUS_CATALOG:
-    case BUS_CATALOG_TAKEN:
-    case BUS_DEMAND:
-    case BUS_REPLICA_DRAIN:
-    case BUS_REPLICA_STATE:
-    case BUS_REPLICAS_TOLD:
-    case BUS_REPLICA_LOADED:
-    case BUS_CHANNEL:
-    case BUS_WORKER_CONFIG:
-    case BUS_CHANNEL_GUEST:
-    case BUS_INFER:
-    case BUS_INFER_DONE:
-    case BUS_STATS:
-    case BUS_TYPE_COUNT:
-        break; /* the matrix lets none of them through */
-    }
 }
 
 static void on_gone(void *ctx, int code)
@@ -141,11 +122,11 @@ static void on_child_exit(uv_poll_t *poll, int status, int events)
     (void)uv_timer_start(&c->restart, on_restart, delay_ms, 0);
 }
 
-static int config_send(struct supervisor_child *c)
+void supervisor_child_config(const struct supervisor_child *c, struct bus_role_config *ret_body)
 {
-    struct supervisor *s = c->supervisor;
+    const struct supervisor *s = c->supervisor;
     const struct supervisor_config *config = s->config;
-    struct bus_role_config body = {
+    *ret_body = (struct bus_role_config){
         .uid = config->uid_base + c->role->uid_offset,
         .gid = config->uid_base + c->role->uid_offset,
         .admin_gid = s->admin_gid,
@@ -163,8 +144,15 @@ static int config_send(struct supervisor_child *c)
         .write_timeout_ms = config->write_timeout_ms,
         .drain_timeout_ms = config->drain_timeout_ms,
     };
-    (void)snprintf(body.listen, sizeof body.listen, "%s", s->listen_text);
-    (void)snprintf(body.isolation_text, sizeof body.isolation_text, "%s", s->isolation.text);
+    (void)snprintf(ret_body->listen, sizeof ret_body->listen, "%s", s->listen_text);
+    (void)snprintf(ret_body->isolation_text, sizeof ret_body->isolation_text, "%s", s->isolation.text);
+}
+
+static int config_send(struct supervisor_child *c)
+{
+    const struct supervisor *s = c->supervisor;
+    struct bus_role_config body;
+    supervisor_child_config(c, &body);
     bool control = child_index(c) == CHILD_CONTROL;
     int fds[2] = {control ? s->admin_fd : s->listen_fd, control ? s->store_dir : s->empty_dir};
     return bus_conn_send(c->bus, BUS_ROLE_CONFIG, &body, fds, 2);

@@ -56,7 +56,8 @@ struct supervisor_replica {
 };
 
 struct supervisor {
-    const struct supervisor_config *config;
+    struct supervisor_config config_now;    /* as started, and what SIGHUP changed */
+    const struct supervisor_config *config; /* == &config_now */
     uv_loop_t *loop;
     int data_dir, store_dir, empty_dir, lock;
     int listen_fd, admin_fd;
@@ -67,7 +68,7 @@ struct supervisor {
     struct map replicas; /* uid → struct supervisor_replica */
     uint8_t *uids_used;  /* [uid_count] */
     bool draining, gateway_drained, control_drained;
-    uv_signal_t signals[2];
+    uv_signal_t signals[3];
     uv_timer_t drain_timer;
     int exit_status;
 };
@@ -79,6 +80,8 @@ void supervisor_data_close(struct supervisor *s);
 /* supervisor_child.c */
 void supervisor_child_setup(struct supervisor *s, int index, const char *role);
 must_check int supervisor_child_start(struct supervisor_child *c, struct error *err);
+/* What a role is told of the configuration, at its start and again after a reload. */
+void supervisor_child_config(const struct supervisor_child *c, struct bus_role_config *ret_body);
 /* Message to a role; quietly dropped when it is not there (it gets the whole picture when it comes back). */
 void supervisor_tell(struct supervisor *s, int child, enum bus_type type, const void *body, const int *fds,
                      uint32_t n_fds);
@@ -94,6 +97,9 @@ void supervisor_replicas_tell(struct supervisor *s, int child);
 /* The gateway died: channels are void, what was draining can end. */
 void supervisor_replicas_orphaned(struct supervisor *s);
 void supervisor_replicas_kill(struct supervisor *s);
+
+/* supervisor_reload.c: SIGHUP. On failure everything stays as it is. */
+void supervisor_reload(struct supervisor *s);
 
 /* supervisor.c */
 void supervisor_drain_step(struct supervisor *s); /* looks whether the end is reached */

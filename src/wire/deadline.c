@@ -21,6 +21,19 @@ void wire_deadlines_init(struct wire_server *server)
     server->deadlines[WIRE_DEADLINE_LINGER].timeout_ms = WIRE_LINGER_MS;
 }
 
+void wire_deadlines_set(struct wire_server *server, enum wire_deadline kind, uint32_t timeout_ms)
+{
+    struct wire_deadline_list *list = &server->deadlines[kind];
+    list_each_safe(node, &list->head)
+    {
+        struct wire_connection *c = container_of(node, struct wire_connection, deadline);
+        if (timeout_ms == 0)
+            list_remove(node);
+        c->deadline_ms = c->deadline_ms - list->timeout_ms + timeout_ms; /* all by the same: the order stays */
+    }
+    list->timeout_ms = timeout_ms;
+}
+
 void wire_deadline_renew(struct wire_connection *c)
 {
     struct wire_deadline_list *list = &c->server->deadlines[deadline_of[c->state]];

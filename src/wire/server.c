@@ -232,6 +232,21 @@ int wire_server_start(uv_loop_t *loop, int fd, const struct wire_config *config,
     return 0;
 }
 
+void wire_server_limits_set(struct wire_server *server, const struct wire_config *config)
+{
+    server->config.connections_max = config->connections_max;
+    server->config.head_timeout_ms = config->head_timeout_ms;
+    server->config.idle_timeout_ms = config->idle_timeout_ms;
+    server->config.write_timeout_ms = config->write_timeout_ms;
+    wire_deadlines_set(server, WIRE_DEADLINE_HEAD, config->head_timeout_ms);
+    wire_deadlines_set(server, WIRE_DEADLINE_IDLE, config->idle_timeout_ms);
+    wire_deadlines_set(server, WIRE_DEADLINE_WRITE, config->write_timeout_ms / 4);
+    if (server->timer.data && uv_is_active((uv_handle_t *)&server->timer)) {
+        (void)uv_timer_stop(&server->timer); /* cannot fail; it starts again with the tick of the new time-outs */
+        timer_update(server);
+    }
+}
+
 static void listener_close(struct wire_server *server)
 {
     if (server->listener.data && !uv_is_closing((uv_handle_t *)&server->listener))

@@ -150,6 +150,10 @@ void wire_server_drain(struct wire_server *server, void (*drained)(void *ctx), v
  * handler is called any more. */
 void wire_server_stop(struct wire_server *server);
 
+/* Takes over connections_max and the time-outs of head, idle and write, for connections that are open too; nothing else
+ * of `config` is looked at. More connections than the new maximum stay; no further one is taken. */
+void wire_server_limits_set(struct wire_server *server, const struct wire_config *config);
+
 struct wire_stats {
     uint32_t connections, connections_peak;
     uint64_t accepted, refused, requests, bytes_in, bytes_out;

@@ -233,6 +233,8 @@ size_t wire_answer_refusal(struct wire_server *server, int code);
 /* ---- time-outs: deadline.c ---- */
 
 void wire_deadlines_init(struct wire_server *server);
+/* Gives the list a new time-out, as if its connections had come with it. 0: none. */
+void wire_deadlines_set(struct wire_server *server, enum wire_deadline kind, uint32_t timeout_ms);
 /* Puts c into the list of its state, or renews its place there. */
 void wire_deadline_renew(struct wire_connection *c);
 /* Called by the timer. */

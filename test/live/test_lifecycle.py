@@ -6,6 +6,8 @@ import random
 import signal
 import time
 
+import pytest
+
 from conftest import IDENTITY, model_yaml, tenant_yaml, vector, wait_until
 
 SEED = int(os.environ.get("BULKHEAD_SEED", time.time_ns() % 1_000_000))
@@ -119,3 +121,168 @@ def test_a_new_gateway_does_not_take_replicas_for_idle(server, folder):
     time.sleep(0.6)  # two of the gateway's looks at what is idle: nothing may happen, so there is nothing to wait for
     assert server.workers() == workers
     assert not [l for l in server.log if l["event"] == "replica_ended"]
+
+
+# --- SIGHUP ---
+
+def server_yaml(**spec):
+    return json.dumps({"apiVersion": "bulkhead.dev/v1alpha1", "kind": "Server", "metadata": {"name": "test"},
+                       "spec": spec})
+
+
+def reload(server, config, event="reloaded"):
+    """Writes the Server file, sends SIGHUP, and returns the log line that answers it."""
+    (server.data.parent / "server.yaml").write_text(config)
+    count = len([l for l in server.log if l["event"] == event])
+    server.process.send_signal(signal.SIGHUP)
+    return server.wait_log(event, count=count + 1)["message"]
+
+
+def closed_after(connection):
+    """Seconds until the server closes an idle connection."""
+    start = time.monotonic()
+    assert connection.recv(1) == b""
+    return time.monotonic() - start
+
+
+def test_sighup_changes_what_may_change(make_server, folder):
+    server = make_server(config=server_yaml(limits={"connections": 64}))
+    key = one_model(server, folder)
+    pids = [server.pid("control"), server.pid("gateway")]
+    assert infer(server, key).status == 200
+    workers = server.workers()
+    idle = server.raw()  # with the old time-out of 75 s
+    assert "changed: 1" in reload(server, server_yaml(limits={"connections": 64}, timeouts={"idle": "200ms"}))
+    assert closed_after(idle) < 10
+    assert closed_after(server.raw()) < 10
+    # a request's head
+    assert "changed: 1" in reload(server, server_yaml(limits={"connections": 64},
+                                                      timeouts={"idle": "200ms", "head": "100ms"}))
+    slow = server.raw()
+    slow.sendall(b"GET /v2 HTTP/1.1\r\n")
+    assert slow.recv(4096).startswith(b"HTTP/1.1 408 ")
+    slow.close()
+    # connections
+    assert "changed: 3" in reload(server, server_yaml(limits={"connections": 2}))
+    wait_until(lambda: server.status()["gateway"]["connections"] == 0, "the connections to be closed")
+    two = [server.connect(), server.connect()]
+    wait_until(lambda: server.status()["gateway"]["connections"] == 2, "two connections")
+    third = server.raw()
+    assert third.recv(4096).startswith(b"HTTP/1.1 503 ")
+    third.close()
+    assert infer(server, key, two[0]).status == 200  # those that are open serve on
+    for connection in two:
+        connection.close()
+    # nothing was restarted for it, and what starts later has the new values too
+    assert [server.pid("control"), server.pid("gateway")] == pids and server.workers() == workers
+    assert "changed: 2" in reload(server, server_yaml(limits={"connections": 2}, timeouts={"head": "100ms",
+                                                                                          "idle": "200ms"}))
+    os.kill(pids[1], signal.SIGKILL)
+    server.wait_log("serving", count=2)
+    assert closed_after(server.raw()) < 10
+
+
+def test_sighup_changes_the_log_level_of_every_role(make_server, folder):
+    server = make_server(config=server_yaml(log={"level": "info"}))
+    key = one_model(server, folder, idleAfter="1ms")
+    assert infer(server, key).status == 200
+    server.wait_log("replica_ended")
+    loaded = len([l for l in server.log if l["event"] == "replica_loaded"])
+    (folder / "server.yaml").write_text(server_yaml(log={"level": "warn"}))
+    server.process.send_signal(signal.SIGHUP)
+
+    def quiet():
+        """The level has no event of its own: the line that would tell is one it hides."""
+        before = len(server.log)
+        assert infer(server, key).status == 200
+        wait_until(lambda: not server.workers(), "the idle worker to end")
+        return len(server.log) == before
+
+    wait_until(quiet, "the roles to be quiet")
+    assert len([l for l in server.log if l["event"] == "replica_loaded"]) <= loaded + 1  # control's line
+    assert "changed: 1" in reload(server, server_yaml(log={"level": "info"}))
+    assert infer(server, key).status == 200
+    server.wait_log("replica_started", count=2)
+    server.wait_log("replica_loaded", count=loaded + 1)
+
+
+def test_sighup_changes_the_drain_timeout(make_server, folder):
+    server = make_server(config=server_yaml(drainTimeout="1h"))
+    key = one_model(server, folder, dict(IDENTITY, busy="5s"))
+    connection = server.connect()
+    connection.request("POST", "/v2/models/echo/infer", json.dumps({"inputs": vector(1, [1, 2, 3, 4])}),
+                       {"Authorization": "Bearer " + key})
+    wait_until(lambda: server.status()["device"]["used"] == 1, "the request to run")
+    assert "changed: 1" in reload(server, server_yaml(drainTimeout="100ms"))
+    process = server.process
+    process.send_signal(signal.SIGTERM)
+    assert "100 ms" in server.wait_log("drain_timeout")["message"]
+    assert process.wait(10) == 0
+    server.reader.join()
+    server.process = None
+    connection.close()
+
+
+def test_sighup_names_what_needs_a_restart(make_server, folder):
+    server = make_server(config=server_yaml())
+    key = one_model(server, folder)
+    reload(server, server_yaml(cpu={"reserved": 0 if (os.cpu_count() or 1) > 2 else 1}, limits={"bodyBytes": "1Ki"},
+                               uids={"base": 800000, "count": 64}, admin={"group": "nobody-has-it"},
+                               timeouts={"write": "5s"}))
+    later = {l["message"].split()[0] for l in server.log if l["event"] == "reload_later"}
+    expected = {"spec.limits.bodyBytes", "spec.uids.base", "spec.uids.count", "spec.admin.group"}
+    assert later - {"spec.cpu.reserved"} == expected  # on one core, nothing can be reserved
+    assert all(l["level"] == "warn" and "started again" in l["message"] for l in server.log
+               if l["event"] == "reload_later")
+    assert "changed: 0" in reload(server, server_yaml(timeouts={"write": "5s"}))  # only that one was taken over
+    assert infer(server, key).status == 200
+
+
+@pytest.mark.parametrize("config, text", [
+    (None, "server.yaml cannot be read"), ("{", "server.yaml"), ("kind: Tenant\n", "server.yaml"),
+    (server_yaml(timeouts={"idle": "1parsec"}), "spec.timeouts.idle"), (server_yaml(limit={}), "spec.limit"),
+], ids=["gone", "no yaml", "another kind", "a bad value", "an unknown field"])
+def test_a_bad_file_changes_nothing(make_server, folder, config, text):
+    server = make_server(config=server_yaml(timeouts={"idle": "200ms"}))
+    key = one_model(server, folder)
+    path = folder / "server.yaml"
+    path.unlink()
+    if config is not None:
+        path.write_text(config)
+    server.process.send_signal(signal.SIGHUP)
+    message = server.wait_log("reload_refused")["message"]
+    assert text in message and "everything stays as it is" in message
+    assert infer(server, key).status == 200
+    assert closed_after(server.raw()) < 10  # still the old 200 ms
+    assert "changed: 1" in reload(server, server_yaml(timeouts={"idle": "1m"}))
+
+
+def test_sighup_without_a_file_says_so(identity):
+    identity.process.send_signal(signal.SIGHUP)
+    assert "--config" in identity.wait_log("reload_nothing")["message"]
+    assert infer(identity, identity.acme).status == 200
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=["ctrl-c", "hangup"])
+def test_a_terminal_speaks_to_the_supervisor_only(make_server, folder, number):
+    """Ctrl-C and a hangup go to the whole process group; the running request is answered all the same."""
+    server = make_server(start=False)
+    server.prefix = ["setsid"]
+    server.start()
+    key = one_model(server, folder, dict(IDENTITY, busy="300ms"))
+    assert infer(server, key).status == 200
+    pids = [server.pid("control"), server.pid("gateway"), *server.workers()]
+    connection = server.connect()
+    connection.request("POST", "/v2/models/echo/infer", json.dumps({"inputs": vector(1, [1, 2, 3, 4])}),
+                       {"Authorization": "Bearer " + key})
+    wait_until(lambda: server.status()["device"]["used"] == 1, "the request to run")
+    os.killpg(server.process.pid, number)
+    answer = connection.getresponse()
+    assert answer.status == 200 and json.loads(answer.read())["outputs"][0]["data"] == [1, 2, 3, 4]
+    connection.close()
+    if number == signal.SIGHUP:
+        assert [server.pid("control"), server.pid("gateway"), *server.workers()] == pids
+    else:
+        assert server.process.wait(15) == 0
+        server.reader.join()
+        server.process = None

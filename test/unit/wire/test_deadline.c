@@ -232,13 +232,35 @@ static void test_discard(void **state)
     assert_true(fake.closing); /* 499 of 500 */
 }
 
+/* New limits reach what is open already, to the millisecond, in both directions. */
+static void test_limits_set(void **state)
+{
+    (void)state;
+    pass(3000); /* idle since then; before 5000 */
+    config.idle_timeout_ms = 4000;
+    wire_server_limits_set(fake.server, &config);
+    pass(999);
+    assert_false(fake.closing);
+    config.idle_timeout_ms = 9000;
+    wire_server_limits_set(fake.server, &config);
+    pass(5000);
+    assert_false(fake.closing);
+    feed("GET"); /* a head from here on */
+    config.head_timeout_ms = 10;
+    wire_server_limits_set(fake.server, &config);
+    pass(9);
+    assert_int_equal(fake.out_bytes, 0);
+    pass(1);
+    assert_int_equal(status(), 408);
+}
+
 #define TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_idle),  TEST(test_head),  TEST(test_handling), TEST(test_body_rate),
-        TEST(test_pause), TEST(test_write), TEST(test_discard),
+        TEST(test_pause), TEST(test_write), TEST(test_discard),  TEST(test_limits_set),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
