@@ -380,7 +380,7 @@ def test_heads(witness):
 
 
 CHUNKS = [b"x\r\n", b"-1\r\n", b"1\r\nab\r\n", b"1;\0\r\n", b"fffffffffffffffff\r\n", b"1\r\na\r\n0\r\nX : y\r\n\r\n",
-          b"1\na\n0\n\n"]
+          b"1\r\na\r\n0\r\nContent-Length: 5\r\n\r\n", b"1\na\n0\n\n"]
 
 
 def test_chunks(witness):
