@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/magic.h>
 #include <netdb.h>
 #include <stdio.h>
 #include <string.h>
@@ -20,6 +21,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/vfs.h>
 
 #define LISTEN_BACKLOG 4096 /* the kernel cuts it to net.core.somaxconn */
 
@@ -37,6 +39,42 @@ static int folder_open(int parent, const char *name, mode_t mode, uid_t owner, i
         return fail(err, "a folder inside the data folder cannot be prepared");
     *ret_fd = take_fd(&fd);
     return 0;
+}
+
+/* File systems whose files other hosts may change: a lock there may hold on this host only, and the store's log relies
+ * on locks, on shared memory and on fsync that means it. FUSE is told apart no further: sshfs and a local disk look the
+ * same. Cluster file systems (GFS2, OCFS2) keep POSIX's promises and are left alone. */
+#define LUSTRE_MAGIC 0x0BD00BD0u /* not in linux/magic.h */
+
+const char *supervisor_data_unfit(uint64_t f_type)
+{
+    static const struct {
+        uint64_t f_type;
+        const char *name;
+    } unfit[] = {
+        {NFS_SUPER_MAGIC, "NFS"},   {SMB_SUPER_MAGIC, "SMB"}, {SMB2_SUPER_MAGIC, "SMB"},  {CIFS_SUPER_MAGIC, "CIFS"},
+        {NCP_SUPER_MAGIC, "NCP"},   {AFS_SUPER_MAGIC, "AFS"}, {AFS_FS_MAGIC, "AFS"},      {CODA_SUPER_MAGIC, "Coda"},
+        {CEPH_SUPER_MAGIC, "Ceph"}, {V9FS_MAGIC, "9P"},       {FUSE_SUPER_MAGIC, "FUSE"}, {LUSTRE_MAGIC, "Lustre"},
+    };
+    for (size_t i = 0; i < sizeof unfit / sizeof unfit[0]; i++)
+        if (unfit[i].f_type == f_type)
+            return unfit[i].name;
+    return NULL;
+}
+
+/* By descriptor: the folder that was looked at is the one that is used. */
+static int local_check(struct supervisor *s, struct error *err)
+{
+    struct statfs info;
+    if (fstatfs(s->data_dir, &info) < 0)
+        return fail(err, "the file system of the data folder cannot be told");
+    const char *name = supervisor_data_unfit((uint32_t)info.f_type); /* 32 bits that some kernels sign-extend */
+    if (!name)
+        return 0;
+    return error_set(err, ERROR_REFUSED,
+                     "the data folder %s lies on a %s file system, whose locks and fsync cannot be trusted with the "
+                     "server's state; choose a folder on a local disk with --data",
+                     s->config->data_dir, name);
 }
 
 static int lock_take(struct supervisor *s, struct error *err)
@@ -147,7 +185,9 @@ int supervisor_data_open(struct supervisor *s, struct error *err)
     if (s->data_dir < 0)
         return error_set(err, ERROR_IO, "the data folder %s cannot be opened: %s", s->config->data_dir,
                          strerror(errno));
-    int r = lock_take(s, err);
+    int r = local_check(s, err);
+    if (r >= 0)
+        r = lock_take(s, err);
     if (r >= 0)
         r = folder_open(s->data_dir, "store", 0700, control, &s->store_dir, err);
     if (r >= 0)

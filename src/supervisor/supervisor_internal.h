@@ -76,6 +76,8 @@ struct supervisor {
 /* supervisor_data.c: the data folder and the sockets. Everything is undone by supervisor_data_close. */
 must_check int supervisor_data_open(struct supervisor *s, struct error *err);
 void supervisor_data_close(struct supervisor *s);
+/* What makes a file system of this kind (f_type of statfs) unfit for the data folder; NULL: it is fit. */
+const char *supervisor_data_unfit(uint64_t f_type);
 
 /* supervisor_child.c */
 void supervisor_child_setup(struct supervisor *s, int index, const char *role);
