@@ -1,9 +1,11 @@
 """Life cycle: replicas to zero and back, SIGHUP, data folders that cannot be trusted or are full."""
 import concurrent.futures
+import contextlib
 import json
 import os
 import random
 import signal
+import subprocess
 import time
 
 import pytest
@@ -286,3 +288,74 @@ def test_a_terminal_speaks_to_the_supervisor_only(make_server, folder, number):
         assert server.process.wait(15) == 0
         server.reader.join()
         server.process = None
+
+
+# --- a full disk ---
+
+@pytest.fixture
+def small_disk(folder):
+    """The data folder as a file system of its own; a function that fills what is free of it."""
+    data = folder / "data"
+    data.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m,mode=0755", "bulkhead-test", data], check=True)
+
+    def fill():
+        with contextlib.suppress(OSError), open(data / "filler", "wb", buffering=0) as filler:
+            while filler.write(b"x" * 4096):
+                pass
+        return data / "filler"
+
+    yield fill
+    subprocess.run(["umount", data], check=True)
+
+
+def names(server, kind):
+    return {item["metadata"]["name"] for item in json.loads(server.cli("get", kind, "-o", "json").stdout)["items"]}
+
+
+def test_a_full_disk_refuses_changes_and_serves_on(small_disk, make_server, folder):
+    server = make_server()
+    key = one_model(server, folder)
+    assert infer(server, key).status == 200
+    filler = small_disk()
+    big = folder / "big.json"
+    big.write_text(json.dumps(IDENTITY) + " " * 50_000)
+    refused = server.apply(tenant_yaml("late") + model_yaml("big", "late", "big.json"), check=False)
+    assert refused.returncode == 1 and "disk is full" in refused.stderr, refused
+    kept = set()
+    for i in range(500):  # pages that the store has in reserve hold some
+        refused = server.apply(tenant_yaml(f"t{i}"), check=False)
+        if refused.returncode != 0:
+            break
+        kept.add(f"t{i}")
+    assert refused.returncode == 1 and "the disk of the store is full; nothing was changed" in refused.stderr, refused
+    assert server.cli("key", "create", "--tenant", "acme", check=False).returncode == 1
+    assert server.cli("delete", "tenant", "acme", check=False).returncode == 1
+    assert names(server, "tenant") == {"acme"} | kept
+    # old state serves on, and starts new workers
+    os.kill(server.workers()[0], signal.SIGKILL)
+    server.wait_log("replica_lost")
+    wait_until(lambda: infer(server, key).status == 200, "service after the worker's end")
+    assert server.status()["ready"]
+    # space again: no restart is needed, and nothing was lost
+    filler.unlink()
+    server.apply(tenant_yaml("late") + model_yaml("big", "late", "big.json"))
+    late = server.key("late")
+    assert server.infer("big", vector(1, [1, 2, 3, 4]), late).status == 200
+    expected = {"acme", "late"} | kept
+    assert names(server, "tenant") == expected
+    assert server.stop() == 0
+    server.start()
+    assert names(server, "tenant") == expected
+    assert infer(server, key).status == 200
+
+
+def test_a_server_starts_on_a_full_disk(small_disk, make_server, folder):
+    server = make_server()
+    key = one_model(server, folder)
+    assert server.stop() == 0
+    filler = small_disk()
+    server.start()
+    assert infer(server, key).status == 200
+    filler.unlink()
+    server.apply(tenant_yaml("late"))
