@@ -230,7 +230,7 @@ def test_repository_index(server, folder):
     assert {m["name"] for m in server.http("POST", path, key, {"ready": True}).json} == {"a", "b"}
     for body in (b"[]", b"{", {"ready": 1}, {"ready": True, "x": 1}, b'{"ready":true,"ready":true}', b"1"):
         assert server.http("POST", path, key, body).status == 400, body
-    assert server.http("POST", path, key, b" " * 5000).status == 413
+    assert [server.http("POST", path, key, b"{}" + b" " * n).status for n in (1022, 1023)] == [200, 413]
     assert server.http("POST", path).status == 401
     server.apply(tenant_yaml("other"))
     assert server.http("POST", path, server.key("other")).json == []
