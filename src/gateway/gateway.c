@@ -1,6 +1,7 @@
 #include "gateway/gateway.h"
 
 #include "base/log.h"
+#include "base/random.h"
 #include "bus/bus_loop.h"
 #include "gateway/gateway_internal.h"
 #include "role/role.h"
@@ -11,8 +12,10 @@
 #define NS_PER_MS         UINT64_C(1000000)
 #define HOUSEKEEPING_MS   250u
 #define CONFIG_TIMEOUT_MS 10000
-/* The answer scratch: JSON of an outbox slot. A FP32 takes at most 16 characters and its comma for 4 bytes. */
-#define ANSWER_PER_BODY_BYTE 5u
+/* The answer scratch: the JSON of outputs as large as the largest body, `false,` for a byte being the longest, with
+ * names, shapes and the request's id. */
+#define ANSWER_PER_BODY_BYTE 6u
+#define ANSWER_BASE_BYTES    (64 * KIB)
 
 static void on_supervisor_gone(void *ctx, int code)
 {
@@ -86,8 +89,7 @@ static void on_timer(uv_timer_t *timer)
     struct gateway *g = timer->data;
     g->timer_ns = UINT64_MAX;
     uint64_t now_ns = uv_hrtime();
-    for (struct schedule_request *r; (r = schedule_expire(g->schedule, now_ns));)
-        gateway_fail(container_of(r, struct gateway_request, schedule), ERROR_DEADLINE, NULL);
+    gateway_expire(g, now_ns);
     for (struct schedule_lease *lease; (lease = schedule_overdue(g->schedule, now_ns));) {
         struct gateway_replica *replica = container_of(lease->replica, struct gateway_replica, schedule);
         log_warn("lease_overdue", "tenant=%s model=%s: a lease took longer than its limit; ending the worker",
@@ -261,8 +263,9 @@ static int state_init(struct gateway *g, int bus_fd, struct error *err)
     list_init(&g->busy);
     list_init(&g->connections);
     list_init(&g->requests_free);
-    buf_init(&g->answer, ANSWER_PER_BODY_BYTE * g->config.body_bytes_max);
+    buf_init(&g->answer, ANSWER_PER_BODY_BYTE * g->config.body_bytes_max + ANSWER_BASE_BYTES);
     g->timer_ns = UINT64_MAX;
+    random_bytes(&g->shape_seed, sizeof g->shape_seed);
     g->sha = EVP_MD_fetch(NULL, "SHA256", NULL);
     g->sha_ctx = EVP_MD_CTX_new();
     if (!g->sha || !g->sha_ctx || uv_loop_init(&g->loop) < 0)

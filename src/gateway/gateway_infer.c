@@ -77,18 +77,20 @@ void gateway_signature_wait(struct gateway_request *r, struct gateway_version *v
 
 /* --- decode and submit --- */
 
-/* Requests of equal keys may share a batch: the dims behind the batch axis and, where they differ, which tensor has
- * which. */
+/* Requests of equal keys may share a batch: the dims behind the batch axis of all inputs. Keyed, so that nobody can
+ * send shapes that meet in one key. */
 static uint64_t shape_key(const struct gateway_request *r, const struct tensor_signature *signature)
 {
     if (!signature->batchable || r->rows == 0) /* engines treat "nothing" differently: it runs alone */
         return 0;
     if (r->version->shapes_fixed)
         return 1;
-    uint64_t key = UINT64_C(0xcbf29ce484222325); /* FNV-1a over the dims */
-    for (uint32_t i = 0; i < signature->n_inputs; i++)
-        for (uint32_t d = 1; d < r->oip.inputs[i].shape.rank; d++)
-            key = (key ^ (uint64_t)r->oip.inputs[i].shape.dims[d]) * UINT64_C(0x100000001b3);
+    uint64_t key = 0;
+    for (uint32_t i = 0; i < signature->n_inputs; i++) {
+        const struct tensor_shape *shape = &r->oip.inputs[i].shape;
+        struct hash_seed seed = {r->gateway->shape_seed.k0 ^ key, r->gateway->shape_seed.k1};
+        key = hash_bytes(seed, &shape->dims[1], (shape->rank - 1) * sizeof shape->dims[0]); /* rank ≥ 1: batchable */
+    }
     return key < 2 ? key + 2 : key;
 }
 

@@ -7,6 +7,7 @@
 #define BULKHEAD_GATEWAY_INTERNAL_H
 
 #include "base/arena.h"
+#include "base/hash.h"
 #include "base/list.h"
 #include "base/map.h"
 #include "bus/bus_loop.h"
@@ -174,6 +175,7 @@ struct gateway {
     uv_timer_t housekeeping;
     uint64_t timer_ns; /* when `timer` will fire; UINT64_MAX: stopped */
     struct buf answer; /* scratch for one answer */
+    struct hash_seed shape_seed;
     EVP_MD_CTX *sha_ctx;
     EVP_MD *sha;
     struct bus_stats stats, stats_sent;
@@ -223,6 +225,8 @@ void gateway_stats_free(struct gateway_version *v);
 
 /* gateway_lease.c */
 void gateway_dispatch(struct gateway *g);
+/* Refuses queued requests whose deadline has passed. */
+void gateway_expire(struct gateway *g, uint64_t now_ns);
 /* A frame about the running lease came from the worker. Negative: it broke the protocol. */
 must_check int gateway_lease_frame(struct gateway_replica *replica, const struct channel_frame *f, struct error *err);
 /* The replica died with a lease: its requests get `code`. */

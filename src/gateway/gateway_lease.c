@@ -125,9 +125,16 @@ static int lease_send(struct gateway_replica *replica, struct schedule_lease *le
     return code;
 }
 
+void gateway_expire(struct gateway *g, uint64_t now_ns)
+{
+    for (struct schedule_request *r; (r = schedule_expire(g->schedule, now_ns));)
+        gateway_fail(request_of(r), ERROR_DEADLINE, NULL);
+}
+
 void gateway_dispatch(struct gateway *g)
 {
     uint64_t now_ns = uv_hrtime();
+    gateway_expire(g, now_ns); /* the alarm may be late: nothing runs after its deadline */
     for (struct schedule_lease *lease; (lease = schedule_next(g->schedule, now_ns));) {
         struct gateway_replica *replica = container_of(lease->replica, struct gateway_replica, schedule);
         int code = lease_send(replica, lease);
