@@ -249,7 +249,8 @@ int oip_answer_encode(struct str model, struct str version, struct str id, const
             buf_append(body, outputs[i].data, outputs[i].size);
     if (body->failed) {
         body->size = start;
-        return error_set(err, body->failed, "The answer needs more than %zu bytes.", body->capacity_max);
+        return error_set(err, body->failed, "The answer needs more than %zu bytes%s.", body->capacity_max,
+                         any_binary ? "" : "; ask for binary outputs (binary_data_output)");
     }
     *ret_json_size = any_binary ? json_size : 0;
     return 0;

@@ -229,6 +229,17 @@ def test_body_bytes_by_default(serving):
             400, "http_malformed", "Content-Length")
 
 
+def test_answer_bytes(serving):
+    """What came in as binary goes out as JSON, at its longest: a byte of BOOL as `false,`."""
+    server = serving(limits={"bodyBytes": "64Ki"}, engine={"inputs": [{"name": "x", "datatype": "BOOL",
+                                                                       "shape": [-1, -1]}]})
+    count = 64 * KIB - 200
+    json_part = json.dumps({"inputs": [{"name": "x", "datatype": "BOOL", "shape": [1, count],
+                                        "parameters": {"binary_data_size": count}}]}).encode()
+    answer = post(server, json_part + bytes(count), f"Inference-Header-Content-Length: {len(json_part)}")
+    assert answer.status == 200 and answer.json["outputs"][0]["data"] == [False] * count, answer.body[:200]
+
+
 def test_a_refused_body_that_comes_all_the_same(serving):
     """Up to 64 KiB of it are read and dropped, and the connection goes on; more of it ends the connection."""
     server = serving()
