@@ -93,9 +93,11 @@ static void version_reconcile(struct control *c, struct control_version *v)
 {
     struct registry_version row;
     struct error err = {0};
-    bool exists = registry_version_find(c->registry, v->uid, &row, &err) >= 0;
+    int found = registry_version_find(c->registry, v->uid, &row, &err);
     uint32_t wanted = 0;
-    if (exists) {
+    if (found == -ERROR_MODEL_NOT_FOUND)
+        v->demanded = 0; /* deleted: nobody takes the demand back, and with it v would stay for ever */
+    if (found >= 0) {
         uint64_t most = row.replicas_max < LIMIT_REPLICAS_PER_MODEL ? row.replicas_max : LIMIT_REPLICAS_PER_MODEL;
         uint64_t least = row.newest ? row.replicas_min : 0;
         uint64_t number = v->demanded > least ? v->demanded : least;
