@@ -4,8 +4,11 @@
 
 #include <stdio.h>
 
-static int tenant_take(struct gateway *g, const struct catalog_tenant *row, uint64_t generation,
-                       struct gateway_tenant **ret_tenant)
+/* An old version that nobody asks for by its number any more lets go of its replicas after this, whatever the model's
+ * idleAfter: without it they would stay for ever, for idleAfter 0 means that the newest one always stays ready. */
+#define OLD_IDLE_NS UINT64_C(30000000000)
+
+static int tenant_get(struct gateway *g, const struct catalog_tenant *row, struct gateway_tenant **ret_tenant)
 {
     struct gateway_tenant *t = map_get(&g->tenants, row->uid);
     if (!t) {
@@ -15,8 +18,17 @@ static int tenant_take(struct gateway *g, const struct catalog_tenant *row, uint
             return -ERROR_NO_MEMORY;
         }
         t->uid = row->uid;
+        schedule_tenant_set(g->schedule, &t->schedule, row->weight, row->queue_max);
     }
+    *ret_tenant = t;
+    return 0;
+}
+
+static void tenant_set(struct gateway *g, struct gateway_tenant *t, const struct catalog_tenant *row, uint32_t index,
+                       uint64_t generation)
+{
     t->generation = generation;
+    t->index = index;
     (void)snprintf(t->name, sizeof t->name, "%s", row->name);
     schedule_tenant_set(g->schedule, &t->schedule, row->weight, row->queue_max);
     if (t->rate_minute != row->requests_per_minute || t->rate_burst != row->burst) {
@@ -24,8 +36,6 @@ static int tenant_take(struct gateway *g, const struct catalog_tenant *row, uint
         t->rate_burst = row->burst;
         schedule_rate_set(&t->schedule.rate, row->requests_per_minute, row->burst);
     }
-    *ret_tenant = t;
-    return 0;
 }
 
 static struct gateway_version *version_new(struct gateway *g, const struct catalog_version *row,
@@ -47,26 +57,36 @@ static struct gateway_version *version_new(struct gateway *g, const struct catal
     (void)snprintf(v->number_text, sizeof v->number_text, "%u", row->number);
     (void)snprintf(v->model, sizeof v->model, "%s", model->name);
     tenant->n_versions++;
+    schedule_target_set(g->schedule, &v->schedule, &tenant->schedule, row->slots, 1, 0, 2 * g->config.body_bytes_max);
     return v;
 }
 
-static int version_take(struct gateway *g, const struct catalog_version *row, const struct catalog_model *model,
-                        struct gateway_tenant *tenant, uint64_t generation, struct gateway_version **ret_version)
+static int version_get(struct gateway *g, const struct catalog_version *row, const struct catalog_model *model,
+                       struct gateway_tenant *tenant, struct gateway_version **ret_version)
 {
     struct gateway_version *v = map_get(&g->versions, row->uid);
     if (!v)
         v = version_new(g, row, model, tenant);
     if (!v)
         return -ERROR_NO_MEMORY;
+    if (v->tenant != tenant || v->model_uid != model->uid || v->number != row->number)
+        return -ERROR_PEER; /* a version never changes whose it is */
+    *ret_version = v;
+    return 0;
+}
+
+static void version_set(struct gateway *g, struct gateway_version *v, const struct catalog_version *row,
+                        const struct catalog_model *model, bool newest, uint64_t generation)
+{
     v->generation = generation;
     v->replicas_max = model->replicas_max;
     v->batch_max = model->batch_max;
     v->idle_after_ns = model->idle_after_ns;
+    if (!newest && (v->idle_after_ns == 0 || v->idle_after_ns > OLD_IDLE_NS))
+        v->idle_after_ns = OLD_IDLE_NS;
     uint32_t rows = v->signature && !v->signature->batchable ? 1 : model->batch_max;
-    schedule_target_set(g->schedule, &v->schedule, &tenant->schedule, row->slots, rows, model->batch_delay_ns,
+    schedule_target_set(g->schedule, &v->schedule, &v->tenant->schedule, row->slots, rows, model->batch_delay_ns,
                         2 * g->config.body_bytes_max);
-    *ret_version = v;
-    return 0;
 }
 
 static void tenant_release(struct gateway *g, struct gateway_tenant *t)
@@ -142,24 +162,32 @@ static void connections_sweep(struct gateway *g)
     }
 }
 
-static int rows_take(struct gateway *g, struct catalog *catalog, struct gateway_tenant **tenant_at,
+/* Finds or makes what the rows name. On failure what exists is as it was; what was made waits for the next catalog. */
+static int rows_get(struct gateway *g, struct catalog *catalog, struct gateway_tenant **tenant_at,
+                    struct gateway_version **version_at)
+{
+    int r = 0;
+    for (uint32_t i = 0; r >= 0 && i < catalog_n_tenants(catalog); i++)
+        r = tenant_get(g, catalog_tenant_at(catalog, i), &tenant_at[i]);
+    for (uint32_t i = 0; r >= 0 && i < catalog_n_versions(catalog); i++) {
+        const struct catalog_version *row = catalog_version_at(catalog, i);
+        const struct catalog_model *model = catalog_model_at(catalog, row->model);
+        r = version_get(g, row, model, tenant_at[model->tenant], &version_at[i]);
+    }
+    return r;
+}
+
+static void rows_set(struct gateway *g, struct catalog *catalog, struct gateway_tenant **tenant_at,
                      struct gateway_version **version_at)
 {
     uint64_t generation = catalog_generation(catalog);
-    for (uint32_t i = 0; i < catalog_n_tenants(catalog); i++) {
-        int r = tenant_take(g, catalog_tenant_at(catalog, i), generation, &tenant_at[i]);
-        if (r < 0)
-            return r;
-        tenant_at[i]->index = i;
-    }
+    for (uint32_t i = 0; i < catalog_n_tenants(catalog); i++)
+        tenant_set(g, tenant_at[i], catalog_tenant_at(catalog, i), i, generation);
     for (uint32_t i = 0; i < catalog_n_versions(catalog); i++) {
         const struct catalog_version *row = catalog_version_at(catalog, i);
         const struct catalog_model *model = catalog_model_at(catalog, row->model);
-        int r = version_take(g, row, model, tenant_at[model->tenant], generation, &version_at[i]);
-        if (r < 0)
-            return r;
+        version_set(g, version_at[i], row, model, i == model->version_first, generation);
     }
-    return 0;
 }
 
 int gateway_catalog_take(struct gateway *g, int fd, size_t bytes, struct error *err)
@@ -170,13 +198,14 @@ int gateway_catalog_take(struct gateway *g, int fd, size_t bytes, struct error *
         return r;
     struct gateway_tenant **tenant_at = calloc(catalog_n_tenants(catalog) + 1, sizeof *tenant_at);
     struct gateway_version **version_at = calloc(catalog_n_versions(catalog) + 1, sizeof *version_at);
-    r = tenant_at && version_at ? rows_take(g, catalog, tenant_at, version_at) : -ERROR_NO_MEMORY;
-    if (r < 0) { /* what was made stays until the next catalog; the old one serves on */
+    r = tenant_at && version_at ? rows_get(g, catalog, tenant_at, version_at) : -ERROR_NO_MEMORY;
+    if (r < 0) { /* the old one serves on */
         free(tenant_at);
         free(version_at);
         catalog_close(catalog);
         return error_set_default(err, r);
     }
+    rows_set(g, catalog, tenant_at, version_at);
     free(g->tenant_at);
     free(g->version_at);
     catalog_close(g->catalog);
