@@ -16,6 +16,8 @@
  * names, shapes and the request's id. */
 #define ANSWER_PER_BODY_BYTE 6u
 #define ANSWER_BASE_BYTES    (64 * KIB)
+/* Workers that answer faster than they are looked at keep the loop from its sockets for so many rounds at most. */
+#define PREPARE_ROUNDS_MAX 16u
 
 static void on_supervisor_gone(void *ctx, int code)
 {
@@ -79,9 +81,17 @@ static void on_prepare(uv_prepare_t *prepare)
 {
     struct gateway *g = prepare->data;
     gateway_dispatch(g);
-    while (!channels_park(g))
-        gateway_dispatch(g);
+    bool asleep = false;
+    for (uint32_t i = 0; i < PREPARE_ROUNDS_MAX && !asleep; i++) {
+        asleep = channels_park(g);
+        if (!asleep)
+            gateway_dispatch(g);
+    }
     timer_arm(g);
+    if (!asleep) { /* an alarm that is due: the loop looks at its sockets and comes back */
+        (void)uv_timer_start(&g->timer, on_timer, 0, 0);
+        g->timer_ns = 0;
+    }
 }
 
 static void on_timer(uv_timer_t *timer)
@@ -172,7 +182,7 @@ static void on_catalog(struct gateway *g, struct bus_message *m)
     if (code < 0)
         log_alert("catalog_refused", "a catalog was refused: %s", error_text(&answer.error, code));
     (void)bus_conn_send(g->control, BUS_CATALOG_TAKEN, &answer, NULL, 0); /* a gone control sends it again */
-    if (code < 0 || g->server)
+    if (code < 0 || g->server || g->draining)
         return;
     struct error err = {0};
     code = serve_start(g, listen_fd, &err);
@@ -199,6 +209,7 @@ static void on_control_gone(void *ctx, int code)
     struct gateway *g = ctx;
     (void)code;
     g->control = NULL; /* the last catalog serves on; the supervisor introduces the next one */
+    gateway_bus_infers_lost(g);
 }
 
 static void on_peer(struct gateway *g, struct bus_message *m)
@@ -206,6 +217,7 @@ static void on_peer(struct gateway *g, struct bus_message *m)
     static const struct bus_conn_events events = {.message = on_control_message, .gone = on_control_gone};
     bus_conn_close(g->control);
     g->control = NULL;
+    gateway_bus_infers_lost(g);
     if (bus_conn_open(&g->loop, m->fds[0], BUS_GATEWAY, BUS_CONTROL, &events, g, &g->control) < 0)
         return;
     m->fds[0] = -1;
@@ -216,6 +228,7 @@ static void on_peer(struct gateway *g, struct bus_message *m)
 static void on_drain(struct gateway *g)
 {
     g->draining = true;
+    gateway_replicas_drain(g);
     if (g->server)
         wire_server_drain(g->server, on_drained, g);
     else

@@ -295,6 +295,18 @@ void gateway_bus_infer(struct gateway *g, const struct bus_infer *body, int fd)
         gateway_fail(r, code, &err);
 }
 
+void gateway_bus_infers_lost(struct gateway *g)
+{
+    struct map lost = g->requests;
+    map_init(&g->requests, lost.count_max);
+    size_t cursor = 0;
+    for (struct gateway_request *r; (r = map_next(&lost, &cursor));) {
+        r->infer_id = 0;
+        gateway_request_cancel(r); /* one that is leased goes with its lease */
+    }
+    map_done(&lost);
+}
+
 /* --- what handlers see --- */
 
 struct gateway *gateway_of(const struct gateway_request *r)

@@ -21,7 +21,7 @@ void gateway_demand(struct gateway_version *v)
 {
     struct gateway *g = v->gateway;
     uint32_t waiting = v->schedule.queued + (list_empty(&v->waiting) ? 0 : 1);
-    if (waiting == 0 || v->generation != g->stats.generation)
+    if (waiting == 0 || v->generation != g->stats.generation || g->draining)
         return;
     /* One replica for what waits, one more for each further two full batches, as far as the model allows. */
     uint32_t wanted = 1 + waiting / (2 * v->batch_max);
@@ -30,8 +30,10 @@ void gateway_demand(struct gateway_version *v)
     if (v->n_replicas >= wanted || v->demanded >= wanted)
         return;
     struct bus_demand body = {.version_uid = v->uid, .replicas = wanted};
-    if (bus_conn_send(g->control, BUS_DEMAND, &body, NULL, 0) == 0)
-        v->demanded = wanted; /* else: control is away; asked again when it is back */
+    if (bus_conn_send(g->control, BUS_DEMAND, &body, NULL, 0) < 0)
+        return; /* control is away; asked again when it is back */
+    v->demanded = wanted;
+    v->demanded_ns = uv_hrtime();
 }
 
 /* --- waiting for the signature --- */
@@ -252,7 +254,22 @@ void gateway_version_fail(struct gateway_version *v, int code, const struct erro
 
 /* --- the answer --- */
 
-static uint32_t outputs_collect(const struct gateway_request *r, const struct gateway_replica *replica, uint32_t row0,
+/* The request's rows of an output. Each answer goes on where the one before ended: BYTES have to be walked, and walking
+ * a batch's elements anew for each of its requests could hold the loop for seconds. */
+static void rows_cut(const struct gateway_request *r, struct gateway_output *o, uint32_t row0, struct tensor_view *view)
+{
+    uint64_t per_row = 1;
+    for (uint32_t d = 1; d < o->shape.rank; d++)
+        per_row *= (uint64_t)o->shape.dims[d]; /* the whole product was checked */
+    o->cut += tensor_data_prefix(o->dtype, o->data + o->cut, o->bytes - o->cut, (row0 - o->cut_row) * per_row);
+    view->shape.dims[0] = r->rows;
+    view->data = o->data + o->cut;
+    view->size = tensor_data_prefix(o->dtype, view->data, o->bytes - o->cut, r->rows * per_row);
+    o->cut += view->size;
+    o->cut_row = row0 + r->rows;
+}
+
+static uint32_t outputs_collect(const struct gateway_request *r, struct gateway_replica *replica, uint32_t row0,
                                 struct tensor_view *views, bool *binary)
 {
     const struct tensor_signature *s = r->version->signature;
@@ -260,27 +277,20 @@ static uint32_t outputs_collect(const struct gateway_request *r, const struct ga
     for (uint32_t i = 0; i < wished; i++) {
         int index = r->oip.n_outputs > 0 ? tensor_spec_find(s->outputs, s->n_outputs, r->oip.outputs[i].name) : (int)i;
         assert(index >= 0); /* oip_request_check found it */
-        const struct gateway_output *o = &replica->outputs[index];
+        struct gateway_output *o = &replica->outputs[index];
         views[i] = (struct tensor_view){.name = str_from(s->outputs[index].name),
                                         .dtype = o->dtype,
                                         .shape = o->shape,
                                         .data = o->data,
                                         .size = o->bytes};
         binary[i] = r->oip.n_outputs > 0 ? r->oip.outputs[i].binary : r->oip.binary_output_default;
-        if (!s->batchable)
-            continue;
-        uint64_t per_row = 1;
-        for (uint32_t d = 1; d < o->shape.rank; d++)
-            per_row *= (uint64_t)o->shape.dims[d]; /* the whole product was checked */
-        size_t start = tensor_data_prefix(o->dtype, o->data, o->bytes, row0 * per_row);
-        views[i].shape.dims[0] = r->rows;
-        views[i].data = o->data + start;
-        views[i].size = tensor_data_prefix(o->dtype, o->data + start, o->bytes - start, r->rows * per_row);
+        if (s->batchable)
+            rows_cut(r, o, row0, &views[i]);
     }
     return wished;
 }
 
-void gateway_infer_answer(struct gateway_request *r, const struct gateway_replica *replica, uint32_t row0)
+void gateway_infer_answer(struct gateway_request *r, struct gateway_replica *replica, uint32_t row0)
 {
     struct gateway *g = r->gateway;
     if (!r->x && !r->infer_id) {

@@ -47,6 +47,7 @@ struct gateway_version {
     uint32_t n_requests; /* alive, in any state: the version's memory stays as long */
     uint32_t replicas_max;
     uint32_t demanded;         /* replicas asked of control and not yet seen */
+    uint64_t demanded_ns;      /* when */
     uint64_t refused_until_ns; /* after a failed start */
     struct error refusal;
     uint64_t idle_since_ns, idle_after_ns;
@@ -78,8 +79,9 @@ struct gateway_output { /* of the running lease */
     struct tensor_shape shape;
     uint64_t bytes, received;
     uint32_t pieces;
-    const char *data; /* in the outbox (fixed-size datatype in one piece), else == copy */
-    char *copy;       /* gateway's own memory */
+    uint64_t cut_row, cut; /* answers take their rows in order: where the next one's begin, and at which byte */
+    const char *data;      /* in the outbox (fixed-size datatype in one piece), else == copy */
+    char *copy;            /* gateway's own memory */
 };
 
 enum { GATEWAY_PHASE_INPUT, GATEWAY_PHASE_INFER, GATEWAY_PHASE_OUTPUT, GATEWAY_PHASES };
@@ -93,7 +95,9 @@ struct gateway_replica {
     enum gateway_replica_state state;
     struct channel *channel;
     uv_poll_t *bell;
-    bool opened; /* the worker has said OPEN */
+    bool opened;               /* the worker has said OPEN */
+    bool loaded;               /* it was READY once */
+    uint64_t n_rings, n_taken; /* bells heard, frames taken: an honest worker rings for frames only */
     uint64_t start_limit_ns;
     uint64_t lease_id;
     struct schedule_lease *lease;
@@ -192,6 +196,8 @@ void gateway_request_free(struct gateway_request *r);
 extern const struct wire_handler gateway_wire_handler;
 /* A request of the operator (`bulkhead infer`). */
 void gateway_bus_infer(struct gateway *g, const struct bus_infer *body, int fd);
+/* The control process that asked is gone: nobody waits for these answers, and the next one counts from 1 again. */
+void gateway_bus_infers_lost(struct gateway *g);
 
 /* gateway_auth.c: the tenant of a request's key. 0, or -ERROR_UNAUTHENTICATED. */
 must_check int gateway_authenticate(struct gateway *g, struct wire_exchange *x, struct gateway_tenant **ret_tenant,
@@ -206,7 +212,7 @@ void gateway_version_release(struct gateway_version *v);
 /* gateway_infer.c */
 void gateway_request_submit(struct gateway_request *r);
 /* Answers one request of a finished lease from the replica's outputs; row0: its first row. */
-void gateway_infer_answer(struct gateway_request *r, const struct gateway_replica *replica, uint32_t row0);
+void gateway_infer_answer(struct gateway_request *r, struct gateway_replica *replica, uint32_t row0);
 /* The client is gone, or the request is given up: takes it out of wherever it waits. */
 void gateway_request_cancel(struct gateway_request *r);
 /* Asks control for replicas where a version needs some. */
@@ -243,6 +249,8 @@ void gateway_replica_idle(struct gateway_replica *replica);
 void gateway_replica_kill(struct gateway_replica *replica, enum bus_stop_reason reason);
 /* Replicas that take too long to start; versions idle for long. */
 void gateway_replicas_check(struct gateway *g, uint64_t now_ns);
+/* No replica starts any more: who waits for one is told. */
+void gateway_replicas_drain(struct gateway *g);
 /* A new control process: tell it what is loaded. */
 void gateway_replicas_tell(struct gateway *g);
 /* Connects replicas to the versions of a new catalog. */

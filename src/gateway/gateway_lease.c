@@ -99,7 +99,6 @@ static int lease_send(struct gateway_replica *replica, struct schedule_lease *le
     replica->lease_id = ++g->lease_id_last;
     replica->outputs_wanted = wanted;
     replica->n_frames = 0;
-    outputs_reset(replica);
     struct channel_frame frame = {
         .type = CHANNEL_LEASE,
         .lease_id = replica->lease_id,
@@ -287,6 +286,7 @@ static int on_done(struct gateway_replica *replica, const struct channel_frame *
         gateway_stats_lease(replica, now_ns, f->a * NS_PER_US);
     lease_answer(replica, lease, code, &failure);
     schedule_lease_free(g->schedule, lease);
+    outputs_reset(replica); /* now and not with the next lease: an idle replica keeps nothing */
     gateway_replica_idle(replica);
     return 0;
 }

@@ -11,6 +11,9 @@
 #define NS_PER_MS UINT64_C(1000000)
 /* After a failed start requests are refused for so long; control's own back-off is what paces the next start. */
 #define REFUSE_MS 1000u
+/* A demand that was not followed by a replica for so long is sent again. Control forgets what was demanded when a
+ * replica ends unasked; our demand after that end may reach it first. */
+#define DEMAND_AGAIN_MS 2000u
 /* Of one lease. An honest worker sends two for each output (the second only where the slot was nearly full), as many
  * for the slots that it fills, and DONE. More would hold the loop for as long as the worker cares to write. */
 #define LEASE_FRAMES_MAX (4 * LIMIT_TENSORS + 64)
@@ -115,6 +118,14 @@ void gateway_replica_kill(struct gateway_replica *replica, enum bus_stop_reason 
     (void)bus_conn_send(replica->gateway->supervisor, BUS_REPLICA_STOP, &body, NULL, 0); /* without it we end anyway */
 }
 
+static void protocol_broken(struct gateway_replica *replica, const char *what)
+{
+    log_warn("worker_protocol", "tenant=%s model=%s: the worker sent %s",
+             replica->version ? replica->version->tenant->name : "?", replica->version ? replica->version->model : "?",
+             what);
+    gateway_replica_kill(replica, BUS_STOP_PROTOCOL);
+}
+
 /* --- start --- */
 
 static void on_bell(uv_poll_t *poll, int status, int events)
@@ -124,6 +135,9 @@ static void on_bell(uv_poll_t *poll, int status, int events)
     (void)events;
     channel_awake(replica->channel);
     gateway_replica_pull(replica);
+    /* Each ring follows a frame, and at most a ring full of them was taken before its bell was heard. */
+    if (replica->channel && ++replica->n_rings > replica->n_taken + replica->channel->geometry.n_frames)
+        protocol_broken(replica, "bells without frames");
 }
 
 static int channel_take(struct gateway_replica *replica, const struct bus_channel *body, struct bus_message *m,
@@ -207,9 +221,11 @@ static void waiting_continue(struct gateway_version *v)
 static int signature_take(struct gateway_replica *replica, const struct channel_frame *f, struct error *err)
 {
     struct gateway_version *v = replica->version;
+    if (f->length > TENSOR_SIGNATURE_BYTES_MAX)
+        return error_set(err, ERROR_PEER, "a signature that is too long");
     char *copy = malloc(f->length + 1);
     struct tensor_signature *s = malloc(sizeof *s);
-    int code = copy && s && f->length <= TENSOR_SIGNATURE_BYTES_MAX ? 0 : -ERROR_NO_MEMORY;
+    int code = copy && s ? 0 : error_set_default(err, ERROR_NO_MEMORY);
     if (code >= 0) {
         memcpy(copy, (const char *)channel_slot_other(replica->channel, f->slot) + f->offset, f->length);
         code = tensor_signature_decode(copy, f->length, s, err);
@@ -253,6 +269,7 @@ static int on_loaded(struct gateway_replica *replica, const struct channel_frame
     if (code < 0)
         return code;
     state_set(replica, GATEWAY_REPLICA_READY);
+    replica->loaded = true;
     list_remove(&replica->in_busy);
     v->refused_until_ns = 0;
     v->demanded = 0;
@@ -318,16 +335,13 @@ void gateway_replica_pull(struct gateway_replica *replica)
         int code = channel_pull(replica->channel, &f, &err);
         if (code == 0)
             return;
+        replica->n_taken++;
         if (code > 0 && ++replica->n_frames > LEASE_FRAMES_MAX)
             code = error_set(&err, ERROR_PEER, "too many frames");
         if (code > 0)
             code = frame_handle(replica, &f, &err);
-        if (code < 0) {
-            log_warn("worker_protocol", "tenant=%s model=%s: the worker sent %s",
-                     replica->version ? replica->version->tenant->name : "?",
-                     replica->version ? replica->version->model : "?", error_text(&err, code));
-            gateway_replica_kill(replica, BUS_STOP_PROTOCOL);
-        }
+        if (code < 0)
+            protocol_broken(replica, error_text(&err, code));
     }
 }
 
@@ -363,12 +377,24 @@ void gateway_replica_drain(struct gateway *g, uint64_t uid)
     state_set(replica, GATEWAY_REPLICA_DRAINING); /* it runs one lease at a time: gateway_replica_idle lets it go */
 }
 
+static void version_drain(struct gateway_version *v)
+{
+    if (v->gateway->draining && v->n_replicas == 0)
+        gateway_version_fail(v, ERROR_DRAINING, NULL);
+}
+
+void gateway_replicas_drain(struct gateway *g)
+{
+    size_t cursor = 0;
+    for (struct gateway_version *v; (v = map_next(&g->versions, &cursor));)
+        version_drain(v);
+}
+
 static void on_ended(struct gateway_replica *replica, const struct bus_replica_state *body)
 {
     struct gateway_version *v = replica->version;
-    bool had_loaded = replica->state == GATEWAY_REPLICA_READY || replica->state == GATEWAY_REPLICA_DRAINING;
-    bool was_gone = replica->state == GATEWAY_REPLICA_GONE;
     gateway_replica_pull(replica); /* what it finished before its end still counts */
+    bool loaded = replica->loaded;
     struct error err = {0};
     (void)error_set(&err, ERROR_WORKER_LOST, "The model's worker ended while it held this request; try again.");
     err.retry_after_ms = 1000;
@@ -380,12 +406,15 @@ static void on_ended(struct gateway_replica *replica, const struct bus_replica_s
     if (!v)
         return;
     v->demanded = 0;
-    if (!had_loaded && !was_gone && !body->wanted) {
+    if (!loaded && !body->wanted && v->refused_until_ns > uv_hrtime()) {
+        /* it told itself why not, and so were those who waited */
+    } else if (!loaded && !body->wanted) {
         char text[ERROR_TEXT_BYTES_MAX];
         (void)snprintf(text, sizeof text, "The model cannot be started: %s.", body->text);
         version_refuse(v, text);
     } else {
         gateway_demand(v); /* what waits gets another replica */
+        version_drain(v);
     }
     v->n_requests--;
     gateway_version_release(v);
@@ -457,6 +486,10 @@ void gateway_replicas_check(struct gateway *g, uint64_t now_ns)
         v->n_requests++; /* an answer must not free it under the loop */
         waiting_expire(v, now_ns);
         v->n_requests--;
+        if (v->demanded > v->n_replicas && now_ns - v->demanded_ns > DEMAND_AGAIN_MS * NS_PER_MS) {
+            v->demanded = 0;
+            gateway_demand(v);
+        }
         version_idle_check(v, now_ns);
     }
 }

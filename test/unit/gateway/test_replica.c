@@ -1,0 +1,169 @@
+/* What the gateway asks of control, when it gives up on whom, and how it bears a worker that only makes noise. */
+#include "gateway/gateway_replica.c" /* its callbacks, without a loop that calls them */
+
+#include "test/unit/gateway/lease_fixture.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+
+#include <cmocka.h>
+
+enum { BODY_BYTES_MAX = 8192, BATCH_MAX = 8 };
+
+static const struct channel_geometry geometry = {1024, 1, 2 * BODY_BYTES_MAX, 2 * BODY_BYTES_MAX};
+static const char one_row[] = "{\"inputs\":[{\"name\":\"t\",\"datatype\":\"FP32\",\"shape\":[1,1],\"data\":[7]}]}";
+
+struct world {
+    struct lease_fixture f;
+    int control; /* the other end of the bus to control */
+};
+
+static void on_control(void *ctx, struct bus_message *m)
+{
+    (void)ctx;
+    (void)m;
+}
+
+static void on_control_gone(void *ctx, int code)
+{
+    (void)ctx;
+    (void)code;
+}
+
+static void world_init(struct world *w)
+{
+    static const struct bus_conn_events events = {on_control, on_control_gone};
+    static struct tensor_signature signature; /* 42 KiB */
+    signature = (struct tensor_signature){.n_inputs = 1, .n_outputs = 1, .batchable = true};
+    signature.inputs[0] = (struct tensor_spec){"t", TENSOR_FP32, {2, {-1, 1}}};
+    signature.outputs[0] = signature.inputs[0];
+    fixture_init(&w->f, &geometry, BODY_BYTES_MAX, BATCH_MAX, &signature);
+    int pair[2];
+    assert_int_equal(map_put(&w->f.g.versions, w->f.version->uid, w->f.version), 0);
+    assert_int_equal(uv_loop_init(&w->f.g.loop), 0);
+    assert_int_equal(bus_pair(pair, NULL), 0);
+    assert_int_equal(bus_conn_open(&w->f.g.loop, pair[0], BUS_GATEWAY, BUS_CONTROL, &events, &w->f.g, &w->f.g.control),
+                     0);
+    w->control = pair[1];
+}
+
+static void world_done(struct world *w)
+{
+    fixture_done(&w->f);
+    bus_conn_close(w->f.g.control);
+    (void)uv_run(&w->f.g.loop, UV_RUN_DEFAULT);
+    assert_int_equal(uv_loop_close(&w->f.g.loop), 0);
+    fd_close(&w->control);
+}
+
+/* The replicas of the next demand; -1: there is none. */
+static int demand_next(struct world *w)
+{
+    struct bus_message m;
+    while (bus_recv(w->control, BUS_CONTROL, BUS_GATEWAY, &m) > 0) {
+        bus_message_done(&m);
+        if (m.type == BUS_DEMAND)
+            return (int)m.body.DEMAND.replicas;
+    }
+    return -1;
+}
+
+/* Control forgets a demand when a replica ends unasked, and the two may cross. */
+static void a_demand_without_an_answer_is_repeated(void **state)
+{
+    (void)state;
+    struct world w;
+    world_init(&w);
+    struct gateway_version *v = w.f.version;
+    schedule_replica_remove(w.f.g.schedule, &w.f.replica->schedule, uv_hrtime(), &(struct schedule_lease *){NULL});
+    v->n_replicas = 0;
+    fixture_request(&w.f, one_row);
+    assert_int_equal(demand_next(&w), 1);
+    uint64_t now_ns = uv_hrtime();
+    gateway_replicas_check(&w.f.g, now_ns);
+    assert_int_equal(demand_next(&w), -1);
+    gateway_replicas_check(&w.f.g, now_ns + 3000 * NS_PER_MS);
+    assert_int_equal(demand_next(&w), 1);
+    v->n_replicas = 1; /* it was answered */
+    gateway_replicas_check(&w.f.g, now_ns + 9000 * NS_PER_MS);
+    assert_int_equal(demand_next(&w), -1);
+    schedule_replica_add(w.f.g.schedule, &w.f.replica->schedule, &v->schedule);
+    world_done(&w);
+}
+
+static void a_drain_tells_those_who_wait_for_a_start(void **state)
+{
+    (void)state;
+    struct world w;
+    world_init(&w);
+    struct gateway *g = &w.f.g;
+    fixture_request(&w.f, one_row); /* its replica is there: it will be answered */
+    g->draining = true;
+    gateway_replicas_drain(g);
+    assert_int_equal(g->requests.count, 1);
+    w.f.version->n_replicas = 0;
+    gateway_replicas_drain(g);
+    assert_int_equal(g->requests.count, 0);
+    w.f.version->n_replicas = 1;
+    world_done(&w);
+}
+
+static void bells_without_frames_end_the_worker(void **state)
+{
+    (void)state;
+    struct world w;
+    world_init(&w);
+    struct gateway_replica *replica = w.f.replica;
+    uv_poll_t bell = {.data = replica};
+    w.f.g.supervisor = NULL;
+    for (uint32_t i = 0; i < geometry.n_frames; i++)
+        on_bell(&bell, 0, UV_READABLE);
+    assert_int_equal(replica->state, GATEWAY_REPLICA_READY);
+    struct channel_frame stats = {.type = CHANNEL_STATS};
+    for (uint32_t i = 0; i < 300; i++) { /* one for each frame is what a bell is for */
+        assert_int_equal(channel_push(w.f.guest, &stats), 0);
+        channel_ring(w.f.guest);
+        on_bell(&bell, 0, UV_READABLE);
+    }
+    assert_int_equal(replica->state, GATEWAY_REPLICA_READY);
+    on_bell(&bell, 0, UV_READABLE);
+    assert_int_equal(replica->state, GATEWAY_REPLICA_GONE);
+    world_done(&w);
+}
+
+/* Control counts its requests from 1: one of an earlier control must not be answered to the next one. */
+static void requests_of_a_dead_control_are_forgotten(void **state)
+{
+    (void)state;
+    struct world w;
+    world_init(&w);
+    struct gateway *g = &w.f.g;
+    fixture_request(&w.f, one_row);
+    gateway_dispatch(g); /* it is leased, the next one queues */
+    assert_non_null(w.f.replica->lease);
+    fixture_request(&w.f, one_row);
+    gateway_bus_infers_lost(g);
+    assert_int_equal(g->requests.count, 0);
+    assert_int_equal(w.f.tenant.n_requests, 1);
+    w.f.requests = 0;
+    fixture_request(&w.f, one_row); /* number 1 again */
+    struct error err = {0};
+    (void)error_set_default(&err, ERROR_WORKER_LOST);
+    struct schedule_lease *lease = NULL;
+    schedule_replica_remove(g->schedule, &w.f.replica->schedule, uv_hrtime(), &lease);
+    gateway_lease_lost(w.f.replica, lease, &err);
+    assert_int_equal(g->requests.count, 1); /* still waits for its own answer */
+    schedule_replica_add(g->schedule, &w.f.replica->schedule, &w.f.version->schedule);
+    world_done(&w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_demand_without_an_answer_is_repeated),
+        cmocka_unit_test(a_drain_tells_those_who_wait_for_a_start),
+        cmocka_unit_test(bells_without_frames_end_the_worker),
+        cmocka_unit_test(requests_of_a_dead_control_are_forgotten),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
