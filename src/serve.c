@@ -177,6 +177,7 @@ static void config_fill(const struct arguments *a, const struct resource_server 
     *config = (struct supervisor_config){
         .data_dir = a->data,
         .listen = a->listen ? a->listen : server->listen,
+        .metrics_listen = server->metrics_listen,
         .admin_group = server->group,
         .uid_base = (uint32_t)server->uid_base,
         .uid_count = (uint32_t)server->uid_count,

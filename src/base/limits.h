@@ -72,6 +72,9 @@
  */
 #define LIMIT_CHANNEL_FRAMES 1024u
 
+/* Metrics: pairs of tenant and model with figures of their own; about 760 bytes each in a page that exists once. */
+#define LIMIT_METRICS_ROWS 100u
+
 /* Roles. */
 #define LIMIT_CATALOG_ACK_MS    2000u /* DESIGN §3: then the answer says `pending` */
 #define LIMIT_DRAIN_MS          30000u

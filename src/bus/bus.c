@@ -72,63 +72,40 @@ static void fds_collect(struct msghdr *message, struct bus_message *m)
     }
 }
 
+/* Where messages hold text. */
+static const struct {
+    enum bus_type type;
+    size_t offset, size; /* in the body */
+} texts[] = {
+#define TEXT(type, field)                                                                              \
+    {                                                                                                  \
+        BUS_##type, offsetof(union bus_body, type.field), sizeof(((union bus_body *)NULL)->type.field) \
+    }
+    TEXT(ROLE_CONFIG, listen),
+    TEXT(ROLE_CONFIG, isolation_text),
+    TEXT(ROLE_RELOAD, listen),
+    TEXT(ROLE_RELOAD, isolation_text),
+    TEXT(CATALOG_TAKEN, error.text),
+    TEXT(REPLICA_START, engine),
+    TEXT(REPLICA_START, tenant),
+    TEXT(REPLICA_START, model),
+    TEXT(REPLICA_STATE, engine),
+    TEXT(REPLICA_STATE, tenant),
+    TEXT(REPLICA_STATE, model),
+    TEXT(REPLICA_STATE, text),
+    TEXT(REPLICA_LOADED, error.text),
+    TEXT(WORKER_CONFIG, engine),
+    TEXT(INFER, tenant),
+    TEXT(INFER, model),
+#undef TEXT
+};
+
 /* Text that came from a less trusted process gets its NUL before anyone reads it as a string. */
 static void text_terminate(struct bus_message *m)
 {
-    union bus_body *b = &m->body;
-#define END(field) b->field[sizeof b->field - 1] = '\0'
-    switch ((enum bus_type)m->type) {
-    case BUS_ROLE_CONFIG:
-        END(ROLE_CONFIG.listen);
-        END(ROLE_CONFIG.isolation_text);
-        break;
-    case BUS_ROLE_RELOAD:
-        END(ROLE_RELOAD.listen);
-        END(ROLE_RELOAD.isolation_text);
-        break;
-    case BUS_CATALOG_TAKEN:
-        END(CATALOG_TAKEN.error.text);
-        break;
-    case BUS_REPLICA_START:
-        END(REPLICA_START.engine);
-        END(REPLICA_START.tenant);
-        END(REPLICA_START.model);
-        break;
-    case BUS_REPLICA_STATE:
-        END(REPLICA_STATE.engine);
-        END(REPLICA_STATE.tenant);
-        END(REPLICA_STATE.model);
-        END(REPLICA_STATE.text);
-        break;
-    case BUS_REPLICA_LOADED:
-        END(REPLICA_LOADED.error.text);
-        break;
-    case BUS_WORKER_CONFIG:
-        END(WORKER_CONFIG.engine);
-        break;
-    case BUS_INFER:
-        END(INFER.tenant);
-        END(INFER.model);
-        break;
-    case BUS_NONE:
-    case BUS_PEER:
-    case BUS_READY:
-    case BUS_DRAIN:
-    case BUS_DRAINED:
-    case BUS_CATALOG:
-    case BUS_DEMAND:
-    case BUS_REPLICA_STOP:
-    case BUS_REPLICA_DRAIN:
-    case BUS_REPLICAS_TOLD:
-    case BUS_CHANNEL:
-    case BUS_CHANNEL_SEALED:
-    case BUS_CHANNEL_GUEST:
-    case BUS_INFER_DONE:
-    case BUS_STATS:
-    case BUS_TYPE_COUNT:
-        break;
-    }
-#undef END
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
+        if (texts[i].type == m->type)
+            ((char *)&m->body)[texts[i].offset + texts[i].size - 1] = '\0';
 }
 
 int bus_recv(int fd, enum bus_role self, enum bus_role peer, struct bus_message *ret_message)

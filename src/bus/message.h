@@ -41,7 +41,10 @@ enum bus_role { BUS_SUPERVISOR = 1, BUS_CONTROL = 2, BUS_GATEWAY = 4, BUS_WORKER
     /* requests of the operator, and figures */                                              \
     X(INFER, BUS_CONTROL, BUS_GATEWAY, struct bus_infer, 1)                                  \
     X(INFER_DONE, BUS_GATEWAY, BUS_CONTROL, struct bus_infer_done, 1)                        \
-    X(STATS, BUS_GATEWAY, BUS_CONTROL, struct bus_stats, 0)
+    X(STATS, BUS_GATEWAY, BUS_CONTROL, struct bus_stats, 0)                                  \
+    /* fds: the page of bus/metrics.h; the socket of spec.metrics.listen */                  \
+    X(METRICS, BUS_GATEWAY, BUS_CONTROL, struct bus_empty, 1)                                \
+    X(METRICS_LISTEN, BUS_SUPERVISOR, BUS_CONTROL, struct bus_empty, 1)
 
 struct bus_empty {
     uint8_t _nothing;

@@ -175,4 +175,8 @@ struct channel_lease {
 
 #define CHANNEL_DATA_ALIGN 64u
 
+/* All outputs of one lease together hold at most so many outbox slots (they come in pieces). A worker refuses a batch
+ * that would give more; more all the same breaks the protocol. */
+#define CHANNEL_OUTPUT_SLOTS_MAX 2u
+
 #endif

@@ -55,6 +55,18 @@ bool control_peer_allowed(const struct control *c, uid_t uid)
 
 /* --- messages --- */
 
+static void on_metrics(struct control *c, int fd)
+{
+    const struct bus_metrics *m;
+    int r = bus_metrics_map(fd, &m);
+    if (r < 0) {
+        log_error("metrics_refused", "the gateway's figures cannot be read: %s", error_info(r)->text);
+        return;
+    }
+    bus_metrics_unmap(c->metrics);
+    c->metrics = m;
+}
+
 /* The matrix of messages lets no others through. */
 static void on_gateway_message(void *ctx, struct bus_message *m)
 {
@@ -69,6 +81,8 @@ static void on_gateway_message(void *ctx, struct bus_message *m)
         control_infer_done(c, &m->body.INFER_DONE, m->fds[0]);
     else if (m->type == BUS_STATS)
         c->stats = m->body.STATS;
+    else if (m->type == BUS_METRICS)
+        on_metrics(c, m->fds[0]);
 }
 
 static void on_gateway_gone(void *ctx, int code)
@@ -101,6 +115,21 @@ static void on_admin_drained(void *ctx)
     uv_stop(&c->loop);
 }
 
+static void metrics_start(struct control *c, struct bus_message *m)
+{
+    struct wire_config config;
+    struct error err = {0};
+    wire_config_default(&config);
+    config.connections_max = LIMIT_ADMIN_CONNECTIONS;
+    int r = c->metrics_server
+                ? -ERROR_CONFLICT
+                : wire_server_start(&c->loop, m->fds[0], &config, &manage_metrics_handler, c, &c->metrics_server, &err);
+    if (r < 0)
+        log_error("metrics_listen", "%s", error_text(&err, r));
+    else
+        m->fds[0] = -1;
+}
+
 static void on_supervisor_message(void *ctx, struct bus_message *m)
 {
     struct control *c = ctx;
@@ -111,6 +140,8 @@ static void on_supervisor_message(void *ctx, struct bus_message *m)
     } else if (m->type == BUS_REPLICAS_TOLD) {
         c->told = true;
         control_reconcile(c);
+    } else if (m->type == BUS_METRICS_LISTEN) {
+        metrics_start(c, m);
     } else if (m->type == BUS_ROLE_RELOAD) {
         c->config.log_level = m->body.ROLE_RELOAD.log_level; /* the rest concerns the gateway */
         log_setup("control", (enum log_level)c->config.log_level);

@@ -21,13 +21,16 @@ struct registry *control_registry(struct control *c);
 typedef void (*control_taken_cb)(void *ctx, int status);
 void control_publish(struct control *c, uint64_t generation, control_taken_cb taken, void *ctx);
 
-/* May this peer use the admin socket? Root, the server's own uid, and, where the admin group exists, whoever the socket's
- * mode let through (0660: its members). */
+/* May this peer use the admin socket? Root, the server's own uid, and, where the admin group exists, whoever the
+ * socket's mode let through (0660: its members). */
 bool control_peer_allowed(const struct control *c, uid_t uid);
 
 /* JSON object of `bulkhead status`:
  * {"version","ready","generation","gateway":{…},"device":{…},"isolation":{…},"replicas":[…]}. */
 void control_status(struct control *c, struct buf *json);
+
+/* The text of GET /metrics: Prometheus text format 0.0.4. */
+void control_metrics(struct control *c, struct buf *ret_text);
 
 /* JSON array of Replica documents, filtered by tenant (empty = all). */
 void control_replicas(struct control *c, struct str tenant, struct str name, struct buf *ret_items);
@@ -47,5 +50,8 @@ void control_infer(struct control *c, struct str tenant, struct str model, struc
  * /v1alpha1/keys/{id} GET    /v1alpha1/status POST   /v1alpha1/infer?tenant=&model=      body = OIP request → the
  * gateway's answer as it is Errors: {"error":text,"code":name}. */
 extern const struct wire_handler manage_admin_handler;
+/* GET /metrics and nothing else, for anyone (api/manage/metrics.c); ctx likewise. */
+extern const struct wire_handler manage_metrics_handler;
+#define CONTROL_METRICS_TYPE "text/plain; version=0.0.4; charset=utf-8"
 
 #endif

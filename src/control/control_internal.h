@@ -5,6 +5,7 @@
 #include "base/list.h"
 #include "base/map.h"
 #include "bus/bus_loop.h"
+#include "bus/metrics.h"
 #include "control/control.h"
 
 #include <uv.h>
@@ -42,14 +43,16 @@ struct control {
     uint64_t generation_sent, generation_taken;
     struct list waiters; /* struct waiter */
     /* replicas */
-    struct map replicas; /* uid → struct control_replica */
-    struct map versions; /* uid → struct control_version */
-    bool told;           /* the supervisor has named all that run: starts may be decided */
+    struct map replicas;      /* uid → struct control_replica */
+    struct map versions;      /* uid → struct control_version */
+    bool told;                /* the supervisor has named all that run: starts may be decided */
     uint64_t reconcile_at_ns; /* when a back-off ends; UINT64_MAX: none runs */
-    uv_timer_t timer;    /* every TICK_MS: waiters, back-off */
-    struct map infers;   /* id → struct infer */
+    uv_timer_t timer;         /* every TICK_MS: waiters, back-off */
+    struct map infers;        /* id → struct infer */
     uint64_t infer_last;
-    struct bus_stats stats; /* of the gateway, as last told */
+    struct bus_stats stats;             /* of the gateway, as last told */
+    const struct bus_metrics *metrics;  /* its page; NULL: none yet */
+    struct wire_server *metrics_server; /* NULL: spec.metrics.listen is not set */
 };
 
 /* control_publish.c */
@@ -65,6 +68,9 @@ void control_replica_loaded(struct control *c, const struct bus_replica_loaded *
 void control_demand(struct control *c, const struct bus_demand *body);
 /* Starts and stops replicas so that what runs is what is wanted. Called after any change. */
 void control_reconcile(struct control *c);
+
+/* control_metrics.c: the text of /metrics. m NULL: no pair has figures. */
+void control_metrics_write(const struct bus_metrics *m, const struct bus_stats *stats, struct buf *ret_text);
 
 /* control_infer.c */
 void control_infer_done(struct control *c, const struct bus_infer_done *body, int fd);

@@ -222,6 +222,7 @@ static void on_peer(struct gateway *g, struct bus_message *m)
         return;
     m->fds[0] = -1;
     memset(&g->stats_sent, 0, sizeof g->stats_sent);
+    gateway_metrics_tell(g);
     gateway_replicas_tell(g);
 }
 
@@ -286,6 +287,9 @@ static int state_init(struct gateway *g, int bus_fd, struct error *err)
     int r = schedule_new(g->config.slots, &g->schedule);
     if (r < 0)
         return error_set_default(err, r);
+    r = gateway_metrics_start(g, err);
+    if (r < 0)
+        return r;
     r = bus_conn_open(&g->loop, bus_fd, BUS_GATEWAY, BUS_SUPERVISOR, &events, g, &g->supervisor);
     return r < 0 ? error_set(err, r, "the gateway cannot speak to the supervisor") : 0;
 }

@@ -8,17 +8,34 @@
 #define KEY_PREFIX "bh_"
 #define KEY_BYTES  (sizeof KEY_PREFIX - 1 + CATALOG_KEY_ID_BYTES + 1 + 43) /* as control makes them */
 
-/* The credential of a request: Authorization: Bearer, else X-API-Key. */
+/* The one header of that name; empty with data NULL when there is none or, since nobody could say which one counts,
+ * more than one. */
+static struct str header_single(const struct wire_request *request, struct str name, uint32_t *ret_count)
+{
+    struct str value = {0};
+    *ret_count = 0;
+    for (uint32_t i = 0; i < request->n_headers; i++)
+        if (str_equal_nocase(request->headers[i].name, name)) {
+            value = request->headers[i].value;
+            ++*ret_count;
+        }
+    return *ret_count == 1 ? value : (struct str){0};
+}
+
+/* The credential of a request: Authorization: Bearer, else X-API-Key; not two of them. */
 static struct str credential(const struct wire_request *request)
 {
-    struct str value = wire_header_find(request, STR("authorization"));
-    if (value.data) {
-        static const struct str scheme = {"bearer ", 7};
-        if (value.size > scheme.size && str_equal_nocase((struct str){value.data, scheme.size}, scheme))
-            return str_trim(str_skip(value, scheme.size));
+    static const struct str scheme = {"bearer ", 7};
+    uint32_t n_bearers, n_keys;
+    struct str bearer = header_single(request, STR("authorization"), &n_bearers);
+    struct str key = header_single(request, STR("x-api-key"), &n_keys);
+    if (n_bearers + n_keys != 1)
         return (struct str){0};
-    }
-    return wire_header_find(request, STR("x-api-key"));
+    if (n_keys == 1)
+        return key;
+    if (bearer.size <= scheme.size || !str_equal_nocase((struct str){bearer.data, scheme.size}, scheme))
+        return (struct str){0};
+    return str_trim(str_skip(bearer, scheme.size));
 }
 
 static bool key_hash(struct gateway *g, struct str key, unsigned char hash[static CATALOG_DIGEST_BYTES])

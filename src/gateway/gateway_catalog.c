@@ -244,7 +244,7 @@ int gateway_version_find(struct gateway_request *r, struct str model, struct str
         return 0;
     }
     uint64_t number;
-    if (str_to_u64(version, &number) < 0)
+    if (version.data[0] == '0' || str_to_u64(version, &number) < 0) /* one name per version: not 01 */
         return error_set_default(err, ERROR_MODEL_NOT_FOUND);
     for (uint32_t k = 0; k < row->n_versions; k++)
         if (catalog_version_at(g->catalog, row->version_first + k)->number == number) {

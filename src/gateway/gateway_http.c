@@ -93,6 +93,7 @@ void gateway_answer(struct gateway_request *r, int status, const char *content_t
                     uint32_t n_headers, struct str body)
 {
     count_answer(r->gateway, status);
+    gateway_metrics_answer(r, status);
     if (r->state != GATEWAY_REQUEST_ANSWERED)
         gateway_request_state_set(r, GATEWAY_REQUEST_ANSWERED);
     if (r->infer_id) {
@@ -114,6 +115,7 @@ void gateway_fail(struct gateway_request *r, int code, const struct error *err)
 {
     if (r->arrival_ns != 0 && (r->x || r->infer_id))
         gateway_stats_failure(r);
+    gateway_metrics_refusal(r, code < 0 ? code : -code);
     struct buf *body = &r->gateway->answer;
     const struct error_info *info = error_info(code);
     buf_clear(body);
@@ -140,6 +142,7 @@ static void on_error_answer(void *ctx, int code, const char *text, struct wire_a
     buf_clear(&g->answer);
     error_body(code, text, &g->answer);
     count_answer(g, error_info(code)->http_status);
+    gateway_metrics_other(g, error_info(code)->http_status);
     answer->status = error_info(code)->http_status;
     answer->content_type = "application/json";
     answer->body = (struct str){g->answer.data, g->answer.size};

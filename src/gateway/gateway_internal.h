@@ -11,6 +11,7 @@
 #include "base/list.h"
 #include "base/map.h"
 #include "bus/bus_loop.h"
+#include "bus/metrics.h"
 #include "catalog/catalog.h"
 #include "channel/channel.h"
 #include "gateway/gateway.h"
@@ -27,6 +28,7 @@ struct gateway_tenant {
     uint64_t generation; /* of the last catalog that held it … */
     uint32_t index;      /* … and its place there */
     uint64_t rate_minute, rate_burst;
+    struct bus_metrics_row *metrics; /* of requests that have no model yet; NULL before the first */
     uint32_t n_versions;
     uint32_t n_requests; /* alive, in any state */
     uint32_t n_waiting;  /* waiting for a signature */
@@ -51,6 +53,7 @@ struct gateway_version {
     uint64_t refused_until_ns; /* after a failed start */
     struct error refusal;
     uint64_t idle_since_ns, idle_after_ns;
+    struct bus_metrics_row *metrics;     /* shared by the model's versions; NULL before the first figure */
     struct gateway_version_stats *stats; /* NULL until the first inference request */
     uint32_t number;
     uint32_t batch_max;
@@ -183,6 +186,8 @@ struct gateway {
     EVP_MD_CTX *sha_ctx;
     EVP_MD *sha;
     struct bus_stats stats, stats_sent;
+    struct bus_metrics *metrics;
+    int metrics_fd; /* for each control process */
     bool draining;
 };
 
@@ -228,6 +233,19 @@ void gateway_stats_success(struct gateway_request *r, const struct gateway_repli
 /* An inference request of a version is about to be refused. */
 void gateway_stats_failure(struct gateway_request *r);
 void gateway_stats_free(struct gateway_version *v);
+
+/* gateway_metrics.c: what /metrics shows. Nothing here fails, and only a pair's first figure searches for its row. */
+must_check int gateway_metrics_start(struct gateway *g, struct error *err);
+void gateway_metrics_tell(struct gateway *g);
+/* Any answer to a request. */
+void gateway_metrics_answer(struct gateway_request *r, int status);
+void gateway_metrics_refusal(struct gateway_request *r, int code);
+/* An answer without a request, such as wire's own. */
+void gateway_metrics_other(struct gateway *g, int status);
+void gateway_metrics_took(struct gateway_request *r, uint64_t ns);
+void gateway_metrics_waited(struct gateway_request *r, uint64_t ns);
+void gateway_metrics_lease(struct gateway_version *v, uint64_t ns, uint32_t rows);
+void gateway_metrics_restart(struct gateway_version *v);
 
 /* gateway_lease.c */
 void gateway_dispatch(struct gateway *g);

@@ -8,7 +8,7 @@
 #include <string.h>
 
 /* The answers of one lease may need this much of the gateway's own memory at most: the outbox slot, twice. */
-#define OUTPUT_BYTES_MAX(replica) (2 * (replica)->channel->geometry.outbox_slot_bytes)
+#define OUTPUT_BYTES_MAX(replica) (CHANNEL_OUTPUT_SLOTS_MAX * (replica)->channel->geometry.outbox_slot_bytes)
 
 static struct gateway_request *request_of(struct schedule_request *r)
 {
@@ -280,6 +280,7 @@ static int on_done(struct gateway_replica *replica, const struct channel_frame *
     uint64_t now_ns = uv_hrtime();
     g->stats.leases++;
     g->stats.lease_ns += now_ns - lease->started_ns;
+    gateway_metrics_lease(replica->version, now_ns - lease->started_ns, replica->rows);
     schedule_complete(g->schedule, lease, now_ns);
     replica->lease = NULL;
     if (code >= 0)

@@ -406,6 +406,8 @@ static void on_ended(struct gateway_replica *replica, const struct bus_replica_s
     if (!v)
         return;
     v->demanded = 0;
+    if (!body->wanted)
+        gateway_metrics_restart(v);
     if (!loaded && !body->wanted && v->refused_until_ns > uv_hrtime()) {
         /* it told itself why not, and so were those who waited */
     } else if (!loaded && !body->wanted) {

@@ -65,19 +65,25 @@ void gateway_stats_lease(struct gateway_replica *replica, uint64_t now_ns, uint6
 void gateway_stats_success(struct gateway_request *r, const struct gateway_replica *replica)
 {
     struct gateway_version_stats *stats = stats_of(r->version);
+    uint64_t took_ns = uv_hrtime() - r->arrival_ns;
+    uint64_t waited_ns = replica->started_ns > r->arrival_ns ? replica->started_ns - r->arrival_ns : 0;
+    gateway_metrics_took(r, took_ns);
+    gateway_metrics_waited(r, waited_ns);
     if (!stats)
         return;
     stats->inferences += r->rows;
-    count(&stats->success, uv_hrtime() - r->arrival_ns);
-    count(&stats->queue, replica->started_ns > r->arrival_ns ? replica->started_ns - r->arrival_ns : 0);
+    count(&stats->success, took_ns);
+    count(&stats->queue, waited_ns);
     compute_add(&stats->compute, replica->took_ns);
 }
 
 void gateway_stats_failure(struct gateway_request *r)
 {
     struct gateway_version_stats *stats = stats_of(r->version);
+    uint64_t took_ns = uv_hrtime() - r->arrival_ns;
+    gateway_metrics_took(r, took_ns);
     if (stats)
-        count(&stats->failure, uv_hrtime() - r->arrival_ns);
+        count(&stats->failure, took_ns);
 }
 
 void gateway_stats_free(struct gateway_version *v)

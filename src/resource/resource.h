@@ -89,8 +89,9 @@ struct resource_meta {
 
 struct resource_server { /* defaults are those of base/limits.h */
     struct resource_meta meta;
-    char listen[64];      /* spec.listen, "127.0.0.1:8080" */
-    uint64_t connections; /* spec.limits.connections … each with the limits.h default */
+    char listen[64];         /* spec.listen, "127.0.0.1:8080" */
+    char metrics_listen[64]; /* spec.metrics.listen; "" = none */
+    uint64_t connections;    /* spec.limits.connections … each with the limits.h default */
     uint64_t body_bytes;
     uint64_t head_timeout_ns, idle_timeout_ns, write_timeout_ns;
     uint64_t cpu_reserved; /* spec.cpu.reserved: cores kept from the device; default: 1 where more than 2 cores, so

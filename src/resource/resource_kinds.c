@@ -62,6 +62,13 @@ static const struct resource_field server_fields[] = {
      PLACE(server, listen),
      .help =
          "Address and port of the public surface: 127.0.0.1:8080, 0.0.0.0:80, [::1]:8080. Port 0 takes a free one."},
+    {.path = "spec.metrics.listen",
+     .type = RESOURCE_STRING,
+     .min = 1,
+     .max = 63,
+     PLACE(server, metrics_listen),
+     .help = "Address and port where anyone may GET /metrics, such as 127.0.0.1:9090. Left out: the admin socket only. "
+             "Whoever can reach it learns the names of tenants and models."},
     {.path = "spec.limits.connections",
      .type = RESOURCE_INTEGER,
      .unit = "connections",

@@ -193,7 +193,8 @@ int supervisor_run(const struct supervisor_config *config, struct error *err)
                            .empty_dir = -1,
                            .lock = -1,
                            .listen_fd = -1,
-                           .admin_fd = -1};
+                           .admin_fd = -1,
+                           .metrics_fd = -1};
     map_init(&s.replicas, LIMIT_REPLICAS);
     s.uids_used = calloc(config->uid_count, 1);
     supervisor_child_setup(&s, CHILD_CONTROL, "control");

@@ -19,10 +19,11 @@ struct supervisor_engine {
     int library_fd;   /* its shared library; -1: built in */
 };
 
-struct supervisor_config {   /* its texts are borrowed for the life of the process */
-    const char *data_dir;    /* as typed by the operator; created when missing */
-    const char *listen;      /* "127.0.0.1:8080", "[::1]:8080"; port 0: any */
-    const char *admin_group; /* group that may use the admin socket; ignored when there is none of that name */
+struct supervisor_config {      /* its texts are borrowed for the life of the process */
+    const char *data_dir;       /* as typed by the operator; created when missing */
+    const char *listen;         /* "127.0.0.1:8080", "[::1]:8080"; port 0: any */
+    const char *metrics_listen; /* address for GET /metrics, as `listen`; "" or NULL: none */
+    const char *admin_group;    /* group that may use the admin socket; ignored when there is none of that name */
     uint32_t uid_base, uid_count;
     uint32_t slots; /* of the device `cpu` */
     uint32_t log_level;

@@ -155,7 +155,11 @@ static int config_send(struct supervisor_child *c)
     supervisor_child_config(c, &body);
     bool control = child_index(c) == CHILD_CONTROL;
     int fds[2] = {control ? s->admin_fd : s->listen_fd, control ? s->store_dir : s->empty_dir};
-    return bus_conn_send(c->bus, BUS_ROLE_CONFIG, &body, fds, 2);
+    int r = bus_conn_send(c->bus, BUS_ROLE_CONFIG, &body, fds, 2);
+    struct bus_empty nothing = {0};
+    if (r >= 0 && control && s->metrics_fd >= 0)
+        r = bus_conn_send(c->bus, BUS_METRICS_LISTEN, &nothing, &s->metrics_fd, 1);
+    return r;
 }
 
 /* A fresh conversation between control and gateway; each end learns of it at the same time. */

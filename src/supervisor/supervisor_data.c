@@ -8,6 +8,7 @@
  */
 #include "supervisor/supervisor_internal.h"
 
+#include "base/log.h"
 #include "base/str.h"
 
 #include <errno.h>
@@ -130,50 +131,77 @@ static int listen_parse(const char *text, char host[static 64], char port[static
     return 0;
 }
 
-static int bind_address(struct supervisor *s, const struct addrinfo *info, struct error *err)
+/* An address of the configuration on its way to a listening socket. */
+struct listener {
+    const char *text;  /* as configured */
+    const char *where; /* the operator changes it there */
+    int fd;
+    char bound[64]; /* with the port that the kernel chose */
+};
+
+static int bind_address(struct listener *l, const struct addrinfo *info, struct error *err)
 {
-    s->listen_fd = socket(info->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (s->listen_fd < 0)
+    l->fd = socket(info->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (l->fd < 0)
         return fail(err, "no socket to listen on");
     int one = 1;
-    (void)setsockopt(s->listen_fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one); /* only saves a wait after a restart */
-    if (bind(s->listen_fd, info->ai_addr, info->ai_addrlen) < 0) {
+    (void)setsockopt(l->fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one); /* only saves a wait after a restart */
+    if (bind(l->fd, info->ai_addr, info->ai_addrlen) < 0) {
         if (errno == EADDRINUSE)
-            return error_set(err, ERROR_REFUSED,
-                             "%s is in use by another program; choose another with --listen ADDRESS:PORT",
-                             s->config->listen);
-        return error_set(err, ERROR_REFUSED, "cannot listen on %s: %s", s->config->listen, strerror(errno));
+            return error_set(err, ERROR_REFUSED, "%s is in use by another program; choose another with %s", l->text,
+                             l->where);
+        return error_set(err, ERROR_REFUSED, "cannot listen on %s: %s", l->text, strerror(errno));
     }
-    if (listen(s->listen_fd, LISTEN_BACKLOG) < 0)
+    if (listen(l->fd, LISTEN_BACKLOG) < 0)
         return fail(err, "cannot listen");
     return 0;
 }
 
-static int public_listen(struct supervisor *s, struct error *err)
+/* On failure the caller closes l->fd. */
+static int tcp_listen(struct listener *l, struct error *err)
 {
     char host[64], port[8];
-    int r = listen_parse(s->config->listen, host, port, err);
+    int r = listen_parse(l->text, host, port, err);
     if (r < 0)
         return r;
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE};
     struct addrinfo *info = NULL;
     if (getaddrinfo(host, port, &hints, &info) != 0)
         return error_set(err, ERROR_INVALID_ARGUMENT,
-                         "\"%s\" is no numeric address; write one such as 127.0.0.1:8080 or [::1]:8080",
-                         s->config->listen);
-    r = bind_address(s, info, err);
+                         "\"%s\" is no numeric address; write one such as 127.0.0.1:8080 or [::1]:8080", l->text);
+    r = bind_address(l, info, err);
     freeaddrinfo(info);
     if (r < 0)
         return r;
     struct sockaddr_storage bound;
     socklen_t size = sizeof bound;
-    if (getsockname(s->listen_fd, (struct sockaddr *)&bound, &size) < 0 ||
+    if (getsockname(l->fd, (struct sockaddr *)&bound, &size) < 0 ||
         getnameinfo((struct sockaddr *)&bound, size, host, sizeof host, port, sizeof port,
                     NI_NUMERICHOST | NI_NUMERICSERV) != 0)
         return fail(err, "cannot tell the listening address");
-    (void)snprintf(s->listen_text, sizeof s->listen_text, bound.ss_family == AF_INET6 ? "[%.50s]:%s" : "%.50s:%s", host,
-                   port);
+    (void)snprintf(l->bound, sizeof l->bound, bound.ss_family == AF_INET6 ? "[%.50s]:%s" : "%.50s:%s", host, port);
     return 0;
+}
+
+static int public_listen(struct supervisor *s, struct error *err)
+{
+    struct listener l = {.text = s->config->listen, .where = "--listen ADDRESS:PORT", .fd = -1};
+    int r = tcp_listen(&l, err);
+    s->listen_fd = l.fd;
+    memcpy(s->listen_text, l.bound, sizeof s->listen_text);
+    return r;
+}
+
+static int metrics_listen(struct supervisor *s, struct error *err)
+{
+    struct listener l = {.text = s->config->metrics_listen, .where = "spec.metrics.listen", .fd = -1};
+    if (!l.text || !l.text[0])
+        return 0;
+    int r = tcp_listen(&l, err);
+    s->metrics_fd = l.fd;
+    if (r >= 0)
+        log_info("metrics", "listen=%s", l.bound);
+    return r;
 }
 
 int supervisor_data_open(struct supervisor *s, struct error *err)
@@ -195,6 +223,8 @@ int supervisor_data_open(struct supervisor *s, struct error *err)
     if (r >= 0)
         r = public_listen(s, err);
     if (r >= 0)
+        r = metrics_listen(s, err);
+    if (r >= 0)
         r = admin_listen(s, err);
     return r;
 }
@@ -204,6 +234,7 @@ void supervisor_data_close(struct supervisor *s)
     if (s->admin_fd >= 0)
         (void)unlinkat(s->data_dir, "admin.sock", 0); /* a stale one is replaced at the next start */
     fd_close(&s->admin_fd);
+    fd_close(&s->metrics_fd);
     fd_close(&s->listen_fd);
     fd_close(&s->empty_dir);
     fd_close(&s->store_dir);

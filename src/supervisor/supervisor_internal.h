@@ -60,7 +60,7 @@ struct supervisor {
     const struct supervisor_config *config; /* == &config_now */
     uv_loop_t *loop;
     int data_dir, store_dir, empty_dir, lock;
-    int listen_fd, admin_fd;
+    int listen_fd, admin_fd, metrics_fd; /* metrics_fd -1: none is configured */
     char listen_text[64];
     uint32_t admin_gid;
     struct isolate_report isolation;

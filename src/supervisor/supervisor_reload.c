@@ -19,6 +19,7 @@ struct field {
 /* Addresses are bound, uids given away and slots handed out; channels have the size of the largest body. */
 static const struct field fields[] = {
     {"spec.listen", PLACE(listen), true, false},
+    {"spec.metrics.listen", PLACE(metrics_listen), true, false},
     {"spec.limits.bodyBytes", PLACE(body_bytes_max), false, false},
     {"spec.cpu.reserved", PLACE(slots), false, false},
     {"spec.uids.base", PLACE(uid_base), false, false},

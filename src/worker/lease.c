@@ -94,6 +94,11 @@ static int on_output(void *ctx, uint32_t output, const struct tensor_view *view)
     uint64_t slot_bytes = l->worker->channel->geometry.outbox_slot_bytes;
     const char *data = view->data;
     uint64_t left = view->size;
+    if (left > CHANNEL_OUTPUT_SLOTS_MAX * slot_bytes - l->out_total) {
+        l->out_refused = true;
+        return -ERROR_ENGINE;
+    }
+    l->out_total += left;
     for (uint32_t number = 0;; number++) {
         uint64_t head = number == 0 ? align_up(sizeof tensor) : 0;
         uint64_t used = align_up(l->out_used);
@@ -193,6 +198,9 @@ static int engine_run(struct worker_lease *l, uint64_t wanted, struct error *err
     struct engine_sink sink = {.ctx = l, .output = on_output};
     while (r == 0)
         r = w->ops->step(w->engine, STEP_BUDGET_NS, &sink, err);
+    if (l->out_refused)
+        r = error_set(err, ERROR_ENGINE,
+                      "The outputs of this batch are larger than the server takes; ask for fewer rows or outputs.");
     return r;
 }
 
@@ -223,6 +231,8 @@ int worker_lease_run(struct worker *w, const struct channel_frame *frame)
     l->frame = *frame;
     l->n_items = 0;
     l->out_used = 0;
+    l->out_total = 0;
+    l->out_refused = false;
     uint64_t wanted = 0;
     uint64_t start_ns = clock_monotonic_ns();
     int r = items_take(l);

@@ -26,7 +26,9 @@ struct worker_lease {
     struct engine_item items[LIMIT_BATCH_ITEMS];
     bool cancelled[LIMIT_BATCH_ITEMS];
     struct tensor_view inputs[LIMIT_TENSORS];
-    uint64_t out_used; /* bytes of the outbox slot taken by parts not yet credited */
+    uint64_t out_used;  /* bytes of the outbox slot taken by parts not yet credited */
+    uint64_t out_total; /* bytes of all outputs so far */
+    bool out_refused;   /* they would be more than the host takes */
 };
 
 /* Pushes a frame, waiting for room; negative when the channel or the supervisor is gone. */

@@ -105,3 +105,25 @@ def test_an_output_larger_than_the_channels_slot_comes_in_pieces(make_server, fo
     answer = server.infer("m", vector(1, [1] * n, datatype="FP64"), key)
     assert answer.status in (400, 413), answer.body
     assert server.infer("m", vector(1, [1], datatype="FP64"), key).status == 200
+
+
+def test_outputs_over_the_limit_are_a_clear_failure_and_no_crash(make_server, folder):
+    """A small input with a large output: ConstantOfShape makes as many zeros as it is told to."""
+    from onnx_model import constant_of_shape
+    server = make_server(config="apiVersion: bulkhead.dev/v1alpha1\nkind: Server\nmetadata: {name: s}\n"
+                                "spec: {limits: {bodyBytes: 64Ki}}\n")
+    (folder / "zeros.onnx").write_bytes(constant_of_shape())
+    server.apply(tenant_yaml("acme") + model_yaml("zeros", "acme", "zeros.onnx", engine="onnx"))
+    key = server.key("acme")
+
+    def zeros(n):
+        return server.http("POST", "/v2/models/zeros/infer", key, {
+            "inputs": [{"name": "shape", "datatype": "INT64", "shape": [1], "data": [n]}],
+            "parameters": {"binary_data_output": True}})
+
+    assert zeros(60000).status == 200  # 240,000 bytes: two slots of 131,072 hold them, in pieces
+    worker = server.workers()
+    answer = zeros(70000)
+    assert answer.status == 500 and "larger than the server takes" in answer.json["error"]
+    assert zeros(10).status == 200
+    assert server.workers() == worker

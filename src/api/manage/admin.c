@@ -27,7 +27,7 @@ static void answer_buffer(struct admin_request *request, int status)
     if (!x)
         return;
     struct wire_answer answer = {.status = status,
-                                 .content_type = "application/json",
+                                 .content_type = request->content_type ? request->content_type : "application/json",
                                  .body = {request->answer.data, request->answer.size},
                                  .body_owned = request->answer.data};
     request->answer = (struct buf){.capacity_max = ADMIN_ANSWER_BYTES_MAX};

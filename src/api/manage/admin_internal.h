@@ -19,6 +19,7 @@ struct admin_request {
     enum resource_kind kind;
     struct str name;             /* of the path; valid while the exchange is */
     struct str tenant, model;    /* of the query; likewise */
+    const char *content_type;    /* NULL: application/json */
     struct buf answer;           /* kept while the gateway takes a generation */
     struct registry_change done; /* likewise */
 };

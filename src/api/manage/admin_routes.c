@@ -139,6 +139,16 @@ static int handle_status(struct admin_request *request, struct str body, struct 
     return 0;
 }
 
+static int handle_metrics(struct admin_request *request, struct str body, struct error *err)
+{
+    (void)body;
+    (void)err;
+    request->content_type = CONTROL_METRICS_TYPE;
+    control_metrics(request->control, &request->answer);
+    admin_answer(request, 200);
+    return 0;
+}
+
 static void infer_done(void *ctx, int http_status, struct str body)
 {
     struct admin_request *request = ctx;
@@ -163,6 +173,7 @@ const struct admin_route admin_routes[] = {
     {WIRE_POST, V "/apply", WIRE_WHOLE, LIMIT_ADMIN_BODY_BYTES, handle_apply, "",
      "create or change resources, all or nothing"},
     {WIRE_GET, V "/status", WIRE_WHOLE, 0, handle_status, "", "what runs, and behind which wall"},
+    {WIRE_GET, "/metrics", WIRE_WHOLE, 0, handle_metrics, "", "figures for Prometheus"},
     {WIRE_POST, V "/infer", WIRE_WHOLE, LIMIT_BODY_BYTES, handle_infer, "tenant model",
      "one inference request as that tenant"},
     {WIRE_POST, V "/keys", WIRE_WHOLE, 4 * KIB, handle_key_create, "", "make an API key, shown once"},

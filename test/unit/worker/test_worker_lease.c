@@ -317,12 +317,12 @@ static void outputs_larger_than_the_slot_come_in_pieces(void **state)
     setup(&f, model_two, SLOT);
     load_model(&f);
     for (uint64_t first = SLOT - 128 - 600; first < SLOT - 128 + 80; first += 5)
-        for (uint64_t second = 0; second <= 2 * SLOT; second += 1365) {
+        for (uint64_t second = 0; first + second <= CHANNEL_OUTPUT_SLOTS_MAX * SLOT; second += 1365) {
             struct tensor tensors[] = {bytes_of(first), bytes_of(second)};
             uint32_t parts = lease_run(&f, tensors, 2, 3);
             assert_true(parts <= 2 + 1 + (first + second + 256) / SLOT);
         }
-    for (uint64_t size = SLOT; size < 100000; size = size * 2 - 77) {
+    for (uint64_t size = SLOT; size < CHANNEL_OUTPUT_SLOTS_MAX * SLOT; size += 77) {
         struct tensor tensors[] = {bytes_of(size), bytes_of(1)};
         assert_true(lease_run(&f, tensors, 2, 3) > size / SLOT);
     }
@@ -333,7 +333,7 @@ static void bytes_travel_whole(void **state)
 {
     (void)state;
     struct fixture f;
-    setup(&f, "{\"inputs\":[{\"name\":\"s\",\"datatype\":\"BYTES\",\"shape\":[-1]}]}", 4096);
+    setup(&f, "{\"inputs\":[{\"name\":\"s\",\"datatype\":\"BYTES\",\"shape\":[-1]}]}", 16384);
     load_model(&f);
     for (uint32_t rows = 1; rows <= 64; rows *= 4)
         for (uint32_t each = 0; each < 700; each += 233) {
@@ -402,7 +402,7 @@ static void cancel_while_waiting_for_credit(void **state)
     struct fixture f;
     setup(&f, model_two, 4096);
     load_model(&f);
-    struct tensor tensors[] = {{TENSOR_UINT8, 2, 5000, pattern(), 10000}, {TENSOR_UINT8, 2, 1, pattern(), 2}};
+    struct tensor tensors[] = {{TENSOR_UINT8, 2, 3500, pattern(), 7000}, {TENSOR_UINT8, 2, 1, pattern(), 2}};
     for (int round = 0; round < 3; round++) { /* one of two, both, none known */
         lease_push(&f, lease_of(&f, tensors, 2, 3));
         struct channel_frame frame = pull_type(&f, CHANNEL_PART);
@@ -433,7 +433,7 @@ static void the_supervisor_goes_while_it_waits(void **state)
         setup(&f, model_two, 4096);
         load_model(&f);
         if (waiting) {
-            struct tensor tensors[] = {bytes_of(9000), bytes_of(1)};
+            struct tensor tensors[] = {bytes_of(8000), bytes_of(1)};
             lease_push(&f, lease_of(&f, tensors, 2, 3));
             assert_true(pull_type(&f, CHANNEL_PART).flags & CHANNEL_WAIT); /* no credit will come */
         }
@@ -449,7 +449,7 @@ static void a_new_channel_ends_the_lease(void **state)
     struct fixture f;
     setup(&f, model_two, 4096);
     load_model(&f);
-    struct tensor tensors[] = {bytes_of(9000), bytes_of(1)};
+    struct tensor tensors[] = {bytes_of(8000), bytes_of(1)};
     lease_push(&f, lease_of(&f, tensors, 2, 3));
     assert_true(pull_type(&f, CHANNEL_PART).flags & CHANNEL_WAIT);
     channel_close(f.host);
