@@ -108,13 +108,14 @@ class Server:
         self.cgroups = set()  # its own, to be gone when it is
         self.fds = None  # what its roles held when it began to serve
         self.prefix = []  # command in front of the server's, such as unshare
+        self.program = BULKHEAD
 
     # --- life ---
 
     def start(self, wait=True):
         self.log = []
         self.process = subprocess.Popen(
-            [*self.prefix, BULKHEAD, "serve", "--data", self.data, "--listen", f"127.0.0.1:{self.port or 0}", *self.args],
+            [*self.prefix, self.program, "serve", "--data", self.data, "--listen", f"127.0.0.1:{self.port or 0}", *self.args],
             stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
         self.reader = threading.Thread(target=self._read, args=(self.process,), daemon=True)
         self.reader.start()
