@@ -1,16 +1,21 @@
 """Life cycle: replicas to zero and back, SIGHUP, data folders that cannot be trusted or are full."""
 import concurrent.futures
 import contextlib
+import ctypes
+import errno
 import json
 import os
 import random
 import signal
+import stat
+import struct
 import subprocess
+import threading
 import time
 
 import pytest
 
-from conftest import IDENTITY, model_yaml, tenant_yaml, vector, wait_until
+from conftest import CEILING_S, IDENTITY, model_yaml, tenant_yaml, vector, wait_until
 
 SEED = int(os.environ.get("BULKHEAD_SEED", time.time_ns() % 1_000_000))
 ROUNDS = 12 if os.environ.get("BULKHEAD_SOAK") else 3
@@ -288,6 +293,72 @@ def test_a_terminal_speaks_to_the_supervisor_only(make_server, folder, number):
         assert server.process.wait(15) == 0
         server.reader.join()
         server.process = None
+
+
+# --- file systems that cannot be trusted ---
+
+class Fuse(threading.Thread):
+    """A FUSE file system of one empty folder: as much of the protocol as looking at it takes."""
+    LOOKUP, FORGET, GETATTR, STATFS, INIT, OPENDIR, RELEASEDIR = 1, 2, 3, 17, 26, 27, 29
+    ATTR = struct.pack("<6Q10I", 1, 0, 0, 0, 0, 0, 0, 0, 0, stat.S_IFDIR | 0o755, 2, 0, 0, 0, 4096, 0)
+
+    def __init__(self, folder):
+        super().__init__(daemon=True)
+        self.folder, self.fd = folder, os.open("/dev/fuse", os.O_RDWR)
+        options = f"fd={self.fd},rootmode=40000,user_id=0,group_id=0".encode()
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.mount(b"bulkhead-test", os.fsencode(folder), b"fuse", 0, options) != 0:
+            raise OSError(ctypes.get_errno(), "mount")
+        self.start()
+
+    def answer(self, opcode, body):
+        if opcode == self.INIT:
+            major, minor, readahead = struct.unpack_from("<3I", body)
+            return struct.pack("<4I2HI", 7, min(minor, 31), readahead, 0, 1, 1, 4096).ljust(64, b"\0")
+        if opcode == self.GETATTR:
+            return struct.pack("<QII", 1, 0, 0) + self.ATTR
+        if opcode == self.OPENDIR:
+            return struct.pack("<QII", 0, 0, 0)
+        if opcode == self.STATFS:
+            return struct.pack("<5Q10I", 1, 1, 1, 1, 1, 4096, 255, 4096, *[0] * 7)
+        return b"" if opcode == self.RELEASEDIR else None
+
+    def run(self):
+        with contextlib.suppress(OSError):  # ENODEV: unmounted
+            while True:
+                request = os.read(self.fd, 1 << 17)
+                size, opcode, unique = struct.unpack_from("<IIQ", request)
+                if opcode == self.FORGET:
+                    continue
+                body = self.answer(opcode, request[40:size])
+                error = 0 if body is not None else -(errno.ENOENT if opcode == self.LOOKUP else errno.ENOSYS)
+                os.write(self.fd, struct.pack("<IiQ", 16 + len(body or b""), error, unique) + (body or b""))
+
+    def stop(self):
+        subprocess.run(["umount", self.folder], check=True)
+        self.join(CEILING_S)
+        os.close(self.fd)
+
+
+@pytest.fixture
+def fuse(folder):
+    if not os.path.exists("/dev/fuse"):  # the numbers of all such file systems are in unit/supervisor/test_data.c
+        pytest.skip("this kernel has no FUSE")
+    (folder / "data").mkdir()
+    mounted = Fuse(folder / "data")
+    yield mounted
+    mounted.stop()
+
+
+def test_a_data_folder_on_an_unfit_file_system_is_refused(fuse, make_server):
+    server = make_server(start=False)
+    server.alerts_expected = True  # the reason is plain text
+    server.start(wait=False)
+    assert server.process.wait(CEILING_S) == 1
+    server.reader.join()
+    server.process = None
+    text = "".join(l["message"] for l in server.log)
+    assert "lies on a FUSE file system" in text and "--data" in text, text
 
 
 # --- a full disk ---
