@@ -3,6 +3,7 @@ import json
 import random
 import threading
 
+import onnx_model
 from conftest import model_yaml, tenant_yaml, vector, wait_until
 
 MIXED = {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [-1, 2]},
@@ -109,10 +110,11 @@ def test_an_output_larger_than_the_channels_slot_comes_in_pieces(make_server, fo
 
 def test_outputs_over_the_limit_are_a_clear_failure_and_no_crash(make_server, folder):
     """A small input with a large output: ConstantOfShape makes as many zeros as it is told to."""
-    from onnx_model import constant_of_shape
     server = make_server(config="apiVersion: bulkhead.dev/v1alpha1\nkind: Server\nmetadata: {name: s}\n"
                                 "spec: {limits: {bodyBytes: 64Ki}}\n")
-    (folder / "zeros.onnx").write_bytes(constant_of_shape())
+    (folder / "zeros.onnx").write_bytes(onnx_model.model(
+        [("ConstantOfShape", ["shape"], ["zeros"])], [("shape", onnx_model.INT64, [1])],
+        [("zeros", onnx_model.FLOAT, ["n"])]))
     server.apply(tenant_yaml("acme") + model_yaml("zeros", "acme", "zeros.onnx", engine="onnx"))
     key = server.key("acme")
 
