@@ -4,7 +4,6 @@
 #include "base/log.h"
 #include "supervisor/supervisor_internal.h"
 
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -153,19 +152,8 @@ static void close_handle(uv_handle_t *handle, void *arg)
 /* Everything down: the children die with their sockets or are killed, the loop is emptied. */
 static void finish(struct supervisor *s)
 {
-    for (int i = 0; i < CHILD_COUNT; i++) {
-        struct supervisor_child *c = &s->children[i];
-        bus_conn_close(c->bus);
-        supervisor_unwatch(&c->watch);
-        if (c->pid > 0) {
-            (void)kill(c->pid, SIGKILL); /* our own child, not yet reaped */
-            char text[64];
-            struct pollfd end = {.fd = c->pidfd, .events = POLLIN};
-            while (!role_reap(c->pid, text))
-                (void)poll(&end, 1, 1000); /* a killed child is gone within moments */
-        }
-        fd_close(&c->pidfd);
-    }
+    for (int i = 0; i < CHILD_COUNT; i++)
+        supervisor_child_end(&s->children[i]); /* workers' ends are told to nobody from here on */
     supervisor_replicas_kill(s);
     while (s->replicas.count > 0)
         (void)uv_run(s->loop, UV_RUN_ONCE); /* each ends through its pidfd */

@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -94,6 +95,18 @@ static void child_forget(struct supervisor_child *c)
     c->ready = false;
 }
 
+void supervisor_child_end(struct supervisor_child *c)
+{
+    char text[64];
+    if (c->pid > 0) {
+        (void)kill(c->pid, SIGKILL); /* our own child, not yet reaped */
+        struct pollfd end = {.fd = c->pidfd, .events = POLLIN};
+        while (!role_reap(c->pid, text))
+            (void)poll(&end, 1, 1000); /* a killed child is gone within moments */
+    }
+    child_forget(c);
+}
+
 static void on_child_exit(uv_poll_t *poll, int status, int events)
 {
     (void)status;
@@ -179,25 +192,17 @@ static int introduce(struct supervisor *s, struct error *err)
     return 0;
 }
 
-int supervisor_child_start(struct supervisor_child *c, struct error *err)
+/* The process runs: watch it, speak to it, and introduce it. */
+static int child_connect(struct supervisor_child *c, int *ours, struct error *err)
 {
     static const struct bus_conn_events events = {.message = on_message, .gone = on_gone};
     struct supervisor *s = c->supervisor;
-    int pair[2];
-    int r = bus_pair(pair, err);
-    if (r < 0)
-        return r;
-    _close_ int ours = pair[0], theirs = pair[1];
-    r = role_spawn(c->role, s->config->program_fd, theirs, &c->pid, &c->pidfd, err);
-    if (r < 0)
-        return r;
-    c->started_ns = clock_monotonic_ns();
-    r = supervisor_watch(s, c->pidfd, on_child_exit, c, &c->watch);
+    int r = supervisor_watch(s, c->pidfd, on_child_exit, c, &c->watch);
     if (r >= 0)
-        r = bus_conn_open(s->loop, ours, BUS_SUPERVISOR, child_bus[child_index(c)], &events, c, &c->bus);
+        r = bus_conn_open(s->loop, *ours, BUS_SUPERVISOR, child_bus[child_index(c)], &events, c, &c->bus);
     if (r < 0)
         return error_set(err, r, "the %s process cannot be watched", c->role->name);
-    (void)take_fd(&ours);
+    (void)take_fd(ours);
     r = config_send(c);
     if (r < 0)
         return error_set(err, r, "the %s process does not take its configuration", c->role->name);
@@ -205,6 +210,23 @@ int supervisor_child_start(struct supervisor_child *c, struct error *err)
     if (child_index(c) == CHILD_GATEWAY)
         supervisor_replicas_offer(s);
     return introduce(s, err);
+}
+
+int supervisor_child_start(struct supervisor_child *c, struct error *err)
+{
+    int pair[2];
+    int r = bus_pair(pair, err);
+    if (r < 0)
+        return r;
+    _close_ int ours = pair[0], theirs = pair[1];
+    r = role_spawn(c->role, c->supervisor->config->program_fd, theirs, &c->pid, &c->pidfd, err);
+    if (r < 0)
+        return r;
+    c->started_ns = clock_monotonic_ns();
+    r = child_connect(c, &ours, err);
+    if (r < 0)
+        supervisor_child_end(c); /* half a child would be started a second time beside the first */
+    return r;
 }
 
 void supervisor_child_setup(struct supervisor *s, int index, const char *role)

@@ -82,6 +82,8 @@ const char *supervisor_data_unfit(uint64_t f_type);
 /* supervisor_child.c */
 void supervisor_child_setup(struct supervisor *s, int index, const char *role);
 must_check int supervisor_child_start(struct supervisor_child *c, struct error *err);
+/* Kills it, waits for its end and forgets it; nothing when it does not run. */
+void supervisor_child_end(struct supervisor_child *c);
 /* What a role is told of the configuration, at its start and again after a reload. */
 void supervisor_child_config(const struct supervisor_child *c, struct bus_role_config *ret_body);
 /* Message to a role; quietly dropped when it is not there (it gets the whole picture when it comes back). */

@@ -5,6 +5,7 @@
 #include "base/log.h"
 
 #include <assert.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -185,6 +186,18 @@ static int library_of(const struct supervisor *s, const char *engine, int *ret_f
     return -ERROR_UNSUPPORTED;
 }
 
+/* Nobody would notice its end later. */
+static void worker_abandon(struct supervisor_replica *r, int pidfd)
+{
+    int status;
+    struct pollfd end = {.fd = pidfd, .events = POLLIN};
+    supervisor_unwatch(&r->watch);
+    r->ops->kill(r->instance);
+    while (r->ops->discard(r->instance, &status) < 0)
+        (void)poll(&end, 1, 1000); /* a killed worker is gone within moments */
+    r->instance = NULL;
+}
+
 static int worker_spawn(struct supervisor_replica *r, int bus_fd, struct error *err)
 {
     struct supervisor *s = r->supervisor;
@@ -218,7 +231,10 @@ static int worker_spawn(struct supervisor_replica *r, int bus_fd, struct error *
     r->pid = report.pid;
     (void)snprintf(r->wall, sizeof r->wall, "%.255s", report.text);
     result = supervisor_watch(s, pidfd, on_worker_exit, r, &r->watch);
-    return result < 0 ? error_set(err, result, "a worker cannot be watched") : 0;
+    if (result >= 0)
+        return 0;
+    worker_abandon(r, pidfd);
+    return error_set(err, result, "a worker cannot be watched");
 }
 
 static int worker_configure(struct supervisor_replica *r, int model_fd, int library_fd)

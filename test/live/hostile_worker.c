@@ -609,8 +609,11 @@ int main(void)
     if (!run)
         return worker_run(BUS_FD);
     channel_take(&h);
-    (void)signal(SIGALRM, _exit); /* by default the first process of a namespace takes no signal */
-    (void)alarm(LIFE_S);          /* a lease that is never done would keep the test waiting for its limit of 30 s */
+    /* A lease that is never done would keep the test waiting for its limit of 30 s. By default the first process of a
+     * namespace takes no signal. */
+    struct sigaction end = {.sa_handler = _exit};
+    (void)sigaction(SIGALRM, &end, NULL);
+    (void)alarm(LIFE_S);
     run(&h);
     sleep_for_ever();
 }
