@@ -86,6 +86,7 @@ static const struct {
     TEXT(ROLE_RELOAD, listen),
     TEXT(ROLE_RELOAD, isolation_text),
     TEXT(CATALOG_TAKEN, error.text),
+    TEXT(DEMAND_REFUSED, error.text),
     TEXT(REPLICA_START, engine),
     TEXT(REPLICA_START, tenant),
     TEXT(REPLICA_START, model),

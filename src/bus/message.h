@@ -28,6 +28,7 @@ enum bus_role { BUS_SUPERVISOR = 1, BUS_CONTROL = 2, BUS_GATEWAY = 4, BUS_WORKER
     X(CATALOG_TAKEN, BUS_GATEWAY, BUS_CONTROL, struct bus_catalog_taken, 0)                  \
     /* replicas */                                                                           \
     X(DEMAND, BUS_GATEWAY, BUS_CONTROL, struct bus_demand, 0)                                \
+    X(DEMAND_REFUSED, BUS_CONTROL, BUS_GATEWAY, struct bus_demand_refused, 0)                \
     X(REPLICA_START, BUS_CONTROL, BUS_SUPERVISOR, struct bus_replica_start, 1)               \
     X(REPLICA_STOP, BUS_CONTROL | BUS_GATEWAY, BUS_SUPERVISOR, struct bus_replica, 0)        \
     X(REPLICA_DRAIN, BUS_SUPERVISOR, BUS_GATEWAY, struct bus_replica, 0)                     \
@@ -81,6 +82,11 @@ struct bus_demand {
     uint64_t version_uid;
     uint32_t replicas; /* wanted in all; 0: idle, all may go */
     uint32_t _reserved;
+};
+
+struct bus_demand_refused { /* no replica of it will start for error.retry_after_ms */
+    uint64_t version_uid;
+    struct error error;
 };
 
 struct bus_replica {

@@ -166,9 +166,17 @@ static void on_tick(uv_timer_t *timer)
         control_reconcile(c);
 }
 
+/* An idle server sleeps: the tick runs only while there is something to wait for. */
 static void on_prepare(uv_prepare_t *prepare)
 {
-    control_publish_flush(prepare->data);
+    struct control *c = prepare->data;
+    control_publish_flush(c);
+    bool wanted = control_publish_waits(c) || c->reconcile_at_ns != UINT64_MAX;
+    bool active = uv_is_active((uv_handle_t *)&c->timer) != 0;
+    if (wanted && !active)
+        (void)uv_timer_start(&c->timer, on_tick, TICK_MS, TICK_MS); /* fails only on a closing handle */
+    else if (!wanted && active)
+        (void)uv_timer_stop(&c->timer);
 }
 
 /* --- start --- */
@@ -208,14 +216,13 @@ static int connect_all(struct control *c, int bus_fd, int admin_fd, struct error
     map_init(&c->versions, LIMIT_MODELS * LIMIT_VERSIONS_SERVED);
     map_init(&c->infers, LIMIT_ADMIN_CONNECTIONS);
     list_init(&c->waiters);
-    c->reconcile_at_ns = UINT64_MAX;
+    c->reconcile_at_ns = c->publish_at_ns = UINT64_MAX;
     if (uv_loop_init(&c->loop) < 0)
         return error_set(err, ERROR_NO_MEMORY, "no event loop");
     (void)uv_prepare_init(&c->loop, &c->prepare); /* these always succeed on a fresh loop */
     (void)uv_timer_init(&c->loop, &c->timer);
     c->prepare.data = c->timer.data = c;
     (void)uv_prepare_start(&c->prepare, on_prepare);
-    (void)uv_timer_start(&c->timer, on_tick, TICK_MS, TICK_MS);
     int r = bus_conn_open(&c->loop, bus_fd, BUS_CONTROL, BUS_SUPERVISOR, &events, c, &c->supervisor);
     if (r < 0)
         return error_set(err, r, "control cannot speak to the supervisor");

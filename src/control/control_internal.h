@@ -27,6 +27,7 @@ struct control_version {
     uint32_t failures;       /* in a row */
     uint32_t restarts;       /* in all, for `status` */
     uint64_t start_after_ns; /* back-off: no start before this */
+    bool start_failed;       /* the last one, before there was a worker: nobody else tells the gateway */
     char last_error[256];
 };
 
@@ -40,6 +41,7 @@ struct control {
     /* publishing */
     uv_prepare_t prepare;
     bool publish_wanted;
+    uint64_t publish_at_ns; /* when to try again after a failure; UINT64_MAX: none */
     uint64_t generation_sent, generation_taken;
     struct list waiters; /* struct waiter */
     /* replicas */
@@ -47,7 +49,7 @@ struct control {
     struct map versions;      /* uid → struct control_version */
     bool told;                /* the supervisor has named all that run: starts may be decided */
     uint64_t reconcile_at_ns; /* when a back-off ends; UINT64_MAX: none runs */
-    uv_timer_t timer;         /* every TICK_MS: waiters, back-off */
+    uv_timer_t timer;         /* every TICK_MS while there is something to wait for: waiters, back-off, publishing */
     struct map infers;        /* id → struct infer */
     uint64_t infer_last;
     struct bus_stats stats;             /* of the gateway, as last told */
@@ -59,6 +61,8 @@ struct control {
 void control_publish_flush(struct control *c);
 void control_publish_taken(struct control *c, const struct bus_catalog_taken *body);
 void control_publish_tick(struct control *c, uint64_t now_ns);
+/* Is there anything that the tick is for? */
+bool control_publish_waits(const struct control *c);
 /* A new gateway: it has nothing yet. */
 void control_publish_again(struct control *c);
 

@@ -3,6 +3,9 @@
 #include "base/log.h"
 #include "control/control_internal.h"
 
+/* Between two tries to give the gateway a catalog. */
+#define RETRY_NS (2 * NS_PER_S)
+
 struct waiter {
     struct list node;
     uint64_t generation;
@@ -35,6 +38,11 @@ void control_publish_again(struct control *c)
     c->publish_wanted = true;
 }
 
+static void publish_retry(struct control *c)
+{
+    c->publish_at_ns = clock_monotonic_ns() + RETRY_NS;
+}
+
 /* Once per loop turn: all changes of the turn go out together. */
 void control_publish_flush(struct control *c)
 {
@@ -46,8 +54,9 @@ void control_publish_flush(struct control *c)
     _close_ int fd = -1;
     size_t bytes;
     int r = registry_catalog(c->registry, &body.generation, &fd, &bytes, &err);
-    if (r < 0) {
+    if (r < 0) { /* a revoked key must not serve on until something else changes */
         log_alert("catalog_build", "%s", error_text(&err, r));
+        publish_retry(c);
         return;
     }
     body.bytes = bytes;
@@ -73,6 +82,8 @@ void control_publish_taken(struct control *c, const struct bus_catalog_taken *bo
 {
     if (body->error.code < 0) {
         log_alert("catalog_refused", "generation %llu: %s", (unsigned long long)body->generation, body->error.text);
+        if (error_info(body->error.code)->retryable)
+            publish_retry(c);
         return;
     }
     if (body->generation > c->generation_taken)
@@ -83,4 +94,13 @@ void control_publish_taken(struct control *c, const struct bus_catalog_taken *bo
 void control_publish_tick(struct control *c, uint64_t now_ns)
 {
     waiters_release(c, c->generation_taken, now_ns);
+    if (now_ns < c->publish_at_ns)
+        return;
+    c->publish_at_ns = UINT64_MAX;
+    c->publish_wanted = true;
+}
+
+bool control_publish_waits(const struct control *c)
+{
+    return !list_empty(&c->waiters) || c->publish_at_ns != UINT64_MAX;
 }

@@ -9,6 +9,11 @@
 #include <string.h>
 
 #define STABLE_NS (10 * NS_PER_S) /* a replica that lived so long after loading ends the back-off */
+/* So long after the last back-off the failures of a version without replicas are forgotten with it. */
+#define FAILURES_KEPT_NS (60 * NS_PER_S)
+/* Who waits for a start that is further away than this is told so. */
+#define PATIENCE_NS    NS_PER_S
+#define STORE_RETRY_NS NS_PER_S
 
 static struct control_version *version_get(struct control *c, uint64_t uid)
 {
@@ -89,14 +94,40 @@ static void stop_some(struct control *c, struct control_version *v, uint32_t cou
         }
 }
 
+static void reconcile_at(struct control *c, uint64_t time_ns)
+{
+    if (time_ns < c->reconcile_at_ns)
+        c->reconcile_at_ns = time_ns;
+}
+
+/* A start has failed, or waits for its back-off: comes it soon, who asked for it waits, else is told. */
+static void start_later(struct control *c, struct control_version *v)
+{
+    uint64_t now_ns = clock_monotonic_ns();
+    uint64_t wait_ns = v->start_after_ns > now_ns ? v->start_after_ns - now_ns : 0;
+    reconcile_at(c, v->start_after_ns);
+    if (v->demanded == 0 || (wait_ns < PATIENCE_NS && !v->start_failed))
+        return;
+    struct bus_demand_refused body = {.version_uid = v->uid};
+    (void)error_set(&body.error, ERROR_MODEL_UNAVAILABLE, "The model cannot be started: %s.", v->last_error);
+    body.error.retry_after_ms = (uint32_t)(wait_ns / NS_PER_MS) + 1;
+    (void)bus_conn_send(c->gateway, BUS_DEMAND_REFUSED, &body, NULL, 0); /* a new gateway demands anew */
+    v->demanded = v->n_replicas - v->n_stopping; /* asked again by whom wants it again */
+}
+
 static void version_reconcile(struct control *c, struct control_version *v)
 {
     struct registry_version row;
     struct error err = {0};
     int found = registry_version_find(c->registry, v->uid, &row, &err);
     uint32_t wanted = 0;
-    if (found == -ERROR_MODEL_NOT_FOUND)
-        v->demanded = 0; /* deleted: nobody takes the demand back, and with it v would stay for ever */
+    if (found == -ERROR_MODEL_NOT_FOUND) {
+        v->demanded = 0;    /* deleted: nobody takes the demand back, and with it v would stay for ever */
+    } else if (found < 0) { /* the store cannot be read: no reason to stop what serves */
+        log_error("reconcile", "%s", error_text(&err, found));
+        reconcile_at(c, clock_monotonic_ns() + STORE_RETRY_NS);
+        return;
+    }
     if (found >= 0) {
         uint64_t most = row.replicas_max < LIMIT_REPLICAS_PER_MODEL ? row.replicas_max : LIMIT_REPLICAS_PER_MODEL;
         uint64_t least = row.newest ? row.replicas_min : 0;
@@ -107,20 +138,19 @@ static void version_reconcile(struct control *c, struct control_version *v)
     if (have > wanted)
         stop_some(c, v, have - wanted);
     if (have < wanted && clock_monotonic_ns() < v->start_after_ns) {
-        if (v->start_after_ns < c->reconcile_at_ns)
-            c->reconcile_at_ns = v->start_after_ns;
+        start_later(c, v);
         return;
     }
     for (; have < wanted; have++) {
         int r = replica_start(c, &row, &err);
+        v->start_failed = r < 0;
         if (r >= 0)
             continue;
         log_error("replica_start", "tenant=%s model=%s version=%u: %s", row.tenant, row.model, row.number,
                   error_text(&err, r));
         (void)snprintf(v->last_error, sizeof v->last_error, "%.255s", error_text(&err, r));
         back_off(v);
-        if (v->start_after_ns < c->reconcile_at_ns)
-            c->reconcile_at_ns = v->start_after_ns;
+        start_later(c, v);
         return;
     }
 }
@@ -129,6 +159,22 @@ static int want_minimum(void *ctx, const struct registry_version *row)
 {
     struct control *c = ctx;
     return version_get(c, row->uid) ? 0 : -ERROR_NO_MEMORY;
+}
+
+static bool version_idle(const struct control_version *v)
+{
+    uint64_t kept_ns = v->failures > 0 ? v->start_after_ns + FAILURES_KEPT_NS : 0;
+    return v->n_replicas == 0 && v->demanded == 0 && kept_ns < clock_monotonic_ns();
+}
+
+/* One version has changed and nothing else: looking at all costs a walk through the store for each. */
+static void reconcile_one(struct control *c, struct control_version *v)
+{
+    if (!c->told || !c->registry)
+        return;
+    version_reconcile(c, v);
+    if (version_idle(v)) /* such as one that does not exist: a gateway may demand what it likes */
+        free(map_remove(&c->versions, v->uid));
 }
 
 void control_reconcile(struct control *c)
@@ -145,8 +191,7 @@ void control_reconcile(struct control *c)
     size_t n_gone = 0, cursor = 0;
     for (struct control_version *v; (v = map_next(&c->versions, &cursor));) {
         version_reconcile(c, v);
-        bool idle = v->n_replicas == 0 && v->demanded == 0 && v->start_after_ns < clock_monotonic_ns();
-        if (idle && n_gone < sizeof gone / sizeof gone[0])
+        if (version_idle(v) && n_gone < sizeof gone / sizeof gone[0])
             gone[n_gone++] = v->uid;
     }
     for (size_t i = 0; i < n_gone; i++)
@@ -159,7 +204,7 @@ void control_demand(struct control *c, const struct bus_demand *body)
     if (!v)
         return; /* out of memory: the gateway's requests time out */
     v->demanded = body->replicas;
-    control_reconcile(c);
+    reconcile_one(c, v);
 }
 
 static void on_ended(struct control *c, struct control_replica *replica, const struct bus_replica_state *body)
@@ -178,12 +223,13 @@ static void on_ended(struct control *c, struct control_replica *replica, const s
     }
     (void)map_remove(&c->replicas, body->replica_uid);
     free(replica);
-    control_reconcile(c);
+    reconcile_one(c, v);
 }
 
 void control_replica_state(struct control *c, const struct bus_replica_state *body)
 {
     struct control_replica *replica = map_get(&c->replicas, body->replica_uid);
+    bool adopted = false;
     if (!replica && body->phase != BUS_REPLICA_ENDED) { /* started by an earlier control process */
         struct control_version *v = version_get(c, body->version_uid);
         replica = v ? calloc(1, sizeof *replica) : NULL;
@@ -193,7 +239,7 @@ void control_replica_state(struct control *c, const struct bus_replica_state *bo
         }
         replica->version = v;
         v->n_replicas++;
-        v->demanded = v->demanded < v->n_replicas ? v->n_replicas : v->demanded; /* it stays until someone says idle */
+        adopted = body->phase != BUS_REPLICA_STOPPING;
     }
     if (!replica)
         return;
@@ -202,6 +248,8 @@ void control_replica_state(struct control *c, const struct bus_replica_state *bo
         replica->stopping = true;
         replica->version->n_stopping++;
     }
+    if (adopted && replica->version->demanded < replica->version->n_replicas - replica->version->n_stopping)
+        replica->version->demanded++; /* it stays until someone says idle */
     if (body->phase == BUS_REPLICA_ENDED)
         on_ended(c, replica, body);
 }

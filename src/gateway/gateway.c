@@ -200,6 +200,8 @@ static void on_control_message(void *ctx, struct bus_message *m)
     struct gateway *g = ctx;
     if (m->type == BUS_CATALOG)
         on_catalog(g, m);
+    else if (m->type == BUS_DEMAND_REFUSED)
+        gateway_demand_refused(g, &m->body.DEMAND_REFUSED);
     else if (m->type == BUS_INFER)
         gateway_bus_infer(g, &m->body.INFER, m->fds[0]);
 }

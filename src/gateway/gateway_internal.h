@@ -260,6 +260,8 @@ void gateway_lease_lost(struct gateway_replica *replica, struct schedule_lease *
 void gateway_replica_state(struct gateway *g, const struct bus_replica_state *body);
 void gateway_replica_channel(struct gateway *g, const struct bus_channel *body, struct bus_message *m);
 void gateway_replica_drain(struct gateway *g, uint64_t uid);
+/* No replica will start soon: who waits is told why. */
+void gateway_demand_refused(struct gateway *g, const struct bus_demand_refused *body);
 /* Takes all frames that are there. */
 void gateway_replica_pull(struct gateway_replica *replica);
 /* The lease is over: free again, or drained. */

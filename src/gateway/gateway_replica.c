@@ -190,11 +190,11 @@ static void loaded_tell(struct gateway_replica *replica, const struct error *err
                         0); /* a new control is told again */
 }
 
-static void version_refuse(struct gateway_version *v, const char *text)
+static void version_refuse(struct gateway_version *v, const char *text, uint32_t ms)
 {
     (void)error_set(&v->refusal, ERROR_MODEL_UNAVAILABLE, "%s", text);
-    v->refused_until_ns = uv_hrtime() + REFUSE_MS * NS_PER_MS;
-    v->refusal.retry_after_ms = REFUSE_MS;
+    v->refused_until_ns = uv_hrtime() + ms * NS_PER_MS;
+    v->refusal.retry_after_ms = ms;
     gateway_version_fail(v, ERROR_MODEL_UNAVAILABLE, &v->refusal);
 }
 
@@ -262,7 +262,7 @@ static int on_loaded(struct gateway_replica *replica, const struct channel_frame
         (void)error_set(&failure, ERROR_MODEL_UNAVAILABLE, "The model cannot be loaded: %s", text);
         loaded_tell(replica, &failure);
         gateway_replica_kill(replica, BUS_STOP_LOAD);
-        version_refuse(v, failure.text);
+        version_refuse(v, failure.text, REFUSE_MS);
         return 0;
     }
     int code = signature_take(replica, f, err);
@@ -377,6 +377,16 @@ void gateway_replica_drain(struct gateway *g, uint64_t uid)
     state_set(replica, GATEWAY_REPLICA_DRAINING); /* it runs one lease at a time: gateway_replica_idle lets it go */
 }
 
+void gateway_demand_refused(struct gateway *g, const struct bus_demand_refused *body)
+{
+    struct gateway_version *v = map_get(&g->versions, body->version_uid);
+    if (!v || v->n_replicas > 0) /* one is there already, or comes: it will serve or fail */
+        return;
+    uint32_t ms = body->error.retry_after_ms;
+    v->demanded = 0;
+    version_refuse(v, body->error.text, ms < LIMIT_RESTART_DELAY_MAX_MS ? ms : LIMIT_RESTART_DELAY_MAX_MS);
+}
+
 static void version_drain(struct gateway_version *v)
 {
     if (v->gateway->draining && v->n_replicas == 0)
@@ -413,7 +423,7 @@ static void on_ended(struct gateway_replica *replica, const struct bus_replica_s
     } else if (!loaded && !body->wanted) {
         char text[ERROR_TEXT_BYTES_MAX];
         (void)snprintf(text, sizeof text, "The model cannot be started: %s.", body->text);
-        version_refuse(v, text);
+        version_refuse(v, text, REFUSE_MS);
     } else {
         gateway_demand(v); /* what waits gets another replica */
         version_drain(v);

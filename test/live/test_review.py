@@ -65,3 +65,41 @@ def test_an_old_version_lets_go_of_its_replicas(server, folder):
     new = [w for w in server.workers() if w not in old]
     assert len(old) == len(new) == 1
     wait_until(lambda: server.workers() == new, "the old version's worker to end", 90)
+
+
+def test_a_start_that_fails_before_there_is_a_worker_is_told(server, folder):
+    """An artifact that is missing on disk: nobody waits for the deadline, and it serves again once it is back."""
+    key = apply_models(server, folder)
+    artifacts = list((server.data / "store/artifacts").iterdir())
+    assert len(artifacts) == 1
+    artifacts[0].rename(artifacts[0].with_name("elsewhere"))
+    begin = time.monotonic()
+    answer = server.infer("m0", vector(1, [1, 2, 3, 4]), key)
+    assert (answer.status, answer.code) == (503, "model_unavailable") and int(answer.headers["Retry-After"]) >= 1
+    assert "missing" in answer.json["error"] and str(server.data) not in answer.json["error"]
+    assert time.monotonic() - begin < 15  # and not the 30 s of a request's deadline
+    artifacts[0].with_name("elsewhere").rename(artifacts[0])
+    wait_until(lambda: server.infer("m0", vector(1, [1, 2, 3, 4]), key).status == 200, "the model to serve")
+
+
+def test_a_worker_that_always_dies_is_paced_and_told(server, folder):
+    key = apply_models(server, folder)
+    for _ in range(6):  # the back-off doubles from 0.1 s
+        wait_until(lambda: server.infer("m0", vector(1, [1, 2, 3, 4]), key).status == 200, "the model to serve", 60)
+        lost = len([l for l in server.log if l["event"] == "replica_lost"])
+        os.kill(server.workers()[0], signal.SIGKILL)
+        server.wait_log("replica_lost", count=lost + 1)
+    begin = time.monotonic()
+    answer = server.infer("m0", vector(1, [1, 2, 3, 4]), key)
+    if answer.status != 200:  # the jitter may have made the wait short
+        assert (answer.status, answer.code) == (503, "model_unavailable") and int(answer.headers["Retry-After"]) >= 1
+        assert time.monotonic() - begin < 15
+
+
+def test_an_idle_control_sleeps(server):
+    def switches():
+        with open(f"/proc/{server.pid('control')}/status") as status:
+            return int(next(line.split()[1] for line in status if line.startswith("voluntary_ctxt")))
+
+    server.status()
+    wait_until(lambda: (lambda before: (time.sleep(1), switches() - before)[1])(switches()) < 5, "control to sleep")
