@@ -135,8 +135,11 @@ static void on_worker_exit(uv_poll_t *poll, int poll_status, int events)
     struct supervisor_replica *r = poll->data;
     struct supervisor *s = r->supervisor;
     int status = 0;
-    if (r->ops->discard(r->instance, &status) < 0)
-        return; /* still there */
+    (void)uv_poll_stop(poll); /* before discard closes the pidfd: its number may be another's at once */
+    if (r->ops->discard(r->instance, &status) < 0) {
+        (void)uv_poll_start(poll, UV_READABLE, on_worker_exit); /* still there */
+        return;
+    }
     r->instance = NULL;
     char text[256];
     end_text(r, status, text);
