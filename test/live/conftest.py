@@ -223,6 +223,14 @@ def fds(pid):
     return 0
 
 
+def links(pid):
+    found = []
+    for entry in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(OSError):
+            found.append(f"{entry}: {os.readlink(f'/proc/{pid}/fd/{entry}')}")
+    return sorted(found)
+
+
 # Descriptors that a role holds for each replica: its process and its bus; inbox, outbox and a bell each way. And the one
 # that libuv keeps in reserve from a process's first connection on.
 REPLICA_FDS = {"supervisor": 2, "gateway": 4, "control": 0}
@@ -245,7 +253,9 @@ def fds_leaked(s):
         return {}
     with contextlib.suppress(AssertionError):  # connections end a moment after their clients
         wait_until(lambda: not fds_grown(s), "descriptors to be closed")
-    return fds_grown(s)
+    grown = fds_grown(s)
+    return {role: (count, links(s.process.pid if role == "supervisor" else s.pid(role)), processes())
+            for role, count in grown.items()}
 
 
 @pytest.fixture
