@@ -67,11 +67,13 @@ static const char *network_wrong(const struct isolate_launch *l)
         const char *end = memchr(rest.data, '\n', rest.size);
         struct str line = {rest.data, end ? (size_t)(end - rest.data) : rest.size};
         rest = str_skip(rest, line.size + (end ? 1 : 0));
-        const char *colon = line.size > 0 ? memchr(line.data, ':', line.size) : NULL;
-        if (!colon) /* the two lines of the table's head */
+        size_t colon = 0;
+        while (colon < line.size && line.data[colon] != ':')
+            colon++;
+        if (colon == line.size) /* the two lines of the table's head */
             continue;
         struct ifreq request = {0};
-        struct str name = str_trim((struct str){line.data, (size_t)(colon - line.data)});
+        struct str name = str_trim((struct str){line.data, colon});
         if (str_copy(name, request.ifr_name, sizeof request.ifr_name) != 0 || ioctl(sock, SIOCGIFFLAGS, &request) != 0)
             return "a network interface cannot be read";
         if (request.ifr_flags & IFF_UP)
