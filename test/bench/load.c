@@ -1,14 +1,18 @@
-/* Load generator of the bench: a closed loop over keep-alive HTTP/1.1 connections, one thread, one request in flight
- * per connection.
+/* Load generator of the bench: keep-alive HTTP/1.1 connections, one thread, one request in flight per connection.
  *
- *   load PORT CONNECTIONS WARM_MS RUN_MS KEYS REQUEST ANSWER [PID...]
+ *   load PORT CONNECTIONS RATE WARM_MS RUN_MS KEYS REQUEST ANSWER EXACT [PID...]
  *
+ * RATE 0 is a closed loop: each connection sends its next request when it has its answer. Else requests are due at that
+ * rate (a second, evenly spaced, over all connections together) whatever the server does, and a latency counts from the
+ * moment when its request was due: what waits for a free connection waits for the server.
  * KEYS holds one key a line, all of the same length; the mark @KEY@ in REQUEST (a whole request: head and body) is
- * replaced by another key for each request, in a fixed order that visits all of them. The body of every answer is
- * compared with ANSWER. Whatever is counted or timed lies between the end of the warm-up and the end of the run; CPU
- * times of the processes PID (all their threads; they must not be reaped meanwhile) and of the whole machine are read
- * at the same two moments. Prints one JSON object. Minimal on purpose, because it shares its cores with what it
- * measures: an answer has a Content-Length or is an error, and a send that does not fit the socket's buffer is one too.
+ * replaced by another key for each request, in a fixed order that visits all of them. The body of every answer must
+ * have the size of ANSWER and the same first EXACT bytes (floating point may differ in its last bits from batch to
+ * batch, so the row itself compares numbers). Whatever is counted or timed lies between the end of the warm-up and the
+ * end of the run; CPU times of the processes PID (all their threads; they must not be reaped meanwhile) and of the
+ * whole machine are read at the same two moments. Prints one JSON object. Minimal on purpose, because it shares its
+ * cores with what it measures: an answer has a Content-Length or is an error, and a send that does not fit the socket's
+ * buffer is one too.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -36,6 +40,7 @@ struct bytes {
 };
 
 struct connection {
+    struct connection *next_idle;
     int fd;
     char *request, *key; /* key: its place in request */
     uint64_t sent_ns;
@@ -56,6 +61,10 @@ static uint32_t *samples; /* latencies in ns, at most 4 s */
 static size_t n_samples;
 static uint64_t n_requests, n_status, n_body, n_closed;
 static bool counting;
+static size_t exact_bytes;
+/* At a given rate: when the next request is due, how long after it the one behind, and who can send it. */
+static uint64_t due_ns, interval_ns;
+static struct connection *idle;
 
 __attribute__((noreturn, format(printf, 1, 2))) static void die(const char *format, ...)
 {
@@ -102,15 +111,39 @@ static long number(const char *text, long max)
 
 /* --- one connection --- */
 
-static void request_send(struct connection *c)
+static void request_send(struct connection *c, uint64_t sent_ns)
 {
     memcpy(c->key, keys.data + key_at * (key_bytes + 1), key_bytes);
     key_at = (key_at + KEY_STRIDE) % n_keys;
     c->have = 0;
-    c->sent_ns = clock_ns(CLOCK_MONOTONIC);
+    c->sent_ns = sent_ns;
     if (send(c->fd, c->request, request_bytes, MSG_NOSIGNAL) != (ssize_t)request_bytes && errno != EPIPE &&
         errno != ECONNRESET) /* those two are seen by the next recv */
         die("send: %s", strerror(errno));
+}
+
+/* Whatever is due goes out, as long as there is a connection for it. */
+static void due_send(uint64_t now_ns)
+{
+    while (idle && due_ns <= now_ns) {
+        struct connection *c = idle;
+        idle = c->next_idle;
+        request_send(c, due_ns);
+        due_ns += interval_ns;
+    }
+}
+
+/* The connection is free for its next request. */
+static void request_next(struct connection *c)
+{
+    uint64_t now_ns = clock_ns(CLOCK_MONOTONIC);
+    if (interval_ns == 0) {
+        request_send(c, now_ns);
+        return;
+    }
+    c->next_idle = idle;
+    idle = c;
+    due_send(now_ns);
 }
 
 static void connection_open(struct connection *c)
@@ -157,7 +190,7 @@ static size_t answer_size(struct connection *c, size_t *ret_head)
 static void answer_end(struct connection *c, size_t head)
 {
     bool good_status = memcmp(c->answer, "HTTP/1.1 200", 12) == 0;
-    bool good_body = c->have - head == expected.size && memcmp(c->answer + head, expected.data, expected.size) == 0;
+    bool good_body = c->have - head == expected.size && memcmp(c->answer + head, expected.data, exact_bytes) == 0;
     if (!good_status || !good_body) {
         if (n_status + n_body == 0)
             (void)fprintf(stderr, "load: first bad answer: %.600s\n", c->answer);
@@ -184,7 +217,7 @@ static void connection_read(struct connection *c)
             die("the server closed more than %d connections", FAILURES_MAX);
         (void)close(c->fd);
         connection_open(c);
-        request_send(c);
+        request_next(c);
         return;
     }
     c->have += (size_t)got;
@@ -194,7 +227,7 @@ static void connection_read(struct connection *c)
     if (size == 0 || c->have < size)
         return;
     answer_end(c, head);
-    request_send(c);
+    request_next(c);
 }
 
 /* --- the run --- */
@@ -219,9 +252,16 @@ static void run_until(uint64_t end_ns)
 {
     struct epoll_event events[64];
     for (uint64_t now = clock_ns(CLOCK_MONOTONIC); now < end_ns; now = clock_ns(CLOCK_MONOTONIC)) {
-        int n = epoll_wait(epoll_fd, events, 64, (int)((end_ns - now) / 1000000 + 1));
+        uint64_t until_ns = idle && interval_ns > 0 && due_ns < end_ns ? due_ns : end_ns;
+        uint64_t wait_ns = until_ns > now ? until_ns - now : 0;
+        struct timespec wait = {(time_t)(wait_ns / 1000000000u), (long)(wait_ns % 1000000000u)};
+        int n = epoll_pwait2(epoll_fd, events, 64, &wait, NULL);
+        if (n < 0 && errno != EINTR)
+            die("epoll_pwait2: %s", strerror(errno));
         for (int i = 0; i < n; i++)
             connection_read(events[i].data.ptr);
+        if (interval_ns > 0)
+            due_send(clock_ns(CLOCK_MONOTONIC));
     }
 }
 
@@ -257,21 +297,24 @@ static void report(const struct moment *a, const struct moment *b)
 /* Fills address, keys, expected and pid_clocks; returns the request with its mark. */
 static struct bytes arguments_take(int argc, char **argv)
 {
-    if (argc < 8 || argc - 8 > PIDS_MAX)
-        die("usage: load PORT CONNECTIONS WARM_MS RUN_MS KEYS REQUEST ANSWER [PID...]");
+    if (argc < 10 || argc - 10 > PIDS_MAX)
+        die("usage: load PORT CONNECTIONS RATE WARM_MS RUN_MS KEYS REQUEST ANSWER EXACT [PID...]");
     address = (struct sockaddr_in){.sin_family = AF_INET,
                                    .sin_port = htons((uint16_t)number(argv[1], 65535)),
                                    .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    keys = file_read(argv[5]);
-    struct bytes request = file_read(argv[6]);
-    expected = file_read(argv[7]);
+    long rate = number(argv[3], 10000000);
+    interval_ns = rate > 0 ? 1000000000u / (uint64_t)rate : 0;
+    keys = file_read(argv[6]);
+    struct bytes request = file_read(argv[7]);
+    expected = file_read(argv[8]);
+    exact_bytes = (size_t)number(argv[9], (long)expected.size);
     key_bytes = strcspn(keys.data, "\n");
     n_keys = keys.size / (key_bytes + 1);
     if (key_bytes == 0 || keys.size % (key_bytes + 1))
         die("keys must be lines of one length");
     if (!memmem(request.data, request.size, KEY_MARK, strlen(KEY_MARK)))
         die("the request must hold " KEY_MARK);
-    for (int i = 8; i < argc; i++)
+    for (int i = 10; i < argc; i++)
         if (clock_getcpuclockid((pid_t)number(argv[i], INT32_MAX), &pid_clocks[n_pids++]))
             die("there is no process %s", argv[i]);
     return request;
@@ -281,8 +324,8 @@ int main(int argc, char **argv)
 {
     struct bytes request = arguments_take(argc, argv);
     size_t n_connections = (size_t)number(argv[2], 10000);
-    uint64_t warm_ns = (uint64_t)number(argv[3], 1000000) * 1000000u;
-    uint64_t run_ns = (uint64_t)number(argv[4], 1000000) * 1000000u;
+    uint64_t warm_ns = (uint64_t)number(argv[4], 1000000) * 1000000u;
+    uint64_t run_ns = (uint64_t)number(argv[5], 1000000) * 1000000u;
     samples = malloc(SAMPLES_MAX * sizeof *samples);
     struct connection *connections = calloc(n_connections, sizeof *connections);
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
@@ -293,8 +336,9 @@ int main(int argc, char **argv)
     struct moment begin, end;
     for (size_t i = 0; i < n_connections; i++)
         connection_init(&connections[i], request);
+    due_ns = clock_ns(CLOCK_MONOTONIC);
     for (size_t i = 0; i < n_connections; i++)
-        request_send(&connections[i]);
+        request_next(&connections[i]);
     run_until(clock_ns(CLOCK_MONOTONIC) + warm_ns);
     counting = true;
     moment_take(&begin);

@@ -1,5 +1,6 @@
 """How rows measure: one load generator for all servers, runs in ABBA order, medians and quartiles of ratios."""
 
+import contextlib
 import json
 import os
 import statistics
@@ -11,19 +12,55 @@ from servers import TREE, BenchError, end_with_parent
 QUARTILES = 4
 
 
-def compiled(source, folder):
+def compiled(source, folder, *flags):
     """The path of a C file of this folder, compiled."""
     program = os.path.join(folder, source.removesuffix(".c"))
     subprocess.run([os.environ.get("CC", "cc"), "-std=gnu17", "-D_GNU_SOURCE", "-O2",
-                    os.path.join(TREE, "test", "bench", source), "-o", program], check=True)
+                    os.path.join(TREE, "test", "bench", source), "-o", program, *flags], check=True)
     return program
 
 
-class Generator:
-    """test/bench/load.c, compiled; with the requests that it sends and the answer that it expects."""
+class BareEngine:
+    """test/bench/ort_loop.c, compiled: ONNX Runtime without a server around it, one thread, batches of one size."""
 
-    def __init__(self, settings, connections, keys, request, answer):
+    def __init__(self, settings, model, case):
+        self.settings = settings
+        self.folder = tempfile.TemporaryDirectory(prefix="bulkhead-bench-")
+        program = compiled("ort_loop.c", self.folder.name, "-ldl", "-isystem",
+                           os.path.join(TREE, "build", "deps", "onnxruntime", "include"))
+        payload = os.path.join(self.folder.name, "payload")
+        with open(payload, "wb") as file:
+            file.write(case.payload)
+        if isinstance(model, bytes):
+            with open(os.path.join(self.folder.name, "model.onnx"), "wb") as file:
+                file.write(model)
+            model = file.name
+        self.command = [program, os.path.join(TREE, "build", "engines", "libonnxruntime.so.1"),
+                        os.path.join(TREE, model), case.name, ",".join(map(str, case.shape)), payload]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.folder.cleanup()
+
+    def run(self):
+        """One run: inferences_per_s, cpu_us (per inference), p50_us."""
+        done = subprocess.run([*self.command, str(self.settings.run_ms)], capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise BenchError(done.stderr)
+        run = json.loads(done.stdout)
+        return {"inferences_per_s": run["inferences"] / run["seconds"], "p50_us": run["p50_us"],
+                "cpu_us": 1e6 * run["cpu_s"] / run["inferences"]}
+
+
+class Generator:
+    """test/bench/load.c, compiled; with the requests that it sends and the answer that it expects: as many bytes, and
+    the first `exact` of them the same (all, if None)."""
+
+    def __init__(self, settings, connections, keys, request, answer, exact=None):
         self.settings, self.connections = settings, connections
+        self.exact = len(answer) if exact is None else exact
         self.folder = tempfile.TemporaryDirectory(prefix="bulkhead-bench-")
         self.files = [self.save("keys", "".join(key + "\n" for key in keys).encode()),
                       self.save("request", request), self.save("answer", answer)]
@@ -43,18 +80,29 @@ class Generator:
             file.write(data)
         return self.path(name)
 
-    def start(self, server, run_ms=None, warm_ms=None, pids=()):
-        command = [self.program, server.port, self.connections, warm_ms or self.settings.warm_ms,
-                   run_ms or self.settings.run_ms, *self.files, *pids]
+    def start(self, server, run_ms=None, warm_ms=None, rate=0, pids=()):
+        """rate: requests a second; 0 is a closed loop."""
+        command = [self.program, server.port, self.connections, rate, warm_ms or self.settings.warm_ms,
+                   run_ms or self.settings.run_ms, *self.files, self.exact, *pids]
         return subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                 text=True, preexec_fn=end_with_parent)
 
-    def run(self, server, **times):
+    def run(self, server, **how):
         """One run against `server`: the generator's counts, and what follows from them."""
+        return self.runs_together(server, [(self, how)])[0]
+
+    @staticmethod
+    def runs_together(server, loads):
+        """Runs of several generators against one server at the same time; loads: [(generator, {how})]."""
         processes = server.processes()
-        with self.start(server, pids=processes, **times) as load:
-            text, errors = load.communicate()
+        with contextlib.ExitStack() as stack:
+            started = [stack.enter_context(generator.start(server, pids=processes, **how)) for generator, how in loads]
+            outputs = [load.communicate() for load in started]
         server.check_alive()
+        return [Generator.result(server, processes, load, *output) for load, output in zip(started, outputs)]
+
+    @staticmethod
+    def result(server, processes, load, text, errors):
         if load.returncode != 0:
             raise BenchError("%s: %s%s" % (server.name, errors, server.log_tail()))
         run = json.loads(text)
@@ -62,7 +110,7 @@ class Generator:
             raise BenchError("%s: %d answers with a wrong status, %d with a wrong body, %d connections closed, %d good\n"
                              "%s%s" % (server.name, run["bad_status"], run["bad_body"], run["closed"], run["requests"],
                                        errors, server.log_tail()))
-        return self.derive(run, processes)
+        return Generator.derive(run, processes)
 
     @staticmethod
     def derive(run, processes):

@@ -174,7 +174,7 @@ def main():
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bulkhead-bench-"))
             server, keys, _ = row1.bulkhead_start(stack, say, options.keys)
             answer = row1.answer_checked(server, keys[0])[0]
-            generator = stack.enter_context(Generator(settings, connections, keys, row1.request_text(), answer))
+            generator = stack.enter_context(Generator(settings, connections, keys, row1.CASE.request_text(), answer))
             (by_steps if options.steps else by_perf)(server, generator, options.role, folder)
     except BenchError as error:
         sys.exit("profile: %s" % error)

@@ -38,7 +38,9 @@ def target_line(comparison, target):
 
 def warnings(row):
     """What makes these figures worth less than they look."""
-    runs = [run for server in row["servers"] for run in server["runs"]]
+    runs = [run for server in row.get("servers", ()) for run in server["runs"]]
+    if not runs:
+        return
     others = spread([run["others"] for run in runs])["median"]
     steal = spread([run["steal"] for run in runs])["median"]
     if others > QUIET_OTHERS_MAX:
@@ -52,9 +54,24 @@ def warnings(row):
                 100 * idle, server["name"])
 
 
+def figure_lines(row):
+    """A row of plain figures: {name, unit, values: spread} and what was wanted of some of them."""
+    for figure in row["figures"]:
+        yield "  %-64s %26s %s" % (figure["name"], cell(figure["values"], figure.get("form", "%.2f")), figure["unit"])
+    yield ""
+    for target in row["targets"]:
+        yield "  %s: %s wanted, %.2f measured: %s" % (
+            target["what"], target["wanted"], target["measured"], "met" if target["met"] else "MISSED")
+
+
 def lines(number, row, settings):
     """One row as text; median [quartiles] throughout."""
     yield "Row %d: %s" % (number, row["title"])
+    if "figures" in row:
+        yield from figure_lines(row)
+        yield from ("  note: " + note for note in row["notes"])
+        yield from ("  warning: " + warning for warning in warnings(row))
+        return
     yield "  %-32s %26s %20s %8s %8s %10s" % ("", "requests/s", "CPU us/request", "p50 us", "p99 us", "gen. idle")
     yield from (server_line(server) for server in row["servers"])
     yield ""

@@ -312,10 +312,12 @@ spec:
   log: {level: warn}
 """
 
-    def __init__(self, resources, sources):
+    def __init__(self, resources, sources, server=""):
+        """sources: files of the tree that resources name, by path or as (name, bytes); server: more lines of the
+        Server's spec."""
         super().__init__("bulkhead")
         self.program = os.path.join(TREE, "build", "bulkhead")
-        self.resources, self.sources = resources, sources  # sources: files of the tree that resources name
+        self.resources, self.sources, self.server = resources, sources, server
 
     @property
     def admin(self):
@@ -325,10 +327,14 @@ spec:
         if not os.access(self.program, os.X_OK):
             raise BenchError("build/bulkhead is not there: make build")
         self.start([self.program, "serve", "--data", os.path.dirname(self.admin), "--listen",
-                    "127.0.0.1:%d" % self.port, "--config", self.file("server.yaml", self.SERVER)])
+                    "127.0.0.1:%d" % self.port, "--config", self.file("server.yaml", self.SERVER + self.server)])
         wait_for("bulkhead's admin socket", lambda: self.check_alive() and self.admin_answers())
         for source in self.sources:
-            shutil.copy(os.path.join(TREE, source), self.folder)
+            if isinstance(source, tuple):
+                with open(os.path.join(self.folder, source[0]), "wb") as file:
+                    file.write(source[1])
+            else:
+                shutil.copy(os.path.join(TREE, source), self.folder)
         self.command("apply", "-f", self.file("resources.yaml", self.resources))
 
     def command(self, *words):
@@ -344,6 +350,13 @@ spec:
             return True
         except OSError:
             return False
+
+    def metrics_text(self):
+        connection = UnixConnection(self.admin)
+        connection.request("GET", "/metrics")
+        text = connection.getresponse().read().decode()
+        connection.close()
+        return text
 
     def role_of(self, pid, name):
         if pid == self.process.pid:

@@ -7,8 +7,9 @@ import itertools
 import json
 import time
 
+from cases import Case
 from measure import Generator, abba, ratios, spread, summary
-from servers import BenchError, Bulkhead, NginxFront, NginxStatic, wait_for
+from servers import BenchError, Bulkhead, NginxFront, NginxStatic
 
 NUMBER = 1
 TITLE = "the gateway's own cost: identity, FP32[1,64] binary, 64 connections, 10,000 keys, authentication and limit"
@@ -19,7 +20,6 @@ NGINX_WORKERS = ((1, 1), (1, 2), (2, 1), (2, 2))
 TRIAL_RUNS, TRIAL_MS = 5, 1000
 SAMPLE_KEYS = 20
 
-PATH = "/v2/models/identity/infer"
 # A rate that is checked for each request and refuses none: 16 million a second.
 RESOURCES = """apiVersion: bulkhead.dev/v1alpha1
 kind: Tenant
@@ -37,27 +37,13 @@ spec:
 """
 # Printable bytes are numbers too: so the static nginx can answer exactly what Bulkhead answers.
 PAYLOAD = bytes(65 + (i * 7 + i // 26) % 26 for i in range(256))
-HEAD = json.dumps({
-    "inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 64], "parameters": {"binary_data_size": len(PAYLOAD)}}],
-    "parameters": {"binary_data_output": True},
-}, separators=(",", ":")).encode()
-HEADERS = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(len(HEAD))}
-
-
-def request_text():
-    """The whole request as the generator sends it, to every server alike; @KEY@ stands for the key."""
-    lines = ["POST %s HTTP/1.1" % PATH, "Host: bench", "X-API-Key: @KEY@",
-             *("%s: %s" % header for header in HEADERS.items()), "Content-Length: %d" % len(HEAD + PAYLOAD), "", ""]
-    return "\r\n".join(lines).encode() + HEAD + PAYLOAD
+CASE = Case("identity", "x", [1, 64], PAYLOAD)
 
 
 def answer_checked(server, key):
     """(body, bytes of its JSON part) of one answer, once everything in it is as it must be."""
-    status, headers, body = server.post(PATH, {**HEADERS, "X-API-Key": key}, HEAD + PAYLOAD)
-    if status != 200:
-        raise BenchError("%s answers %d: %s" % (server.name, status, body[:400]))
-    json_bytes = int(headers.get("inference-header-content-length", "-1"))
-    output = json.loads(body[:json_bytes])["outputs"][0] if json_bytes > 0 else {}
+    body, json_bytes = CASE.answer(server, key)
+    output = json.loads(body[:json_bytes])["outputs"][0]
     if output.get("datatype") != "FP32" or output.get("shape") != [1, 64] or body[json_bytes:] != PAYLOAD:
         raise BenchError("%s answers something else than it was asked: %s" % (server.name, body[:400]))
     return body, json_bytes
@@ -70,14 +56,9 @@ def check_sample(proxies, static, keys):
         raise BenchError("the servers' answers differ: %s" % bodies)
     bad = keys[0][:-1] + ("A" if keys[0][-1] != "A" else "B")
     for server, headers in itertools.product(proxies, ({"X-API-Key": bad}, {})):
-        status, _, _ = server.post(PATH, {**HEADERS, **headers}, HEAD + PAYLOAD)
+        status, _, _ = server.post(CASE.path, {**CASE.headers, **headers}, CASE.body)
         if status != 401:
             raise BenchError("%s answers %d to a request without a valid key" % (server.name, status))
-
-
-def serving(server, key):
-    status, _, _ = server.post(PATH, {**HEADERS, "X-API-Key": key}, HEAD + PAYLOAD)
-    return server.check_alive() and status == 200
 
 
 def bulkhead_start(stack, progress, n_keys=KEYS):
@@ -87,7 +68,7 @@ def bulkhead_start(stack, progress, n_keys=KEYS):
     keys = server.make_keys(TENANT, n_keys)
     seconds = time.monotonic() - begin
     progress("%d keys made in %.1f s" % (len(keys), seconds))
-    wait_for("the first answer", lambda: serving(server, keys[-1]))
+    CASE.wait(server, keys[-1])
     return server, keys, seconds
 
 
@@ -131,7 +112,7 @@ def run(settings, progress):
     with contextlib.ExitStack() as stack:
         bulkhead, keys, keys_s = bulkhead_start(stack, progress)
         answer = answer_checked(bulkhead, keys[0])
-        generator = stack.enter_context(Generator(settings, CONNECTIONS, keys, request_text(), answer[0]))
+        generator = stack.enter_context(Generator(settings, CONNECTIONS, keys, CASE.request_text(), answer[0]))
         static, pair, choice = nginx_choose(stack, settings, generator, keys, answer, progress)
         check_sample([bulkhead, pair], static, keys)
         again, versus_pair, versus_static = abba(generator, bulkhead, [bulkhead, pair, static], settings.pairs, progress)
@@ -139,7 +120,7 @@ def run(settings, progress):
             "nginx pair": [b for _, b in versus_pair], "static nginx alone": [b for _, b in versus_static]}
     return {
         "title": TITLE,
-        "request_bytes": len(request_text()), "answer_body_bytes": len(answer[0]),
+        "request_bytes": len(CASE.request_text()), "answer_body_bytes": len(answer[0]),
         "connections": CONNECTIONS, "keys": KEYS, "keys_made_s": keys_s, "nginx": choice,
         "servers": [{"name": name, "runs": some} for name, some in runs.items()],
         "comparisons": [comparison("bulkhead / bulkhead (control)", again),
