@@ -82,9 +82,8 @@ static const struct {
         BUS_##type, offsetof(union bus_body, type.field), sizeof(((union bus_body *)NULL)->type.field) \
     }
     TEXT(ROLE_CONFIG, listen),
-    TEXT(ROLE_CONFIG, isolation_text),
+    TEXT(ISOLATION, text),
     TEXT(ROLE_RELOAD, listen),
-    TEXT(ROLE_RELOAD, isolation_text),
     TEXT(CATALOG_TAKEN, error.text),
     TEXT(DEMAND_REFUSED, error.text),
     TEXT(REPLICA_START, engine),

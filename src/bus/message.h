@@ -23,6 +23,8 @@ enum bus_role { BUS_SUPERVISOR = 1, BUS_CONTROL = 2, BUS_GATEWAY = 4, BUS_WORKER
     X(READY, BUS_CONTROL | BUS_GATEWAY, BUS_SUPERVISOR, struct bus_empty, 0)                 \
     X(DRAIN, BUS_SUPERVISOR, BUS_CONTROL | BUS_GATEWAY, struct bus_empty, 0)                 \
     X(DRAINED, BUS_GATEWAY | BUS_CONTROL, BUS_SUPERVISOR, struct bus_empty, 0)               \
+    /* all levels right after ROLE_CONFIG; one again when it changes */                      \
+    X(ISOLATION, BUS_SUPERVISOR, BUS_CONTROL, struct bus_isolation, 0)                       \
     /* catalog */                                                                            \
     X(CATALOG, BUS_CONTROL, BUS_GATEWAY, struct bus_catalog, 1)                              \
     X(CATALOG_TAKEN, BUS_GATEWAY, BUS_CONTROL, struct bus_catalog_taken, 0)                  \
@@ -58,14 +60,22 @@ struct bus_role_config { /* fds: control: admin socket, store folder; gateway: l
     uint32_t log_level;
     uint32_t connections_max;
     uint32_t allow_unlimited;
-    uint32_t isolation_available; /* bit per enum isolate_level: a model may run there */
-    uint32_t isolation_limits;    /* memory, cpu and pids can be limited */
     uint32_t _reserved;
     uint64_t memory_bytes; /* of the host */
     uint64_t body_bytes_max;
     uint32_t head_timeout_ms, idle_timeout_ms, write_timeout_ms, drain_timeout_ms;
     char listen[64];
-    char isolation_text[ERROR_TEXT_BYTES_MAX]; /* what the probe of `process` said */
+};
+
+#define BUS_LEVEL_COUNT 6u /* ranks of enum isolate_level, `none` included */
+enum bus_isolation_state { BUS_ISOLATION_TESTING = 1, BUS_ISOLATION_UNAVAILABLE, BUS_ISOLATION_AVAILABLE };
+
+struct bus_isolation {               /* what this host can do at one level */
+    uint32_t level;                  /* enum isolate_level; 1 … BUS_LEVEL_COUNT - 1 */
+    uint32_t state;                  /* enum bus_isolation_state; AVAILABLE: models may run there */
+    uint32_t limits;                 /* memory, cpu and pids can be limited */
+    uint32_t degraded;               /* available, but less than the level is meant to be: the text says what */
+    char text[ERROR_TEXT_BYTES_MAX]; /* why not, or what the level consists of here */
 };
 
 struct bus_catalog {
@@ -101,6 +111,7 @@ enum bus_stop_reason {
     BUS_STOP_OVERDUE,    /* a lease took too long: kill */
     BUS_STOP_PROTOCOL,   /* it broke the channel's protocol: kill */
     BUS_STOP_LOAD,       /* it could not load its model: kill */
+    BUS_STOP_ISOLATION,  /* this host lost the level that it runs at: kill; the supervisor's own reason */
     BUS_STOP_COUNT
 };
 

@@ -24,18 +24,6 @@ struct registry *control_registry(struct control *c)
 
 /* --- what the registry asks --- */
 
-#define LEVEL_PROCESS 3u /* isolate's rank of `process` */
-
-static const char *level_refusal(void *ctx, uint32_t level)
-{
-    struct control *c = ctx;
-    if (c->config.isolation_available >> level & 1)
-        return NULL;
-    if (level == LEVEL_PROCESS)
-        return c->level_refusal;
-    return "this version of the server cannot provide it yet; use level process";
-}
-
 static bool engine_known(void *ctx, struct str name)
 {
     (void)ctx;
@@ -140,6 +128,8 @@ static void on_supervisor_message(void *ctx, struct bus_message *m)
     } else if (m->type == BUS_REPLICAS_TOLD) {
         c->told = true;
         control_reconcile(c);
+    } else if (m->type == BUS_ISOLATION) {
+        control_isolation(c, &m->body.ISOLATION);
     } else if (m->type == BUS_METRICS_LISTEN) {
         metrics_start(c, m);
     } else if (m->type == BUS_ROLE_RELOAD) {
@@ -194,7 +184,7 @@ static int registry_start(struct control *c, struct error *err)
         .artifacts_dir = artifacts, /* open for the life of the process */
         .slots = c->config.slots,
         .memory_bytes_max = c->config.memory_bytes,
-        .level_refusal = level_refusal,
+        .level_refusal = control_level_refusal,
         .engine_known = engine_known,
         .ctx = c,
     };
@@ -237,9 +227,14 @@ static int configure(struct control *c, int bus_fd, int *ret_admin_fd, struct er
         return error_set(err, ERROR_PEER, "control got no configuration");
     c->config = m.body.ROLE_CONFIG;
     *ret_admin_fd = take_fd(&m.fds[0]);
-    (void)snprintf(c->level_refusal, sizeof c->level_refusal, "%.400s%s", c->config.isolation_text,
-                   c->config.isolation_limits ? "" : " (serve --allow-unlimited runs models without limits)");
     int root = take_fd(&m.fds[1]);
+    /* Waited for, so that nothing is refused only because a report is still under way. */
+    for (uint32_t i = 1; i < BUS_LEVEL_COUNT; i++) {
+        r = bus_wait(bus_fd, BUS_CONTROL, BUS_SUPERVISOR, CONFIG_TIMEOUT_MS, &m);
+        if (r < 0 || m.type != BUS_ISOLATION)
+            return error_set(err, ERROR_PEER, "control was not told what this host can isolate");
+        control_isolation(c, &m.body.ISOLATION);
+    }
     return role_drop(role_find("control"), root, c->config.uid, c->config.gid, err);
 }
 

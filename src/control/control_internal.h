@@ -28,6 +28,7 @@ struct control_version {
     uint32_t restarts;       /* in all, for `status` */
     uint64_t start_after_ns; /* back-off: no start before this */
     bool start_failed;       /* the last one, before there was a worker: nobody else tells the gateway */
+    bool level_refused;      /* the last one, for its isolation level: tried again as soon as the level is there */
     char last_error[256];
 };
 
@@ -37,7 +38,7 @@ struct control {
     struct registry *registry;
     struct bus_conn *supervisor, *gateway;
     struct wire_server *admin;
-    char level_refusal[ERROR_TEXT_BYTES_MAX];
+    struct bus_isolation isolation[BUS_LEVEL_COUNT]; /* by level */
     /* publishing */
     uv_prepare_t prepare;
     bool publish_wanted;
@@ -66,7 +67,22 @@ bool control_publish_waits(const struct control *c);
 /* A new gateway: it has nothing yet. */
 void control_publish_again(struct control *c);
 
+/* control_isolation.c */
+/* What the supervisor says of one level; starts and stops follow. */
+void control_isolation(struct control *c, const struct bus_isolation *body);
+/* May a model run at this level on this host? 0; -ERROR_ISOLATION_UNAVAILABLE; -ERROR_AGAIN while it is being tested.
+ * ctx is the struct control. */
+int control_level_refusal(void *ctx, uint32_t level, struct error *err);
+/* May this version run: is its level there, and not below its tenant's floor? Codes as above. */
+int control_version_refusal(struct control *c, const struct registry_version *row, struct error *err);
+/* "process"; "none" for what is no level. */
+const char *control_level_name(uint32_t level);
+/* Appends the JSON object `isolation` of `bulkhead status`. */
+void control_isolation_append(const struct control *c, struct buf *json);
+
 /* control_replica.c */
+/* A level is there again: what was refused for it may start at once. */
+void control_replicas_allow(struct control *c);
 void control_replica_state(struct control *c, const struct bus_replica_state *body);
 void control_replica_loaded(struct control *c, const struct bus_replica_loaded *body);
 void control_demand(struct control *c, const struct bus_demand *body);

@@ -112,7 +112,7 @@ static void start_later(struct control *c, struct control_version *v)
     (void)error_set(&body.error, ERROR_MODEL_UNAVAILABLE, "The model cannot be started: %s.", v->last_error);
     body.error.retry_after_ms = (uint32_t)(wait_ns / NS_PER_MS) + 1;
     (void)bus_conn_send(c->gateway, BUS_DEMAND_REFUSED, &body, NULL, 0); /* a new gateway demands anew */
-    v->demanded = v->n_replicas - v->n_stopping; /* asked again by whom wants it again */
+    v->demanded = v->n_replicas - v->n_stopping;                         /* asked again by whom wants it again */
 }
 
 static void version_reconcile(struct control *c, struct control_version *v)
@@ -121,6 +121,7 @@ static void version_reconcile(struct control *c, struct control_version *v)
     struct error err = {0};
     int found = registry_version_find(c->registry, v->uid, &row, &err);
     uint32_t wanted = 0;
+    int refused = 0;
     if (found == -ERROR_MODEL_NOT_FOUND) {
         v->demanded = 0;    /* deleted: nobody takes the demand back, and with it v would stay for ever */
     } else if (found < 0) { /* the store cannot be read: no reason to stop what serves */
@@ -133,16 +134,24 @@ static void version_reconcile(struct control *c, struct control_version *v)
         uint64_t least = row.newest ? row.replicas_min : 0;
         uint64_t number = v->demanded > least ? v->demanded : least;
         wanted = (uint32_t)(number < most ? number : most);
+        refused = control_version_refusal(c, &row, &err);
     }
     uint32_t have = v->n_replicas - v->n_stopping;
-    if (have > wanted)
+    if (refused < 0 && have > 0) { /* such as an older version, when its tenant's floor is raised */
+        log_warn("replicas_refused", "tenant=%s model=%s version=%u: %s; its replicas are stopped", row.tenant,
+                 row.model, row.number, error_text(&err, refused));
+        stop_some(c, v, have);
+        have = 0;
+    } else if (have > wanted) {
         stop_some(c, v, have - wanted);
+    }
     if (have < wanted && clock_monotonic_ns() < v->start_after_ns) {
         start_later(c, v);
         return;
     }
     for (; have < wanted; have++) {
-        int r = replica_start(c, &row, &err);
+        int r = refused < 0 ? refused : replica_start(c, &row, &err);
+        v->level_refused = refused < 0;
         v->start_failed = r < 0;
         if (r >= 0)
             continue;
@@ -196,6 +205,19 @@ void control_reconcile(struct control *c)
     }
     for (size_t i = 0; i < n_gone; i++)
         free(map_remove(&c->versions, gone[i]));
+}
+
+void control_replicas_allow(struct control *c)
+{
+    size_t cursor = 0;
+    for (struct control_version *v; (v = map_next(&c->versions, &cursor));) {
+        if (!v->level_refused)
+            continue;
+        v->level_refused = false;
+        v->failures = 0;
+        v->start_after_ns = 0;
+    }
+    control_reconcile(c);
 }
 
 void control_demand(struct control *c, const struct bus_demand *body)

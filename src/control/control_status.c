@@ -19,13 +19,6 @@ static const char *phase_name(const struct control_replica *r)
     return "ended";
 }
 
-/* isolate's ranks; the names are the public ones of the schema. */
-static const char *level_name(uint32_t level)
-{
-    static const char *const names[] = {"none", "shared", "pool", "process", "container", "microvm"};
-    return level < sizeof names / sizeof names[0] ? names[level] : "none";
-}
-
 static void append_member(struct buf *json, const char *name, const char *text)
 {
     buf_format(json, ",\"%s\":", name);
@@ -45,7 +38,7 @@ static void append_replica(struct buf *json, const struct control_replica *r)
     append_member(json, "model", r->state.model);
     buf_format(json, ",\"version\":%u", r->state.version_number);
     append_member(json, "engine", r->state.engine);
-    append_member(json, "level", level_name(r->state.level));
+    append_member(json, "level", control_level_name(r->state.level));
     append_member(json, "wall", r->state.text);
     buf_format(json, ",\"pid\":%d,\"uid\":%u,\"restarts\":%u", r->state.pid, r->state.uid, r->version->restarts);
     append_member(json, "started", time_text);
@@ -89,10 +82,8 @@ void control_status(struct control *c, struct buf *json)
                (unsigned long long)s->refused, (unsigned long long)s->failed, (unsigned long long)s->bytes_in,
                (unsigned long long)s->bytes_out, (unsigned long long)s->leases, (double)s->lease_ns / (double)NS_PER_S);
     buf_format(json, ",\"device\":{\"name\":\"cpu\",\"slots\":%u,\"used\":%u}", c->config.slots, s->slots_used);
-    buf_append_text(json, ",\"isolation\":{\"level\":\"process\"");
-    append_member(json, "text", c->config.isolation_text);
-    buf_format(json, ",\"limits\":%s,\"allowUnlimited\":%s}", c->config.isolation_limits ? "true" : "false",
-               c->config.allow_unlimited ? "true" : "false");
+    buf_append_char(json, ',');
+    control_isolation_append(c, json);
     buf_append_text(json, ",\"replicas\":");
     control_replicas(c, (struct str){0}, (struct str){0}, json);
     buf_append_char(json, '}');

@@ -20,9 +20,10 @@ struct registry_config {
     int artifacts_dir;         /* descriptor of the folder of artifacts, named by their SHA-256 in hex; borrowed */
     uint32_t slots;            /* of the device: a model that wants more cores is refused */
     uint64_t memory_bytes_max; /* of the host: a model that wants more is refused */
-    /* May a model run at this level on this host? NULL text = yes, else the reason (from isolate's probe). Levels here
-     * and in struct registry_version are isolate's ranks: 1 = shared … 5 = microvm (enum isolate_level). */
-    const char *(*level_refusal)(void *ctx, uint32_t level);
+    /* May a model run at this level on this host? 0, -ERROR_ISOLATION_UNAVAILABLE or -ERROR_AGAIN (not known yet), err
+     * with the reason (from isolate's probe). Levels here and in struct registry_version are isolate's ranks: 1 =
+     * shared … 5 = microvm (enum isolate_level). */
+    int (*level_refusal)(void *ctx, uint32_t level, struct error *err);
     /* Is there an engine of this name? */
     bool (*engine_known)(void *ctx, struct str name);
     void *ctx;
@@ -83,6 +84,7 @@ struct registry_version {
     uint32_t number;
     char engine[32];
     uint32_t level;
+    uint32_t floor; /* the tenant's isolation.minimum of now: a version below it must not run */
     uint64_t cpu_milli, memory_bytes;
     uint64_t artifact_bytes;
     uint8_t digest[STORE_DIGEST_BYTES];

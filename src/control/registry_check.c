@@ -39,16 +39,25 @@ static int check_isolation(const struct registry_plan *plan, const struct regist
                            const struct resource_tenant *tenant, struct error *err)
 {
     const struct resource_model *model = &item->next.model;
-    if (model->isolation_level < tenant->isolation_minimum)
-        return error_set(err, -ERROR_REFUSED,
-                         "%s: spec.isolation.level: \"%s\" is below Tenant %s's isolation.minimum \"%s\"", item->title,
-                         registry_level_name(model->isolation_level), tenant->meta.name,
-                         registry_level_name(tenant->isolation_minimum));
     const struct registry_config *config = &plan->registry->config;
-    const char *reason = config->level_refusal(config->ctx, registry_level_rank(model->isolation_level));
-    if (reason)
-        return error_set(err, -ERROR_ISOLATION_UNAVAILABLE, "%s: spec.isolation.level: \"%s\" is not available: %s",
-                         item->title, registry_level_name(model->isolation_level), reason);
+    struct error reason = {0};
+    if (model->isolation_level < tenant->isolation_minimum) {
+        /* Whoever raises the level to the floor next should not have to find out only then that it is not there. */
+        const char *minimum = registry_level_name(tenant->isolation_minimum);
+        int rc = config->level_refusal(config->ctx, registry_level_rank(tenant->isolation_minimum), &reason);
+        return error_set(err, -ERROR_REFUSED,
+                         "%s: spec.isolation.level: \"%s\" is below Tenant %s's isolation.minimum \"%s\"%s%s%s%.200s",
+                         item->title, registry_level_name(model->isolation_level), tenant->meta.name, minimum,
+                         rc < 0 ? ", and " : "", rc < 0 ? minimum : "", rc < 0 ? " cannot be had: " : "",
+                         rc < 0 ? error_text(&reason, rc) : "");
+    }
+    int rc = config->level_refusal(config->ctx, registry_level_rank(model->isolation_level), &reason);
+    if (rc == -ERROR_AGAIN)
+        return error_set(err, rc, "%s: spec.isolation.level: \"%s\" %s", item->title,
+                         registry_level_name(model->isolation_level), error_text(&reason, rc));
+    if (rc < 0)
+        return error_set(err, rc, "%s: spec.isolation.level: \"%s\" is not available: %s", item->title,
+                         registry_level_name(model->isolation_level), error_text(&reason, rc));
     return 0;
 }
 

@@ -120,11 +120,13 @@ static int version_complete(struct registry *r, struct str document, struct regi
     if (rc < 0)
         return rc;
     version->newest = newest.uid == version->uid;
-    struct registry_row tenant;
-    rc = registry_need(r, RESOURCE_TENANT, str_any(), str_from(version->tenant), NULL, &tenant, err);
+    struct registry_row row;
+    union registry_resource tenant;
+    rc = registry_need(r, RESOURCE_TENANT, str_any(), str_from(version->tenant), &tenant, &row, err);
     if (rc < 0)
         return rc;
-    version->tenant_uid = tenant.uid;
+    version->tenant_uid = row.uid;
+    version->floor = registry_level_rank(tenant.tenant.isolation_minimum);
     return 0;
 }
 

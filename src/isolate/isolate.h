@@ -65,15 +65,27 @@ struct isolate_usage {
 struct isolate_report { /* probe and explain */
     bool available;
     bool limits;    /* memory, cpu and pids can be limited */
+    bool degraded;  /* available, but less than the level is meant to be: text says what */
+    uint64_t facts; /* the back-end's own: what its probe found out and its spawn goes by; see `probed` */
     pid_t pid;      /* explain: of the running worker, in the caller's pid namespace; 0 for probe */
-    char text[512]; /* why not, what is degraded, or what the level consists of right now */
+    /* Why not and what to install or enable, what is degraded, or what the level consists of right now. */
+    char text[512];
 };
+
+/* Booting a virtual machine under software emulation takes some 10 s here; this is for a busy, slow host. */
+#define ISOLATE_PROBE_MS 120000
 
 struct isolate_ops {
     const char *name;
     enum isolate_level level;
-    /* By doing: spawns a trivial child through the same path. Blocks for some ms; called once at start. */
+    /* By doing: spawns a trivial child through the same path. Called after `setup`, at start and again whenever there
+     * is reason to look. Runs in a forked child of the caller, which is killed when it takes longer than
+     * ISOLATE_PROBE_MS; only at start, and only unless probe_slow, in the caller itself. So it must leave nothing but
+     * its report: no process, group or mount, and nothing in memory that spawn needs. */
     void (*probe)(struct isolate_report *ret_report);
+    bool probe_slow; /* probe may take longer than 200 ms */
+    /* NULL allowed. In the caller's own process, after each probe: keeps what spawn goes by (`facts`). */
+    void (*probed)(const struct isolate_report *report);
     /* Starts the worker; returns at once after the program was executed or failed to be. On success *ret_pidfd is owned
      * by the instance (borrow it for polling). Refusals: -ERROR_ISOLATION_UNAVAILABLE with the reason in words;
      * -ERROR_INVALID_ARGUMENT for a spawn that is not valid; -ERROR_INTERNAL when the program cannot be executed.

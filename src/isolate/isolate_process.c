@@ -199,7 +199,7 @@ static void process_probe(struct isolate_report *ret_report)
     } else {
         char why_limits[sizeof err.text];
         (void)snprintf(why_limits, sizeof why_limits, "%s", err.text); /* same size */
-        ret_report->available = probe_run(false, &err) == 0;
+        ret_report->available = ret_report->degraded = probe_run(false, &err) == 0;
         (void)snprintf(ret_report->text, sizeof ret_report->text, "%s%.400s", /* for people */
                        ret_report->available ? LEVEL_TEXT "; NO LIMITS: " : "process: ",
                        ret_report->available ? why_limits : err.text);

@@ -71,8 +71,10 @@ static void on_signal(uv_signal_t *handle, int number)
 {
     struct supervisor *s = handle->data;
     if (number == SIGHUP) {
-        if (!s->draining)
+        if (!s->draining) {
             supervisor_reload(s);
+            supervisor_isolation_probe_all(s);
+        }
         return;
     }
     if (s->draining) {
@@ -101,24 +103,6 @@ static void scope_name(const struct supervisor *s, char scope[static 32])
                    (unsigned long long)hash_bytes((struct hash_seed){0, 0}, parts, sizeof parts));
 }
 
-static int isolation_setup(struct supervisor *s, struct error *err)
-{
-    char scope[32];
-    scope_name(s, scope);
-    const struct isolate_ops *ops = &isolate_process;
-    int r = ops->setup(scope, err);
-    if (r < 0)
-        return r;
-    ops->probe(&s->isolation);
-    if (!s->isolation.available)
-        return error_set(err, ERROR_ISOLATION_UNAVAILABLE, "workers cannot be isolated on this host: %s",
-                         s->isolation.text);
-    if (!s->isolation.limits && !s->config->allow_unlimited)
-        log_warn("no_limits", "%s; models will be refused (serve --allow-unlimited runs them without limits)",
-                 s->isolation.text);
-    return 0;
-}
-
 static int start(struct supervisor *s, struct error *err)
 {
     if (geteuid() != 0)
@@ -127,8 +111,11 @@ static int start(struct supervisor *s, struct error *err)
             "the server needs root to give each worker its own user, network namespace and limits; start it "
             "with sudo");
     int r = supervisor_data_open(s, err);
-    if (r >= 0)
-        r = isolation_setup(s, err);
+    if (r >= 0) {
+        char scope[32];
+        scope_name(s, scope);
+        r = supervisor_isolation_open(s, scope, err);
+    }
     for (int i = 0; r >= 0 && i < CHILD_COUNT; i++)
         r = supervisor_child_start(&s->children[i], err);
     if (r < 0)
@@ -157,7 +144,7 @@ static void finish(struct supervisor *s)
     supervisor_replicas_kill(s);
     while (s->replicas.count > 0)
         (void)uv_run(s->loop, UV_RUN_ONCE); /* each ends through its pidfd */
-    isolate_process.teardown();
+    supervisor_isolation_close(s);
     uv_walk(s->loop, close_handle, NULL);
     (void)uv_run(s->loop, UV_RUN_DEFAULT);
     (void)uv_loop_close(s->loop); /* empty by now */

@@ -32,7 +32,8 @@ static void on_ready(struct supervisor_child *c)
     struct supervisor *s = c->supervisor;
     c->ready = true;
     if (s->children[CHILD_CONTROL].ready && s->children[CHILD_GATEWAY].ready && !s->draining)
-        log_info("serving", "listen=%s slots=%u isolation=\"%s\"", s->listen_text, s->config->slots, s->isolation.text);
+        log_info("serving", "listen=%s slots=%u isolation=\"%s\"", s->listen_text, s->config->slots,
+                 s->levels[ISOLATE_PROCESS].report.text);
 }
 
 static void on_role_drained(struct supervisor_child *c)
@@ -147,9 +148,6 @@ void supervisor_child_config(const struct supervisor_child *c, struct bus_role_c
         .log_level = config->log_level,
         .connections_max = config->connections_max,
         .allow_unlimited = config->allow_unlimited,
-        .isolation_available =
-            s->isolation.available && (s->isolation.limits || config->allow_unlimited) ? 1u << ISOLATE_PROCESS : 0,
-        .isolation_limits = s->isolation.limits,
         .memory_bytes = uv_get_total_memory(),
         .body_bytes_max = config->body_bytes_max,
         .head_timeout_ms = config->head_timeout_ms,
@@ -158,7 +156,6 @@ void supervisor_child_config(const struct supervisor_child *c, struct bus_role_c
         .drain_timeout_ms = config->drain_timeout_ms,
     };
     (void)snprintf(ret_body->listen, sizeof ret_body->listen, "%s", s->listen_text);
-    (void)snprintf(ret_body->isolation_text, sizeof ret_body->isolation_text, "%s", s->isolation.text);
 }
 
 static int config_send(struct supervisor_child *c)
@@ -169,6 +166,8 @@ static int config_send(struct supervisor_child *c)
     bool control = child_index(c) == CHILD_CONTROL;
     int fds[2] = {control ? s->admin_fd : s->listen_fd, control ? s->store_dir : s->empty_dir};
     int r = bus_conn_send(c->bus, BUS_ROLE_CONFIG, &body, fds, 2);
+    if (r >= 0 && control)
+        r = supervisor_isolation_tell(s, c->bus);
     struct bus_empty nothing = {0};
     if (r >= 0 && control && s->metrics_fd >= 0)
         r = bus_conn_send(c->bus, BUS_METRICS_LISTEN, &nothing, &s->metrics_fd, 1);

@@ -55,6 +55,22 @@ struct supervisor_replica {
     char wall[256];
 };
 
+/* What this host can do at one level of isolation. */
+struct supervisor_level {
+    struct supervisor *supervisor;
+    enum isolate_level level;
+    const struct isolate_ops *ops; /* NULL: not in this build */
+    bool open;                     /* its setup succeeded */
+    uint32_t state;                /* enum bus_isolation_state */
+    struct isolate_report report;
+    /* a probe that runs in a process of its own */
+    pid_t prober; /* 0: none runs */
+    int prober_pidfd, prober_fd;
+    uv_poll_t *prober_watch;
+    uint64_t probed_ns; /* when the last one began */
+    uv_timer_t overdue;
+};
+
 struct supervisor {
     struct supervisor_config config_now;    /* as started, and what SIGHUP changed */
     const struct supervisor_config *config; /* == &config_now */
@@ -63,7 +79,7 @@ struct supervisor {
     int listen_fd, admin_fd, metrics_fd; /* metrics_fd -1: none is configured */
     char listen_text[64];
     uint32_t admin_gid;
-    struct isolate_report isolation;
+    struct supervisor_level levels[ISOLATE_LEVEL_COUNT];
     struct supervisor_child children[CHILD_COUNT];
     struct map replicas; /* uid → struct supervisor_replica */
     uint8_t *uids_used;  /* [uid_count] */
@@ -101,6 +117,24 @@ void supervisor_replicas_tell(struct supervisor *s, int child);
 /* The gateway died: channels are void, what was draining can end. */
 void supervisor_replicas_orphaned(struct supervisor *s);
 void supervisor_replicas_kill(struct supervisor *s);
+
+/* Kills the replicas of a level; their end says why. */
+void supervisor_replicas_level_lost(struct supervisor *s, enum isolate_level level);
+
+/* supervisor_isolation.c: which levels this host can provide. */
+/* Opens every back-end and probes it; a slow probe goes on in a process of its own and is told to control when it ends.
+ * Fails when level `process`, which the whole server rests on, cannot be had. `scope` names the control groups. */
+must_check int supervisor_isolation_open(struct supervisor *s, const char *scope, struct error *err);
+/* After the last replica is gone. Accepts a server that was never opened. */
+void supervisor_isolation_close(struct supervisor *s);
+/* 0 when a replica may start at this level, else why not. */
+must_check int supervisor_isolation_check(const struct supervisor *s, uint32_t level, struct error *err);
+/* Tells control about every level. */
+must_check int supervisor_isolation_tell(const struct supervisor *s, struct bus_conn *control);
+/* Looks again whether the host still provides it; what was lost stops, what came back is told. Nothing when a probe of
+ * it runs or began a moment ago. */
+void supervisor_isolation_probe(struct supervisor *s, enum isolate_level level);
+void supervisor_isolation_probe_all(struct supervisor *s);
 
 /* supervisor_reload.c: SIGHUP. On failure everything stays as it is. */
 void supervisor_reload(struct supervisor *s);

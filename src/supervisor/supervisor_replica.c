@@ -22,7 +22,7 @@
 static const char *const stop_texts[BUS_STOP_COUNT] = {
     [BUS_STOP_WANTED] = "no longer needed",          [BUS_STOP_DRAINED] = "no longer needed",
     [BUS_STOP_OVERDUE] = "a request took too long",  [BUS_STOP_PROTOCOL] = "it broke the protocol of its channel",
-    [BUS_STOP_LOAD] = "it could not load its model",
+    [BUS_STOP_LOAD] = "it could not load its model", [BUS_STOP_ISOLATION] = "this host lost its isolation level",
 };
 
 static const bool moves[REPLICA_STATE_COUNT][REPLICA_STATE_COUNT] = {
@@ -119,7 +119,10 @@ static void replica_free(struct supervisor_replica *r)
 
 static void end_text(const struct supervisor_replica *r, int status, char text[static 256])
 {
-    if (r->stop_reason < BUS_STOP_COUNT && r->state == REPLICA_DYING && (r->wanted_end || r->stop_reason > 0))
+    if (r->stop_reason == BUS_STOP_ISOLATION)
+        (void)snprintf(text, 256, "%s, %s: %.160s", stop_texts[BUS_STOP_ISOLATION], isolate_level_names[r->start.level],
+                       r->supervisor->levels[r->start.level].report.text); /* cut is fine: control has the whole text */
+    else if (r->stop_reason < BUS_STOP_COUNT && r->state == REPLICA_DYING && (r->wanted_end || r->stop_reason > 0))
         (void)snprintf(text, 256, "%s", stop_texts[r->stop_reason]);
     else if (WIFSIGNALED(status))
         (void)snprintf(text, 256, "the worker was ended by signal %d (%s)", WTERMSIG(status),
@@ -227,6 +230,8 @@ static int worker_spawn(struct supervisor_replica *r, int bus_fd, struct error *
     };
     int pidfd;
     int result = r->ops->spawn(&spawn, &r->instance, &pidfd, err);
+    if (result == -ERROR_ISOLATION_UNAVAILABLE)
+        supervisor_isolation_probe(s, (enum isolate_level)r->start.level); /* it was available: has it been lost? */
     if (result < 0)
         return result;
     struct isolate_report report;
@@ -365,8 +370,9 @@ static int replica_launch(struct supervisor_replica *r, int model_fd, struct err
     int result = library_of(s, r->start.engine, &library_fd);
     if (result < 0)
         return error_set(err, result, "this server has no engine \"%s\"", r->start.engine);
-    if (!r->ops)
-        return error_set(err, ERROR_ISOLATION_UNAVAILABLE, "this server has no such isolation level");
+    result = supervisor_isolation_check(s, r->start.level, err);
+    if (result < 0)
+        return result;
     result = uid_take(s, &r->uid_index);
     if (result < 0)
         return error_set(err, result, "all uids for replicas are in use; raise spec.uids.count");
@@ -422,7 +428,7 @@ void supervisor_replica_start(struct supervisor *s, const struct bus_replica_sta
 void supervisor_replica_stop(struct supervisor *s, uint64_t uid, uint32_t reason)
 {
     struct supervisor_replica *r = map_get(&s->replicas, uid);
-    if (!r || reason >= BUS_STOP_COUNT || r->state == REPLICA_DYING)
+    if (!r || reason >= BUS_STOP_ISOLATION || r->state == REPLICA_DYING) /* that reason is ours alone */
         return;
     if (r->state != REPLICA_DRAINING)
         r->stop_reason = reason;
@@ -445,6 +451,17 @@ void supervisor_replicas_kill(struct supervisor *s)
     size_t cursor = 0;
     for (struct supervisor_replica *r; (r = map_next(&s->replicas, &cursor));) {
         r->wanted_end = true;
+        replica_kill(r);
+    }
+}
+
+void supervisor_replicas_level_lost(struct supervisor *s, enum isolate_level level)
+{
+    size_t cursor = 0;
+    for (struct supervisor_replica *r; (r = map_next(&s->replicas, &cursor));) {
+        if (r->start.level != level || r->state == REPLICA_DYING)
+            continue;
+        r->stop_reason = BUS_STOP_ISOLATION;
         replica_kill(r);
     }
 }

@@ -1,12 +1,14 @@
 """Walls and limits as an operator meets them: refused with the reason where they cannot be had, and what happens when a
 model breaks or bursts."""
 import json
+import signal
 import subprocess
+import sys
 
 from conftest import BULKHEAD, IDENTITY, model_yaml, tenant_yaml, vector, wait_until
 
 # A mount namespace of the server's own in which no cgroup hierarchy is to be seen.
-WITHOUT_CGROUPS = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs none /sys/fs/cgroup && exec "$0" "$@"']
+WITHOUT_CGROUPS = ["unshare", "-m", "sh", "-c", 'umount -a -l -t cgroup,cgroup2; exec "$0" "$@"']
 
 
 def test_without_root_it_refuses_and_says_why(folder):
@@ -48,6 +50,68 @@ def test_a_level_that_is_not_there_is_refused(server, folder):
         result = server.apply(tenant_yaml("acme") + model_yaml("echo", "acme", "echo.json", isolation={"level": level}),
                               check=False)
         assert result.returncode == 1 and level in result.stderr, result.stderr
+
+
+def test_status_tells_every_level(server):
+    status = server.status()["isolation"]
+    assert [row["name"] for row in status["levels"]] == ["shared", "pool", "process", "container", "microvm"]
+    for row in status["levels"]:
+        assert row["state"] in ("available", "testing", "unavailable") and row["text"], row
+    process = status["levels"][2]
+    assert process["state"] == "available" and process["limits"] is True and process["text"] == status["text"]
+
+
+# A user namespace in which root is root, so that what it may have can be taken away from this server alone.
+# A namespace's map is written from outside, here by a helper that ends before the server starts.
+IN_USER_NAMESPACE = [sys.executable, "-c", """
+import ctypes, os, sys
+ready, told = os.pipe()
+if (helper := os.fork()) == 0:
+    os.read(ready, 1)
+    for kind in ("uid", "gid"):
+        with open(f"/proc/{os.getppid()}/{kind}_map", "w") as file:
+            file.write("0 0 4294967295")
+    os._exit(0)
+assert ctypes.CDLL(None).unshare(0x10000000) == 0  # CLONE_NEWUSER
+os.write(told, b"x")
+assert os.waitpid(helper, 0)[1] == 0
+os.execvp(sys.argv[1], sys.argv[1:])
+"""]
+
+
+def network_namespaces(server, n):
+    subprocess.run(["nsenter", "-U", "-t", str(server.process.pid), "sh", "-c",
+                    f"echo {n} > /proc/sys/user/max_net_namespaces"], check=True)
+
+
+def test_a_host_that_loses_a_level_stops_its_replicas(make_server, folder):
+    server = make_server(start=False)
+    server.prefix = IN_USER_NAMESPACE
+    server.alerts_expected = True
+    server.start()
+    (folder / "echo.json").write_text(json.dumps(IDENTITY))
+    yaml = tenant_yaml("acme") + model_yaml("echo", "acme", "echo.json", replicas={"min": 1})
+    server.apply(yaml)
+    key = server.key("acme")
+    assert server.infer("echo", vector(1, [1, 2, 3, 4]), key).status == 200
+
+    network_namespaces(server, 0)
+    server.process.send_signal(signal.SIGHUP)
+    server.wait_log("isolation_lost")
+    wait_until(lambda: not server.workers(), "the replica to be stopped")
+    lost = server.status()["isolation"]["levels"][2]
+    assert lost["state"] == "unavailable" and lost["text"]
+    result = server.apply(yaml, check=False)
+    assert result.returncode == 1 and "is not available" in result.stderr and lost["text"][:40] in result.stderr
+    answer = server.infer("echo", vector(1, [1, 2, 3, 4]), key)
+    assert answer.status == 503 and answer.code == "model_unavailable" and "isolation level" in answer.json["error"]
+    assert not server.workers()
+
+    network_namespaces(server, 1000)
+    server.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: server.status()["isolation"]["levels"][2]["state"] == "available", "the level to be back")
+    wait_until(lambda: server.infer("echo", vector(1, [1, 2, 3, 4]), key).status == 200, "the model to be back")
+    server.apply(yaml)
 
 
 def test_nothing_runs_below_a_tenants_floor(server, folder):

@@ -102,10 +102,10 @@ struct fixture {
     int status;
 };
 
-static const char *level_refusal(void *ctx, uint32_t level)
+static int level_refusal(void *ctx, uint32_t level, struct error *err)
 {
     (void)ctx;
-    return level == 3 ? NULL : "not built yet";
+    return level == 3 ? 0 : error_set(err, ERROR_ISOLATION_UNAVAILABLE, "not built yet");
 }
 
 static bool engine_known(void *ctx, struct str name)

@@ -26,10 +26,12 @@ struct fixture {
     struct error err;
 };
 
-static inline const char *fixture_level(void *ctx, uint32_t level)
+static inline int fixture_level(void *ctx, uint32_t level, struct error *err)
 {
     (void)ctx;
-    return level <= 3 ? NULL : "no container runtime was found";
+    if (level == 5)
+        return error_set(err, ERROR_AGAIN, "is still being tested; try again in a few seconds");
+    return level <= 3 ? 0 : error_set(err, ERROR_ISOLATION_UNAVAILABLE, "no container runtime was found");
 }
 
 static inline bool fixture_engine(void *ctx, struct str name)

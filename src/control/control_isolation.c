@@ -1,0 +1,80 @@
+/* What this host can isolate, as the supervisor tells it; who may run, and why not. */
+#include "base/log.h"
+#include "control/control_internal.h"
+
+#define LEVEL_USUAL 3u /* process: whose report `status` shows as the server's own */
+
+/* isolate's ranks; the names are the public ones of the schema. */
+const char *control_level_name(uint32_t level)
+{
+    static const char *const names[BUS_LEVEL_COUNT] = {"none", "shared", "pool", "process", "container", "microvm"};
+    return level < BUS_LEVEL_COUNT ? names[level] : "none";
+}
+
+void control_isolation(struct control *c, const struct bus_isolation *body)
+{
+    if (body->level == 0 || body->level >= BUS_LEVEL_COUNT || body->state < BUS_ISOLATION_TESTING ||
+        body->state > BUS_ISOLATION_AVAILABLE) {
+        log_error("isolation_report", "the supervisor told of a level that there is not");
+        return;
+    }
+    struct bus_isolation *known = &c->isolation[body->level];
+    bool came = body->state == BUS_ISOLATION_AVAILABLE && known->state != BUS_ISOLATION_AVAILABLE;
+    bool went = body->state != BUS_ISOLATION_AVAILABLE && known->state == BUS_ISOLATION_AVAILABLE;
+    *known = *body;
+    if (came)
+        control_replicas_allow(c);
+    else if (went)
+        control_reconcile(c);
+}
+
+int control_level_refusal(void *ctx, uint32_t level, struct error *err)
+{
+    const struct control *c = ctx;
+    const struct bus_isolation *known = level < BUS_LEVEL_COUNT ? &c->isolation[level] : NULL;
+    if (known && known->state == BUS_ISOLATION_AVAILABLE)
+        return 0;
+    if (!known || known->state == BUS_ISOLATION_UNAVAILABLE)
+        return error_set(err, ERROR_ISOLATION_UNAVAILABLE, "%s", known ? known->text : "there is no such level");
+    return error_set(err, ERROR_AGAIN, "is still being tested; try again in a few seconds");
+}
+
+int control_version_refusal(struct control *c, const struct registry_version *row, struct error *err)
+{
+    if (row->level < row->floor)
+        return error_set(err, ERROR_ISOLATION_UNAVAILABLE,
+                         "its isolation level, %s, is below what its tenant demands by now, %s",
+                         control_level_name(row->level), control_level_name(row->floor));
+    int r = control_level_refusal(c, row->level, err);
+    return r < 0 ? error_wrap(err, r, "its isolation level, %s", control_level_name(row->level)) : r;
+}
+
+static void append_text(struct buf *json, const char *name, const char *text)
+{
+    buf_format(json, ",\"%s\":", name);
+    buf_append_json(json, str_from(text));
+}
+
+void control_isolation_append(const struct control *c, struct buf *json)
+{
+    static const char *const states[] = {
+        [0] = "testing", /* not told yet */
+        [BUS_ISOLATION_TESTING] = "testing",
+        [BUS_ISOLATION_UNAVAILABLE] = "unavailable",
+        [BUS_ISOLATION_AVAILABLE] = "available",
+    };
+    const struct bus_isolation *usual = &c->isolation[LEVEL_USUAL];
+    buf_format(json, "\"isolation\":{\"level\":\"%s\"", control_level_name(LEVEL_USUAL));
+    append_text(json, "text", usual->text);
+    buf_format(json, ",\"limits\":%s,\"allowUnlimited\":%s,\"levels\":[", usual->limits ? "true" : "false",
+               c->config.allow_unlimited ? "true" : "false");
+    for (uint32_t level = 1; level < BUS_LEVEL_COUNT; level++) {
+        const struct bus_isolation *known = &c->isolation[level];
+        buf_format(json, "%s{\"name\":\"%s\",\"state\":\"%s\",\"degraded\":%s,\"limits\":%s", level > 1 ? "," : "",
+                   control_level_name(level), states[known->state], known->degraded ? "true" : "false",
+                   known->limits ? "true" : "false");
+        append_text(json, "text", known->text);
+        buf_append_char(json, '}');
+    }
+    buf_append_text(json, "]}");
+}
