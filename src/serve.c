@@ -138,9 +138,12 @@ static int programs_open(const struct arguments *a, struct supervisor_config *co
         return r;
     config->program_fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
     config->worker_fd = open_beside(folder, "bulkhead-worker");
-    if (config->program_fd < 0 || config->worker_fd < 0)
+    if (config->worker_fd < 0 && errno == ENOENT)
         return error_set(err, ERROR_IO,
                          "the program bulkhead-worker is not beside bulkhead; build it with `make build`");
+    if (config->program_fd < 0 || config->worker_fd < 0)
+        return error_set(err, ERROR_IO, "the programs bulkhead and bulkhead-worker cannot be opened: %s",
+                         strerror(errno));
     (void)snprintf(engines, sizeof engines, "%s/engines", folder); /* PATH_MAX and 16 hold both */
     for (size_t i = 0; config->n_engines < SUPERVISOR_ENGINES_MAX; i++) {
         const struct engine_ops *ops = engine_at(i);

@@ -317,7 +317,8 @@ def test_statistics(server, folder):
     assert server.infer("busy", [{**tensor("x", "INT8", [1]), "data": [1]}], key).status == 200
     s, = stats(server, key, "/v2/models/busy/stats")
     check_sums(s)
-    assert s["inference_stats"]["compute_infer"]["ns"] >= 20_000_000  # it burns that much: the worker's own word
+    # The worker's own word. It burns 20 ms of CPU time; the two clocks differ by some percent on a virtual machine.
+    assert s["inference_stats"]["compute_infer"]["ns"] >= 18_000_000
     assert server.infer("broken", vector(1, [1]), key).status == 503
     s, = stats(server, key, "/v2/models/broken/stats")
     assert (s["inference_stats"]["fail"]["count"], s["execution_count"]) == (1, 0)
