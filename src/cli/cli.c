@@ -39,6 +39,7 @@ static const struct cli_flag flags_key_create[] = {
 };
 static const struct cli_flag flags_status[] = {{"output", 'o', "yaml|json", false, "how to print it (default: yaml)"},
                                                END};
+static const struct cli_flag flags_doctor[] = {OUTPUT, END};
 static const struct cli_flag flags_infer[] = {
     {"tenant", 0, "T", true, "as whom"},
     {"input", 0, "FILE.json", true, "the request's body: Open Inference Protocol JSON; - reads standard input"},
@@ -104,6 +105,13 @@ const struct cli_command cli_commands[] = {
      .flags = flags_status,
      .admin = true,
      .run = cli_status},
+    {.name = "doctor",
+     .arguments = "",
+     .summary = "Test which isolation levels this host can provide, and say why not.",
+     .flags = flags_doctor,
+     .run = cli_doctor,
+     .details = "Needs no server and disturbs none. Tests by doing, so it takes some seconds; as a plain user it can\n"
+                "test less than as root. Ends with 0 when level process, the default of a model, works with limits."},
     {.name = "infer",
      .arguments = "MODEL",
      .arguments_min = 1,

@@ -127,6 +127,7 @@ enum cli_exit cli_key_create(const struct cli_call *call);
 enum cli_exit cli_key_list(const struct cli_call *call);
 enum cli_exit cli_key_revoke(const struct cli_call *call);
 enum cli_exit cli_status(const struct cli_call *call);
+enum cli_exit cli_doctor(const struct cli_call *call);
 enum cli_exit cli_infer(const struct cli_call *call);
 enum cli_exit cli_explain(const struct cli_call *call);
 enum cli_exit cli_version(const struct cli_call *call);

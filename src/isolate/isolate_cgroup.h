@@ -76,6 +76,11 @@ bool cgroup_tree_sweep(struct cgroup_tree *t, unsigned wait_ms);
 /* Sweeps, removes bulkhead.<scope> and closes. Accepts a zeroed or closed tree. */
 void cgroup_tree_close(struct cgroup_tree *t);
 
+/* In words: version, controllers, and what is missing for limits ("v1: memory, cpu, pids"). Looks only; true when
+ * memory, cpu and pids are all there (whether they may be used, is for a probe to say). Reading the mounts is all it
+ * needs: any process, any user. */
+bool cgroup_describe(const struct cgroup_source *source, char *text, size_t capacity);
+
 /* A fresh group; a leftover of that name is killed and removed first. */
 must_check int cgroup_group_new(struct cgroup_tree *t, const char *name, struct cgroup_group *ret_group,
                                 struct error *err);

@@ -297,3 +297,42 @@ void cgroup_tree_close(struct cgroup_tree *t)
     t->n_homes = 0;
     t->controllers = 0;
 }
+
+bool cgroup_describe(const struct cgroup_source *source, char *text, size_t capacity)
+{
+    unsigned found[3] = {0};
+    bool mounted[3] = {false};
+    _buf_ struct buf mountinfo, words;
+    buf_init(&mountinfo, SOURCE_BYTES_MAX);
+    buf_init(&words, 512);
+    (void)file_load(AT_FDCWD, source->mountinfo, &mountinfo); /* without it there are none */
+    struct str rest = {mountinfo.data, mountinfo.size};
+    while (rest.size > 0) {
+        struct mount m;
+        char path[PATH_MAX];
+        if (!mount_parse(part_next(&rest, '\n'), &m))
+            continue;
+        mounted[m.version] = true;
+        found[m.version] |= m.controllers;
+        if (m.version != 2 || group_path(&m, STR("/"), path) != 0)
+            continue;
+        _close_ int dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        found[2] |= dir >= 0 ? v2_controllers(dir, "cgroup.controllers") : 0;
+    }
+    for (int version = 1; version <= 2; version++) {
+        if (mounted[version])
+            buf_format(&words, "%sv%d:", words.size > 0 ? "; " : "", version);
+        for (unsigned c = 0, n = 0; mounted[version] && c < CGROUP_CONTROLLER_COUNT; c++)
+            if (found[version] & CGROUP_LIMITS & (1u << c))
+                buf_format(&words, "%s %s", n++ > 0 ? "," : "", controller_names[c]);
+        if (mounted[version] && !(found[version] & CGROUP_LIMITS))
+            buf_append_text(&words, " no controllers for limits");
+    }
+    unsigned lacking = CGROUP_LIMITS & ~(found[1] | found[2]);
+    if (words.size == 0)
+        buf_append_text(&words, "none mounted");
+    if (lacking)
+        buf_append_text(&words, "; memory, cpu and pids cannot all be limited: mount cgroup v2 at /sys/fs/cgroup");
+    (void)snprintf(text, capacity, "%s", buf_terminate(&words)); /* cut is fine: for people */
+    return lacking == 0;
+}

@@ -1,0 +1,121 @@
+/* doctor: tests what this host can isolate, without a server. */
+#include "cli_internal.h"
+
+#include "isolate/isolate_host.h"
+#include "isolate/isolate_survey.h"
+
+#include <unistd.h>
+
+#define LINE_COLUMNS 100u
+#define STATE_COLUMN 12
+#define NAME_COLUMN  16
+
+static void on_progress(void *ctx, enum isolate_level level)
+{
+    (void)ctx;
+    if (isatty(STDERR_FILENO))
+        fprintf(stderr, "\r\033[Ktesting level %s ...", isolate_level_names[level]);
+}
+
+static const char *state_of(const struct isolate_survey *row)
+{
+    return !row->report.available ? "unavailable" : row->report.degraded ? "degraded" : "available";
+}
+
+/* A default model starts here without a word more: with its limits. */
+static bool usable(const struct isolate_survey *rows)
+{
+    const struct isolate_report *report = &rows[ISOLATE_PROCESS - 1].report;
+    return report->available && report->limits;
+}
+
+static void append_json(struct buf *json, const struct isolate_fact *facts, size_t n_facts,
+                        const struct isolate_survey *rows)
+{
+    buf_format(
+        json, "{\"version\":\"" BULKHEAD_VERSION "\",\"root\":%s,\"default\":\"%s\",\"defaultWorks\":%s,\"levels\":[",
+        geteuid() == 0 ? "true" : "false", isolate_level_names[ISOLATE_PROCESS], usable(rows) ? "true" : "false");
+    for (size_t i = 0; i < ISOLATE_SURVEY_ROWS; i++) {
+        buf_format(json, "%s{\"name\":\"%s\",\"state\":\"%s\",\"limits\":%s,\"testMs\":%u,\"text\":", i > 0 ? "," : "",
+                   isolate_level_names[rows[i].level], state_of(&rows[i]), rows[i].report.limits ? "true" : "false",
+                   rows[i].probe_ms);
+        buf_append_json(json, str_from(rows[i].report.text));
+        buf_append_char(json, '}');
+    }
+    buf_append_text(json, "],\"host\":[");
+    for (size_t i = 0; i < n_facts; i++) {
+        buf_format(json, "%s{\"name\":\"%s\",\"good\":%s,\"text\":", i > 0 ? "," : "", facts[i].name,
+                   facts[i].good ? "true" : "false");
+        buf_append_json(json, str_from(facts[i].text));
+        buf_append_char(json, '}');
+    }
+    buf_append_text(json, "]}");
+}
+
+/* Breaks at spaces; every line but the first begins at `column`, where the first one already stands. */
+static void print_wrapped(const char *text, size_t column)
+{
+    struct str rest = str_from(text);
+    do {
+        size_t size = rest.size;
+        if (size > LINE_COLUMNS - column) {
+            size = LINE_COLUMNS - column;
+            while (size > 0 && rest.data[size] != ' ')
+                size--;
+            size = size > 0 ? size : LINE_COLUMNS - column;
+        }
+        cli_print(stdout, (struct str){rest.data, size});
+        putchar('\n');
+        rest = str_trim(str_skip(rest, size));
+        if (rest.size > 0)
+            printf("%*s", (int)column, "");
+    } while (rest.size > 0);
+}
+
+static void print_tables(const struct isolate_fact *facts, size_t n_facts, const struct isolate_survey *rows)
+{
+    printf("%-*s%-*s%s\n", STATE_COLUMN, "LEVEL", STATE_COLUMN + 1, "STATE", "WHAT WAS FOUND");
+    for (size_t i = 0; i < ISOLATE_SURVEY_ROWS; i++) {
+        printf("%-*s%-*s", STATE_COLUMN, isolate_level_names[rows[i].level], STATE_COLUMN + 1, state_of(&rows[i]));
+        print_wrapped(rows[i].report.text, 2 * STATE_COLUMN + 1);
+    }
+    printf("\n%-*s   %s\n", NAME_COLUMN, "HOST", "WHAT WAS FOUND");
+    for (size_t i = 0; i < n_facts; i++) {
+        printf("%-*s %c ", NAME_COLUMN, facts[i].name, facts[i].good ? ' ' : '!');
+        print_wrapped(facts[i].text, NAME_COLUMN + 3);
+    }
+    putchar('\n');
+    if (usable(rows))
+        printf("Models run here at level process, the default.\n");
+    else if (rows[ISOLATE_PROCESS - 1].report.available)
+        printf("Models of level process, the default, are refused here, because their limits cannot be set; serve\n"
+               "--allow-unlimited runs them without.\n");
+    else
+        printf("Models of level process, the default, cannot run here.\n");
+}
+
+enum cli_exit cli_doctor(const struct cli_call *call)
+{
+    int format = cli_format(call);
+    if (format < 0)
+        return CLI_USAGE;
+    struct isolate_fact facts[ISOLATE_FACTS_MAX];
+    struct isolate_survey rows[ISOLATE_SURVEY_ROWS];
+    size_t n_facts = isolate_host_facts(facts);
+    isolate_survey(rows, on_progress, NULL);
+    if (isatty(STDERR_FILENO))
+        fprintf(stderr, "\r\033[K");
+    enum cli_exit status = usable(rows) ? CLI_DONE : CLI_REFUSED;
+    if (format == CLI_TABLE) {
+        print_tables(facts, n_facts, rows);
+        return status;
+    }
+    _buf_ struct buf json;
+    buf_init(&json, 256 * KIB);
+    append_json(&json, facts, n_facts, rows);
+    yyjson_doc *doc = json.failed ? NULL : yyjson_read(json.data, json.size, 0);
+    enum cli_exit printed =
+        doc ? cli_print_value(yyjson_doc_get_root(doc), (enum cli_format)format) : cli_complain("out of memory");
+    yyjson_doc_free(doc);
+    return printed != CLI_DONE ? printed : status;
+}
