@@ -1,6 +1,7 @@
 #include "channel/channel_internal.h"
 
 #include <assert.h>
+#include <poll.h>
 #include <string.h>
 
 #define CHANNEL_SLOTS_MAX  8u
@@ -55,17 +56,22 @@ void channel_close(struct channel *c)
     free(c);
 }
 
-static struct channel_frame *frame_own(struct channel *c, uint32_t position)
+static struct channel_frame *frame_place(struct channel *c, uint32_t position)
 {
     struct channel_frame *frames = (struct channel_frame *)(void *)((char *)c->_own + CHANNEL_PAGE_BYTES);
     return &frames[position & (c->geometry.n_frames - 1)];
 }
 
-static const struct channel_frame *frame_other(const struct channel *c, uint32_t position)
+const struct channel_frame *channel_frame_other(const struct channel *c, uint32_t position)
 {
     const struct channel_frame *frames =
         (const struct channel_frame *)(const void *)((const char *)c->_other + CHANNEL_PAGE_BYTES);
     return &frames[position & (c->geometry.n_frames - 1)];
+}
+
+const struct channel_frame *channel_frame_own(struct channel *c, uint32_t position)
+{
+    return frame_place(c, position);
 }
 
 uint32_t channel_room(const struct channel *c)
@@ -80,23 +86,29 @@ int channel_push(struct channel *c, const struct channel_frame *frame)
 {
     if (channel_room(c) == 0)
         return -ERROR_AGAIN;
-    struct channel_frame *place = frame_own(c, c->_produced);
+    struct channel_frame *place = frame_place(c, c->_produced);
     *place = *frame;
     place->epoch = c->epoch;
     c->_produced++;
     return 0;
 }
 
-void channel_ring(struct channel *c)
+static void publish(struct channel *c)
 {
-    if (c->_published == c->_produced)
-        return;
     atomic_store_explicit(&c->_own->produced, c->_produced, memory_order_release);
     c->_published = c->_produced;
     /* Pairs with the fence in channel_park: either we see `parked`, or the sleeper sees our frames. */
     atomic_thread_fence(memory_order_seq_cst);
     if (atomic_load_explicit(&c->_other->parked, memory_order_relaxed))
         c->ops->wake(c);
+}
+
+void channel_ring(struct channel *c)
+{
+    if (c->_published != c->_produced)
+        publish(c);
+    if (c->ops->pump)
+        c->ops->pump(c);
 }
 
 bool channel_pending(const struct channel *c)
@@ -106,6 +118,8 @@ bool channel_pending(const struct channel *c)
 
 bool channel_park(struct channel *c)
 {
+    if (c->ops->pump)
+        c->ops->pump(c);
     atomic_store_explicit(&c->_own->parked, 1, memory_order_relaxed);
     atomic_thread_fence(memory_order_seq_cst);
     if (!channel_pending(c))
@@ -119,13 +133,18 @@ void channel_unpark(struct channel *c)
     atomic_store_explicit(&c->_own->parked, 0, memory_order_relaxed);
 }
 
+short channel_wants(const struct channel *c)
+{
+    return c->ops->wants ? c->ops->wants(c) : POLLIN;
+}
+
 void channel_awake(struct channel *c)
 {
     channel_unpark(c);
     c->ops->awake(c);
 }
 
-static int frame_check(const struct channel *c, const struct channel_frame *f, struct error *err)
+int channel_frame_check(const struct channel *c, const struct channel_frame *f, struct error *err)
 {
     uint8_t rules = f->type < CHANNEL_TYPE_COUNT ? frame_rules[f->type] : 0;
     if (!(rules & (c->host ? GUEST_SENDS : HOST_SENDS)))
@@ -144,18 +163,26 @@ static int frame_check(const struct channel *c, const struct channel_frame *f, s
     return 0;
 }
 
+uint64_t channel_frame_payload(const struct channel *c, const struct channel_frame *f, bool by_host)
+{
+    uint64_t slot_bytes = by_host ? c->geometry.inbox_slot_bytes : c->geometry.outbox_slot_bytes;
+    bool sound = f->type < CHANNEL_TYPE_COUNT && (frame_rules[f->type] & HAS_PAYLOAD) &&
+                 f->slot < c->geometry.n_slots && f->offset <= slot_bytes && f->length <= slot_bytes - f->offset;
+    return sound ? f->length : 0;
+}
+
 int channel_pull(struct channel *c, struct channel_frame *ret_frame, struct error *err)
 {
     uint32_t produced = atomic_load_explicit(&c->_other->produced, memory_order_acquire);
     uint32_t waiting = produced - c->_consumed;
     if (waiting == 0)
-        return 0;
+        return c->_broken ? error_set(err, ERROR_PEER, "%s", c->_broken) : 0;
     if (waiting > c->geometry.n_frames)
         return error_set(err, ERROR_PEER, "the frame position is out of range");
     struct channel_frame copy; /* copied once, then only the copy is looked at */
-    memcpy(&copy, frame_other(c, c->_consumed), sizeof copy);
+    memcpy(&copy, channel_frame_other(c, c->_consumed), sizeof copy);
     __asm__ volatile("" : : "r"(&copy) : "memory"); /* keeps the compiler from reading the shared frame again */
-    int r = frame_check(c, &copy, err);
+    int r = channel_frame_check(c, &copy, err);
     if (r < 0)
         return r;
     c->_consumed++;

@@ -1,9 +1,10 @@
 /* The channel between a gateway and one worker: frames in two one-way rings, payload in slots of shared memory.
  *
  * host = the gateway's end (in the gateway, on its loop), guest = the worker's end (in the worker, its only thread).
- * Back-ends: `shm` (two memfds and two pipes as bells; see below) and `fake` (the same layout on the heap, both ends in
- * one process, for tests). One writer per memory: the host writes `inbox` only, the guest writes `outbox` only; each
- * end's consumer position is in its own memory.
+ * Back-ends: `shm` (two memfds and two pipes as bells; see below), `stream` (one byte stream to where no memory can be
+ * shared: a socket, or a virtio-serial port in a guest) and `fake` (the same layout on the heap, both ends in one
+ * process, for tests). One writer per memory: the host writes `inbox` only, the guest writes `outbox` only; each end's
+ * consumer position is in its own memory.
  *
  * inbox:  header page | frames [n_frames] × 64 B | slot 0 | slot 1 …   written by the host, read by the guest
  * outbox: header page | frames [n_frames] × 64 B | slot 0 | slot 1 …   written by the guest, read by the host
@@ -16,7 +17,16 @@
  *
  * shm's seals (DESIGN §4): the supervisor creates both memfds; the host maps inbox and seals it
  * SHRINK|GROW|FUTURE_WRITE|SEAL; the supervisor checks that before the guest gets it; outbox is sealed SHRINK|GROW|SEAL
- * by the supervisor, so it cannot be cut off under its reader. */
+ * by the supervisor, so it cannot be cut off under its reader.
+ *
+ * stream: each end keeps both memories for itself; what is published in one travels to its copy at the other end as
+ * records: a frame of 64 bytes, then the bytes of the payload it names. Two more kinds of record (channel_stream.c):
+ * HELLO, with which each direction begins, and ACK, which carries the consumer position. The bytes before the HELLO of
+ * this epoch and nonce are discarded: they are the rest of an earlier conversation over the same descriptor, which was
+ * left in the middle of a record when its gateway died. The nonce is fresh for each epoch, so that nothing that was in
+ * the stream before can look like it. The guest speaks first: a host that did would speak to a guest that may not know
+ * of the new epoch yet, and take its HELLO for the rest of a payload. Nothing blocks and nothing queues beyond the two
+ * memories: what the descriptor does not take stays in the ring and its slot. */
 #ifndef BULKHEAD_CHANNEL_CHANNEL_H
 #define BULKHEAD_CHANNEL_CHANNEL_H
 
@@ -98,9 +108,11 @@ struct channel; /* one end */
 
 struct channel_ops {
     const char *name;
-    void (*wake)(struct channel *c);    /* rings the other end's bell */
-    void (*awake)(struct channel *c);   /* silences the own bell */
-    void (*release)(struct channel *c); /* unmaps, closes */
+    void (*wake)(struct channel *c);         /* rings the other end's bell */
+    void (*awake)(struct channel *c);        /* silences the own bell */
+    void (*pump)(struct channel *c);         /* moves bytes both ways as far as they go; NULL: the memory is shared */
+    short (*wants)(const struct channel *c); /* NULL: POLLIN */
+    void (*release)(struct channel *c);      /* unmaps, closes */
 };
 
 struct channel_memory;
@@ -109,8 +121,9 @@ struct channel {
     const struct channel_ops *ops;
     struct channel_geometry geometry; /* read-only */
     uint32_t epoch;                   /* read-only */
-    int bell;                         /* to poll on; -1 for fake; owned */
+    int bell;                         /* to poll on for channel_wants(); -1 for fake; owned */
     bool host;
+    uint64_t stream_bytes; /* read-only: taken from a stream so far */
     /* private */
     struct channel_memory *_own;         /* written by this end */
     const struct channel_memory *_other; /* written by the other end, mapped read-only */
@@ -119,11 +132,19 @@ struct channel {
     uint32_t _consumed;
     int _bell_other;
     int _memory_fds[2];
+    const char *_broken; /* what the other end did wrong in the stream; told once all frames before it are taken */
 };
 
 /* Maps both memories. Host: maps inbox writable, then seals it. Takes over the descriptors on success. */
 must_check int channel_shm_open(bool host, const struct channel_geometry *g, uint32_t epoch, struct channel_fds *fds,
                                 struct channel **ret_channel, struct error *err);
+/* An end of a byte stream: a stream socket (the host's), or anything that read, write and poll know (the guest's);
+ * the guest's must be non-blocking. `nonce` is new for each epoch, the same at both ends, and unknown to whoever wrote
+ * into this stream before. Takes over the descriptor on success. That the other end has closed is not told here: then
+ * channel_wants is 0, and who watches the worker will know. */
+must_check int channel_stream_open(bool host, const struct channel_geometry *g, uint32_t epoch,
+                                   const uint64_t nonce[static 2], int *fd, struct channel **ret_channel,
+                                   struct error *err);
 /* Two ends in one process. */
 must_check int channel_fake_pair(const struct channel_geometry *g, uint32_t epoch, struct channel **ret_host,
                                  struct channel **ret_guest);
@@ -135,6 +156,9 @@ void channel_ring(struct channel *c);
 bool channel_park(struct channel *c);
 /* This end is awake again for another reason than its bell: the other end need not ring. */
 void channel_unpark(struct channel *c);
+/* The events to poll the bell for: POLLIN, POLLOUT while a stream has bytes that its descriptor did not take, 0 when
+ * nothing will come any more. Ask after the last call that may have moved something. */
+short channel_wants(const struct channel *c);
 /* After waking by the bell: unparks and silences it. */
 void channel_awake(struct channel *c);
 /* Frames are waiting to be pulled (one load; a hint). */

@@ -21,4 +21,12 @@ struct channel_memory {
 void channel_setup(struct channel *c, const struct channel_ops *ops, bool host, const struct channel_geometry *g,
                    uint32_t epoch);
 
+/* What this end may pull: 0, or -ERROR_PEER. */
+must_check int channel_frame_check(const struct channel *c, const struct channel_frame *f, struct error *err);
+/* Bytes of payload that a frame carries which the host (or else the guest) sent; 0 for one that will be refused. */
+uint64_t channel_frame_payload(const struct channel *c, const struct channel_frame *f, bool by_host);
+/* Place of a frame in the ring of this end, and of the other. */
+const struct channel_frame *channel_frame_own(struct channel *c, uint32_t position);
+const struct channel_frame *channel_frame_other(const struct channel *c, uint32_t position);
+
 #endif

@@ -55,8 +55,10 @@ static bool channels_park(struct gateway *g)
     list_each_safe(node, &g->busy)
     {
         struct gateway_replica *replica = container_of(node, struct gateway_replica, in_busy);
-        if (channel_park(replica->channel))
+        if (channel_park(replica->channel)) {
+            gateway_replica_listen(replica);
             continue;
+        }
         asleep = false;
         gateway_replica_pull(replica);
     }

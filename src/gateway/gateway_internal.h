@@ -98,6 +98,7 @@ struct gateway_replica {
     enum gateway_replica_state state;
     struct channel *channel;
     uv_poll_t *bell;
+    short bell_events;         /* that it polls for */
     bool opened;               /* the worker has said OPEN */
     bool loaded;               /* it was READY once */
     uint64_t n_rings, n_taken; /* bells heard, frames taken: an honest worker rings for frames only */
@@ -264,6 +265,8 @@ void gateway_replica_drain(struct gateway *g, uint64_t uid);
 void gateway_demand_refused(struct gateway *g, const struct bus_demand_refused *body);
 /* Takes all frames that are there. */
 void gateway_replica_pull(struct gateway_replica *replica);
+/* Polls the bell for what the channel now wants; before sleeping. */
+void gateway_replica_listen(struct gateway_replica *replica);
 /* The lease is over: free again, or drained. */
 void gateway_replica_idle(struct gateway_replica *replica);
 void gateway_replica_kill(struct gateway_replica *replica, enum bus_stop_reason reason);

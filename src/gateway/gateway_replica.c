@@ -5,6 +5,7 @@
 #include "base/log.h"
 
 #include <assert.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -128,6 +129,10 @@ static void protocol_broken(struct gateway_replica *replica, const char *what)
 
 /* --- start --- */
 
+/* A payload comes in pieces as small as the other end's buffers; less than this on average is a guest that rings for
+ * the sake of it. */
+#define STREAM_BYTES_PER_RING 256u
+
 static void on_bell(uv_poll_t *poll, int status, int events)
 {
     struct gateway_replica *replica = poll->data;
@@ -135,9 +140,24 @@ static void on_bell(uv_poll_t *poll, int status, int events)
     (void)events;
     channel_awake(replica->channel);
     gateway_replica_pull(replica);
+    struct channel *c = replica->channel;
     /* Each ring follows a frame, and at most a ring full of them was taken before its bell was heard. */
-    if (replica->channel && ++replica->n_rings > replica->n_taken + replica->channel->geometry.n_frames)
+    if (c && ++replica->n_rings > replica->n_taken + c->geometry.n_frames + c->stream_bytes / STREAM_BYTES_PER_RING)
         protocol_broken(replica, "bells without frames");
+    if (replica->channel)
+        gateway_replica_listen(replica);
+}
+
+void gateway_replica_listen(struct gateway_replica *replica)
+{
+    short wanted = channel_wants(replica->channel);
+    if (!replica->bell || wanted == replica->bell_events)
+        return;
+    replica->bell_events = wanted;
+    if (wanted == 0)
+        (void)uv_poll_stop(replica->bell); /* cannot fail for an open handle */
+    else
+        (void)uv_poll_start(replica->bell, UV_READABLE | (wanted & POLLOUT ? UV_WRITABLE : 0), on_bell);
 }
 
 static int channel_take(struct gateway_replica *replica, const struct bus_channel *body, struct bus_message *m,
@@ -157,7 +177,8 @@ static int channel_take(struct gateway_replica *replica, const struct bus_channe
         return error_set_default(err, ERROR_NO_MEMORY);
     }
     replica->bell->data = replica;
-    (void)uv_poll_start(replica->bell, UV_READABLE, on_bell); /* fails only on a closing handle */
+    replica->bell_events = 0;
+    gateway_replica_listen(replica);
     return 0;
 }
 

@@ -16,7 +16,9 @@ int worker_wait(struct worker *w)
     channel_ring(w->channel);
     if (!channel_park(w->channel))
         return 1;
-    struct pollfd waits[2] = {{.fd = w->channel->bell, .events = POLLIN}, {.fd = w->bus_fd, .events = POLLIN}};
+    short wanted = channel_wants(w->channel);
+    struct pollfd waits[2] = {{.fd = wanted ? w->channel->bell : -1, .events = wanted},
+                              {.fd = w->bus_fd, .events = POLLIN}};
     int r;
     do {
         r = poll(waits, 2, -1);
