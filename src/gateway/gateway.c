@@ -275,6 +275,7 @@ static int state_init(struct gateway *g, int bus_fd, struct error *err)
 {
     static const struct bus_conn_events events = {.message = on_supervisor_message, .gone = on_supervisor_gone};
     map_init(&g->tenants, LIMIT_TENANTS * 2);
+    slab_init(&g->tenants_slab, sizeof(struct gateway_tenant));
     map_init(&g->versions, LIMIT_MODELS * LIMIT_VERSIONS_SERVED * 2);
     map_init(&g->replicas, LIMIT_REPLICAS * 2);
     map_init(&g->requests, LIMIT_ADMIN_CONNECTIONS * 2);

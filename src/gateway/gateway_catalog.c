@@ -12,9 +12,9 @@ static int tenant_get(struct gateway *g, const struct catalog_tenant *row, struc
 {
     struct gateway_tenant *t = map_get(&g->tenants, row->uid);
     if (!t) {
-        t = calloc(1, sizeof *t);
+        t = slab_take(&g->tenants_slab);
         if (!t || map_put(&g->tenants, row->uid, t) < 0) {
-            free(t);
+            slab_give(&g->tenants_slab, t);
             return -ERROR_NO_MEMORY;
         }
         t->uid = row->uid;
@@ -96,7 +96,7 @@ static void tenant_release(struct gateway *g, struct gateway_tenant *t)
         return;
     (void)map_remove(&g->tenants, t->uid);
     schedule_tenant_remove(g->schedule, &t->schedule);
-    free(t);
+    slab_give(&g->tenants_slab, t);
 }
 
 void gateway_version_release(struct gateway_version *v)

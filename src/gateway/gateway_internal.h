@@ -10,6 +10,7 @@
 #include "base/hash.h"
 #include "base/list.h"
 #include "base/map.h"
+#include "base/slab.h"
 #include "bus/bus_loop.h"
 #include "bus/metrics.h"
 #include "catalog/catalog.h"
@@ -172,6 +173,7 @@ struct gateway {
     struct gateway_tenant **tenant_at;   /* [n_tenants of catalog] */
     struct gateway_version **version_at; /* [n_versions of catalog] */
     struct map tenants, versions, replicas, requests;
+    struct slab tenants_slab;
     struct list busy;        /* replicas whose channel is looked at every turn */
     struct list connections; /* struct gateway_connection */
     struct list requests_free;

@@ -73,14 +73,15 @@ struct schedule_tenant {
     /* read-only */
     uint32_t queued, leased; /* requests */
     uint64_t served_ns;      /* cost of the leases that ended (lease time × slots), for shares */
-    /* private; what a turn needs lies together */
+    /* private */
     struct list _targets;
+    uint64_t _lease_started_ns; /* of the latest lease; 0 = none since the queue was empty */
+    uint64_t _lease_gap_ns;     /* smoothed time between leases while backlogged; 0 = unknown */
+    /* What a turn needs lies together, right before the handle: heap.c fetches that ahead. */
     unsigned __int128 _vtime;              /* virtual time, 2^-32 ns / weight: never wraps */
     uint64_t _vtime_per_ns;                /* 2^32 / weight */
     struct schedule_order_node *_runnable; /* targets that could run now, by their head's arrival */
-    uint32_t _turn;             /* handle in the heap of runnable tenants; 0 = not in it (so for the other heaps) */
-    uint64_t _lease_started_ns; /* of the latest lease; 0 = none since the queue was empty */
-    uint64_t _lease_gap_ns;     /* smoothed time between leases while backlogged; 0 = unknown */
+    uint32_t _turn; /* handle in the heap of runnable tenants; 0 = not in it (so for the other heaps) */
 };
 
 struct schedule_target {

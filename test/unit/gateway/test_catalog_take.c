@@ -20,6 +20,7 @@ static int setup(void **state)
     log_setup("test", LOG_LEVEL_ALERT);
     g = (struct gateway){.config.body_bytes_max = MIB};
     map_init(&g.tenants, 10);
+    slab_init(&g.tenants_slab, sizeof(struct gateway_tenant));
     map_init(&g.versions, 10);
     map_init(&g.replicas, 10);
     map_init(&g.requests, 10);

@@ -1,0 +1,21 @@
+/* Memory for large arrays that are read at random: asked for in huge pages, so that a look-up costs a miss of the cache
+ * but not one of the address translation as well. Advice only: where the host gives none, everything works as before.
+ * Any role, any thread; blocks for the time of one system call where the block is large, and calls nobody back.
+ *
+ *     size_t bytes = memory_large_size(wanted);
+ *     p = aligned_alloc(memory_large_alignment(bytes), bytes);
+ *     memory_large_advise(p, bytes);           free(p) as usual */
+#ifndef BULKHEAD_BASE_MEMORY_H
+#define BULKHEAD_BASE_MEMORY_H
+
+#include <stddef.h>
+
+/* `bytes` rounded up to a multiple of the alignment. A block is large from 4 MiB: it wastes less than half of itself.
+ */
+size_t memory_large_size(size_t bytes);
+/* 64 (a cache line), or that of a huge page for a large block. */
+size_t memory_large_alignment(size_t bytes);
+/* p may be NULL. */
+void memory_large_advise(void *p, size_t bytes);
+
+#endif
