@@ -9,8 +9,8 @@
 enum { FANOUT_BITS = 2, FANOUT = 1 << FANOUT_BITS, CAPACITY_FIRST = 4, CACHE_LINE = 64 };
 
 /* How far below the top an entry stands when what its turn will need is fetched: its leaf and the pointer to its item
- * among at most 64 next ones, the item itself among at most 16. */
-enum { AHEAD_LEAF = 3, AHEAD_ITEM = 2 };
+ * among at most 256 next ones, the item itself among at most 16. */
+enum { AHEAD_LEAF = 4, AHEAD_ITEM = 2 };
 
 /* Beside its handle an item keeps what its turn needs: so far before it. */
 enum { ITEM_BYTES_BEFORE = 32 };

@@ -7,6 +7,7 @@
  *
  *   bench_schedule [TENANTS_MAX]      default 1000000 (needs about 1 GiB); 0: only the idle device */
 #include "base/clock.h"
+#include "base/slab.h"
 #include "base/str.h"
 #include "schedule/schedule.h"
 #include "schedule/schedule_internal.h"
@@ -18,7 +19,7 @@ enum { ROUNDS = 61, OPS = 20000, COSTS = 4096 };
 
 /* A tenant with everything that one needs; two requests, so that it stays backlogged while one of them is served. */
 struct place {
-    struct schedule_tenant tenant;
+    struct schedule_tenant *tenant; /* from a slab, as in the gateway */
     struct schedule_target target;
     struct schedule_replica replica;
     struct schedule_request requests[2];
@@ -54,16 +55,22 @@ static void submit(struct schedule *s, struct schedule_request *r, uint64_t now_
     require(schedule_submit(s, r, now_ns, NULL) == 0);
 }
 
+enum { GATEWAY_TENANT_BYTES = 320 }; /* the scheduler's part is embedded in a struct of about this size */
+static struct slab tenants;
+
 static struct place *places_new(struct schedule *s, uint32_t n)
 {
     struct place *places = calloc(n, sizeof *places);
+    slab_init(&tenants, GATEWAY_TENANT_BYTES);
     require(places != NULL);
     for (uint32_t i = 0; i < n; i++) {
         struct place *p = &places[i];
-        schedule_tenant_set(s, &p->tenant, 1 + (uint32_t)(random_next() % 8), 16);
-        schedule_target_set(s, &p->target, &p->tenant, 1, 1, 0, 1 << 20);
+        p->tenant = slab_take(&tenants);
+        require(p->tenant != NULL);
+        schedule_tenant_set(s, p->tenant, 1 + (uint32_t)(random_next() % 8), 16);
+        schedule_target_set(s, &p->target, p->tenant, 1, 1, 0, 1 << 20);
         schedule_replica_add(s, &p->replica, &p->target);
-        p->tenant._vtime = (unsigned __int128)(random_next() % NS_PER_MS) << 32; /* an order unlike that in memory */
+        p->tenant->_vtime = (unsigned __int128)(random_next() % NS_PER_MS) << 32; /* an order unlike that in memory */
         for (int r = 0; r < 2; r++)
             p->requests[r] = (struct schedule_request){.target = &p->target, .rows = 1, .bytes = 256, .shape_key = 1};
     }
@@ -78,9 +85,11 @@ static void places_free(struct schedule *s, struct place *places, uint32_t n)
             ;
         schedule_replica_remove(s, &places[i].replica, 0, &lease);
         schedule_target_remove(s, &places[i].target);
-        schedule_tenant_remove(s, &places[i].tenant);
+        schedule_tenant_remove(s, places[i].tenant);
+        slab_give(&tenants, places[i].tenant);
     }
     free(places);
+    slab_done(&tenants);
 }
 
 static int compare(const void *a, const void *b)
@@ -187,13 +196,13 @@ static void bench_turn(uint32_t n)
     w.places = places_new(w.schedule, n);
     require(schedule_heap_reserve(&w.schedule->fair, n) == 0);
     for (uint32_t i = 0; i < n; i++) {
-        schedule_order_insert(&w.places[i].tenant._runnable, &w.places[i].target._in_runnable, i);
-        schedule_fair_update(w.schedule, &w.places[i].tenant);
+        schedule_order_insert(&w.places[i].tenant->_runnable, &w.places[i].target._in_runnable, i);
+        schedule_fair_update(w.schedule, w.places[i].tenant);
     }
     measure("pick and requeue", n, &w, 2 * n, op_turn);
     for (uint32_t i = 0; i < n; i++) {
-        schedule_order_remove(&w.places[i].tenant._runnable, &w.places[i].target._in_runnable);
-        schedule_fair_update(w.schedule, &w.places[i].tenant);
+        schedule_order_remove(&w.places[i].tenant->_runnable, &w.places[i].target._in_runnable);
+        schedule_fair_update(w.schedule, w.places[i].tenant);
     }
     places_free(w.schedule, w.places, n);
     schedule_free(w.schedule);
