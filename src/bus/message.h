@@ -36,6 +36,10 @@ enum bus_role { BUS_SUPERVISOR = 1, BUS_CONTROL = 2, BUS_GATEWAY = 4, BUS_WORKER
     X(REPLICA_DRAIN, BUS_SUPERVISOR, BUS_GATEWAY, struct bus_replica, 0)                     \
     X(REPLICA_STATE, BUS_SUPERVISOR, BUS_CONTROL | BUS_GATEWAY, struct bus_replica_state, 0) \
     X(REPLICAS_TOLD, BUS_SUPERVISOR, BUS_CONTROL | BUS_GATEWAY, struct bus_empty, 0)         \
+    /* each LOOK is answered by the FACTS of that model's replicas, then by itself */        \
+    X(LOOK, BUS_CONTROL, BUS_SUPERVISOR, struct bus_look, 0)                                 \
+    X(REPLICA_FACTS, BUS_SUPERVISOR, BUS_CONTROL, struct bus_replica_facts, 0)               \
+    X(LOOKED, BUS_SUPERVISOR, BUS_CONTROL, struct bus_look, 0)                               \
     X(REPLICA_LOADED, BUS_GATEWAY, BUS_CONTROL, struct bus_replica_loaded, 0)                \
     X(CHANNEL, BUS_SUPERVISOR, BUS_GATEWAY, struct bus_channel, 4)                           \
     X(CHANNEL_SEALED, BUS_GATEWAY, BUS_SUPERVISOR, struct bus_channel_sealed, 0)             \
@@ -148,6 +152,29 @@ struct bus_replica_state {
 struct bus_replica_loaded { /* the gateway speaks to the worker, so it knows first */
     uint64_t replica_uid, version_uid;
     struct error error; /* code 0: the model is loaded */
+};
+
+struct bus_look {
+    uint64_t id; /* control's own */
+    uint64_t model_uid;
+};
+
+#define BUS_NAMESPACES 7u /* enum isolate_namespace */
+
+struct bus_replica_facts { /* what /proc tells of the worker at this moment */
+    uint64_t look_id;
+    uint64_t replica_uid;
+    uint64_t namespaces[BUS_NAMESPACES]; /* inode numbers; 0: not known */
+    uint64_t capabilities;
+    uint32_t own_namespaces; /* bit per namespace other than the supervisor's */
+    uint32_t parts;          /* enum ladder_part */
+    uint32_t seccomp;        /* mode, as in proc(5) */
+    uint32_t no_new_privs;
+    uint32_t uid;
+    int32_t pid;
+    char cgroup[256];
+    char kernel[96];
+    char wall[ERROR_TEXT_BYTES_MAX]; /* of the back-end: what the wall consists of, such as the runtime */
 };
 
 struct bus_channel { /* fds: inbox, outbox, bell_guest, bell_host */

@@ -40,6 +40,11 @@ static const struct cli_flag flags_key_create[] = {
 static const struct cli_flag flags_status[] = {{"output", 'o', "yaml|json", false, "how to print it (default: yaml)"},
                                                END};
 static const struct cli_flag flags_doctor[] = {OUTPUT, END};
+static const struct cli_flag flags_explain[] = {
+    {"tenant", 0, "T", false, "whose model it is"},
+    OUTPUT,
+    END,
+};
 static const struct cli_flag flags_infer[] = {
     {"tenant", 0, "T", true, "as whom"},
     {"input", 0, "FILE.json", true, "the request's body: Open Inference Protocol JSON; - reads standard input"},
@@ -121,12 +126,17 @@ const struct cli_command cli_commands[] = {
      .admin = true,
      .run = cli_infer},
     {.name = "explain",
-     .arguments = "KIND[.field]",
+     .arguments = "KIND[.field] | model NAME",
      .arguments_min = 1,
-     .arguments_max = 1,
-     .summary = "Tell what a field of a resource means.",
+     .arguments_max = 2,
+     .summary = "Tell what a field of a resource means, or what contains a model.",
+     .flags = flags_explain,
+     .admin = true,
      .run = cli_explain,
-     .details = "For example: bulkhead explain Model.spec.resources"},
+     .details =
+         "bulkhead explain Model.spec.resources        what the field means; needs no server\n"
+         "bulkhead explain model digits --tenant acme  what the wall around this model contains, limits or does\n"
+         "                                             not contain, and by what, with the facts of each replica"},
     {.name = "version", .arguments = "", .summary = "Print the version.", .run = cli_version},
     {.name = NULL},
 };

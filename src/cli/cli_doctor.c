@@ -6,7 +6,6 @@
 
 #include <unistd.h>
 
-#define LINE_COLUMNS 100u
 #define STATE_COLUMN 12
 #define NAME_COLUMN  16
 
@@ -52,37 +51,17 @@ static void append_json(struct buf *json, const struct isolate_fact *facts, size
     buf_append_text(json, "]}");
 }
 
-/* Breaks at spaces; every line but the first begins at `column`, where the first one already stands. */
-static void print_wrapped(const char *text, size_t column)
-{
-    struct str rest = str_from(text);
-    do {
-        size_t size = rest.size;
-        if (size > LINE_COLUMNS - column) {
-            size = LINE_COLUMNS - column;
-            while (size > 0 && rest.data[size] != ' ')
-                size--;
-            size = size > 0 ? size : LINE_COLUMNS - column;
-        }
-        cli_print(stdout, (struct str){rest.data, size});
-        putchar('\n');
-        rest = str_trim(str_skip(rest, size));
-        if (rest.size > 0)
-            printf("%*s", (int)column, "");
-    } while (rest.size > 0);
-}
-
 static void print_tables(const struct isolate_fact *facts, size_t n_facts, const struct isolate_survey *rows)
 {
     printf("%-*s%-*s%s\n", STATE_COLUMN, "LEVEL", STATE_COLUMN + 1, "STATE", "WHAT WAS FOUND");
     for (size_t i = 0; i < ISOLATE_SURVEY_ROWS; i++) {
         printf("%-*s%-*s", STATE_COLUMN, isolate_level_names[rows[i].level], STATE_COLUMN + 1, state_of(&rows[i]));
-        print_wrapped(rows[i].report.text, 2 * STATE_COLUMN + 1);
+        cli_print_wrapped(rows[i].report.text, 2 * STATE_COLUMN + 1);
     }
     printf("\n%-*s   %s\n", NAME_COLUMN, "HOST", "WHAT WAS FOUND");
     for (size_t i = 0; i < n_facts; i++) {
         printf("%-*s %c ", NAME_COLUMN, facts[i].name, facts[i].good ? ' ' : '!');
-        print_wrapped(facts[i].text, NAME_COLUMN + 3);
+        cli_print_wrapped(facts[i].text, NAME_COLUMN + 3);
     }
     putchar('\n');
     if (usable(rows))

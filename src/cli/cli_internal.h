@@ -118,6 +118,11 @@ enum cli_exit cli_print_value(yyjson_val *value, enum cli_format format);
 /* --- cli_table.c --- */
 
 void cli_print_table(enum resource_kind kind, yyjson_val *items);
+/* Text in lines of at most CLI_LINE_COLUMNS, broken at spaces; all but the first begin at `column`, where the first one
+ * already stands. */
+#define CLI_LINE_COLUMNS 100u
+void cli_print_wrapped(const char *text, size_t column);
+
 /* --- the commands --- */
 
 enum cli_exit cli_apply(const struct cli_call *call);

@@ -1,4 +1,4 @@
-/* status, infer, explain and version. */
+/* status, infer and version. */
 #include "cli_internal.h"
 
 enum cli_exit cli_status(const struct cli_call *call)
@@ -33,18 +33,6 @@ enum cli_exit cli_infer(const struct cli_call *call)
     fwrite(answer.body.data, 1, answer.body.size, stdout); /* cli_main looks at ferror(stdout) */
     if (answer.body.size > 0 && answer.body.data[answer.body.size - 1] != '\n')
         putchar('\n');
-    return CLI_DONE;
-}
-
-enum cli_exit cli_explain(const struct cli_call *call)
-{
-    _buf_ struct buf text;
-    buf_init(&text, MIB);
-    struct error err = {0};
-    int rc = resource_explain(str_from(call->arguments[0]), &text, &err);
-    if (rc < 0)
-        return cli_usage(call, "%s", error_text(&err, rc));
-    fwrite(text.data, 1, text.size, stdout); /* cli_main looks at ferror(stdout) */
     return CLI_DONE;
 }
 

@@ -186,3 +186,22 @@ void cli_print_table(enum resource_kind kind, yyjson_val *items)
             print_cell((struct str){cell.data, cell.size}, wide[i], !columns[i + 1].path);
         }
 }
+
+void cli_print_wrapped(const char *text, size_t column)
+{
+    struct str rest = str_from(text);
+    do {
+        size_t size = rest.size;
+        if (size > CLI_LINE_COLUMNS - column) {
+            size = CLI_LINE_COLUMNS - column;
+            while (size > 0 && rest.data[size] != ' ')
+                size--;
+            size = size > 0 ? size : CLI_LINE_COLUMNS - column;
+        }
+        cli_print(stdout, (struct str){rest.data, size});
+        putchar('\n');
+        rest = str_trim(str_skip(rest, size));
+        if (rest.size > 0)
+            printf("%*s", (int)column, "");
+    } while (rest.size > 0);
+}

@@ -130,6 +130,10 @@ static void on_supervisor_message(void *ctx, struct bus_message *m)
         control_reconcile(c);
     } else if (m->type == BUS_ISOLATION) {
         control_isolation(c, &m->body.ISOLATION);
+    } else if (m->type == BUS_REPLICA_FACTS) {
+        control_explain_facts(c, &m->body.REPLICA_FACTS);
+    } else if (m->type == BUS_LOOKED) {
+        control_explain_looked(c, &m->body.LOOKED);
     } else if (m->type == BUS_METRICS_LISTEN) {
         metrics_start(c, m);
     } else if (m->type == BUS_ROLE_RELOAD) {
@@ -205,6 +209,7 @@ static int connect_all(struct control *c, int bus_fd, int admin_fd, struct error
     map_init(&c->replicas, LIMIT_REPLICAS * 2);
     map_init(&c->versions, LIMIT_MODELS * LIMIT_VERSIONS_SERVED);
     map_init(&c->infers, LIMIT_ADMIN_CONNECTIONS);
+    map_init(&c->explains, LIMIT_ADMIN_CONNECTIONS);
     list_init(&c->waiters);
     c->reconcile_at_ns = c->publish_at_ns = UINT64_MAX;
     if (uv_loop_init(&c->loop) < 0)

@@ -41,13 +41,21 @@ typedef void (*control_infer_cb)(void *ctx, int http_status, struct str body);
 void control_infer(struct control *c, struct str tenant, struct str model, struct str body, control_infer_cb done,
                    void *ctx);
 
+/* What the wall around a model contains on this host, and by what, with what /proc tells of its replicas at this moment
+ * (for `bulkhead explain model`); the answer comes later, exactly once, with an HTTP status and a body (valid during
+ * the call): {"tenant","model","version","level","minimum","available","text","measured","walls":[{"topic","verdict",
+ * "by"}],"replicas":[{…}]}. */
+typedef void (*control_explain_cb)(void *ctx, int http_status, struct str body);
+void control_explain(struct control *c, struct str tenant, struct str model, control_explain_cb done, void *ctx);
+
 /* The admin surface (api/manage/admin.c): a wire handler for the admin socket; ctx is the struct control. Routes:
  *   POST   /v1alpha1/artifacts                 body = bytes of the artifact → {"digest":"<hex>","bytes":n}
  *   POST   /v1alpha1/apply                     body of registry_apply →
  * {"generation":n,"taken":true|false,"resources":[…]} GET    /v1alpha1/{plural}[/{name}]?tenant= → {"items":[…]}; kinds
  * Tenant, Model, Version, Key, Replica DELETE /v1alpha1/{plural}/{name}?tenant=   → {"generation":n,"taken":…} POST
  * /v1alpha1/keys                      {"tenant":…,"name":…} → {"id":…,"key":…,"generation":n,"taken":…} DELETE
- * /v1alpha1/keys/{id} GET    /v1alpha1/status POST   /v1alpha1/infer?tenant=&model=      body = OIP request → the
+ * /v1alpha1/keys/{id} GET    /v1alpha1/status GET    /v1alpha1/explain?tenant=&model= POST
+ * /v1alpha1/infer?tenant=&model=      body = OIP request → the
  * gateway's answer as it is Errors: {"error":text,"code":name}. */
 extern const struct wire_handler manage_admin_handler;
 /* GET /metrics and nothing else, for anyone (api/manage/metrics.c); ctx likewise. */

@@ -52,6 +52,8 @@ struct control {
     uint64_t reconcile_at_ns; /* when a back-off ends; UINT64_MAX: none runs */
     uv_timer_t timer;         /* every TICK_MS while there is something to wait for: waiters, back-off, publishing */
     struct map infers;        /* id → struct infer */
+    struct map explains;      /* id → struct explain */
+    uint64_t explain_last;
     uint64_t infer_last;
     struct bus_stats stats;             /* of the gateway, as last told */
     const struct bus_metrics *metrics;  /* its page; NULL: none yet */
@@ -91,6 +93,10 @@ void control_reconcile(struct control *c);
 
 /* control_metrics.c: the text of /metrics. m NULL: no pair has figures. */
 void control_metrics_write(const struct bus_metrics *m, const struct bus_stats *stats, struct buf *ret_text);
+
+/* control_explain.c */
+void control_explain_facts(struct control *c, const struct bus_replica_facts *body);
+void control_explain_looked(struct control *c, const struct bus_look *body);
 
 /* control_infer.c */
 void control_infer_done(struct control *c, const struct bus_infer_done *body, int fd);

@@ -95,6 +95,9 @@ struct registry_version {
 /* -ERROR_MODEL_NOT_FOUND when it is gone. */
 must_check int registry_version_find(struct registry *r, uint64_t version_uid, struct registry_version *ret_version,
                                      struct error *err);
+/* The newest version of a model. -ERROR_NOT_FOUND when there is no such tenant or model. */
+must_check int registry_model_find(struct registry *r, struct str tenant, struct str model,
+                                   struct registry_version *ret_version, struct error *err);
 /* Every newest version with replicas.min > 0 (for the start). each() returns non-zero to stop. */
 must_check int registry_version_each_wanted(struct registry *r,
                                             int (*each)(void *ctx, const struct registry_version *v), void *ctx,

@@ -159,6 +159,19 @@ int registry_version_find(struct registry *r, uint64_t version_uid, struct regis
     return 0;
 }
 
+int registry_model_find(struct registry *r, struct str tenant, struct str model, struct registry_version *ret_version,
+                        struct error *err)
+{
+    struct registry_row row;
+    struct registry_newest newest;
+    int rc = registry_need(r, RESOURCE_MODEL, tenant, model, NULL, &row, err);
+    if (rc >= 0)
+        rc = registry_newest(r, row.uid, &newest, err);
+    if (rc >= 0 && newest.n_versions == 0)
+        rc = error_set(err, -ERROR_NOT_FOUND, "the model has no version");
+    return rc < 0 ? rc : registry_version_find(r, newest.uid, ret_version, err);
+}
+
 struct wanted {
     uint64_t *uids; /* of newest versions, [n] */
     size_t n, capacity;

@@ -121,6 +121,9 @@ void supervisor_replicas_kill(struct supervisor *s);
 /* Kills the replicas of a level; their end says why. */
 void supervisor_replicas_level_lost(struct supervisor *s, enum isolate_level level);
 
+/* supervisor_look.c: answers LOOK. */
+void supervisor_look(struct supervisor *s, const struct bus_look *look);
+
 /* supervisor_isolation.c: which levels this host can provide. */
 /* Opens every back-end and probes it; a slow probe goes on in a process of its own and is told to control when it ends.
  * Fails when level `process`, which the whole server rests on, cannot be had. `scope` names the control groups. */

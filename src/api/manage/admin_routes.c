@@ -149,7 +149,7 @@ static int handle_metrics(struct admin_request *request, struct str body, struct
     return 0;
 }
 
-static void infer_done(void *ctx, int http_status, struct str body)
+static void relay_done(void *ctx, int http_status, struct str body)
 {
     struct admin_request *request = ctx;
     buf_append_str(&request->answer, body);
@@ -162,7 +162,17 @@ static int handle_infer(struct admin_request *request, struct str body, struct e
     if (request->tenant.size == 0 || request->model.size == 0)
         return error_set(err, -ERROR_INVALID_REQUEST, "the query must name tenant and model");
     request->callbacks++;
-    control_infer(request->control, request->tenant, request->model, body, infer_done, request);
+    control_infer(request->control, request->tenant, request->model, body, relay_done, request);
+    return 0;
+}
+
+static int handle_explain(struct admin_request *request, struct str body, struct error *err)
+{
+    (void)body;
+    if (request->tenant.size == 0 || request->model.size == 0)
+        return error_set(err, -ERROR_INVALID_REQUEST, "the query must name tenant and model");
+    request->callbacks++;
+    control_explain(request->control, request->tenant, request->model, relay_done, request);
     return 0;
 }
 
@@ -173,6 +183,8 @@ const struct admin_route admin_routes[] = {
     {WIRE_POST, V "/apply", WIRE_WHOLE, LIMIT_ADMIN_BODY_BYTES, handle_apply, "",
      "create or change resources, all or nothing"},
     {WIRE_GET, V "/status", WIRE_WHOLE, 0, handle_status, "", "what runs, and behind which wall"},
+    {WIRE_GET, V "/explain", WIRE_WHOLE, 0, handle_explain, "tenant model",
+     "what the wall around a model contains, and its live facts"},
     {WIRE_GET, "/metrics", WIRE_WHOLE, 0, handle_metrics, "", "figures for Prometheus"},
     {WIRE_POST, V "/infer", WIRE_WHOLE, LIMIT_BODY_BYTES, handle_infer, "tenant model",
      "one inference request as that tenant"},
