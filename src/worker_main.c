@@ -3,6 +3,7 @@
 #include "isolate/isolate_self.h"
 #include "worker/worker.h"
 
+#include <string.h>
 #include <sys/prctl.h>
 
 /* LeakSanitizer's hook (only called in sanitizer builds): it cannot look into a locked-down process. */
@@ -12,7 +13,7 @@ int __lsan_is_turned_off(void)
     return 1;
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     log_setup("worker", LOG_LEVEL_INFO);
     (void)prctl(PR_SET_NAME, "bulkhead-worker"); /* executed by descriptor: the kernel's own name would be a number */
@@ -21,5 +22,5 @@ int main(void)
         log_error("worker_lockdown", "%s", error_text(&err, err.code));
         return 1;
     }
-    return worker_run(3);
+    return argc > 1 && strcmp(argv[1], INGEST_ARGUMENT) == 0 ? ingest_run(3) : worker_run(3);
 }

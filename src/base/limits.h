@@ -59,6 +59,12 @@
 #define LIMIT_LEASE_MIN_MS        1000u  /* … and at least 1 s kills the worker */
 #define LIMIT_LEASE_FIRST_MS      30000u /* the limit while there is no estimate yet */
 
+/* Describing a model at apply: processes at once, how long one may take, and what it may answer. A signature of 128
+ * tensors with the longest name and rank is 128 × (255 + 8 × 8 + 16) B = 43 KiB. */
+#define LIMIT_INGESTS         4u
+#define LIMIT_INGEST_MS       30000u
+#define LIMIT_SIGNATURE_BYTES (48 * KIB)
+
 /* Replicas. */
 #define LIMIT_REPLICAS             1024u
 #define LIMIT_REPLICAS_PER_MODEL   64u

@@ -98,6 +98,12 @@ static const struct {
     TEXT(REPLICA_FACTS, wall),
     TEXT(REPLICA_LOADED, error.text),
     TEXT(WORKER_CONFIG, engine),
+    TEXT(INGEST_START, engine),
+    TEXT(INGEST_START, tenant),
+    TEXT(INGEST_START, model),
+    TEXT(INGEST_CONFIG, engine),
+    TEXT(DESCRIBE_FAILED, error.text),
+    TEXT(INGEST_FAILED, error.text),
     TEXT(INFER, tenant),
     TEXT(INFER, model),
 #undef TEXT

@@ -13,7 +13,7 @@
 
 #include <stdint.h>
 
-enum bus_role { BUS_SUPERVISOR = 1, BUS_CONTROL = 2, BUS_GATEWAY = 4, BUS_WORKER = 8 };
+enum bus_role { BUS_SUPERVISOR = 1, BUS_CONTROL = 2, BUS_GATEWAY = 4, BUS_WORKER = 8, BUS_INGEST = 16 };
 
 #define BUS_MESSAGE_TABLE(X)                                                                 \
     /* start-up */                                                                           \
@@ -45,6 +45,14 @@ enum bus_role { BUS_SUPERVISOR = 1, BUS_CONTROL = 2, BUS_GATEWAY = 4, BUS_WORKER
     X(CHANNEL_SEALED, BUS_GATEWAY, BUS_SUPERVISOR, struct bus_channel_sealed, 0)             \
     X(WORKER_CONFIG, BUS_SUPERVISOR, BUS_WORKER, struct bus_worker_config, 2)                \
     X(CHANNEL_GUEST, BUS_SUPERVISOR, BUS_WORKER, struct bus_channel, 4)                      \
+    /* describing a model once, before it is stored */                                       \
+    X(INGEST_START, BUS_CONTROL, BUS_SUPERVISOR, struct bus_ingest_start, 1)                 \
+    X(INGEST_STOP, BUS_CONTROL, BUS_SUPERVISOR, struct bus_ingest, 0)                        \
+    X(INGEST_CONFIG, BUS_SUPERVISOR, BUS_INGEST, struct bus_worker_config, 2)                \
+    X(DESCRIBED, BUS_INGEST, BUS_SUPERVISOR, struct bus_described, 1)                        \
+    X(DESCRIBE_FAILED, BUS_INGEST, BUS_SUPERVISOR, struct bus_describe_failed, 0)            \
+    X(INGEST_DONE, BUS_SUPERVISOR, BUS_CONTROL, struct bus_ingest_done, 1)                   \
+    X(INGEST_FAILED, BUS_SUPERVISOR, BUS_CONTROL, struct bus_ingest_failed, 0)               \
     /* requests of the operator, and figures */                                              \
     X(INFER, BUS_CONTROL, BUS_GATEWAY, struct bus_infer, 1)                                  \
     X(INFER_DONE, BUS_GATEWAY, BUS_CONTROL, struct bus_infer_done, 1)                        \
@@ -55,6 +63,13 @@ enum bus_role { BUS_SUPERVISOR = 1, BUS_CONTROL = 2, BUS_GATEWAY = 4, BUS_WORKER
 
 struct bus_empty {
     uint8_t _nothing;
+};
+
+#define BUS_ENGINES_MAX 8u
+
+struct bus_engine {
+    char name[32]; /* "": no further one */
+    uint64_t id;   /* of its library and of the worker program */
 };
 
 struct bus_role_config { /* fds: control: admin socket, store folder; gateway: listening socket, empty folder */
@@ -68,6 +83,9 @@ struct bus_role_config { /* fds: control: admin socket, store folder; gateway: l
     uint64_t memory_bytes; /* of the host */
     uint64_t body_bytes_max;
     uint32_t head_timeout_ms, idle_timeout_ms, write_timeout_ms, drain_timeout_ms;
+    /* Of each engine that this server has: what opens models for it. Another id: other code, so what was described may
+     * differ. */
+    struct bus_engine engines[BUS_ENGINES_MAX];
     char listen[64];
 };
 
@@ -196,6 +214,40 @@ struct bus_worker_config { /* fds: the model; the engine's library, or the model
     uint32_t threads;
     uint32_t has_library;
     char engine[32];
+};
+
+struct bus_ingest_start { /* fd: the model, a sealed memfd */
+    uint64_t id;          /* random, of control's choice */
+    uint64_t memory_bytes;
+    uint64_t model_bytes;
+    uint32_t cpu_milli;
+    uint32_t _reserved;
+    char engine[32];
+    char tenant[LIMIT_NAME_BYTES + 1]; /* for log lines only */
+    char model[LIMIT_NAME_BYTES + 1];
+};
+
+struct bus_ingest { /* nobody waits for it any more */
+    uint64_t id;
+};
+
+struct bus_described { /* fd: the signature as tensor_signature_encode makes it, a sealed memfd */
+    uint64_t bytes;    /* of the fd, ≤ LIMIT_SIGNATURE_BYTES */
+};
+
+struct bus_describe_failed {
+    struct error error; /* the engine's words: those of a hostile process */
+};
+
+/* Exactly one of these two for each INGEST_START, once its process is gone. */
+struct bus_ingest_done { /* fd: as DESCRIBED's, not looked at */
+    uint64_t id;
+    uint64_t bytes;
+};
+
+struct bus_ingest_failed {
+    uint64_t id;
+    struct error error; /* likewise, or the supervisor's own */
 };
 
 struct bus_infer { /* fd: the body, a sealed memfd */

@@ -33,6 +33,15 @@ static bool engine_known(void *ctx, struct str name)
     return false;
 }
 
+static uint64_t engine_id(void *ctx, struct str name)
+{
+    struct control *c = ctx;
+    for (uint32_t i = 0; i < BUS_ENGINES_MAX; i++)
+        if (str_equal(name, str_from(c->config.engines[i].name)))
+            return c->config.engines[i].id;
+    return 0;
+}
+
 bool control_peer_allowed(const struct control *c, uid_t uid)
 {
     if (uid == 0 || uid == c->config.uid)
@@ -134,6 +143,10 @@ static void on_supervisor_message(void *ctx, struct bus_message *m)
         control_explain_facts(c, &m->body.REPLICA_FACTS);
     } else if (m->type == BUS_LOOKED) {
         control_explain_looked(c, &m->body.LOOKED);
+    } else if (m->type == BUS_INGEST_DONE) {
+        control_ingest_done(c, &m->body.INGEST_DONE, m->fds[0]);
+    } else if (m->type == BUS_INGEST_FAILED) {
+        control_ingest_failed(c, &m->body.INGEST_FAILED);
     } else if (m->type == BUS_METRICS_LISTEN) {
         metrics_start(c, m);
     } else if (m->type == BUS_ROLE_RELOAD) {
@@ -190,6 +203,7 @@ static int registry_start(struct control *c, struct error *err)
         .memory_bytes_max = c->config.memory_bytes,
         .level_refusal = control_level_refusal,
         .engine_known = engine_known,
+        .engine_id = engine_id,
         .ctx = c,
     };
     return registry_open(&config, &c->registry, err);
@@ -210,6 +224,8 @@ static int connect_all(struct control *c, int bus_fd, int admin_fd, struct error
     map_init(&c->versions, LIMIT_MODELS * LIMIT_VERSIONS_SERVED);
     map_init(&c->infers, LIMIT_ADMIN_CONNECTIONS);
     map_init(&c->explains, LIMIT_ADMIN_CONNECTIONS);
+    map_init(&c->ingests, LIMIT_INGESTS);
+    list_init(&c->ingest_queue);
     list_init(&c->waiters);
     c->reconcile_at_ns = c->publish_at_ns = UINT64_MAX;
     if (uv_loop_init(&c->loop) < 0)

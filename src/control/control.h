@@ -15,6 +15,17 @@ struct control;
 
 struct registry *control_registry(struct control *c);
 
+/* registry_apply, with every new model opened and described by a process of its own first, and refused with its words
+ * when that fails; everything else goes on meanwhile. `body` and `results` stay the caller's and must live until `done`
+ * was called, which may be from inside this call: rc negative with err, or 0 with the change. *ret_apply is set before
+ * and is void from `done` on. At most LIMIT_INGESTS models are opened at once, the other applies wait. */
+struct control_apply;
+typedef void (*control_applied_cb)(void *ctx, int rc, const struct registry_change *change, const struct error *err);
+void control_apply(struct control *c, struct str body, struct buf *results, control_applied_cb done, void *ctx,
+                   struct control_apply **ret_apply);
+/* Nobody waits for it any more: `done` is not called, nothing is stored. */
+void control_apply_cancel(struct control_apply *a);
+
 /* Builds the catalog of the registry's present state, sends it to the gateway, and calls `taken` once: status 0 when
  * the gateway took a generation ≥ `generation`; -ERROR_PENDING after LIMIT_CATALOG_ACK_MS without that; never from
  * inside this call. Changes of one loop turn are published together. */

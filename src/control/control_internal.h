@@ -55,6 +55,8 @@ struct control {
     struct map explains;      /* id → struct explain */
     uint64_t explain_last;
     uint64_t infer_last;
+    struct map ingests;                 /* id → struct control_ingest: processes that open a model */
+    struct list ingest_queue;           /* struct control_apply, in their order */
     struct bus_stats stats;             /* of the gateway, as last told */
     const struct bus_metrics *metrics;  /* its page; NULL: none yet */
     struct wire_server *metrics_server; /* NULL: spec.metrics.listen is not set */
@@ -97,6 +99,10 @@ void control_metrics_write(const struct bus_metrics *m, const struct bus_stats *
 /* control_explain.c */
 void control_explain_facts(struct control *c, const struct bus_replica_facts *body);
 void control_explain_looked(struct control *c, const struct bus_look *body);
+
+/* control_apply.c */
+void control_ingest_done(struct control *c, const struct bus_ingest_done *body, int fd);
+void control_ingest_failed(struct control *c, const struct bus_ingest_failed *body);
 
 /* control_infer.c */
 void control_infer_done(struct control *c, const struct bus_infer_done *body, int fd);

@@ -8,6 +8,7 @@
 
 #include "base/buf.h"
 #include "base/error.h"
+#include "base/list.h"
 #include "catalog/catalog.h"
 #include "resource/resource.h"
 #include "store/store.h"
@@ -26,6 +27,8 @@ struct registry_config {
     int (*level_refusal)(void *ctx, uint32_t level, struct error *err);
     /* Is there an engine of this name? */
     bool (*engine_known)(void *ctx, struct str name);
+    /* Tells the code that opens models for this engine from any other; 0: this server has none. */
+    uint64_t (*engine_id)(void *ctx, struct str name);
     void *ctx;
 };
 
@@ -38,14 +41,47 @@ struct registry_change {
     uint32_t created, changed, unchanged;
 };
 
+/* All that is needed to start a replica of a version. */
+struct registry_version {
+    uint64_t uid, model_uid, tenant_uid;
+    uint32_t number;
+    char engine[32];
+    uint32_t level;
+    uint32_t floor; /* the tenant's isolation.minimum of now: a version below it must not run */
+    uint64_t cpu_milli, memory_bytes;
+    uint64_t artifact_bytes;
+    uint8_t digest[STORE_DIGEST_BYTES];
+    char tenant[LIMIT_NAME_BYTES + 1], model[LIMIT_NAME_BYTES + 1];
+    bool newest;
+    uint64_t replicas_min, replicas_max;
+};
+
+/* What one apply had described, from its first call of registry_apply to its last. */
+struct registry_ingest {
+    struct registry_version wanted; /* after 1: to be opened by `engine`; no uid */
+    uint64_t wanted_id;             /* of that engine */
+    uint64_t began_ns;              /* wall clock */
+    struct list described;          /* private */
+};
+void registry_ingest_init(struct registry_ingest *ingest);
+void registry_ingest_done(struct registry_ingest *ingest);
+/* The signature of `wanted` (copied), ≤ LIMIT_SIGNATURE_BYTES. */
+must_check int registry_ingest_add(struct registry_ingest *ingest, struct str signature);
+/* Such an apply came to nothing: removes the artifacts that `body` names and no version does, but for those that
+ * somebody has uploaded again since it began. */
+void registry_apply_drop(struct registry *r, struct str body, const struct registry_ingest *ingest);
+
 /* `body`: {"resources": [document…], "artifacts": {"<source as written>": "<64 hex digits>", …}}; every document's
  * spec.source must have its artifact, uploaded before (registry_artifact_*). Order within is free: a model may stand
  * before its tenant. Everything is checked before anything is written. Appends per resource
  * {"kind","name","tenant","result":"created"|"changed"|"unchanged", "version":N} to ret_results as a JSON array. A
  * change of engine, artifact, isolation.level or resources makes a new Version (next number); anything else only
- * changes the resource. */
-must_check int registry_apply(struct registry *r, struct str body, struct registry_change *ret_change,
-                              struct buf *ret_results, struct error *err);
+ * changes the resource.
+ * A new version whose artifact its engine has not described yet is not written: 1, with `wanted` in *ingest;
+ * once that was opened (registry_ingest_add) the same call is repeated, until nothing is wanted. Each call looks at
+ * everything anew, so others may change what they like in between. What was described is kept with the versions. */
+must_check int registry_apply(struct registry *r, struct str body, struct registry_ingest *ingest,
+                              struct registry_change *ret_change, struct buf *ret_results, struct error *err);
 
 /* A JSON array of whole documents of a kind (Tenant, Model, Version, Key). tenant/name filters may be empty. An unknown
  * tenant or name is -ERROR_NOT_FOUND. */
@@ -78,20 +114,6 @@ void registry_upload_abort(struct registry_upload *u); /* accepts NULL */
 must_check int registry_catalog(struct registry *r, uint64_t *ret_generation, int *ret_fd, size_t *ret_bytes,
                                 struct error *err);
 
-/* All that is needed to start a replica of a version. */
-struct registry_version {
-    uint64_t uid, model_uid, tenant_uid;
-    uint32_t number;
-    char engine[32];
-    uint32_t level;
-    uint32_t floor; /* the tenant's isolation.minimum of now: a version below it must not run */
-    uint64_t cpu_milli, memory_bytes;
-    uint64_t artifact_bytes;
-    uint8_t digest[STORE_DIGEST_BYTES];
-    char tenant[LIMIT_NAME_BYTES + 1], model[LIMIT_NAME_BYTES + 1];
-    bool newest;
-    uint64_t replicas_min, replicas_max;
-};
 /* -ERROR_MODEL_NOT_FOUND when it is gone. */
 must_check int registry_version_find(struct registry *r, uint64_t version_uid, struct registry_version *ret_version,
                                      struct error *err);

@@ -198,7 +198,8 @@ static int write_item(struct registry *r, struct registry_plan_item *item, uint6
 }
 
 /* One transaction; nothing is written, and no generation passes, when nothing changed. */
-static int plan_write(struct registry_plan *plan, uint64_t *ret_revision, struct error *err)
+static int plan_write(struct registry_plan *plan, const struct registry_ingest *ingest, uint64_t *ret_revision,
+                      struct error *err)
 {
     struct registry *r = plan->registry;
     const struct store_ops *ops = r->config.store;
@@ -216,6 +217,8 @@ static int plan_write(struct registry_plan *plan, uint64_t *ret_revision, struct
         for (uint32_t i = 0; rc >= 0 && i < plan->n_items; i++)
             if (item_changed(&plan->items[i]))
                 rc = write_item(r, &plan->items[i], revision + 1, now_ms, err);
+        if (rc >= 0)
+            rc = registry_described_write(r, ingest, err);
         if (rc >= 0)
             rc = ops->commit(r->store, &revision, err);
         if (rc < 0) {
@@ -251,8 +254,8 @@ static void plan_report(const struct registry_plan *plan, uint64_t revision, str
     *ret_change = change;
 }
 
-int registry_apply(struct registry *r, struct str body, struct registry_change *ret_change, struct buf *ret_results,
-                   struct error *err)
+int registry_apply(struct registry *r, struct str body, struct registry_ingest *ingest,
+                   struct registry_change *ret_change, struct buf *ret_results, struct error *err)
 {
     yyjson_read_err why;
     yyjson_doc *json = yyjson_read_opts((char *)(uintptr_t)body.data, body.size, 0, NULL, &why);
@@ -266,10 +269,12 @@ int registry_apply(struct registry *r, struct str body, struct registry_change *
     if (rc >= 0)
         rc = registry_plan_check(&plan, err);
     if (rc >= 0)
-        rc = plan_write(&plan, &revision, err);
-    if (rc >= 0)
+        rc = registry_plan_described(&plan, ingest, err);
+    if (rc == 0)
+        rc = plan_write(&plan, ingest, &revision, err);
+    if (rc == 0)
         plan_report(&plan, revision, ret_change, ret_results);
     yyjson_doc_free(json);
     free(plan.items);
-    return rc < 0 ? rc : 0;
+    return rc;
 }

@@ -1,6 +1,7 @@
 /* Artifacts: files named by their SHA-256 in hex. Nothing is acknowledged before file and folder are on the disk. */
 #include "registry_internal.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/random.h"
 
@@ -129,6 +130,19 @@ void registry_artifact_release(struct registry *r, const uint8_t digest[static S
         rc = io_error(&err, "cannot remove an artifact");
     if (rc < 0)
         log_warn("artifact_kept", "digest=%s: %s", hex, error_text(&err, rc));
+}
+
+void registry_artifact_drop(struct registry *r, const uint8_t digest[static STORE_DIGEST_BYTES], uint64_t before_ns)
+{
+    char hex[REGISTRY_HEX_BYTES + 1];
+    struct stat info;
+    registry_hex(digest, hex);
+    if (fstatat(r->config.artifacts_dir, hex, &info, AT_SYMLINK_NOFOLLOW) < 0)
+        return;
+    /* Its name is given last, and that changes this time. */
+    uint64_t stored_ns = (uint64_t)info.st_ctim.tv_sec * NS_PER_S + (uint64_t)info.st_ctim.tv_nsec;
+    if (stored_ns < before_ns)
+        registry_artifact_release(r, digest);
 }
 
 /* Closes and removes the unfinished file; the struct stays. */

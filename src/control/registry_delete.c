@@ -36,6 +36,8 @@ static int delete_model(struct registry *r, uint64_t uid, struct digests *digest
     if (rc < 0)
         return rc;
     rc = ops->version_delete_model(r->store, uid, err);
+    for (size_t i = 0; rc >= 0 && i < digests->n; i++)
+        rc = ops->description_release(r->store, digests->rows[i], err);
     if (rc >= 0)
         rc = ops->resource_delete(r->store, uid, err);
     if (rc >= 0)

@@ -117,6 +117,15 @@ struct registry_plan {
     uint32_t n_items;
 };
 
+/* registry_describe.c. 0 when every new version of a plan that was checked is described; else 1 with what is
+ * wanted next. */
+must_check int registry_plan_described(const struct registry_plan *plan, struct registry_ingest *ingest,
+                                       struct error *err);
+/* Inside the transaction that writes the versions. */
+must_check int registry_described_write(struct registry *r, const struct registry_ingest *ingest, struct error *err);
+/* registry_artifact.c: as registry_artifact_release, but not when it was stored after that time (wall clock). */
+void registry_artifact_drop(struct registry *r, const uint8_t digest[static STORE_DIGEST_BYTES], uint64_t before_ns);
+
 /* The item of the plan with that identity, or NULL. */
 struct registry_plan_item *registry_plan_find(const struct registry_plan *plan, enum resource_kind kind,
                                               struct str tenant, struct str name);

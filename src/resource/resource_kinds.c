@@ -219,7 +219,7 @@ static const struct resource_field model_fields[] = {
      .mutable = true,
      PLACE(model, source),
      .help = "The model's file, relative to the applied document. It is stored by its digest; a change of its content "
-             "makes a new version."},
+             "makes a new version. The engine opens it once before it is taken: what it cannot open is refused."},
     {.path = "spec.isolation.level",
      .type = RESOURCE_ENUM,
      .names = levels,

@@ -45,6 +45,13 @@ struct store_version { /* an immutable version of a model */
     uint64_t created_ms;
 };
 
+struct store_description { /* what an engine said of an artifact when it opened it */
+    struct str engine;
+    uint8_t digest[STORE_DIGEST_BYTES];
+    uint64_t engine_id;   /* of the code that opened it; ≤ INT64_MAX */
+    struct str signature; /* bytes that the store does not interpret */
+};
+
 struct store_key {
     struct str id;                    /* STORE_KEY_ID_BYTES characters, base62 */
     uint8_t hash[STORE_DIGEST_BYTES]; /* SHA-256 of the whole key text */
@@ -87,6 +94,15 @@ struct store_ops {
     /* Is the artifact named by any version? */
     int (*artifact_used)(struct store *s, const uint8_t digest[static STORE_DIGEST_BYTES], bool *ret_used,
                          struct error *err);
+
+    /* Inserts or replaces by (engine, digest). */
+    int (*description_put)(struct store *s, const struct store_description *d, struct error *err);
+    /* Calls each() once when there is one of that engine, digest and id. */
+    int (*description_find)(struct store *s, struct str engine, const uint8_t digest[static STORE_DIGEST_BYTES],
+                            uint64_t engine_id, void (*each)(void *ctx, const struct store_description *d), void *ctx,
+                            struct error *err);
+    /* Forgets what was said of an artifact unless a version names it. */
+    int (*description_release)(struct store *s, const uint8_t digest[static STORE_DIGEST_BYTES], struct error *err);
 
     /* -ERROR_CONFLICT when the id is there already */
     int (*key_put)(struct store *s, const struct store_key *k, struct error *err);

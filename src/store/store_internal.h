@@ -29,6 +29,9 @@ enum store_statement {
     STORE_VERSIONS_OF_MODEL,
     STORE_VERSION_DELETE_MODEL,
     STORE_ARTIFACT_USED,
+    STORE_DESCRIPTION_PUT,
+    STORE_DESCRIPTION,
+    STORE_DESCRIPTION_RELEASE,
     STORE_KEY_PUT,
     STORE_KEY_DELETE,
     STORE_KEY_DELETE_TENANT,
@@ -79,10 +82,12 @@ must_check int store_run(struct store_sql *s, enum store_statement id, sqlite3_s
 /* Values by position, from 1. The bytes must stay until the statement is given back. Failures show in the step: an
  * unbound value is NULL, which every column refuses. */
 void store_bind_u64(sqlite3_stmt *statement, int position, uint64_t value);
+void store_bind_bytes(sqlite3_stmt *statement, int position, struct str value);
 void store_bind_str(sqlite3_stmt *statement, int position, struct str value);
 void store_bind_digest(sqlite3_stmt *statement, int position, const uint8_t digest[static STORE_DIGEST_BYTES]);
 /* Columns, from 0. */
 uint64_t store_column_u64(sqlite3_stmt *statement, int column);
+struct str store_column_bytes(sqlite3_stmt *statement, int column);
 struct str store_column_str(sqlite3_stmt *statement, int column);
 void store_column_digest(sqlite3_stmt *statement, int column, uint8_t ret_digest[static STORE_DIGEST_BYTES]);
 
@@ -105,6 +110,13 @@ must_check int store_version_each(struct store *s, uint64_t model_uid,
 must_check int store_version_delete_model(struct store *s, uint64_t model_uid, struct error *err);
 must_check int store_artifact_used(struct store *s, const uint8_t digest[static STORE_DIGEST_BYTES], bool *ret_used,
                                    struct error *err);
+must_check int store_description_put(struct store *s, const struct store_description *d, struct error *err);
+must_check int store_description_find(struct store *s, struct str engine,
+                                      const uint8_t digest[static STORE_DIGEST_BYTES], uint64_t engine_id,
+                                      void (*each)(void *ctx, const struct store_description *d), void *ctx,
+                                      struct error *err);
+must_check int store_description_release(struct store *s, const uint8_t digest[static STORE_DIGEST_BYTES],
+                                         struct error *err);
 must_check int store_key_put(struct store *s, const struct store_key *k, struct error *err);
 must_check int store_key_delete(struct store *s, struct str id, bool *ret_existed, struct error *err);
 must_check int store_key_delete_tenant(struct store *s, uint64_t tenant_uid, struct error *err);

@@ -155,6 +155,56 @@ int store_artifact_used(struct store *store, const uint8_t digest[static STORE_D
     return finish_rows(s, STORE_ARTIFACT_USED, st, code, err);
 }
 
+int store_description_put(struct store *store, const struct store_description *d, struct error *err)
+{
+    struct store_sql *s = store_sql(store);
+    sqlite3_stmt *st = NULL;
+    int result = store_check_write(s, err);
+    if (result == 0)
+        result = store_take(s, STORE_DESCRIPTION_PUT, &st, err);
+    if (result < 0)
+        return result;
+    store_bind_str(st, 1, d->engine);
+    store_bind_digest(st, 2, d->digest);
+    store_bind_u64(st, 3, d->engine_id);
+    store_bind_bytes(st, 4, d->signature);
+    return store_run(s, STORE_DESCRIPTION_PUT, st, err);
+}
+
+int store_description_find(struct store *store, struct str engine, const uint8_t digest[static STORE_DIGEST_BYTES],
+                           uint64_t engine_id, void (*each)(void *ctx, const struct store_description *d), void *ctx,
+                           struct error *err)
+{
+    struct store_sql *s = store_sql(store);
+    sqlite3_stmt *st = NULL;
+    int result = store_take(s, STORE_DESCRIPTION, &st, err);
+    if (result < 0)
+        return result;
+    store_bind_str(st, 1, engine);
+    store_bind_digest(st, 2, digest);
+    store_bind_u64(st, 3, engine_id);
+    int code = sqlite3_step(st);
+    if (code == SQLITE_ROW) {
+        struct store_description d = {.engine = engine, .engine_id = engine_id, .signature = store_column_bytes(st, 0)};
+        memcpy(d.digest, digest, sizeof d.digest);
+        each(ctx, &d);
+    }
+    return finish_rows(s, STORE_DESCRIPTION, st, code, err);
+}
+
+int store_description_release(struct store *store, const uint8_t digest[static STORE_DIGEST_BYTES], struct error *err)
+{
+    struct store_sql *s = store_sql(store);
+    sqlite3_stmt *st = NULL;
+    int result = store_check_write(s, err);
+    if (result == 0)
+        result = store_take(s, STORE_DESCRIPTION_RELEASE, &st, err);
+    if (result < 0)
+        return result;
+    store_bind_digest(st, 1, digest);
+    return store_run(s, STORE_DESCRIPTION_RELEASE, st, err);
+}
+
 int store_key_put(struct store *store, const struct store_key *k, struct error *err)
 {
     struct store_sql *s = store_sql(store);

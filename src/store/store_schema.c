@@ -44,6 +44,14 @@ static const char *const migrations[] = {
     " created_ms INTEGER NOT NULL"
     ") STRICT, WITHOUT ROWID;"
     "CREATE INDEX key_tenant ON key (tenant_uid);",
+    /* 1 → 2. What is stored already was never described; it is, when it is applied as a new version. */
+    "CREATE TABLE description ("
+    " engine TEXT NOT NULL,"
+    " digest BLOB NOT NULL CHECK (length(digest) = 32),"
+    " engine_id INTEGER NOT NULL,"
+    " signature BLOB NOT NULL,"
+    " PRIMARY KEY (digest, engine)"
+    ") STRICT, WITHOUT ROWID;",
 };
 
 enum { MIGRATIONS = sizeof migrations / sizeof migrations[0] };

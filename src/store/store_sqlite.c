@@ -104,8 +104,9 @@ static int sql_uid_next(struct store *store, uint64_t *ret_uid, struct error *er
     .revision = sql_revision, .uid_next = sql_uid_next, .resource_put = store_resource_put,                           \
     .resource_delete = store_resource_delete, .resource_each = store_resource_each, .version_put = store_version_put, \
     .version_each = store_version_each, .version_delete_model = store_version_delete_model,                           \
-    .artifact_used = store_artifact_used, .key_put = store_key_put, .key_delete = store_key_delete,                   \
-    .key_delete_tenant = store_key_delete_tenant, .key_each = store_key_each
+    .description_put = store_description_put, .description_find = store_description_find,                             \
+    .description_release = store_description_release, .artifact_used = store_artifact_used, .key_put = store_key_put, \
+    .key_delete = store_key_delete, .key_delete_tenant = store_key_delete_tenant, .key_each = store_key_each
 
 const struct store_ops store_sqlite = {.name = "sqlite", .open = store_open_file, OPERATIONS};
 const struct store_ops store_memory = {.name = "memory", .open = store_open_memory, OPERATIONS};

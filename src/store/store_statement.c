@@ -29,6 +29,12 @@ static const char *const texts[STORE_STATEMENT_COUNT] = {
     [STORE_VERSIONS_OF_MODEL] = "SELECT " VERSION_COLUMNS " FROM version WHERE model_uid = ? ORDER BY number DESC",
     [STORE_VERSION_DELETE_MODEL] = "DELETE FROM version WHERE model_uid = ?",
     [STORE_ARTIFACT_USED] = "SELECT EXISTS (SELECT 1 FROM version WHERE digest = ?)",
+    [STORE_DESCRIPTION_PUT] = "INSERT INTO description (engine, digest, engine_id, signature) VALUES (?, ?, ?, ?)"
+                              " ON CONFLICT (digest, engine) DO UPDATE SET engine_id = excluded.engine_id,"
+                              " signature = excluded.signature",
+    [STORE_DESCRIPTION] = "SELECT signature FROM description WHERE engine = ? AND digest = ? AND engine_id = ?",
+    [STORE_DESCRIPTION_RELEASE] = "DELETE FROM description WHERE digest = ?1"
+                                  " AND NOT EXISTS (SELECT 1 FROM version WHERE digest = ?1)",
     [STORE_KEY_PUT] = "INSERT INTO key (" KEY_COLUMNS ") VALUES (?, ?, ?, ?, ?)",
     [STORE_KEY_DELETE] = "DELETE FROM key WHERE id = ?",
     [STORE_KEY_DELETE_TENANT] = "DELETE FROM key WHERE tenant_uid = ?",
@@ -142,6 +148,17 @@ void store_bind_digest(sqlite3_stmt *statement, int position, const uint8_t dige
 uint64_t store_column_u64(sqlite3_stmt *statement, int column)
 {
     return (uint64_t)sqlite3_column_int64(statement, column);
+}
+
+void store_bind_bytes(sqlite3_stmt *statement, int position, struct str value)
+{
+    (void)sqlite3_bind_blob64(statement, position, value.data, value.size, SQLITE_STATIC);
+}
+
+struct str store_column_bytes(sqlite3_stmt *statement, int column)
+{
+    const char *data = sqlite3_column_blob(statement, column);
+    return (struct str){data ? data : "", data ? (size_t)sqlite3_column_bytes(statement, column) : 0};
 }
 
 struct str store_column_str(sqlite3_stmt *statement, int column)

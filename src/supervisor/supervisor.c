@@ -40,7 +40,7 @@ void supervisor_drain_step(struct supervisor *s)
 {
     if (!s->draining || !s->gateway_drained)
         return;
-    if (s->replicas.count > 0) {
+    if (s->replicas.count + s->ingests.count > 0) {
         supervisor_replicas_kill(s);
         return;
     }
@@ -84,6 +84,7 @@ static void on_signal(uv_signal_t *handle, int number)
     }
     log_info("draining", "signal %d: no new requests; the running ones are answered", number);
     s->draining = true;
+    supervisor_ingests_kill(s); /* their applies are refused: the server is shutting down */
     struct bus_empty nothing = {0};
     if (s->children[CHILD_GATEWAY].bus)
         supervisor_tell(s, CHILD_GATEWAY, BUS_DRAIN, &nothing, NULL, 0);
@@ -142,12 +143,14 @@ static void finish(struct supervisor *s)
     for (int i = 0; i < CHILD_COUNT; i++)
         supervisor_child_end(&s->children[i]); /* workers' ends are told to nobody from here on */
     supervisor_replicas_kill(s);
-    while (s->replicas.count > 0)
+    supervisor_ingests_kill(s);
+    while (s->replicas.count + s->ingests.count > 0)
         (void)uv_run(s->loop, UV_RUN_ONCE); /* each ends through its pidfd */
     supervisor_isolation_close(s);
     uv_walk(s->loop, close_handle, NULL);
     (void)uv_run(s->loop, UV_RUN_DEFAULT);
     (void)uv_loop_close(s->loop); /* empty by now */
+    map_done(&s->ingests);
     map_done(&s->replicas);
     supervisor_data_close(s);
     free(s->uids_used);
@@ -171,6 +174,7 @@ int supervisor_run(const struct supervisor_config *config, struct error *err)
                            .admin_fd = -1,
                            .metrics_fd = -1};
     map_init(&s.replicas, LIMIT_REPLICAS);
+    map_init(&s.ingests, LIMIT_INGESTS);
     s.uids_used = calloc(config->uid_count, 1);
     supervisor_child_setup(&s, CHILD_CONTROL, "control");
     supervisor_child_setup(&s, CHILD_GATEWAY, "gateway");

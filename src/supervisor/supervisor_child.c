@@ -61,6 +61,10 @@ static void on_message(void *ctx, struct bus_message *m)
         supervisor_replica_stop(s, m->body.REPLICA_STOP.replica_uid, m->body.REPLICA_STOP.reason);
     else if (m->type == BUS_LOOK)
         supervisor_look(s, &m->body.LOOK);
+    else if (m->type == BUS_INGEST_START)
+        supervisor_ingest_start(s, &m->body.INGEST_START, m->fds[0]);
+    else if (m->type == BUS_INGEST_STOP)
+        supervisor_ingest_stop(s, m->body.INGEST_STOP.id);
     else if (m->type == BUS_CHANNEL_SEALED)
         supervisor_replica_sealed(s, &m->body.CHANNEL_SEALED);
 }
@@ -122,6 +126,8 @@ static void on_child_exit(uv_poll_t *poll, int status, int events)
     child_forget(c);
     if (child_index(c) == CHILD_GATEWAY)
         supervisor_replicas_orphaned(s);
+    else
+        supervisor_ingests_kill(s); /* who waited for them waits no more */
     if (s->draining) {
         s->gateway_drained = s->gateway_drained || child_index(c) == CHILD_GATEWAY;
         s->control_drained = s->control_drained || child_index(c) == CHILD_CONTROL;
@@ -157,6 +163,11 @@ void supervisor_child_config(const struct supervisor_child *c, struct bus_role_c
         .write_timeout_ms = config->write_timeout_ms,
         .drain_timeout_ms = config->drain_timeout_ms,
     };
+    for (uint32_t i = 0; i < config->n_engines; i++) {
+        struct bus_engine *engine = &ret_body->engines[i];
+        (void)snprintf(engine->name, sizeof engine->name, "%s", config->engines[i].name);
+        engine->id = supervisor_engine_id(s, i);
+    }
     (void)snprintf(ret_body->listen, sizeof ret_body->listen, "%s", s->listen_text);
 }
 

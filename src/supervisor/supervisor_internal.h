@@ -82,6 +82,7 @@ struct supervisor {
     struct supervisor_level levels[ISOLATE_LEVEL_COUNT];
     struct supervisor_child children[CHILD_COUNT];
     struct map replicas; /* uid → struct supervisor_replica */
+    struct map ingests;  /* id → struct supervisor_ingest */
     uint8_t *uids_used;  /* [uid_count] */
     bool draining, gateway_drained, control_drained;
     uv_signal_t signals[3];
@@ -117,6 +118,20 @@ void supervisor_replicas_tell(struct supervisor *s, int child);
 /* The gateway died: channels are void, what was draining can end. */
 void supervisor_replicas_orphaned(struct supervisor *s);
 void supervisor_replicas_kill(struct supervisor *s);
+
+/* A uid of the range for a process behind a wall, as an index to give back in uids_used. */
+must_check int supervisor_uid_take(struct supervisor *s, uint32_t *ret_index);
+/* The library of an engine (-1: built in), borrowed; -ERROR_UNSUPPORTED when there is no such engine. */
+must_check int supervisor_library_of(const struct supervisor *s, const char *engine, int *ret_fd);
+/* Kills and reaps a process whose end nobody would notice later. */
+void supervisor_abandon(const struct isolate_ops *ops, struct isolate_instance *instance, int pidfd);
+
+/* supervisor_ingest.c */
+void supervisor_ingest_start(struct supervisor *s, const struct bus_ingest_start *start, int model_fd);
+void supervisor_ingest_stop(struct supervisor *s, uint64_t id);
+void supervisor_ingests_kill(struct supervisor *s);
+/* Tells the code that opens models of config->engines[index] from any other that there was in its place. */
+uint64_t supervisor_engine_id(const struct supervisor *s, uint32_t index);
 
 /* Kills the replicas of a level; their end says why. */
 void supervisor_replicas_level_lost(struct supervisor *s, enum isolate_level level);

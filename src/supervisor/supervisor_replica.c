@@ -171,7 +171,7 @@ static void on_worker_gone(void *ctx, int code)
     replica_kill(r); /* it closed its socket or sent something: either way it is over */
 }
 
-static int uid_take(struct supervisor *s, uint32_t *ret_index)
+int supervisor_uid_take(struct supervisor *s, uint32_t *ret_index)
 {
     for (uint32_t i = ROLE_UID_OFFSET_REPLICAS; i < s->config->uid_count; i++)
         if (!s->uids_used[i]) {
@@ -182,7 +182,7 @@ static int uid_take(struct supervisor *s, uint32_t *ret_index)
     return -ERROR_LIMIT;
 }
 
-static int library_of(const struct supervisor *s, const char *engine, int *ret_fd)
+int supervisor_library_of(const struct supervisor *s, const char *engine, int *ret_fd)
 {
     for (uint32_t i = 0; i < s->config->n_engines; i++)
         if (strcmp(s->config->engines[i].name, engine) == 0) {
@@ -192,16 +192,13 @@ static int library_of(const struct supervisor *s, const char *engine, int *ret_f
     return -ERROR_UNSUPPORTED;
 }
 
-/* Nobody would notice its end later. */
-static void worker_abandon(struct supervisor_replica *r, int pidfd)
+void supervisor_abandon(const struct isolate_ops *ops, struct isolate_instance *instance, int pidfd)
 {
     int status;
     struct pollfd end = {.fd = pidfd, .events = POLLIN};
-    supervisor_unwatch(&r->watch);
-    r->ops->kill(r->instance);
-    while (r->ops->discard(r->instance, &status) < 0)
+    ops->kill(instance);
+    while (ops->discard(instance, &status) < 0)
         (void)poll(&end, 1, 1000); /* a killed worker is gone within moments */
-    r->instance = NULL;
 }
 
 static int worker_spawn(struct supervisor_replica *r, int bus_fd, struct error *err)
@@ -241,7 +238,9 @@ static int worker_spawn(struct supervisor_replica *r, int bus_fd, struct error *
     result = supervisor_watch(s, pidfd, on_worker_exit, r, &r->watch);
     if (result >= 0)
         return 0;
-    worker_abandon(r, pidfd);
+    supervisor_unwatch(&r->watch);
+    supervisor_abandon(r->ops, r->instance, pidfd);
+    r->instance = NULL;
     return error_set(err, result, "a worker cannot be watched");
 }
 
@@ -367,13 +366,13 @@ static int replica_launch(struct supervisor_replica *r, int model_fd, struct err
     static const struct bus_conn_events events = {.message = on_worker_message, .gone = on_worker_gone};
     struct supervisor *s = r->supervisor;
     int library_fd, pair[2];
-    int result = library_of(s, r->start.engine, &library_fd);
+    int result = supervisor_library_of(s, r->start.engine, &library_fd);
     if (result < 0)
         return error_set(err, result, "this server has no engine \"%s\"", r->start.engine);
     result = supervisor_isolation_check(s, r->start.level, err);
     if (result < 0)
         return result;
-    result = uid_take(s, &r->uid_index);
+    result = supervisor_uid_take(s, &r->uid_index);
     if (result < 0)
         return error_set(err, result, "all uids for replicas are in use; raise spec.uids.count");
     result = bus_pair(pair, err);

@@ -90,7 +90,7 @@ int tensor_spec_find(const struct tensor_spec *specs, uint32_t n, struct str nam
 /* Compact binary form of a signature, for the channel (a worker's answer to LOAD). encode appends nothing and returns
  * -ERROR_LIMIT when `capacity` is too small; ret_size = bytes used. decode trusts nothing: -ERROR_PEER on anything out
  * of range, duplicate or empty names, invalid UTF-8, or trailing bytes. */
-#define TENSOR_SIGNATURE_BYTES_MAX ((size_t)48 * KIB)
+#define TENSOR_SIGNATURE_BYTES_MAX LIMIT_SIGNATURE_BYTES
 must_check int tensor_signature_encode(const struct tensor_signature *s, void *data, size_t capacity, size_t *ret_size);
 must_check int tensor_signature_decode(const void *data, size_t size, struct tensor_signature *ret_signature,
                                        struct error *err);

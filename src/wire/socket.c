@@ -3,6 +3,7 @@
 #include "wire/wire_internal.h"
 
 #include <linux/sockios.h>
+#include <poll.h>
 #include <sys/ioctl.h>
 
 static struct wire_connection *connection_of(void *handle)
@@ -22,12 +23,25 @@ static void on_space(uv_handle_t *handle, size_t suggested, uv_buf_t *ret_buf)
     *ret_buf = uv_buf_init(space.iov_base, (unsigned)space.iov_len);
 }
 
+/* Of a local socket that a peer has closed altogether; TCP does not tell that from half. */
+static bool hung_up(const struct wire_connection *c)
+{
+    uv_os_fd_t fd;
+    struct pollfd wait = {.fd = -1};
+    if (uv_fileno(&c->socket.uv.handle, &fd) < 0)
+        return false;
+    wait.fd = fd;
+    return poll(&wait, 1, 0) > 0 && (wait.revents & POLLHUP);
+}
+
 static void on_read(uv_stream_t *stream, ssize_t size, const uv_buf_t *buf)
 {
     (void)buf;
     struct wire_connection *c = connection_of(stream);
     if (size > 0)
         wire_connection_received(c, (size_t)size);
+    else if (size == UV_EOF && c->state == WIRE_HANDLING && hung_up(c))
+        wire_connection_broken(c); /* nobody is left to answer */
     else if (size == UV_EOF)
         wire_connection_received(c, 0);
     else if (size < 0)

@@ -26,7 +26,8 @@
  * Handlers may call wire from inside any of these, wire_server_stop included. wire sets SIGPIPE to be ignored.
  *
  * A peer that half-closes (FIN behind its request) is still answered; so one that closes altogether is noticed only
- * when the answer is written, unless it resets. A handler that neither accepts nor answers in head() is a bug (assert).
+ * when the answer is written, unless it resets or its socket is a local one. A handler that neither accepts nor answers
+ * in head() is a bug (assert).
  *
  * An answer before the body has arrived: the rest is read and dropped up to 64 KiB and the connection goes on; if more
  * is to come, or nobody knows how much (chunked), or the client waits for 100-continue, the answer says `Connection:

@@ -102,7 +102,7 @@ static int load_answer(struct worker *w, int status, const struct error *err)
     return worker_push(w, &frame);
 }
 
-static int model_open(struct worker *w, struct error *err)
+int worker_model_open(struct worker *w, struct error *err)
 {
     struct engine_options options = {
         .model = w->model,
@@ -122,7 +122,7 @@ static int model_open(struct worker *w, struct error *err)
 static int load(struct worker *w)
 {
     struct error err = {0};
-    int r = w->engine ? 0 : model_open(w, &err); /* a new gateway asks again: the model stays */
+    int r = w->engine ? 0 : worker_model_open(w, &err); /* a new gateway asks again: the model stays */
     int sent = load_answer(w, r, &err);
     channel_ring(w->channel);
     return sent < 0 ? sent : 0;
@@ -174,17 +174,17 @@ static int channel_work(struct worker *w)
     return r;
 }
 
-static int configure(struct worker *w)
+int worker_configure(struct worker *w, enum bus_role self, enum bus_type type)
 {
     struct bus_message m;
-    int r = bus_wait(w->bus_fd, BUS_WORKER, BUS_SUPERVISOR, CONFIG_TIMEOUT_MS, &m);
+    int r = bus_wait(w->bus_fd, self, BUS_SUPERVISOR, CONFIG_TIMEOUT_MS, &m);
     if (r < 0)
         return r;
-    if (m.type != BUS_WORKER_CONFIG) {
+    if (m.type != type) {
         bus_message_done(&m);
         return -ERROR_PEER;
     }
-    w->config = m.body.WORKER_CONFIG;
+    w->config = m.body.WORKER_CONFIG; /* one struct for both */
     w->ops = engine_find(str_from(w->config.engine));
     if (w->config.has_library)
         w->library_fd = take_fd(&m.fds[1]);
@@ -196,7 +196,7 @@ static int configure(struct worker *w)
 int worker_run(int bus_fd)
 {
     struct worker w = {.bus_fd = bus_fd, .library_fd = -1};
-    int r = configure(&w);
+    int r = worker_configure(&w, BUS_WORKER, BUS_WORKER_CONFIG);
     if (r < 0) {
         log_error("worker_config", "the worker cannot start: %s", error_info(r)->name);
         return 1;

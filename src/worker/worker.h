@@ -11,4 +11,10 @@
  * supervisor. */
 int worker_run(int bus_fd);
 
+/* The ingest role, the same program as a one-shot: opens the one model that its supervisor hands it, answers with its
+ * signature or with the engine's reason why not, and waits for its end. Behind the same wall, and trusted as little.
+ * Exit status as above. */
+int ingest_run(int bus_fd);
+#define INGEST_ARGUMENT "ingest" /* argv[1] of such a process */
+
 #endif

@@ -36,6 +36,11 @@ must_check int worker_push(struct worker *w, const struct channel_frame *frame);
 /* Waits until the channel has a frame (1), or the bus has something (0); negative when the supervisor is gone. */
 must_check int worker_wait(struct worker *w);
 
+/* Takes the first message, which must be of `type` (WORKER_CONFIG or INGEST_CONFIG), and maps the model. */
+must_check int worker_configure(struct worker *w, enum bus_role self, enum bus_type type);
+/* Opens the engine on the model and describes it; on failure what was made stays in w. */
+must_check int worker_model_open(struct worker *w, struct error *err);
+
 /* Runs one lease from its LEASE frame to its DONE. Negative only when the channel cannot go on. */
 must_check int worker_lease_run(struct worker *w, const struct channel_frame *frame);
 

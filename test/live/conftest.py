@@ -5,6 +5,7 @@ folder and a port of the kernel's choice. Nothing here sleeps to wait for someth
 ceiling. After every test: no alert in the log, no descriptor more than before, no process, cgroup or socket left.
 """
 import contextlib
+import hashlib
 import http.client
 import json
 import os
@@ -13,6 +14,7 @@ import re
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import tempfile
 import threading
@@ -308,6 +310,20 @@ def model_yaml(name, tenant, source, engine="identity", **spec):
     return json.dumps({"apiVersion": "bulkhead.dev/v1alpha1", "kind": "Model",
                        "metadata": {"name": name, "tenant": tenant},
                        "spec": {"engine": engine, "source": source, **spec}}) + "\n---\n"
+
+
+def described_before(server, content):
+    """As if the onnx engine had opened and described `content` before: apply takes it, and then it cannot load. The server
+    is started again for it."""
+    server.apply(tenant_yaml("elder") + model_yaml("digits", "elder", str(ROOT / "examples/digits/digits.onnx"), "onnx"))
+    assert server.stop() == 0
+    with contextlib.closing(sqlite3.connect(server.data / "store/bulkhead.db")) as db:
+        db.execute("INSERT INTO description (digest, engine, engine_id, signature) SELECT ?, engine, engine_id, signature "
+                   "FROM description WHERE engine = 'onnx'", (hashlib.sha256(content).digest(),))
+        db.commit()
+    server.start()
+    server.cli("delete", "model", "digits", "--tenant", "elder")
+    server.cli("delete", "tenant", "elder")
 
 
 @pytest.fixture

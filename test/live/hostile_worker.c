@@ -2,7 +2,8 @@
  *
  * The live tests put this program in the place of bulkhead-worker. A model whose file reads {"hostile":"<name>", …}
  * gets the behaviour of that name in the table below; for every other model it is an honest worker. The signature it
- * tells is x: FP32 [-1,4] and y: BYTES [-1,1] for both inputs and outputs. */
+ * tells is x: FP32 [-1,4] and y: BYTES [-1,1] for both inputs and outputs. As an ingest it tells that signature too, or
+ * behaves as the second table has it. */
 #include "base/log.h"
 #include "channel/channel_internal.h"
 #include "isolate/isolate_self.h"
@@ -550,8 +551,113 @@ static const struct {
     {"talks-to-supervisor", talks_to_supervisor},
 };
 
-/* The name in {"hostile":"<name>"}, or NULL: looked at in the first message, which stays where it is. */
-static void (*behaviour(void))(struct hostile *h)
+/* --- as an ingest --- */
+
+static void described_with(const void *data, size_t size, uint64_t told)
+{
+    struct bus_described body = {.bytes = told};
+    int fd;
+    if (bus_memfd("hostile", data, size, &fd) == 0)
+        (void)!bus_send(BUS_FD, BUS_INGEST, BUS_SUPERVISOR, BUS_DESCRIBED, &body, &fd, 1);
+}
+
+static void ingest_honest(void)
+{
+    static char encoded[LIMIT_SIGNATURE_BYTES];
+    size_t size = 0;
+    if (tensor_signature_encode(signature(), encoded, sizeof encoded, &size) == 0)
+        described_with(encoded, size, size);
+}
+
+static void ingest_crashes(void)
+{
+    struct sigaction fatal = {.sa_handler = SIG_DFL}; /* not a sanitizer's */
+    (void)sigaction(SIGILL, &fatal, NULL);
+    __builtin_trap();
+}
+
+static void ingest_exits(void)
+{
+    _exit(0);
+}
+
+static void ingest_hangs(void) {}
+
+static void ingest_eats(void)
+{
+    for (;;) {
+        char *more = mmap(NULL, MIB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+        if (more == MAP_FAILED)
+            return;
+    }
+}
+
+static void ingest_garbage(void)
+{
+    described_with("not a signature", 15, 15);
+}
+
+static void ingest_lies(void)
+{
+    described_with("short", 5, LIMIT_SIGNATURE_BYTES);
+}
+
+static void ingest_unsealed(void)
+{
+    struct bus_described body = {.bytes = 5};
+    int fd = memfd_create("hostile", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    (void)!write(fd, "hello", 5);
+    (void)!bus_send(BUS_FD, BUS_INGEST, BUS_SUPERVISOR, BUS_DESCRIBED, &body, &fd, 1);
+}
+
+static void ingest_pipe(void)
+{
+    struct bus_described body = {.bytes = 5};
+    int ends[2];
+    if (pipe(ends) == 0)
+        (void)!bus_send(BUS_FD, BUS_INGEST, BUS_SUPERVISOR, BUS_DESCRIBED, &body, &ends[0], 1);
+}
+
+static void ingest_talks(void)
+{
+    char junk[4096] = {1};
+    while (send(BUS_FD, junk, sizeof junk, MSG_NOSIGNAL) > 0) {
+    }
+}
+
+static void ingest_forges_text(void)
+{
+    struct bus_describe_failed body = {.error = {.code = -ERROR_REFUSED}};
+    memset(body.error.text, '\n', sizeof body.error.text);
+    memcpy(body.error.text, "\x1b[2Jforged\xff", 12);
+    (void)!bus_send(BUS_FD, BUS_INGEST, BUS_SUPERVISOR, BUS_DESCRIBE_FAILED, &body, NULL, 0);
+}
+
+static void ingest_forges_code(void)
+{
+    struct bus_describe_failed body = {.error = {.code = 12345, .text = "odd"}};
+    (void)!bus_send(BUS_FD, BUS_INGEST, BUS_SUPERVISOR, BUS_DESCRIBE_FAILED, &body, NULL, 0);
+}
+
+static const struct {
+    const char *name;
+    void (*run)(void);
+} ingests[] = {
+    {"ingest-crashes", ingest_crashes},
+    {"ingest-exits", ingest_exits},
+    {"ingest-hangs", ingest_hangs},
+    {"ingest-eats", ingest_eats},
+    {"ingest-garbage", ingest_garbage},
+    {"ingest-lies", ingest_lies},
+    {"ingest-unsealed", ingest_unsealed},
+    {"ingest-pipe", ingest_pipe},
+    {"ingest-talks", ingest_talks},
+    {"ingest-forges-text", ingest_forges_text},
+    {"ingest-forges-code", ingest_forges_code},
+};
+
+/* Finds the name in {"hostile":"<name>"} in the first message, which stays where it is. false: there is none. */
+static bool hostile_name(char name[static 64])
 {
     struct {
         uint32_t type, _reserved;
@@ -570,16 +676,39 @@ static void (*behaviour(void))(struct hostile *h)
         _exit(1);
     int fds[2];
     memcpy(fds, CMSG_DATA(CMSG_FIRSTHDR(&m)), sizeof fds);
-    char text[4096] = {0}, wanted[64];
+    char text[4096] = {0};
     (void)!pread(fds[0], text, sizeof text - 1, 0);
     fd_close(&fds[0]);
     fd_close(&fds[1]);
-    for (size_t i = 0; i < sizeof behaviours / sizeof behaviours[0]; i++) {
-        (void)snprintf(wanted, sizeof wanted, "{\"hostile\":\"%s\"", behaviours[i].name);
-        if (strncmp(text, wanted, strlen(wanted)) == 0)
+    static const char start[] = "{\"hostile\":\"";
+    if (strncmp(text, start, sizeof start - 1) != 0)
+        return false;
+    const char *first = text + sizeof start - 1;
+    size_t size = strcspn(first, "\"");
+    if (size >= 64)
+        return false;
+    memcpy(name, first, size);
+    name[size] = '\0';
+    return true;
+}
+
+static void ingest(const char *name)
+{
+    for (size_t i = 0; i < sizeof ingests / sizeof ingests[0]; i++)
+        if (strcmp(name, ingests[i].name) == 0) {
+            ingests[i].run();
+            sleep_for_ever();
+        }
+    ingest_honest();
+    sleep_for_ever();
+}
+
+static void (*behaviour(const char *name))(struct hostile *h)
+{
+    for (size_t i = 0; i < sizeof behaviours / sizeof behaviours[0]; i++)
+        if (strcmp(name, behaviours[i].name) == 0)
             return behaviours[i].run;
-    }
-    return NULL;
+    _exit(1);
 }
 
 static void channel_take(struct hostile *h)
@@ -599,15 +728,19 @@ static void channel_take(struct hostile *h)
     h->slot_bytes = geometry.outbox_slot_bytes;
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     static struct hostile h;
     log_setup("worker", LOG_LEVEL_INFO);
     if (isolate_lockdown_self(NULL) < 0)
         return 1;
-    void (*run)(struct hostile *) = behaviour();
-    if (!run)
-        return worker_run(BUS_FD);
+    bool as_ingest = argc > 1 && strcmp(argv[1], INGEST_ARGUMENT) == 0;
+    char name[64];
+    if (!hostile_name(name))
+        return as_ingest ? ingest_run(BUS_FD) : worker_run(BUS_FD);
+    if (as_ingest)
+        ingest(name);
+    void (*run)(struct hostile *) = behaviour(name);
     channel_take(&h);
     /* A lease that is never done would keep the test waiting for its limit of 30 s. By default the first process of a
      * namespace takes no signal. */

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 
-from conftest import BULKHEAD, IDENTITY, model_yaml, tenant_yaml, vector, wait_until
+from conftest import BULKHEAD, IDENTITY, described_before, model_yaml, tenant_yaml, vector, wait_until
 
 # A mount namespace of the server's own in which no cgroup hierarchy is to be seen.
 WITHOUT_CGROUPS = ["unshare", "-m", "sh", "-c", 'umount -a -l -t cgroup,cgroup2; exec "$0" "$@"']
@@ -126,7 +126,11 @@ def test_nothing_runs_below_a_tenants_floor(server, folder):
 
 
 def test_a_broken_model_hurts_nobody_else(identity, folder):
-    (folder / "broken.onnx").write_bytes(b"\x08\x07 this is no model")
+    """One that apply would refuse today, but was taken: what cannot load any more is told to whom asks for it."""
+    broken = b"\x08\x07 this is no model"
+    (folder / "broken.onnx").write_bytes(broken)
+    described_before(identity, broken)
+    assert identity.infer("echo", vector(1, [1, 2, 3, 4]), identity.acme).status == 200
     identity.apply(tenant_yaml("clumsy") + model_yaml("broken", "clumsy", "broken.onnx", engine="onnx"))
     clumsy = identity.key("clumsy")
     answer = identity.infer("broken", vector(1, [1, 2, 3, 4]), clumsy)

@@ -6,7 +6,7 @@ import time
 import pytest
 
 import onnx_model as onnx
-from conftest import model_yaml, tenant_yaml, vector
+from conftest import described_before, model_yaml, tenant_yaml, vector
 
 
 def serve(server, folder, **models):
@@ -16,6 +16,8 @@ def serve(server, folder, **models):
         if isinstance(what, bytes):
             (folder / f"{name}.onnx").write_bytes(what)
             text += model_yaml(name, "acme", f"{name}.onnx", engine="onnx")
+            if name == "broken":
+                described_before(server, what)
         else:
             (folder / f"{name}.json").write_text(json.dumps({"inputs": what}))
             text += model_yaml(name, "acme", f"{name}.json")

@@ -217,6 +217,10 @@ static void admin_done(void *ctx, struct wire_exchange *x)
     x->user = NULL;
     request->exchange = NULL;
     request->finished = true;
+    if (request->apply) {
+        control_apply_cancel(take(&request->apply));
+        request->callbacks--;
+    }
     request_release(request);
 }
 

@@ -14,6 +14,7 @@ struct admin_request {
     struct control *control;
     const struct admin_route *route;
     struct registry_upload *upload; /* artifacts only; owned */
+    struct control_apply *apply;    /* under way; one of `callbacks` */
     uint32_t callbacks;             /* control still owes so many */
     bool finished;                  /* wire has forgotten it */
     enum resource_kind kind;

@@ -24,11 +24,26 @@ static int change_publish(struct admin_request *request)
     return 0;
 }
 
+static void applied(void *ctx, int rc, const struct registry_change *change, const struct error *err)
+{
+    struct admin_request *request = ctx;
+    request->apply = NULL;
+    if (rc < 0) {
+        admin_answer_error(request, rc, err);
+    } else {
+        request->done = *change;
+        (void)change_publish(request); /* cannot fail */
+    }
+    admin_callback_end(request);
+}
+
 static int handle_apply(struct admin_request *request, struct str body, struct error *err)
 {
+    (void)err; /* applied() tells */
     buf_append_text(&request->answer, "{\"resources\":");
-    int rc = registry_apply(control_registry(request->control), body, &request->done, &request->answer, err);
-    return rc < 0 ? rc : change_publish(request);
+    request->callbacks++;
+    control_apply(request->control, body, &request->answer, applied, request, &request->apply);
+    return 0;
 }
 
 static int handle_delete(struct admin_request *request, struct str body, struct error *err)

@@ -55,6 +55,27 @@ static void pay(uv_idle_t *later)
     uv_idle_stop(later);
 }
 
+void control_apply(struct control *c, struct str body, struct buf *results, control_applied_cb done, void *ctx,
+                   struct control_apply **ret_apply)
+{
+    struct registry_ingest ingest;
+    struct registry_change change;
+    struct error err = {0};
+    int rc;
+    (void)ret_apply;
+    registry_ingest_init(&ingest);
+    while ((rc = registry_apply(c->registry, body, &ingest, &change, results, &err)) > 0)
+        assert_int_equal(registry_ingest_add(&ingest, STR("signature")), 0);
+    registry_ingest_done(&ingest);
+    done(ctx, rc, &change, &err);
+}
+
+void control_apply_cancel(struct control_apply *a)
+{
+    (void)a;
+    fail_msg("no apply waits here");
+}
+
 void control_publish(struct control *c, uint64_t generation, control_taken_cb taken, void *ctx)
 {
     c->published = generation;
@@ -114,6 +135,13 @@ static bool engine_known(void *ctx, struct str name)
     return str_equal(name, STR("identity"));
 }
 
+static uint64_t engine_id(void *ctx, struct str name)
+{
+    (void)ctx;
+    (void)name;
+    return 1;
+}
+
 static int listen_at(const char *path)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -140,7 +168,8 @@ static int setup(void **state)
                                      .slots = 2,
                                      .memory_bytes_max = GIB,
                                      .level_refusal = level_refusal,
-                                     .engine_known = engine_known};
+                                     .engine_known = engine_known,
+                                     .engine_id = engine_id};
     assert_int_equal(registry_open(&config, &f.control.registry, &err), 0);
     uv_loop_init(&f.control.loop);
     uv_idle_init(&f.control.loop, &f.control.later);

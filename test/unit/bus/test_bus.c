@@ -162,6 +162,8 @@ static void every_row_of_the_table_is_sound(void **state)
         assert_non_null(info);
         assert_true(info->senders != 0 && info->receivers != 0);
         assert_false(info->senders & BUS_WORKER); /* a worker speaks through its channel only */
+        if (info->senders & BUS_INGEST)           /* and an ingest says one of two things to the supervisor */
+            assert_true((type == BUS_DESCRIBED || type == BUS_DESCRIBE_FAILED) && info->receivers == BUS_SUPERVISOR);
         assert_true(info->n_fds <= LIMIT_BUS_FDS && info->body_bytes <= LIMIT_BUS_MESSAGE_BYTES - 8);
     }
     assert_null(bus_type_info(BUS_NONE));

@@ -24,6 +24,8 @@ struct fixture {
     struct registry_change change;
     struct buf results;
     struct error err;
+    uint32_t n_described; /* artifacts that applies wanted opened */
+    uint64_t engine_id;
 };
 
 static inline int fixture_level(void *ctx, uint32_t level, struct error *err)
@@ -38,6 +40,12 @@ static inline bool fixture_engine(void *ctx, struct str name)
 {
     (void)ctx;
     return str_equal(name, STR("identity")) || str_equal(name, STR("onnx"));
+}
+
+static inline uint64_t fixture_engine_id(void *ctx, struct str name)
+{
+    (void)name;
+    return ((struct fixture *)ctx)->engine_id;
 }
 
 static inline void fixture_open(struct fixture *f)
@@ -69,7 +77,9 @@ static inline void fixture_start(struct fixture *f, const struct store_ops *stor
                                          .slots = 4,
                                          .memory_bytes_max = 4 * GIB,
                                          .level_refusal = fixture_level,
-                                         .engine_known = fixture_engine};
+                                         .engine_known = fixture_engine,
+                                         .engine_id = fixture_engine_id,
+                                         .ctx = f};
     fixture_open(f);
 }
 
@@ -120,7 +130,15 @@ static inline int fixture_apply(struct fixture *f, const char *body)
 {
     buf_clear(&f->results);
     f->err = (struct error){0};
-    return registry_apply(f->registry, str_from(body), &f->change, &f->results, &f->err);
+    struct registry_ingest ingest;
+    registry_ingest_init(&ingest);
+    int rc;
+    while ((rc = registry_apply(f->registry, str_from(body), &ingest, &f->change, &f->results, &f->err)) > 0) {
+        f->n_described++;
+        assert_int_equal(registry_ingest_add(&ingest, STR("signature")), 0);
+    }
+    registry_ingest_done(&ingest);
+    return rc;
 }
 
 static inline void fixture_applied(struct fixture *f, const char *body)

@@ -44,6 +44,70 @@ static void test_new_is_empty(void **state)
     expect_dump(f, "revision 0\n");
 }
 
+struct described {
+    uint32_t n;
+    char signature[32];
+    size_t size;
+};
+
+static void note_description(void *ctx, const struct store_description *d)
+{
+    struct described *described = ctx;
+    described->n++;
+    described->size = d->signature.size;
+    memcpy(described->signature, d->signature.data, d->signature.size);
+}
+
+/* The signature of that engine, digest and id, in *ret; how many there are. */
+static uint32_t description(struct fixture *f, const char *engine, uint8_t digest, uint64_t id, struct described *ret)
+{
+    uint8_t whole[STORE_DIGEST_BYTES];
+    memset(whole, digest, sizeof whole);
+    *ret = (struct described){0};
+    assert_int_equal(f->ops->description_find(f->store, str_from(engine), whole, id, note_description, ret, NULL), 0);
+    return ret->n;
+}
+
+static int describe(struct fixture *f, const char *engine, uint8_t digest, uint64_t id, struct str signature)
+{
+    struct store_description d = {.engine = str_from(engine), .engine_id = id, .signature = signature};
+    memset(d.digest, digest, sizeof d.digest);
+    return f->ops->description_put(f->store, &d, NULL);
+}
+
+static void test_descriptions(void **state)
+{
+    struct fixture *f = *state;
+    struct described got;
+    uint8_t used[STORE_DIGEST_BYTES], unused[STORE_DIGEST_BYTES];
+    memset(used, 0xAB, sizeof used);
+    memset(unused, 0xCD, sizeof unused);
+    assert_int_equal(describe(f, "onnx", 0xAB, 1, STR("x")), -ERROR_INTERNAL); /* outside a transaction */
+    must_begin(f);
+    uint64_t model = must_uid(f);
+    assert_int_equal(put_resource(f, KIND_MODEL, model, "acme", "digits", "{}"), 0);
+    assert_int_equal(put_version(f, must_uid(f), model, 1, 0xAB), 0);
+    assert_int_equal(describe(f, "onnx", 0xAB, 7, ((struct str){"a\0b\xff", 4})), 0);
+    assert_int_equal(describe(f, "onnx", 0xCD, INT64_MAX, STR("c")), 0);
+    assert_int_equal(describe(f, "identity", 0xAB, 0, STR("d")), 0);
+    (void)must_commit(f);
+    assert_int_equal(description(f, "onnx", 0xAB, 7, &got), 1);
+    assert_int_equal(got.size, 4);
+    assert_memory_equal(got.signature, "a\0b\xff", 4);
+    assert_int_equal(description(f, "onnx", 0xAB, 8, &got), 0); /* of other code */
+    assert_int_equal(description(f, "onnx", 0xCD, INT64_MAX, &got), 1);
+    assert_int_equal(description(f, "identity", 0xAB, 0, &got), 1);
+    must_begin(f);
+    assert_int_equal(describe(f, "onnx", 0xAB, 8, STR("new")), 0); /* replaces */
+    assert_int_equal(f->ops->description_release(f->store, used, NULL), 0);
+    assert_int_equal(f->ops->description_release(f->store, unused, NULL), 0);
+    (void)must_commit(f);
+    assert_int_equal(description(f, "onnx", 0xAB, 7, &got), 0);
+    assert_int_equal(description(f, "onnx", 0xAB, 8, &got), 1); /* a version names it */
+    assert_memory_equal(got.signature, "new", 3);
+    assert_int_equal(description(f, "onnx", 0xCD, INT64_MAX, &got), 0);
+}
+
 static void test_rows_come_back(void **state)
 {
     struct fixture *f = *state;
@@ -335,6 +399,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         CONFORMANCE(test_new_is_empty),
         CONFORMANCE(test_rows_come_back),
+        CONFORMANCE(test_descriptions),
         CONFORMANCE(test_commit_counts_and_rollback_forgets),
         CONFORMANCE(test_writes_demand_a_transaction),
         CONFORMANCE(test_conflict_leaves_the_transaction),

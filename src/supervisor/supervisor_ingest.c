@@ -1,0 +1,301 @@
+/* Ingests: a one-shot process per model that control wants described, behind the wall that a worker has. What it
+ * answers is handed on unread; when it does not answer, control is told why in words. Control hears of an ingest once
+ * its process is gone. */
+#include "supervisor/supervisor_internal.h"
+
+#include "base/hash.h"
+#include "base/log.h"
+
+#include <assert.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#define INGEST_PIDS_BASE 16u /* as a worker has */
+#define INGEST_FDS       64u
+
+/*   RUNNING ──answered, told to stop, out of time──► DYING ──pidfd──► (freed)   */
+enum ingest_state { INGEST_RUNNING = 1, INGEST_DYING };
+
+struct supervisor_ingest {
+    struct supervisor *supervisor;
+    struct bus_ingest_start start;
+    enum ingest_state state;
+    const struct isolate_ops *ops;
+    struct isolate_instance *instance;
+    uv_poll_t *watch;
+    struct bus_conn *bus; /* to the process */
+    uv_timer_t timer;     /* its close callback frees the whole */
+    uint32_t uid_index;
+    bool late, told;
+    uint64_t signature_bytes; /* as it says */
+    int signature_fd;         /* -1: none came */
+    struct error error;       /* code 0: it said no reason */
+};
+
+uint64_t supervisor_engine_id(const struct supervisor *s, uint32_t index)
+{
+    const int fds[2] = {s->config->worker_fd, s->config->engines[index].library_fd};
+    uint64_t parts[2][5] = {0};
+    for (int i = 0; i < 2; i++) {
+        struct stat info;
+        if (fds[i] < 0 || fstat(fds[i], &info) < 0)
+            continue; /* built in; an open descriptor can always be looked at */
+        parts[i][0] = (uint64_t)info.st_dev;
+        parts[i][1] = (uint64_t)info.st_ino;
+        parts[i][2] = (uint64_t)info.st_size;
+        parts[i][3] = (uint64_t)info.st_mtim.tv_sec;
+        parts[i][4] = (uint64_t)info.st_mtim.tv_nsec;
+    }
+    return hash_bytes((struct hash_seed){0, 0}, parts, sizeof parts) & INT64_MAX; /* a column of the store */
+}
+
+static void tell_failed(struct supervisor *s, uint64_t id, const struct error *err)
+{
+    struct bus_ingest_failed body = {.id = id, .error = *err};
+    supervisor_tell(s, CHILD_CONTROL, BUS_INGEST_FAILED, &body, NULL, 0);
+}
+
+static void ingest_closed(uv_handle_t *handle)
+{
+    free(handle->data);
+}
+
+static void ingest_free(struct supervisor_ingest *g)
+{
+    struct supervisor *s = g->supervisor;
+    supervisor_unwatch(&g->watch);
+    bus_conn_close(g->bus);
+    fd_close(&g->signature_fd);
+    if (g->uid_index > 0)
+        s->uids_used[g->uid_index] = 0;
+    (void)map_remove(&s->ingests, g->start.id);
+    uv_close((uv_handle_t *)&g->timer, ingest_closed);
+}
+
+static void ingest_kill(struct supervisor_ingest *g)
+{
+    if (g->state == INGEST_DYING)
+        return;
+    g->state = INGEST_DYING;
+    bus_conn_close(g->bus);
+    g->bus = NULL;
+    (void)uv_timer_stop(&g->timer); /* always succeeds */
+    g->ops->kill(g->instance);
+}
+
+/* Why there is no answer, for the person who applied the model. */
+static void end_error(const struct supervisor_ingest *g, int status, uint64_t oom_kills, struct error *err)
+{
+    if (g->supervisor->draining)
+        (void)error_set_default(err, ERROR_DRAINING);
+    else if (g->late)
+        (void)error_set(err, ERROR_REFUSED, "opening it took longer than %u s", LIMIT_INGEST_MS / 1000);
+    else if (oom_kills > 0)
+        (void)error_set(err, ERROR_REFUSED,
+                        "opening it needs more memory than its spec.resources.memory of %llu MiB; raise that",
+                        (unsigned long long)(g->start.memory_bytes / MIB));
+    else if (WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL)
+        (void)error_set(err, ERROR_REFUSED, "the engine crashed on it (signal %d, %s)", WTERMSIG(status),
+                        strsignal(WTERMSIG(status)));
+    else
+        (void)error_set(err, ERROR_REFUSED, "the engine ended without an answer about it");
+}
+
+static void on_ingest_exit(uv_poll_t *poll, int poll_status, int events)
+{
+    (void)poll_status;
+    (void)events;
+    struct supervisor_ingest *g = poll->data;
+    struct supervisor *s = g->supervisor;
+    struct isolate_usage usage = {0};
+    int status = 0;
+    (void)uv_poll_stop(poll); /* before discard closes the pidfd: its number may be another's at once */
+    if (g->ops->usage(g->instance, &usage, NULL) < 0)
+        usage.oom_kills = 0;
+    if (g->ops->discard(g->instance, &status) < 0) {
+        (void)uv_poll_start(poll, UV_READABLE, on_ingest_exit); /* still there */
+        return;
+    }
+    g->instance = NULL;
+    struct bus_ingest_done body = {.id = g->start.id, .bytes = g->signature_bytes};
+    if (g->signature_fd < 0 && g->error.code == 0)
+        end_error(g, status, usage.oom_kills, &g->error);
+    log_debug("ingest_ended", "tenant=%s model=%s: %s", g->start.tenant, g->start.model,
+              g->signature_fd >= 0 ? "described" : "refused");
+    if (g->signature_fd >= 0)
+        supervisor_tell(s, CHILD_CONTROL, BUS_INGEST_DONE, &body, &g->signature_fd, 1);
+    else if (!g->told)
+        tell_failed(s, g->start.id, &g->error);
+    ingest_free(g);
+    supervisor_drain_step(s);
+}
+
+/* The matrix lets it say these two things only, and the first one ends it. */
+static void on_ingest_message(void *ctx, struct bus_message *m)
+{
+    struct supervisor_ingest *g = ctx;
+    if (m->type == BUS_DESCRIBED) {
+        g->signature_bytes = m->body.DESCRIBED.bytes;
+        g->signature_fd = take_fd(&m->fds[0]);
+    } else {
+        g->error = m->body.DESCRIBE_FAILED.error;
+    }
+    ingest_kill(g);
+}
+
+/* It ends, or it broke the protocol. One that crashes keeps its own signal as its end. */
+static void on_ingest_gone(void *ctx, int code)
+{
+    struct supervisor_ingest *g = ctx;
+    (void)code;
+    g->bus = NULL;
+    ingest_kill(g);
+}
+
+static void on_ingest_late(uv_timer_t *timer)
+{
+    struct supervisor_ingest *g = timer->data;
+    g->late = true;
+    ingest_kill(g);
+}
+
+static int ingest_spawn(struct supervisor_ingest *g, int bus_fd, struct error *err)
+{
+    struct supervisor *s = g->supervisor;
+    static const char *const argv[] = {"bulkhead-worker", "ingest", NULL};
+    char name[64];
+    (void)snprintf(name, sizeof name, "ingest-%016llx", (unsigned long long)g->start.id); /* fits */
+    uint32_t cores = (g->start.cpu_milli + 999) / 1000;
+    struct isolate_spawn spawn = {
+        .name = name,
+        .program_fd = s->config->worker_fd,
+        .argv = argv,
+        .fds = &bus_fd,
+        .n_fds = 1,
+        .stderr_fd = s->config->log_level >= LOG_LEVEL_DEBUG ? STDERR_FILENO : -1,
+        .uid = s->config->uid_base + g->uid_index,
+        .gid = s->config->uid_base + g->uid_index,
+        .limits = {.memory_bytes = g->start.memory_bytes,
+                   .cpu_milli = g->start.cpu_milli,
+                   .pids = INGEST_PIDS_BASE + 2 * cores,
+                   .file_bytes = LIMIT_SIGNATURE_BYTES, /* its answer; there is no file it could reach */
+                   .fds = INGEST_FDS},
+        .limits_required = !s->config->allow_unlimited,
+    };
+    int pidfd;
+    int r = g->ops->spawn(&spawn, &g->instance, &pidfd, err);
+    if (r < 0)
+        return r;
+    r = supervisor_watch(s, pidfd, on_ingest_exit, g, &g->watch);
+    if (r >= 0)
+        return 0;
+    supervisor_unwatch(&g->watch);
+    supervisor_abandon(g->ops, g->instance, pidfd);
+    g->instance = NULL;
+    return error_set(err, r, "a process that opens models cannot be watched");
+}
+
+static int ingest_configure(struct supervisor_ingest *g, int model_fd, int library_fd)
+{
+    struct bus_worker_config body = {
+        .replica_uid = g->start.id,
+        .model_bytes = g->start.model_bytes,
+        .threads = (g->start.cpu_milli + 999) / 1000,
+        .has_library = library_fd >= 0,
+    };
+    memcpy(body.engine, g->start.engine, sizeof body.engine);
+    int fds[2] = {model_fd, library_fd >= 0 ? library_fd : model_fd};
+    return bus_conn_send(g->bus, BUS_INGEST_CONFIG, &body, fds, 2);
+}
+
+static int ingest_launch(struct supervisor_ingest *g, int model_fd, struct error *err)
+{
+    static const struct bus_conn_events bus_events = {.message = on_ingest_message, .gone = on_ingest_gone};
+    struct supervisor *s = g->supervisor;
+    int library_fd, pair[2];
+    int r = supervisor_library_of(s, g->start.engine, &library_fd);
+    if (r < 0)
+        return error_set(err, r, "this server has no engine \"%s\"", g->start.engine);
+    r = supervisor_uid_take(s, &g->uid_index);
+    if (r < 0)
+        return error_set(err, ERROR_OVERLOADED, "all uids are in use; raise spec.uids.count of the Server");
+    r = bus_pair(pair, err);
+    if (r < 0)
+        return r;
+    _close_ int ours = pair[0], theirs = pair[1];
+    r = ingest_spawn(g, theirs, err);
+    if (r < 0)
+        return r;
+    r = bus_conn_open(s->loop, ours, BUS_SUPERVISOR, BUS_INGEST, &bus_events, g, &g->bus);
+    if (r < 0)
+        return error_set(err, r, "a process that opens models cannot be spoken to");
+    (void)take_fd(&ours);
+    r = ingest_configure(g, model_fd, library_fd);
+    return r < 0 ? error_set(err, r, "a process that opens models does not take its configuration") : 0;
+}
+
+static int start_valid(const struct supervisor *s, const struct bus_ingest_start *start, struct error *err)
+{
+    if (s->draining)
+        return error_set_default(err, ERROR_DRAINING);
+    if (s->ingests.count >= LIMIT_INGESTS || map_get(&s->ingests, start->id))
+        return error_set(err, ERROR_OVERLOADED, "%u models are being opened already; try again later", LIMIT_INGESTS);
+    if (start->cpu_milli == 0 || start->memory_bytes == 0 || start->cpu_milli / 1000 > s->config->slots)
+        return error_set(err, ERROR_INVALID_ARGUMENT, "the limits of the model are out of range");
+    return 0;
+}
+
+void supervisor_ingest_start(struct supervisor *s, const struct bus_ingest_start *start, int model_fd)
+{
+    struct error err = {0};
+    struct supervisor_ingest *g = NULL;
+    int r = start_valid(s, start, &err);
+    if (r >= 0) {
+        g = calloc(1, sizeof *g);
+        r = g ? map_put(&s->ingests, start->id, g) : -ERROR_NO_MEMORY;
+        if (r < 0) {
+            free(g);
+            (void)error_set_default(&err, ERROR_NO_MEMORY);
+        }
+    }
+    if (r < 0) {
+        tell_failed(s, start->id, &err);
+        return;
+    }
+    *g = (struct supervisor_ingest){.supervisor = s,
+                                    .start = *start,
+                                    .state = INGEST_RUNNING,
+                                    .ops = isolate_find(ISOLATE_PROCESS),
+                                    .signature_fd = -1};
+    (void)uv_timer_init(s->loop, &g->timer); /* always succeeds */
+    g->timer.data = g;
+    r = ingest_launch(g, model_fd, &err);
+    if (r >= 0) {
+        (void)uv_timer_start(&g->timer, on_ingest_late, LIMIT_INGEST_MS, 0); /* fails only on a closing handle */
+        return;
+    }
+    log_error("ingest_refused", "tenant=%s model=%s: %s", start->tenant, start->model, error_text(&err, r));
+    tell_failed(s, start->id, &err);
+    g->told = true;
+    if (g->instance)
+        ingest_kill(g); /* ends through its pidfd */
+    else
+        ingest_free(g);
+}
+
+void supervisor_ingest_stop(struct supervisor *s, uint64_t id)
+{
+    struct supervisor_ingest *g = map_get(&s->ingests, id);
+    if (g)
+        ingest_kill(g);
+}
+
+void supervisor_ingests_kill(struct supervisor *s)
+{
+    size_t cursor = 0;
+    for (struct supervisor_ingest *g; (g = map_next(&s->ingests, &cursor));)
+        ingest_kill(g);
+}
