@@ -40,6 +40,20 @@ static const struct cli_flag flags_key_create[] = {
 static const struct cli_flag flags_status[] = {{"output", 'o', "yaml|json", false, "how to print it (default: yaml)"},
                                                END};
 static const struct cli_flag flags_doctor[] = {OUTPUT, END};
+static const struct cli_flag flags_advise[] = {
+    {"file", 'f', "FILE|-", false, "YAML with the answers, such as `critical: patient`; flags go before it"},
+    {"critical", 0, "no|money|patient", false, "what a wrong or missing answer costs"},
+    {"regulated", 0, "no|regulated|locked", false, "must the software around it be what was examined"},
+    {"neighbours", 0, "none|trusted|untrusted", false, "who else's models run on this host"},
+    {"latency", 0, "relaxed|normal|tight", false, "tens of ms, some ms, or less than 1 ms may be added"},
+    {"burst", 0, "no|yes", false, "do requests come in bursts after times of quiet"},
+    {"legacy", 0, "no|libraries|kernel", false, "does it need an operating system other than the host's"},
+    {"minimum", 0, "LEVEL", false, "the least that its tenant demands"},
+    {"tenant", 0, "T", false, "whose model it is; the server is asked what this tenant demands"},
+    {"model", 0, "NAME", false, "its name, for the YAML"},
+    OUTPUT,
+    END,
+};
 static const struct cli_flag flags_explain[] = {
     {"tenant", 0, "T", false, "whose model it is"},
     OUTPUT,
@@ -117,6 +131,15 @@ const struct cli_command cli_commands[] = {
      .run = cli_doctor,
      .details = "Needs no server and disturbs none. Tests by doing, so it takes some seconds; as a plain user it can\n"
                 "test less than as root. Ends with 0 when level process, the default of a model, works with limits."},
+    {.name = "advise",
+     .arguments = "",
+     .summary = "Say which isolation level a model needs, why, and what to apply.",
+     .flags = flags_advise,
+     .admin = true,
+     .run = cli_advise,
+     .details =
+         "Asks what is not given, when there is a terminal. The rules stand in docs/advise.md. Needs no server but\n"
+         "for --tenant; tests the levels as `bulkhead doctor` does. Ends with 1 when nothing strong enough works here."},
     {.name = "infer",
      .arguments = "MODEL",
      .arguments_min = 1,

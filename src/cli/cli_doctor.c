@@ -9,10 +9,14 @@
 #define STATE_COLUMN 12
 #define NAME_COLUMN  16
 
-static void on_progress(void *ctx, enum isolate_level level)
+void cli_survey_progress(void *ctx, enum isolate_level level)
 {
     (void)ctx;
-    if (isatty(STDERR_FILENO))
+    if (!isatty(STDERR_FILENO))
+        return;
+    if (level == ISOLATE_NONE)
+        fprintf(stderr, "\r\033[K");
+    else
         fprintf(stderr, "\r\033[Ktesting level %s ...", isolate_level_names[level]);
 }
 
@@ -81,9 +85,8 @@ enum cli_exit cli_doctor(const struct cli_call *call)
     struct isolate_fact facts[ISOLATE_FACTS_MAX];
     struct isolate_survey rows[ISOLATE_SURVEY_ROWS];
     size_t n_facts = isolate_host_facts(facts);
-    isolate_survey(rows, on_progress, NULL);
-    if (isatty(STDERR_FILENO))
-        fprintf(stderr, "\r\033[K");
+    isolate_survey(rows, cli_survey_progress, NULL);
+    cli_survey_progress(NULL, ISOLATE_NONE);
     enum cli_exit status = usable(rows) ? CLI_DONE : CLI_REFUSED;
     if (format == CLI_TABLE) {
         print_tables(facts, n_facts, rows);

@@ -5,6 +5,7 @@
 #include "base/buf.h"
 #include "base/error.h"
 #include "cli/cli.h"
+#include "isolate/isolate.h"
 #include "resource/resource.h"
 #include "wire/client.h"
 
@@ -13,7 +14,7 @@
 
 enum cli_exit { CLI_DONE = 0, CLI_REFUSED = 1, CLI_USAGE = 2 };
 
-#define CLI_FLAGS_MAX        8u
+#define CLI_FLAGS_MAX        16u
 #define CLI_ARGUMENTS_MAX    3u
 #define CLI_ANSWER_BYTES_MAX (64 * MIB) /* of the admin API's longest answer */
 #define CLI_TARGET_BYTES     1024u
@@ -123,8 +124,13 @@ void cli_print_table(enum resource_kind kind, yyjson_val *items);
 #define CLI_LINE_COLUMNS 100u
 void cli_print_wrapped(const char *text, size_t column);
 
+/* --- cli_doctor.c --- */
+
+/* Says on a terminal which level is being tested; ISOLATE_NONE clears the line. */
+void cli_survey_progress(void *ctx, enum isolate_level level);
 /* --- the commands --- */
 
+enum cli_exit cli_advise(const struct cli_call *call);
 enum cli_exit cli_apply(const struct cli_call *call);
 enum cli_exit cli_get(const struct cli_call *call);
 enum cli_exit cli_delete(const struct cli_call *call);
