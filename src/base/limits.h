@@ -72,6 +72,11 @@
 #define LIMIT_RESTART_DELAY_MIN_MS 100u   /* first back-off, doubled each time, ± 50 % jitter */
 #define LIMIT_RESTART_DELAY_MAX_MS 30000u
 
+/* What a replica can keep in its /tmp; counted as its memory too. Engines write nothing; an extension may unpack
+ * itself. */
+#define LIMIT_REPLICA_TMP_BYTES (16 * MIB)
+#define LIMIT_REPLICA_TMP_FILES 256u
+
 /* Channel: a lease's gathered inputs, and its outputs, each fit one slot (larger outputs come in parts). */
 /* Per direction, a power of two. Host to guest at most: 256 CANCELs of a lease that was just ending, then LEASE, 256
  * ITEMs and 256 CANCELs of the next one, and a CREDIT: 770. Guest to host a lease has at most a few frames per output.

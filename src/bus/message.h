@@ -208,11 +208,18 @@ struct bus_channel_sealed {
     int32_t status; /* 0, or why the gateway could not take the channel */
 };
 
-struct bus_worker_config { /* fds: the model; the engine's library, or the model again where there is none */
+enum bus_library {
+    BUS_LIBRARY_NONE = 0, /* the engine is built in */
+    BUS_LIBRARY_FD,       /* the second descriptor */
+    BUS_LIBRARY_ROOT,     /* in the worker's root folder, at ISOLATE_LIBRARY_PATH */
+    BUS_LIBRARY_COUNT
+};
+
+struct bus_worker_config { /* fds: the model; the engine's library, or the model again where none is sent */
     uint64_t replica_uid;
     uint64_t model_bytes;
     uint32_t threads;
-    uint32_t has_library;
+    uint32_t library; /* enum bus_library */
     char engine[32];
 };
 

@@ -14,9 +14,11 @@ struct engine;
 struct engine_options {
     const void *model; /* [model_bytes] mapped read-only for the life of the engine */
     size_t model_bytes;
-    int library_fd;   /* the engine's shared library, opened by the supervisor; -1: the engine is built in. The
-                         engine dlopens it as /proc/self/fd/N; borrowed */
-    uint32_t threads; /* resources.cpu, ≥ 1: intra-op threads */
+    int library_fd;           /* the engine's shared library, opened by the supervisor; -1: the engine is built in. The
+                                 engine dlopens it as /proc/self/fd/N; borrowed */
+    const char *library_path; /* the library again, where the worker has a root folder of its own and no /proc; NULL: by
+                                 descriptor */
+    uint32_t threads;         /* resources.cpu, ≥ 1: intra-op threads */
 };
 
 struct engine_item { /* one request inside a batch */

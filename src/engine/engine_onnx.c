@@ -73,7 +73,7 @@ static int onnx_open(const struct engine_options *options, struct engine **ret_e
         free(onnx);
         return error_set_default(err, result);
     }
-    result = onnx_library_open(options->library_fd, &onnx->api, &env, err);
+    result = onnx_library_open(options, &onnx->api, &env, err);
     if (result == 0)
         result = onnx_session_open(onnx->api, env, model, options->threads, &onnx->session, err);
     if (result == 0)

@@ -27,8 +27,11 @@ struct onnx {
 /* --- onnx_library.c --- */
 
 /* Loads the library and creates its environment, once for the process's life: its thread-locals and exit handlers make
- * unloading unsafe, and at level `shared` several models use it. A second call ignores library_fd. Thread-safe. */
-must_check int onnx_library_open(int library_fd, const OrtApi **ret_api, const OrtEnv **ret_env, struct error *err);
+ * unloading unsafe, and at level `shared` several models use it. A second call ignores where the library lies.
+ * Thread-safe.
+ */
+must_check int onnx_library_open(const struct engine_options *options, const OrtApi **ret_api, const OrtEnv **ret_env,
+                                 struct error *err);
 /* A session on a model in memory, which has passed onnx_scan. The bytes are copied. */
 must_check int onnx_session_open(const OrtApi *api, const OrtEnv *env, struct str model, uint32_t threads,
                                  OrtSession **ret_session, struct error *err);

@@ -16,18 +16,18 @@ static void ORT_API_CALL discard_log(void *param, OrtLoggingLevel severity, cons
     (void)param, (void)severity, (void)category, (void)logid, (void)code_location, (void)message;
 }
 
-static int library_load(int library_fd, struct error *err)
+static int library_load(const struct engine_options *options, struct error *err)
 {
     char path[32], reason[200];
-    if (library_fd < 0)
+    if (options->library_fd < 0 && !options->library_path)
         return error_set(err, ERROR_UNSUPPORTED, "this server has no ONNX Runtime library");
     /* Microsoft's builds for Linux (1.30.0 at least) carry a telemetry client that is on by default: it writes a
      * database and an identifier under $HOME, starts threads and uploads. It looks at this variable when the first
      * environment is created; DisableTelemetryEvents comes too late for all but the upload. */
     if (setenv("ORT_DISABLE_TELEMETRY", "1", 1) != 0)
         return error_set_default(err, ERROR_NO_MEMORY);
-    (void)snprintf(path, sizeof path, "/proc/self/fd/%d", library_fd); /* fits any int */
-    void *handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    (void)snprintf(path, sizeof path, "/proc/self/fd/%d", options->library_fd); /* fits any int */
+    void *handle = dlopen(options->library_path ? options->library_path : path, RTLD_NOW | RTLD_LOCAL);
     if (!handle) {
         onnx_text_clean(str_from(dlerror()), reason, sizeof reason);
         return error_set(err, ERROR_UNSUPPORTED, "the server's ONNX Runtime library cannot be loaded: %s", reason);
@@ -57,12 +57,13 @@ static int library_load(int library_fd, struct error *err)
     return 0;
 }
 
-int onnx_library_open(int library_fd, const OrtApi **ret_api, const OrtEnv **ret_env, struct error *err)
+int onnx_library_open(const struct engine_options *options, const OrtApi **ret_api, const OrtEnv **ret_env,
+                      struct error *err)
 {
     int result = 0;
     pthread_mutex_lock(&library.lock);
     if (!library.env)
-        result = library_load(library_fd, err);
+        result = library_load(options, err);
     if (result == 0) {
         *ret_api = library.api;
         *ret_env = library.env;

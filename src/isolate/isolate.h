@@ -32,6 +32,9 @@ enum isolate_level isolate_level_from_name(struct str name);
 /* Descriptors handed to a worker: the channel takes 4, an engine's files the rest. */
 #define ISOLATE_FDS_MAX 16
 
+/* Where a worker finds its engine's library, at levels with a root folder of their own. */
+#define ISOLATE_LIBRARY_PATH "/engine/library.so"
+
 struct isolate_limits {
     uint64_t memory_bytes; /* > 0; swap is not given at all where it can be limited */
     uint32_t cpu_milli;    /* 1000 = one core, > 0; below 10 counts as 10, the least the kernel takes */
@@ -46,8 +49,12 @@ struct isolate_spawn {
     const char *const *argv; /* NULL-terminated */
     const int *fds;          /* [n_fds] descriptors handed over as 3, 4, …; everything else is closed at birth */
     size_t n_fds;            /* ≤ ISOLATE_FDS_MAX */
-    int stderr_fd;           /* the worker's stderr; -1 (or 0, never a sensible stderr) is /dev/null */
-    uid_t uid;               /* the replica's own uid and gid, from the configured range; never 0 */
+    int library_fd; /* the engine's shared library, found by the worker at ISOLATE_LIBRARY_PATH with all that it needs;
+                       -1 (or 0, never a sensible library): none */
+    bool proc; /* a fresh read-only /proc of its own processes; else there is none. Sanitized programs always get it:
+                  they cannot run without */
+    int stderr_fd; /* the worker's stderr; -1 (or 0, never a sensible stderr) is /dev/null */
+    uid_t uid;     /* the replica's own uid and gid, from the configured range; never 0 */
     gid_t gid;
     struct isolate_limits limits;
     bool limits_required; /* false only with --allow-unlimited: start even where a limit cannot be set */
@@ -78,6 +85,7 @@ struct isolate_report { /* probe and explain */
 struct isolate_ops {
     const char *name;
     enum isolate_level level;
+    bool own_root; /* workers see a root folder of their own, with the engine's library at ISOLATE_LIBRARY_PATH */
     /* By doing: spawns a trivial child through the same path. Called after `setup`, at start and again whenever there
      * is reason to look. Runs in a forked child of the caller, which is killed when it takes longer than
      * ISOLATE_PROBE_MS; only at start, and only unless probe_slow, in the caller itself. So it must leave nothing but
@@ -86,6 +94,9 @@ struct isolate_ops {
     bool probe_slow; /* probe may take longer than 200 ms */
     /* NULL allowed. In the caller's own process, after each probe: keeps what spawn goes by (`facts`). */
     void (*probed)(const struct isolate_report *report);
+    /* Does ahead of the first spawn of this program and library (-1: none) what takes some ms; what fails here will
+     * fail there. NULL: there is nothing to do. */
+    int (*prepare)(int program_fd, int library_fd, struct error *err);
     /* Starts the worker; returns at once after the program was executed or failed to be. On success *ret_pidfd is owned
      * by the instance (borrow it for polling). Refusals: -ERROR_ISOLATION_UNAVAILABLE with the reason in words;
      * -ERROR_INVALID_ARGUMENT for a spawn that is not valid; -ERROR_INTERNAL when the program cannot be executed.
@@ -102,7 +113,7 @@ struct isolate_ops {
     int (*usage)(struct isolate_instance *i, struct isolate_usage *ret_usage, struct error *err);
     /* SIGKILL to all of it; returns at once; idempotent. */
     void (*kill)(struct isolate_instance *i);
-    /* Human facts: "process (partial: no mount namespace, no syscall filter)", pid, cgroup. */
+    /* Human facts: "process (partial: no syscall filter)", pid, cgroup. */
     void (*explain)(struct isolate_instance *i, struct isolate_report *ret_report);
     /* After the pidfd became readable: reaps, removes the cgroup, frees. Returns the wait status through ret_status
      * (waitid si_code/si_status folded as in wait(2)), or -ERROR_AGAIN if it still runs: then nothing was freed. May

@@ -2,7 +2,7 @@
  *
  * Runs in a copy of the single-threaded supervisor with all signals blocked; allocates nothing, returns nowhere. The
  * order matters: docs/internals/isolation.md tells why. */
-#include "isolate/isolate_internal.h"
+#include "isolate/isolate_enter.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -19,7 +19,7 @@
 #include <sys/syscall.h>
 
 /* Where the child's own descriptors lie, behind the handed over ones. */
-enum { OWN_PROGRAM = 0, OWN_REPORT, OWN_PARENT, OWN_COUNT };
+enum { OWN_PROGRAM = 0, OWN_REPORT, OWN_PARENT, OWN_PROC, OWN_COUNT };
 
 #define MEMLOCK_BYTES    (64 * KIB) /* engines lock nothing; 64 KiB is the old kernel default */
 #define NPROC_MAX        4096       /* belt for the uid where the pids controller counts exactly */
@@ -75,7 +75,7 @@ static int descriptors_hand_over(struct isolate_launch *l)
     const struct isolate_spawn *s = l->spawn;
     const int first_own = 3 + (int)s->n_fds;
     const int free_from = first_own + OWN_COUNT;
-    int given[ISOLATE_FDS_MAX], own[OWN_COUNT] = {l->_program_fd, l->_report_fd, l->_parent_fd};
+    int given[ISOLATE_FDS_MAX], own[OWN_COUNT] = {l->_program_fd, l->_report_fd, l->_parent_fd, l->_proc_fd};
 
     for (size_t i = 0; i < s->n_fds; i++) {
         given[i] = fcntl(s->fds[i], F_DUPFD_CLOEXEC, free_from);
@@ -103,6 +103,7 @@ static int descriptors_hand_over(struct isolate_launch *l)
     l->_program_fd = own[OWN_PROGRAM] < 0 ? -1 : first_own + OWN_PROGRAM;
     l->_report_fd = first_own + OWN_REPORT;
     l->_parent_fd = first_own + OWN_PARENT;
+    l->_proc_fd = own[OWN_PROC] < 0 ? -1 : first_own + OWN_PROC;
     l->_null_fd = 0;
     return (int)syscall(SYS_close_range, (unsigned)free_from, ~0u, 0u);
 }
@@ -154,25 +155,18 @@ static int keyring_leave(struct isolate_launch *l)
     return errno == ENOSYS || errno == EPERM ? 0 : -1;
 }
 
-static int capabilities_bound(struct isolate_launch *l)
-{
-    (void)l;
-    for (int capability = 0; capability < 64; capability++) {
-        if (prctl(PR_CAPBSET_DROP, (long)capability, 0L, 0L, 0L) != 0)
-            return errno == EINVAL && capability > 0 ? 0 : -1; /* EINVAL: past the kernel's last one */
-    }
-    return 0;
-}
-
+/* The capability to make a namespace is kept until that is done: some hosts let nobody else make a user namespace. */
 static int uid_drop(struct isolate_launch *l)
 {
     uid_t uid = l->spawn->uid;
     gid_t gid = l->spawn->gid;
-    if (setgroups(0, NULL) != 0 || setresgid(gid, gid, gid) != 0 || setresuid(uid, uid, uid) != 0)
+    if (prctl(PR_SET_KEEPCAPS, 1L, 0L, 0L, 0L) != 0 || setgroups(0, NULL) != 0 || setresgid(gid, gid, gid) != 0 ||
+        setresuid(uid, uid, uid) != 0)
         return -1;
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
-    const struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {0};
-    if (syscall(SYS_capset, &header, none) != 0) /* setresuid leaves the inheritable set */
+    const struct __user_cap_data_struct admin[_LINUX_CAPABILITY_U32S_3] = {
+        {.effective = 1u << CAP_SYS_ADMIN, .permitted = 1u << CAP_SYS_ADMIN}};
+    if (syscall(SYS_capset, &header, admin) != 0)
         return -1;
     if (setresuid(0, 0, 0) == 0) { /* by doing: there is no way back */
         errno = ENOTRECOVERABLE;
@@ -215,12 +209,15 @@ static const struct step {
     {false, "leave the terminal", terminal_leave},
     {true, "join its control groups", cgroups_join},
     {true, "raise its OOM score", oom_score_raise},
+    {true, "leave the host's name and control groups", isolate_enter_names},
+    {true, "enter its root folder", isolate_enter_root},
     {false, "arrange its descriptors", descriptors_hand_over},
     {true, "set its resource limits", rlimits_set},
     {false, "leave the folder", folder_leave},
     {true, "leave the session keyring", keyring_leave},
-    {true, "drop the capability bounding set", capabilities_bound},
     {true, "drop to its user and group", uid_drop},
+    {true, "enter its user namespace", isolate_enter_user},
+    {true, "drop its capabilities", isolate_enter_powerless},
     {false, "refuse new privileges", privileges_freeze},
     {false, "follow its parent into death", parent_follow},
     {false, "unblock signals", signals_unblock},

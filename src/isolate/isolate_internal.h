@@ -27,16 +27,19 @@ struct isolate_launch {
     bool walls;          /* false: only the steps that need no privilege (fake) */
     uint64_t namespaces; /* CLONE_NEW… */
     struct cgroup_join join;
-    bool nproc; /* RLIMIT_NPROC stands in for a missing pids controller */
+    int root_fd; /* mount namespace to enter (isolate_root.h), borrowed; 0: the caller's */
+    bool nproc;  /* RLIMIT_NPROC stands in for a missing pids controller */
     /* Runs in the child instead of the program, after all steps; 0 or -ERROR_… with err set. NULL: the program. */
     int (*run)(const struct isolate_launch *l, struct error *err);
 
     /* private */
     bool _join_by_writing; /* the kernel could not start the child in its v2 group */
+    bool _proc;            /* mount a /proc */
     int _report_fd;        /* the child writes a struct error here when it fails; closed by exec */
     int _parent_fd;        /* pidfd of the parent */
     int _program_fd;       /* -1 when `run` is set */
     int _null_fd;
+    int _proc_fd; /* O_PATH of the child's own folder in the host's /proc; -1 without walls. Closed by exec */
     char *const *_environment;
 };
 

@@ -119,6 +119,8 @@ int isolate_launch(struct isolate_launch *l, pid_t *ret_pid, int *ret_pidfd, str
     l->_report_fd = child_report_fd;
     l->_parent_fd = parent_fd;
     l->_null_fd = null_fd;
+    l->_proc_fd = -1;
+    l->_proc = l->spawn->proc || sanitized; /* the sanitizers' run time reads its maps */
     l->_program_fd = l->run ? -1 : l->spawn->program_fd;
     l->_environment = environment();
 

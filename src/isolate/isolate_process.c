@@ -1,15 +1,19 @@
-/* Level `process`: an own process with namespaces (net, pid, ipc), an own uid, control groups, resource limits.
+/* Level `process`: an own process with namespaces of every kind, a read-only root, an own uid, control groups, resource
+ * limits.
  *
  * The pid namespace makes killing exact: when the worker, its first process, dies, the kernel kills the rest. */
 #include "isolate/isolate_internal.h"
+#include "isolate/isolate_landlock.h"
 #include "isolate/isolate_probe.h"
+#include "isolate/isolate_root.h"
 
 #include <assert.h>
 #include <linux/sched.h>
 #include <stdio.h>
 
 /* Until the ladder is complete, every report says what is not there yet. */
-#define LEVEL_TEXT "process (partial: no mount namespace, no syscall filter)"
+#define LEVEL_TEXT "process (partial: no syscall filter)"
+/* Made by the clone; user, mount, uts and cgroup follow when their turn is (isolate_child.c). */
 #define NAMESPACES ((uint64_t)CLONE_NEWNET | CLONE_NEWPID | CLONE_NEWIPC)
 #define PROBE_NAME "probe.self" /* the dot keeps it apart from every worker's name */
 
@@ -36,6 +40,7 @@ static void process_teardown(void)
     if (host.open)
         cgroup_tree_close(&host.tree);
     host.open = false;
+    isolate_roots_close();
 }
 
 /* Makes and limits the group. Without limits_required, what fails is noted in the instance and the rest goes on. */
@@ -72,7 +77,16 @@ static int instance_start(const struct isolate_spawn *spawn,
         .join = CGROUP_JOIN_NONE,
         .run = run,
     };
-    int r = group_prepare(i, spawn, err);
+    int r = 0;
+    _close_ int probe_root_fd = -1;
+    if (run) {
+        r = isolate_root_new_bare(&probe_root_fd, err);
+        launch.root_fd = probe_root_fd;
+    } else {
+        r = isolate_root_get(spawn->program_fd, spawn->library_fd > 0 ? spawn->library_fd : -1, &launch.root_fd, err);
+    }
+    if (r == 0)
+        r = group_prepare(i, spawn, err);
     if (r == 0 && i->group.name[0])
         r = cgroup_group_join(&host.tree, &i->group, &launch.join, err);
     if (r == 0) {
@@ -87,6 +101,12 @@ static int instance_start(const struct isolate_spawn *spawn,
     }
     *ret_instance = i;
     return 0;
+}
+
+static int process_prepare(int program_fd, int library_fd, struct error *err)
+{
+    int borrowed;
+    return isolate_root_get(program_fd, library_fd, &borrowed, err);
 }
 
 static int process_spawn(const struct isolate_spawn *spawn, struct isolate_instance **ret_instance, int *ret_pidfd,
@@ -126,13 +146,27 @@ static int process_usage(struct isolate_instance *i, struct isolate_usage *ret_u
     return 0;
 }
 
+/* "Landlock 7", or that there is none. */
+static const char *landlock_text(void)
+{
+    static char text[64];
+    int version = isolate_landlock_version();
+    if (version > 0)
+        (void)snprintf(text, sizeof text, "Landlock %d", version); /* fits */
+    else
+        (void)snprintf(text, sizeof text, "no Landlock in this kernel"); /* fits */
+    return text;
+}
+
 static void process_explain(struct isolate_instance *i, struct isolate_report *ret_report)
 {
     ret_report->available = true;
     ret_report->limits = i->limits;
     ret_report->pid = i->pid;
     (void)snprintf(ret_report->text, sizeof ret_report->text, /* cut is fine: for people */
-                   LEVEL_TEXT "; namespaces net, pid, ipc; pid %d, uid %u; %s%s%s%s", (int)i->pid, (unsigned)i->uid,
+                   LEVEL_TEXT "; namespaces user, mnt, pid, net, ipc, uts, cgroup; only uid %u mapped; read-only root; "
+                              "%.40s; pid %d; %s%.200s%s%.63s",
+                   (unsigned)i->uid, landlock_text(), (int)i->pid,
                    i->limits ? "control group " : "NO LIMITS: ", i->limits ? host.tree.base : i->limits_missing,
                    i->limits ? "/" : "", i->limits ? i->name : "");
 }
@@ -167,6 +201,7 @@ static int probe_run(bool limits_required, struct error *err)
         .limits_required = limits_required,
     };
     struct isolate_instance *i = NULL;
+    isolate_probe_remember();
     int r = instance_start(&spawn, isolate_probe_inside, &i, err);
     if (r != 0)
         return r;
@@ -195,7 +230,8 @@ static void process_probe(struct isolate_report *ret_report)
         (void)!process_setup(scope, &err);                              /* without groups, the next line finds out */
     }
     if (probe_run(true, &err) == 0) {
-        *ret_report = (struct isolate_report){.available = true, .limits = true, .text = LEVEL_TEXT};
+        *ret_report = (struct isolate_report){.available = true, .limits = true};
+        (void)snprintf(ret_report->text, sizeof ret_report->text, LEVEL_TEXT "; %s", landlock_text()); /* fits */
     } else {
         char why_limits[sizeof err.text];
         (void)snprintf(why_limits, sizeof why_limits, "%s", err.text); /* same size */
@@ -211,7 +247,9 @@ static void process_probe(struct isolate_report *ret_report)
 const struct isolate_ops isolate_process = {
     .name = "process",
     .level = ISOLATE_PROCESS,
+    .own_root = true,
     .probe = process_probe,
+    .prepare = process_prepare,
     .spawn = process_spawn,
     .limit = process_limit,
     .usage = process_usage,

@@ -1,5 +1,7 @@
 #include "isolate/isolate_self.h"
 
+#include "isolate/isolate_landlock.h"
+
 #include <signal.h>
 #include <sys/prctl.h>
 
@@ -12,5 +14,5 @@ int isolate_lockdown_self(struct error *err)
     int death_signal = 0;
     if (prctl(PR_GET_PDEATHSIG, &death_signal, 0L, 0L, 0L) != 0 || death_signal != SIGKILL)
         return error_set(err, ERROR_ISOLATION_UNAVAILABLE, "The worker was started without a parent-death signal.");
-    return 0;
+    return isolate_landlock_apply(err);
 }

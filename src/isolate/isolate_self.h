@@ -9,8 +9,9 @@
 #include "base/error.h"
 
 /* Makes the process not dumpable (no core, no ptrace by its own uid) and checks that no_new_privs and the parent-death
- * signal are really in place. -ERROR_ISOLATION_UNAVAILABLE when they are not: the worker must then exit.
- * Afterwards /proc/self/fd and the like belong to root: open libraries by descriptor before this call. */
+ * signal are really in place, then restricts itself by Landlock (isolate_landlock.h). -ERROR_ISOLATION_UNAVAILABLE when
+ * they are not: the worker must then exit. Afterwards /proc/self/fd and the like belong to root: open libraries by
+ * descriptor before this call. */
 must_check int isolate_lockdown_self(struct error *err);
 
 #endif

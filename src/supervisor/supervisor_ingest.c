@@ -162,7 +162,7 @@ static void on_ingest_late(uv_timer_t *timer)
     ingest_kill(g);
 }
 
-static int ingest_spawn(struct supervisor_ingest *g, int bus_fd, struct error *err)
+static int ingest_spawn(struct supervisor_ingest *g, int bus_fd, int library_fd, struct error *err)
 {
     struct supervisor *s = g->supervisor;
     static const char *const argv[] = {"bulkhead-worker", "ingest", NULL};
@@ -172,6 +172,7 @@ static int ingest_spawn(struct supervisor_ingest *g, int bus_fd, struct error *e
     struct isolate_spawn spawn = {
         .name = name,
         .program_fd = s->config->worker_fd,
+        .library_fd = library_fd,
         .argv = argv,
         .fds = &bus_fd,
         .n_fds = 1,
@@ -204,10 +205,10 @@ static int ingest_configure(struct supervisor_ingest *g, int model_fd, int libra
         .replica_uid = g->start.id,
         .model_bytes = g->start.model_bytes,
         .threads = (g->start.cpu_milli + 999) / 1000,
-        .has_library = library_fd >= 0,
+        .library = library_fd < 0 ? BUS_LIBRARY_NONE : g->ops->own_root ? BUS_LIBRARY_ROOT : BUS_LIBRARY_FD,
     };
     memcpy(body.engine, g->start.engine, sizeof body.engine);
-    int fds[2] = {model_fd, library_fd >= 0 ? library_fd : model_fd};
+    int fds[2] = {model_fd, body.library == BUS_LIBRARY_FD ? library_fd : model_fd};
     return bus_conn_send(g->bus, BUS_INGEST_CONFIG, &body, fds, 2);
 }
 
@@ -226,7 +227,7 @@ static int ingest_launch(struct supervisor_ingest *g, int model_fd, struct error
     if (r < 0)
         return r;
     _close_ int ours = pair[0], theirs = pair[1];
-    r = ingest_spawn(g, theirs, err);
+    r = ingest_spawn(g, theirs, library_fd, err);
     if (r < 0)
         return r;
     r = bus_conn_open(s->loop, ours, BUS_SUPERVISOR, BUS_INGEST, &bus_events, g, &g->bus);

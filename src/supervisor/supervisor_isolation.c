@@ -233,6 +233,19 @@ static int level_open(struct supervisor_level *l, const char *scope, struct erro
     return 0;
 }
 
+/* What fails here is no reason to stay away: other engines work, and a start of this one will say the same. */
+static void engines_prepare(const struct supervisor_level *l)
+{
+    const struct supervisor_config *config = l->supervisor->config;
+    for (uint32_t i = 0; l->open && l->report.available && l->ops->prepare && i < config->n_engines; i++) {
+        struct error err = {0};
+        int r = l->ops->prepare(config->worker_fd, config->engines[i].library_fd, &err);
+        if (r < 0)
+            log_warn("engine_unusable", "engine=%s level=%s: %s", config->engines[i].name,
+                     isolate_level_names[l->level], error_text(&err, r));
+    }
+}
+
 int supervisor_isolation_open(struct supervisor *s, const char *scope, struct error *err)
 {
     for (size_t i = 0; i < N_LEVELS; i++) {
@@ -246,6 +259,7 @@ int supervisor_isolation_open(struct supervisor *s, const char *scope, struct er
         int r = level_open(&s->levels[order[i]], scope, err);
         if (r < 0)
             return r;
+        engines_prepare(&s->levels[order[i]]);
     }
     const struct isolate_report *report = &s->levels[ISOLATE_PROCESS].report;
     if (!report->available)

@@ -201,7 +201,7 @@ void supervisor_abandon(const struct isolate_ops *ops, struct isolate_instance *
         (void)poll(&end, 1, 1000); /* a killed worker is gone within moments */
 }
 
-static int worker_spawn(struct supervisor_replica *r, int bus_fd, struct error *err)
+static int worker_spawn(struct supervisor_replica *r, int bus_fd, int library_fd, struct error *err)
 {
     struct supervisor *s = r->supervisor;
     static const char *const argv[] = {"bulkhead-worker", NULL};
@@ -211,6 +211,7 @@ static int worker_spawn(struct supervisor_replica *r, int bus_fd, struct error *
     struct isolate_spawn spawn = {
         .name = name,
         .program_fd = s->config->worker_fd,
+        .library_fd = library_fd,
         .argv = argv,
         .fds = &bus_fd,
         .n_fds = 1,
@@ -221,7 +222,7 @@ static int worker_spawn(struct supervisor_replica *r, int bus_fd, struct error *
         .limits = {.memory_bytes = r->start.memory_bytes,
                    .cpu_milli = r->start.cpu_milli,
                    .pids = PIDS_BASE + 2 * cores,
-                   .file_bytes = 0,
+                   .file_bytes = LIMIT_REPLICA_TMP_BYTES, /* there is nowhere else to write */
                    .fds = WORKER_FDS},
         .limits_required = !s->config->allow_unlimited,
     };
@@ -250,10 +251,12 @@ static int worker_configure(struct supervisor_replica *r, int model_fd, int libr
         .replica_uid = r->start.replica_uid,
         .model_bytes = r->start.model_bytes,
         .threads = (r->start.cpu_milli + 999) / 1000,
-        .has_library = library_fd >= 0,
+        .library = library_fd < 0     ? BUS_LIBRARY_NONE
+                   : r->ops->own_root ? BUS_LIBRARY_ROOT
+                                      : BUS_LIBRARY_FD,
     };
     memcpy(body.engine, r->start.engine, sizeof body.engine);
-    int fds[2] = {model_fd, library_fd >= 0 ? library_fd : model_fd};
+    int fds[2] = {model_fd, body.library == BUS_LIBRARY_FD ? library_fd : model_fd};
     return bus_conn_send(r->bus, BUS_WORKER_CONFIG, &body, fds, 2);
 }
 
@@ -379,7 +382,7 @@ static int replica_launch(struct supervisor_replica *r, int model_fd, struct err
     if (result < 0)
         return result;
     _close_ int ours = pair[0], theirs = pair[1];
-    result = worker_spawn(r, theirs, err);
+    result = worker_spawn(r, theirs, library_fd, err);
     if (result < 0)
         return result;
     result = bus_conn_open(s->loop, ours, BUS_SUPERVISOR, BUS_WORKER, &events, r, &r->bus);

@@ -1,6 +1,7 @@
 #include "worker/worker.h"
 
 #include "base/log.h"
+#include "isolate/isolate.h"
 #include "worker/worker_internal.h"
 
 #include <errno.h>
@@ -108,6 +109,7 @@ int worker_model_open(struct worker *w, struct error *err)
         .model = w->model,
         .model_bytes = w->config.model_bytes,
         .library_fd = w->library_fd,
+        .library_path = w->config.library == BUS_LIBRARY_ROOT ? ISOLATE_LIBRARY_PATH : NULL,
         .threads = w->config.threads,
     };
     w->signature = calloc(1, sizeof *w->signature);
@@ -186,7 +188,7 @@ int worker_configure(struct worker *w, enum bus_role self, enum bus_type type)
     }
     w->config = m.body.WORKER_CONFIG; /* one struct for both */
     w->ops = engine_find(str_from(w->config.engine));
-    if (w->config.has_library)
+    if (w->config.library == BUS_LIBRARY_FD)
         w->library_fd = take_fd(&m.fds[1]);
     r = w->ops ? bus_memfd_map(m.fds[0], w->config.model_bytes, &w->model) : -ERROR_UNSUPPORTED;
     bus_message_done(&m);

@@ -1,5 +1,6 @@
 /* A worker's stand-in: `child MODE [ARGUMENT…]` does one thing behind the wall and reports lines "key value…" on
  * descriptor 3. The tests of this folder spawn it through the back-ends and compare. */
+#include "isolate/isolate_landlock.h"
 #include "isolate/isolate_self.h"
 
 #include <arpa/inet.h>
@@ -16,6 +17,7 @@
 #include <sys/ioctl.h>
 #include <sys/ipc.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
@@ -23,6 +25,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/uio.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -242,6 +245,94 @@ static int attack_priority(char **a)
     return setpriority(PRIO_PROCESS, 0, -5);
 }
 
+static int attack_passwd(char **a)
+{
+    (void)a;
+    return open("/etc/passwd", O_RDONLY | O_CLOEXEC);
+}
+
+static int attack_processes(char **a)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%s/status", a[2]);
+    return open(path, O_RDONLY | O_CLOEXEC);
+}
+
+static int attack_write_root(char **a)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/%s", a[1]);
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    unlink(path);
+    return fd;
+}
+
+static int attack_node(char **a)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/tmp/%s", a[1]);
+    int r = mknod(path, S_IFCHR | 0600, makedev(1, 3));
+    unlink(path);
+    return r;
+}
+
+static int attack_hostname(char **a)
+{
+    (void)a;
+    char name[65] = "";
+    gethostname(name, sizeof name - 1);
+    return sethostname(name, strlen(name)); /* to what it is */
+}
+
+/* Runs what would stay in a child of its own. */
+static int in_child(int (*run)(void))
+{
+    pid_t pid = fork();
+    if (pid == 0)
+        _exit(run() >= 0 ? 0 : errno);
+    int status = 0;
+    waitpid(pid, &status, 0);
+    errno = WIFEXITED(status) ? WEXITSTATUS(status) : ECHILD;
+    return errno == 0 ? 0 : -1;
+}
+
+static int user_namespace(void)
+{
+    return unshare(CLONE_NEWUSER);
+}
+
+static int attack_user_namespace(char **a)
+{
+    (void)a;
+    return in_child(user_namespace);
+}
+
+static int own_mount(void)
+{
+    if (unshare(CLONE_NEWNS) != 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0)
+        return -1;
+    return mount("tmpfs", "/tmp", "tmpfs", 0, NULL);
+}
+
+static int attack_mount(char **a)
+{
+    (void)a;
+    return in_child(own_mount);
+}
+
+static int remount(void)
+{
+    if (unshare(CLONE_NEWNS) != 0)
+        return -1;
+    return mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL);
+}
+
+static int attack_remount(char **a)
+{
+    (void)a;
+    return in_child(remount);
+}
+
 static int mode_attack(char **arguments)
 {
     static const struct {
@@ -262,6 +353,14 @@ static int mode_attack(char **arguments)
         {"setuid", attack_setuid},
         {"unshare", attack_unshare},
         {"priority", attack_priority},
+        {"passwd", attack_passwd},
+        {"processes", attack_processes},
+        {"write-root", attack_write_root},
+        {"node", attack_node},
+        {"hostname", attack_hostname},
+        {"user-namespace", attack_user_namespace},
+        {"mount", attack_mount},
+        {"remount", attack_remount},
     };
     for (size_t i = 0; i < sizeof attacks / sizeof *attacks; i++) {
         errno = 0;
@@ -354,6 +453,67 @@ static int mode_file(char **arguments)
     return 0;
 }
 
+/* Writes to /tmp until it is full, then makes files until there are no more; looks whether anything there can run. */
+static int mode_tmp(char **arguments)
+{
+    (void)arguments;
+    static char block[65536];
+    size_t bytes = 0, files = 0;
+    int fd = open("/tmp/big", O_WRONLY | O_CREAT | O_CLOEXEC, 0700);
+    for (ssize_t n; (n = write(fd, block, sizeof block)) > 0;)
+        bytes += (size_t)n;
+    dprintf(OUT, "tmp-bytes %zu\ntmp-bytes-errno %d\n", bytes, errno);
+    char *const argv[] = {(char *)"big", NULL};
+    execve("/tmp/big", argv, argv + 1);
+    dprintf(OUT, "tmp-exec %d\n", errno);
+    if (ftruncate(fd, 0) != 0)
+        dprintf(OUT, "tmp-truncate %d\n", errno);
+    for (int i = 0; i < 100000; i++, files++) {
+        char path[64];
+        snprintf(path, sizeof path, "/tmp/%d", i);
+        int file = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+        if (file < 0)
+            break;
+        close(file);
+    }
+    dprintf(OUT, "tmp-files %zu\ntmp-files-errno %d\n", files, errno);
+    return 0;
+}
+
+/* What Landlock alone takes away: tried before and after. */
+static void landlock_tries(const char *when)
+{
+    int fd = open("/tmp/file", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+    int folder = mkdir("/tmp/folder", 0700) == 0 ? 0 : errno;
+    rmdir("/tmp/folder");
+    struct sockaddr_un path = {.sun_family = AF_UNIX, .sun_path = "/tmp/socket"};
+    int sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int bound = bind(sock, (struct sockaddr *)&path, sizeof path) == 0 ? 0 : errno;
+    unlink("/tmp/socket");
+    struct sockaddr_in in = {.sin_family = AF_INET};
+    int tcp = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int port = bind(tcp, (struct sockaddr *)&in, sizeof in) == 0 ? 0 : errno;
+    dprintf(OUT, "%s-file %d\n%s-null %d\n%s-folder %d\n%s-socket %d\n%s-port %d\n", when, fd < 0, when, null < 0, when,
+            folder, when, bound, when, port);
+    close(tcp);
+    close(sock);
+    close(null);
+    close(fd);
+}
+
+static int mode_landlock(char **arguments)
+{
+    (void)arguments;
+    struct error err = {0};
+    dprintf(OUT, "landlock-version %d\n", isolate_landlock_version());
+    landlock_tries("before");
+    if (isolate_landlock_apply(&err) != 0)
+        dprintf(OUT, "landlock-error %s\n", err.text);
+    landlock_tries("after");
+    return 0;
+}
+
 static int mode_spin(char **arguments)
 {
     (void)arguments;
@@ -373,10 +533,11 @@ int main(int argc, char **argv)
         int n_arguments;
         int (*run)(char **arguments);
     } modes[] = {
-        {"facts", 0, mode_facts}, {"lockdown", 0, mode_lockdown}, {"attack", 7, mode_attack},
-        {"exit", 1, mode_exit},   {"hang", 0, mode_hang},         {"abort", 0, mode_abort},
-        {"fault", 0, mode_fault}, {"memory", 1, mode_memory},     {"forks", 1, mode_forks},
-        {"file", 1, mode_file},   {"spin", 0, mode_spin},
+        {"facts", 0, mode_facts},       {"lockdown", 0, mode_lockdown}, {"attack", 7, mode_attack},
+        {"exit", 1, mode_exit},         {"hang", 0, mode_hang},         {"abort", 0, mode_abort},
+        {"fault", 0, mode_fault},       {"memory", 1, mode_memory},     {"forks", 1, mode_forks},
+        {"file", 1, mode_file},         {"spin", 0, mode_spin},         {"tmp", 0, mode_tmp},
+        {"landlock", 0, mode_landlock},
     };
     for (size_t i = 0; argc > 1 && i < sizeof modes / sizeof *modes; i++) {
         if (strcmp(argv[1], modes[i].name) == 0 && argc == 2 + modes[i].n_arguments)

@@ -67,27 +67,34 @@ static bool group_open(void)
     return true;
 }
 
-static int report_group(const struct isolate_launch *l, struct error *err)
+static int stay(const struct isolate_launch *l, struct error *err)
 {
-    (void)l;
-    char text[4096], wanted[128];
-    int fd = open("/proc/self/cgroup", O_RDONLY);
-    ssize_t size = read(fd, text, sizeof text - 1);
-    text[size > 0 ? size : 0] = '\0';
-    snprintf(wanted, sizeof wanted, "/%s/w\n", tree.base);
-    return strstr(text, wanted) ? 0 : error_set(err, ERROR_INTERNAL, "not in the group: %s", text);
-}
-
-static int pause_in_group(const struct isolate_launch *l, struct error *err)
-{
-    int r = report_group(l, err);
-    if (r != 0)
-        return r;
+    (void)err;
     close(l->_report_fd); /* as exec would */
-    (void)fork();         /* a second one, to be killed as well */
     while (pause() < 0)
         ;
     return 0;
+}
+
+static int stay_as_two(const struct isolate_launch *l, struct error *err)
+{
+    (void)fork(); /* a second one, to be killed as well */
+    return stay(l, err);
+}
+
+/* From outside: the child sees its own group as the root of its cgroup namespace. */
+static void assert_in_group(pid_t pid)
+{
+    char path[64], text[4096] = "", wanted[128];
+    snprintf(path, sizeof path, "/proc/%d/cgroup", (int)pid);
+    FILE *file = fopen(path, "re");
+    assert_non_null(file);
+    size_t size = fread(text, 1, sizeof text - 1, file);
+    fclose(file);
+    text[size] = '\0';
+    snprintf(wanted, sizeof wanted, "/%s/w\n", tree.base);
+    if (!strstr(text, wanted))
+        fail_msg("not in the group: %s", text);
 }
 
 static struct isolate_spawn spawn;
@@ -124,14 +131,30 @@ static void run_and_reap(void)
     close(pidfd);
 }
 
+static void launch_check_kill(void)
+{
+    pid_t pid;
+    int pidfd, status;
+    struct error err = {0};
+    assert_int_equal(cgroup_group_join(&tree, &group, &launch.join, NULL), 0);
+    launch.namespaces = CLONE_NEWPID; /* so that a second one is reaped with the first */
+    if (isolate_launch(&launch, &pid, &pidfd, &err) != 0)
+        fail_msg("%s", err.text);
+    assert_in_group(pid);
+    assert_int_equal(isolate_wait(pidfd, false, &status), -ERROR_AGAIN);
+    cgroup_group_kill(&tree, &group);
+    assert_true(wait_readable(pidfd));
+    assert_int_equal(isolate_wait(pidfd, false, &status), 0);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    close(pidfd);
+}
+
 static void test_into_group(void **state)
 {
     (void)state;
-    if (!group_open())
-        return;
-    launch.run = report_group;
-    assert_int_equal(cgroup_group_join(&tree, &group, &launch.join, NULL), 0);
-    run_and_reap();
+    launch.run = stay;
+    if (group_open())
+        launch_check_kill();
 }
 
 static void test_old_clone(void **state)
@@ -140,32 +163,17 @@ static void test_old_clone(void **state)
     no_clone3 = true;
     launch.namespaces = CLONE_NEWPID;
     run_and_reap();
-    if (!group_open())
-        return;
-    launch.run = report_group;
-    assert_int_equal(cgroup_group_join(&tree, &group, &launch.join, NULL), 0);
-    run_and_reap();
+    launch.run = stay;
+    if (group_open())
+        launch_check_kill();
 }
 
 static void test_group_kill(void **state)
 {
     (void)state;
-    if (!group_open())
-        return;
-    launch.run = pause_in_group;
-    assert_int_equal(cgroup_group_join(&tree, &group, &launch.join, NULL), 0);
-    launch.namespaces = CLONE_NEWPID; /* so that the second one is reaped with the first */
-    pid_t pid;
-    int pidfd, status;
-    struct error err = {0};
-    if (isolate_launch(&launch, &pid, &pidfd, &err) != 0)
-        fail_msg("%s", err.text);
-    assert_int_equal(isolate_wait(pidfd, false, &status), -ERROR_AGAIN);
-    cgroup_group_kill(&tree, &group);
-    assert_true(wait_readable(pidfd));
-    assert_int_equal(isolate_wait(pidfd, false, &status), 0);
-    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
-    close(pidfd);
+    launch.run = stay_as_two;
+    if (group_open())
+        launch_check_kill();
 }
 
 /* ---- failures ---- */
