@@ -1,0 +1,119 @@
+/* What control makes of the supervisor's reports: who may run, and what an operator reads. */
+#include "control/control_internal.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+#include <yyjson.h>
+
+static void report(struct control *c, uint32_t level, uint32_t state, const char *text)
+{
+    struct bus_isolation body = {.level = level, .state = state, .limits = 1};
+    (void)snprintf(body.text, sizeof body.text, "%s", text);
+    control_isolation(c, &body);
+}
+
+static void refused(struct control *c, uint32_t level, int code, const char *text)
+{
+    struct error err = {0};
+    assert_int_equal(control_level_refusal(c, level, &err), -code);
+    assert_string_equal(err.text, text);
+}
+
+static void test_the_last_report_counts(void **state)
+{
+    (void)state;
+    static struct control control;
+    struct control *c = &control;
+    const char *const testing = "is still being tested; try again in a few seconds";
+    refused(c, 5, ERROR_AGAIN, testing); /* nothing was told yet */
+    report(c, 5, BUS_ISOLATION_TESTING, "still being tested");
+    refused(c, 5, ERROR_AGAIN, testing);
+    assert_true(error_info(-ERROR_AGAIN)->retryable);
+    report(c, 5, BUS_ISOLATION_UNAVAILABLE, "QEMU is not installed: apt install qemu-system-x86");
+    refused(c, 5, ERROR_ISOLATION_UNAVAILABLE, "QEMU is not installed: apt install qemu-system-x86");
+    report(c, 5, BUS_ISOLATION_AVAILABLE, "microvm");
+    assert_int_equal(control_level_refusal(c, 5, NULL), 0);
+    report(c, 5, BUS_ISOLATION_UNAVAILABLE, "lost");
+    refused(c, 5, ERROR_ISOLATION_UNAVAILABLE, "lost");
+}
+
+static void test_what_is_no_level_is_not_taken(void **state)
+{
+    (void)state;
+    static struct control control;
+    struct control *c = &control;
+    report(c, 0, BUS_ISOLATION_AVAILABLE, "none");
+    report(c, BUS_LEVEL_COUNT, BUS_ISOLATION_AVAILABLE, "more");
+    report(c, UINT32_MAX, BUS_ISOLATION_AVAILABLE, "most");
+    report(c, 3, 0, "no state");
+    report(c, 3, BUS_ISOLATION_AVAILABLE + 1, "no state");
+    for (uint32_t level = 1; level < BUS_LEVEL_COUNT; level++)
+        assert_int_equal(control_level_refusal(c, level, NULL), -ERROR_AGAIN);
+    refused(c, BUS_LEVEL_COUNT, ERROR_ISOLATION_UNAVAILABLE, "there is no such level");
+    refused(c, UINT32_MAX, ERROR_ISOLATION_UNAVAILABLE, "there is no such level");
+    assert_string_equal(control_level_name(UINT32_MAX), "none");
+}
+
+/* An older version stays addressable when its model and its tenant's floor are raised. */
+static void test_never_below_the_floor(void **state)
+{
+    (void)state;
+    static struct control control;
+    struct control *c = &control;
+    struct error err = {0};
+    report(c, 3, BUS_ISOLATION_AVAILABLE, "process");
+    report(c, 4, BUS_ISOLATION_UNAVAILABLE, "no OCI runtime");
+    struct registry_version row = {.level = 3, .floor = 3};
+    assert_int_equal(control_version_refusal(c, &row, &err), 0);
+    row.floor = 1;
+    assert_int_equal(control_version_refusal(c, &row, &err), 0);
+    row.floor = 4;
+    assert_int_equal(control_version_refusal(c, &row, &err), -ERROR_ISOLATION_UNAVAILABLE);
+    assert_string_equal(err.text, "its isolation level, process, is below what its tenant demands by now, container");
+    row.level = 4;
+    assert_int_equal(control_version_refusal(c, &row, &err), -ERROR_ISOLATION_UNAVAILABLE);
+    assert_string_equal(err.text, "its isolation level, container: no OCI runtime");
+}
+
+static void test_status(void **state)
+{
+    (void)state;
+    static struct control control;
+    struct control *c = &control;
+    report(c, 3, BUS_ISOLATION_AVAILABLE, "a \"quoted\" wall");
+    report(c, 4, BUS_ISOLATION_UNAVAILABLE, "no OCI runtime");
+    _buf_ struct buf json;
+    buf_init(&json, MIB);
+    buf_append_char(&json, '{');
+    control_isolation_append(c, &json);
+    buf_append_char(&json, '}');
+    yyjson_doc *doc = yyjson_read(json.data, json.size, 0);
+    assert_non_null(doc);
+    yyjson_val *isolation = yyjson_obj_get(yyjson_doc_get_root(doc), "isolation");
+    assert_string_equal(yyjson_get_str(yyjson_obj_get(isolation, "text")), "a \"quoted\" wall");
+    yyjson_val *levels = yyjson_obj_get(isolation, "levels");
+    static const char *const states[] = {"testing", "testing", "available", "unavailable", "testing"};
+    static const char *const names[] = {"shared", "pool", "process", "container", "microvm"};
+    assert_int_equal(yyjson_arr_size(levels), 5);
+    for (size_t i = 0; i < 5; i++) {
+        yyjson_val *level = yyjson_arr_get(levels, i);
+        assert_string_equal(yyjson_get_str(yyjson_obj_get(level, "name")), names[i]);
+        assert_string_equal(yyjson_get_str(yyjson_obj_get(level, "state")), states[i]);
+    }
+    yyjson_doc_free(doc);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_the_last_report_counts),
+        cmocka_unit_test(test_what_is_no_level_is_not_taken),
+        cmocka_unit_test(test_never_below_the_floor),
+        cmocka_unit_test(test_status),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
