@@ -176,7 +176,9 @@ void cli_print(FILE *stream, struct str text)
 {
     for (size_t i = 0; i < text.size; i++) {
         unsigned char c = (unsigned char)text.data[i];
-        fputc(c < 0x20 || c == 0x7F ? '?' : c, stream);
+        bool c1 = c == 0xC2 && i + 1 < text.size && (unsigned char)text.data[i + 1] < 0xA0; /* U+009B is ESC [ in one */
+        fputc(c < 0x20 || c == 0x7F || c1 ? '?' : c, stream);
+        i += c1;
     }
 }
 

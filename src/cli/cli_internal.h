@@ -66,7 +66,8 @@ const char *cli_flag_value(const struct cli_call *call, const char *name);
 enum cli_exit cli_complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* The same with a hint at --help; returns CLI_USAGE. */
 enum cli_exit cli_usage(const struct cli_call *call, const char *format, ...) __attribute__((format(printf, 2, 3)));
-/* Writes a text of unknown origin: control characters become '?', so that no name can steer the terminal. */
+/* Writes a text of unknown origin, UTF-8: control characters, C1's too, become '?', so that no name can steer the
+ * terminal. */
 void cli_print(FILE *stream, struct str text);
 
 /* --- cli_help.c --- */

@@ -61,6 +61,18 @@ static int element_decode(const struct tensor_spec *spec, uint32_t first, struct
     return 0;
 }
 
+int oip_request_json_size(struct str header, size_t body_size, size_t *ret_json_size, struct error *err)
+{
+    uint64_t json_size = body_size;
+    if (header.data && (str_to_u64(header, &json_size) < 0 || json_size > body_size))
+        return error_set(err, ERROR_INVALID_REQUEST,
+                         "Inference-Header-Content-Length must be the number of bytes of the JSON part, at most the "
+                         "%zu bytes of the body.",
+                         body_size);
+    *ret_json_size = (size_t)json_size;
+    return 0;
+}
+
 int oip_request_raw(struct str body, const struct tensor_signature *signature, struct arena *arena,
                     struct oip_request *ret_request, struct error *err)
 {

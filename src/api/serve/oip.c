@@ -38,6 +38,8 @@ static void list_model(void *ctx, struct str name, const struct gateway_version 
 {
     struct buf *body = ctx;
     struct error err = {0};
+    if (body->failed)
+        return;
     buf_append_text(body, body->data[body->size - 1] == '[' ? "{\"name\":" : ",{\"name\":");
     buf_append_json(body, name);
     buf_append_text(body, ",\"version\":");
@@ -148,15 +150,10 @@ static void infer(struct gateway_request *r, struct gateway_version *v)
     if (!v)
         return;
     struct str header = gateway_header(r, STR("inference-header-content-length"));
-    struct str body = gateway_body(r);
-    uint64_t json_size = body.size;
     struct error err = {0};
-    if (header.data && (str_to_u64(header, &json_size) < 0 || json_size > body.size)) {
-        int code =
-            error_set(&err, ERROR_INVALID_REQUEST,
-                      "Inference-Header-Content-Length must be the number of bytes of the JSON part, at most the "
-                      "%zu bytes of the body.",
-                      body.size);
+    size_t json_size;
+    int code = oip_request_json_size(header, gateway_body(r).size, &json_size, &err);
+    if (code < 0) {
         gateway_fail(r, code, &err);
         return;
     }

@@ -1,0 +1,180 @@
+#!/usr/bin/python3
+"""Writes the seeds of those fuzz targets whose inputs are not text that a person would write by hand.
+
+    test/fuzz/make_corpus.py        into test/fuzz/corpus, over what is there by the same names
+
+Seeds of the other targets, and cases that a run found, lie beside them and are left alone.
+"""
+import pathlib
+import re
+import struct
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+KEYS = [f"bh_{c * 16}_{c.lower() * 43}" for c in "AB"]
+FIT_SIZE, FIT_FDS = 0x80, 0x40
+
+
+def write(target, name, data):
+    folder = HERE / "corpus" / target
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(data if isinstance(data, bytes) else data.encode())
+
+
+def bus():
+    """Every message from each of its senders to each of its receivers, and what is wrong with a packet."""
+    header = (ROOT / "src/bus/message.h").read_text()
+    roles = ["BUS_SUPERVISOR", "BUS_CONTROL", "BUS_GATEWAY", "BUS_WORKER"]
+    rows = re.findall(r"^    X\((\w+), ([\w |]+), ([\w |]+), struct \w+, \d+\)", header, re.M)
+    for number, (name, senders, receivers) in enumerate(rows, 1):
+        for sender in senders.split(" | "):
+            for receiver in receivers.split(" | "):
+                who = bytes([roles.index(receiver), roles.index(sender)])
+                packet = struct.pack("<II", number, 0)
+                pair = f"{name.lower()}_{sender[4:].lower()}_{receiver[4:].lower()}"
+                write("bus", pair, who + bytes([FIT_SIZE | FIT_FDS]) + packet)
+                write("bus", pair + "_no_fds", who + bytes([FIT_SIZE]) + packet + bytes(64))
+        write("bus", name.lower() + "_short", who + bytes([FIT_FDS]) + packet)
+        write("bus", name.lower() + "_backwards", who[::-1] + bytes([FIT_SIZE | FIT_FDS]) + packet)
+    for name, packet in {"empty": b"", "cut": b"\1\0\0", "type_0": bytes(8), "type_next": struct.pack("<II", len(rows) + 1, 0),
+                         "type_large": b"\xff" * 8, "long": struct.pack("<II", 4, 0) + bytes(4000)}.items():
+        for n_fds in (0, 1, 7):
+            write("bus", f"{name}_{n_fds}_fds", bytes([0, 1, n_fds]) + packet)
+
+
+def api_key():
+    a, b = KEYS
+    requests = {
+        "bearer": f"Authorization:Bearer {a}",
+        "bearer_case": f"aUTHORIZATION:bEARER {a}",
+        "bearer_blanks": f"Authorization:Bearer \t  {a}  ",
+        "bearer_tab": f"Authorization:Bearer\t{a}",
+        "bearer_none": "Authorization:Bearer ",
+        "bearer_alone": f"Authorization:{a}",
+        "basic": f"Authorization:Basic {a}",
+        "own": f"X-API-Key:{b}",
+        "own_blank": "X-API-Key:",
+        "both": f"Authorization:Bearer {a}\nX-API-Key:{a}",
+        "both_differ": f"Authorization:Bearer {a}\nX-API-Key:{b}",
+        "both_one_empty": f"Authorization:\nX-API-Key:{b}",
+        "twice": f"Authorization:Bearer {a}\nAuthorization:Bearer {a}",
+        "twice_own": f"x-api-key:{a}\nx-API-key:{b}",
+        "two_in_one": f"Authorization:Bearer {a}, Bearer {b}",
+        "short": f"X-API-Key:{a[:-1]}",
+        "long": f"X-API-Key:{a}a",
+        "last_differs": f"X-API-Key:{a[:-1]}b",
+        "id_unknown": f"X-API-Key:bh_{'C' * 16}{a[19:]}",
+        "id_of_other": f"X-API-Key:bh_{'B' * 16}{a[19:]}",
+        "prefix_differs": f"X-API-Key:xx_{a[3:]}",
+        "not_ascii": f"X-API-Key:bh_{'ä' * 8}{a[19:]}",
+        "huge": "X-API-Key:" + "a" * 4000,
+        "kept": f"X-API-Key:{a}\n\nX-API-Key:{a}\n\nAuthorization:Bearer {a}",
+        "kept_then_other": f"X-API-Key:{a}\n\nX-API-Key:{b}\n\nX-API-Key:{a}",
+        "kept_then_none": f"X-API-Key:{a}\n\nHost:x\n\nX-API-Key:{a[:-1]}b",
+        "kept_then_prefix": f"X-API-Key:{a}\n\nX-API-Key:{a[:40]}\n\nX-API-Key:{a}x",
+    }
+    for name, text in requests.items():
+        write("api_key", name, text)
+
+
+def oip_binary():
+    def case(name, model, length, head=b"", tail=b""):
+        head = head.encode() if isinstance(head, str) else head
+        length = str(len(head)) if length is None else length
+        write("oip_binary", name, bytes([model]) + length.encode() + b"\n" + head + tail)
+
+    def tensor(name, datatype, shape, size=None, data=None):
+        rest = f',"data":{data}' if size is None else f',"parameters":{{"binary_data_size":{size}}}'
+        return f'{{"name":"{name}","datatype":"{datatype}","shape":{shape}{rest}}}'
+
+    def text(*elements):
+        return b"".join(struct.pack("<I", len(e)) + e for e in elements)
+
+    fp32 = struct.pack("<8f", *range(8))
+    one = '{"inputs":[' + tensor("x", "FP32", [2, 4], 32) + "]"
+    case("header", 0, None, one + "}", fp32)
+    case("all_binary", 0, None, one + ',"parameters":{"binary_data_output":true}}', fp32)
+    case("output_binary", 0, None, one + ',"outputs":[{"name":"x","parameters":{"binary_data":true}}]}', fp32)
+    case("output_not", 0, None, one + ',"parameters":{"binary_data_output":true},'
+         '"outputs":[{"name":"x","parameters":{"binary_data":false}}]}', fp32)
+    case("nan_as_json", 0, None, one + "}", struct.pack("<8f", *[float("nan")] * 8))
+    case("tail_short", 0, None, one + "}", fp32[:-1])
+    case("tail_long", 0, None, one + "}", fp32 + b"\0")
+    case("no_header", 0, "-", '{"inputs":[' + tensor("x", "FP32", [1, 4], data=[1, 2, 3, 4]) + "]}")
+    for number, length in enumerate(("", "-1", "+1", " 5", "5 ", "0x10", "1e1", "00", "99999", "18446744073709551616", "1")):
+        case(f"length_{number}", 0, length, one + "}", fp32)
+    case("length_into_json", 0, "20", one + "}", fp32)
+    case("raw", 0, "0", b"", fp32[:16])
+    case("raw_rows", 0, "0", b"", fp32)
+    case("raw_nothing", 0, "0")
+    case("raw_text", 1, "0", b"", b"hello")
+    case("raw_two_open", 3, "0", b"", bytes(12))
+    case("raw_one_open", 2, "0", b"", bytes(64))
+    case("raw_odd", 2, "0", b"", bytes(65))
+    case("raw_uint8", 4, "0", b"", bytes(range(256)))
+    case("raw_scalar", 5, "0", b"", b"\1")
+    case("raw_not_bool", 5, "0", b"", b"\2")
+    case("raw_text_any", 6, "0", b"", b"\xff\xfe")
+    case("raw_zero_dim", 7, "0", b"", bytes(8))
+    case("raw_uncountable", 8, "0", b"", bytes(8))
+    case("raw_two_inputs", 9, "0", b"", bytes(8))
+    two = [tensor("x", "FP32", [2, 2], 16), tensor("y", "BYTES", [2], 11)]
+    for name, inputs, tail in (("two", two, fp32[:16] + text(b"ab", b"c")),
+                               ("two_swapped", two[::-1], text(b"ab", b"c") + fp32[:16]),
+                               ("two_wrong_order", two, text(b"ab", b"c") + fp32[:16]),
+                               ("two_rows_differ", [two[0], tensor("y", "BYTES", [1], 6)], fp32[:16] + text(b"ab"))):
+        case(name, 9, None, '{"inputs":[' + ",".join(inputs) + '],"outputs":[{"name":"y","parameters":'
+             '{"binary_data":true}},{"name":"x"}]}', tail)
+    three = [tensor("x", "INT8", [3], 3), tensor("y", "BOOL", [2], data="[true,false]"), tensor("z", "BYTES", [1], 8)]
+    for name, z in (("three", text(b"\xf0\x9f\x98\x80")), ("three_lying", struct.pack("<I", 5) + b"abcd")):
+        case(name, 10, None, '{"id":"7","inputs":[' + ",".join(three) + '],"outputs":[{"name":"z"},{"name":"x",'
+             '"parameters":{"binary_data":true}}]}', b"\x80\x00\x7f" + z)
+    case("sizes_wrap", 9, None, '{"inputs":[' + tensor("x", "FP32", [1, 2], 2**64 - 8) + "," +
+         tensor("y", "BYTES", [1], 16) + "]}", bytes(8))
+
+
+def answer():
+    item = ('{"kind":"Model","metadata":{"name":"echo","tenant":"acme","uid":"1"},"spec":{"engine":"identity",'
+            '"resources":{"memory":"1Gi"}},"status":{"phase":"Ready","replicas":1,"version":1,"age":"2026-01-01T00:00:00Z",'
+            '"pid":7,"digest":"0123456789abcdef","createdAt":"2026-01-01T00:00:00Z"}}')
+    body = '{"items":[' + item + "]}"
+    length = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+    for kind in range(1, 8):
+        write("answer", f"kind_{kind}", bytes([kind]) + length.encode())
+    chunks = "".join(f"{len(body[i:i + 50]):x}\r\n{body[i:i + 50]}\r\n" for i in range(0, len(body), 50)) + "0\r\n\r\n"
+    cases = {
+        "chunked": "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks,
+        "to_the_end": "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + body,
+        "continue": "HTTP/1.1 100 Continue\r\n\r\n" + length,
+        "only_continue": "HTTP/1.1 100 Continue\r\n\r\n",
+        "error": 'HTTP/1.1 404 Not Found\r\nContent-Length: 33\r\n\r\n{"error":"none","code":"not_found"}',
+        "empty": 'HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n{"items":[]}',
+        "no_content": "HTTP/1.1 204 No Content\r\n\r\n",
+        "cut": length[:-10],
+        "not_http": "hello",
+        "nothing": "",
+        "terminal": 'HTTP/1.1 200 OK\r\n\r\n{"items":[{"metadata":{"name":"\\u001b[2J\\u009b1m\\u0007","tenant":"\\u007f"},'
+                    '"status":{"phase":"a\\nb\\tc","reason":{"x":"\\u001b]0;t"}}}]}',
+        "deep": "HTTP/1.1 200 OK\r\n\r\n" + '{"items":' + "[" * 200 + "]" * 200 + "}",
+        "numbers": 'HTTP/1.1 200 OK\r\n\r\n{"items":[{"metadata":{"name":-1.5e300,"tenant":18446744073709551615},"spec":[],'
+                   '"status":{"pid":-9223372036854775808,"replicas":true}}]}',
+        "dates": 'HTTP/1.1 200 OK\r\n\r\n{"items":[{"status":{"age":"2026-13-99T99:99:99Z","createdAt":"9999999999-x"},'
+                 '"metadata":{"createdAt":"2026-02-30"}}]}',
+        "two_lengths": "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+        "smuggled": "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    }
+    for name, text in cases.items():
+        write("answer", name, b"\2" + text.encode())
+
+
+def metrics_page():
+    stats = struct.pack("<8Q4I", 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12)
+    row = b"acme".ljust(64, b"\0") + b"echo".ljust(64, b"\0") + struct.pack("<8Q", *range(8))
+    write("metrics_page", "row", stats + struct.pack("<II", 1, 0) + row)
+    write("metrics_page", "names_without_end", stats + struct.pack("<II", 1, 0) + b"a" * 400)
+    write("metrics_page", "names_to_escape", stats + struct.pack("<II", 1, 0) + b'"\\\n\r\t\x7f\x80\xff'.ljust(64, b'"') + b"\\" * 64)
+    write("metrics_page", "count_huge", b"\xff" * 400)
+
+
+for make in (bus, api_key, oip_binary, answer, metrics_page):
+    make()
