@@ -45,15 +45,18 @@ static bool key_hash(struct gateway *g, struct str key, unsigned char hash[stati
            EVP_DigestFinal_ex(g->sha_ctx, hash, &size) == 1 && size == CATALOG_DIGEST_BYTES;
 }
 
-static struct gateway_tenant *key_verify(struct gateway *g, struct str key)
+static int key_verify(struct gateway *g, struct str key, struct gateway_tenant **ret_tenant, struct error *err)
 {
-    if (key.size != KEY_BYTES || !g->catalog)
-        return NULL;
-    const struct catalog_key *row = catalog_key_find(g->catalog, key.data + sizeof KEY_PREFIX - 1);
     unsigned char hash[CATALOG_DIGEST_BYTES];
-    if (!row || !key_hash(g, key, hash) || !bytes_equal_secret(hash, row->hash, sizeof hash))
-        return NULL;
-    return g->tenant_at[row->tenant];
+    const struct catalog_key *row = NULL;
+    if (key.size == KEY_BYTES && g->catalog)
+        row = catalog_key_find(g->catalog, key.data + sizeof KEY_PREFIX - 1);
+    if (row && !key_hash(g, key, hash)) /* libcrypto wants memory; nobody may take that for a revoked key */
+        return error_set_default(err, ERROR_NO_MEMORY);
+    if (!row || !bytes_equal_secret(hash, row->hash, sizeof hash))
+        return error_set(err, ERROR_UNAUTHENTICATED, "The API key is not valid; it may have been revoked.");
+    *ret_tenant = g->tenant_at[row->tenant];
+    return 0;
 }
 
 static void connection_remember(struct gateway *g, struct wire_exchange *x, struct str key,
@@ -86,9 +89,10 @@ int gateway_authenticate(struct gateway *g, struct wire_exchange *x, struct gate
         *ret_tenant = c->tenant;
         return 0;
     }
-    struct gateway_tenant *tenant = key_verify(g, key);
-    if (!tenant)
-        return error_set(err, ERROR_UNAUTHENTICATED, "The API key is not valid; it may have been revoked.");
+    struct gateway_tenant *tenant = NULL;
+    int r = key_verify(g, key, &tenant, err);
+    if (r < 0)
+        return r;
     connection_remember(g, x, key, tenant);
     *ret_tenant = tenant;
     return 0;
