@@ -295,6 +295,9 @@ static int state_init(struct gateway *g, int bus_fd, struct error *err)
     r = gateway_metrics_start(g, err);
     if (r < 0)
         return r;
+    r = gateway_bus_answers_start(g);
+    if (r < 0)
+        return error_set(err, r, "the gateway cannot set itself up");
     r = bus_conn_open(&g->loop, bus_fd, BUS_GATEWAY, BUS_SUPERVISOR, &events, g, &g->supervisor);
     return r < 0 ? error_set(err, r, "the gateway cannot speak to the supervisor") : 0;
 }

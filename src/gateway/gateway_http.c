@@ -78,15 +78,28 @@ static void count_answer(struct gateway *g, int status)
         g->stats.failed++;
 }
 
-static void bus_answer(struct gateway_request *r, int status, struct str body)
+int gateway_bus_answers_start(struct gateway *g)
 {
-    struct bus_infer_done done = {.id = r->infer_id, .bytes = body.size, .http_status = (uint32_t)status};
+    _buf_ struct buf body;
+    buf_init(&body, KIB);
+    error_body(-ERROR_NO_MEMORY, error_info(-ERROR_NO_MEMORY)->text, &body);
+    g->no_memory_bytes = body.size;
+    return body.failed ? body.failed : bus_memfd("bulkhead-answer", body.data, body.size, &g->no_memory_fd);
+}
+
+/* An answer for the operator. Where there is no memory for it, the one that was made at the start says so: without any,
+ * control would wait for ever. */
+static void bus_answer(struct gateway *g, uint64_t id, int status, struct str body)
+{
+    struct bus_infer_done done = {.id = id, .bytes = body.size, .http_status = (uint32_t)status};
     _close_ int fd = -1;
-    if (bus_memfd("bulkhead-answer", body.data, body.size, &fd) < 0)
-        log_error("infer_answer", "no memory for an answer of %zu bytes", body.size);
-    else
-        (void)bus_conn_send(r->gateway->control, BUS_INFER_DONE, &done, &fd,
-                            1); /* a new control does not wait for it */
+    if (!body.data || bus_memfd("bulkhead-answer", body.data, body.size, &fd) < 0) {
+        log_error("infer_answer", "no memory for a request of the operator, or its answer of %zu bytes", body.size);
+        done.bytes = g->no_memory_bytes;
+        done.http_status = (uint32_t)error_info(-ERROR_NO_MEMORY)->http_status;
+    }
+    /* a new control does not wait for it */
+    (void)bus_conn_send(g->control, BUS_INFER_DONE, &done, fd >= 0 ? &fd : &g->no_memory_fd, 1);
 }
 
 void gateway_answer(struct gateway_request *r, int status, const char *content_type, const struct wire_header *headers,
@@ -98,7 +111,7 @@ void gateway_answer(struct gateway_request *r, int status, const char *content_t
         gateway_request_state_set(r, GATEWAY_REQUEST_ANSWERED);
     if (r->infer_id) {
         (void)map_remove(&r->gateway->requests, r->infer_id);
-        bus_answer(r, status, body);
+        bus_answer(r->gateway, r->infer_id, status, body);
         gateway_request_free(r);
         return;
     }
@@ -283,7 +296,7 @@ void gateway_bus_infer(struct gateway *g, const struct bus_infer *body, int fd)
 {
     struct gateway_request *r = gateway_request_new(g);
     if (!r || map_put(&g->requests, body->id, r) < 0) {
-        log_error("infer", "no memory for a request of the operator");
+        bus_answer(g, body->id, 0, (struct str){0});
         if (r) {
             gateway_request_state_set(r, GATEWAY_REQUEST_ANSWERED);
             gateway_request_free(r);

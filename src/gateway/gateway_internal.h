@@ -190,7 +190,9 @@ struct gateway {
     EVP_MD *sha;
     struct bus_stats stats, stats_sent;
     struct bus_metrics *metrics;
-    int metrics_fd; /* for each control process */
+    int metrics_fd;           /* for each control process */
+    int no_memory_fd;         /* an answer for the operator when there is no memory for one: a sealed memfd … */
+    uint64_t no_memory_bytes; /* … of so many bytes */
     bool draining;
 };
 
@@ -202,12 +204,15 @@ void gateway_request_free(struct gateway_request *r);
 
 /* gateway_http.c */
 extern const struct wire_handler gateway_wire_handler;
+/* Makes what the operator is answered when nothing can be made any more. -ERROR_NO_MEMORY, -ERROR_IO. */
+must_check int gateway_bus_answers_start(struct gateway *g);
 /* A request of the operator (`bulkhead infer`). */
 void gateway_bus_infer(struct gateway *g, const struct bus_infer *body, int fd);
 /* The control process that asked is gone: nobody waits for these answers, and the next one counts from 1 again. */
 void gateway_bus_infers_lost(struct gateway *g);
 
-/* gateway_auth.c: the tenant of a request's key. 0, or -ERROR_UNAUTHENTICATED. */
+/* gateway_auth.c: the tenant of a request's key. 0, or -ERROR_UNAUTHENTICATED; -ERROR_NO_MEMORY says nothing about the
+ * key. */
 must_check int gateway_authenticate(struct gateway *g, struct wire_exchange *x, struct gateway_tenant **ret_tenant,
                                     struct error *err);
 void gateway_connection_closed(void *ctx, void *connection);
