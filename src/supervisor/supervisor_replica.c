@@ -399,8 +399,12 @@ void supervisor_replica_start(struct supervisor *s, const struct bus_replica_sta
     if (s->draining)
         return;
     struct supervisor_replica *r = calloc(1, sizeof *r);
-    if (!r)
-        return; /* control sees no answer and asks again */
+    if (!r) { /* control would count on it for ever */
+        struct supervisor_replica none;
+        replica_prepare(&none, s, start);
+        tell_both(&none, BUS_REPLICA_ENDED, error_info(-ERROR_NO_MEMORY)->text);
+        return;
+    }
     replica_prepare(r, s, start);
     int result = start_valid(s, start, &err);
     if (result >= 0 && map_put(&s->replicas, start->replica_uid, r) < 0)
