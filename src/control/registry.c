@@ -25,7 +25,11 @@ const char *registry_level_name(uint32_t level)
 
 int registry_decode(const struct store_resource *stored, union registry_resource *ret_resource, struct error *err)
 {
-    yyjson_doc *document = yyjson_read(stored->document.data, stored->document.size, 0);
+    yyjson_read_err why;
+    yyjson_doc *document =
+        yyjson_read_opts((char *)(uintptr_t)stored->document.data, stored->document.size, 0, NULL, &why);
+    if (!document && why.code == YYJSON_READ_ERROR_MEMORY_ALLOCATION)
+        return error_set_default(err, -ERROR_NO_MEMORY);
     if (!document)
         return error_set(err, -ERROR_IO, "the stored resource " STR_FORMAT " is damaged", STR_ARG(stored->name));
     int rc = resource_decode(yyjson_doc_get_root(document), (enum resource_kind)stored->kind, ret_resource, err);

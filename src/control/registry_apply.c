@@ -259,6 +259,8 @@ int registry_apply(struct registry *r, struct str body, struct registry_ingest *
 {
     yyjson_read_err why;
     yyjson_doc *json = yyjson_read_opts((char *)(uintptr_t)body.data, body.size, 0, NULL, &why);
+    if (!json && why.code == YYJSON_READ_ERROR_MEMORY_ALLOCATION)
+        return error_set_default(err, -ERROR_NO_MEMORY);
     if (!json)
         return error_set(err, -ERROR_INVALID_JSON, "the body is not valid JSON: %s at byte %zu", why.msg, why.pos);
     struct registry_plan plan = {.registry = r};

@@ -45,7 +45,10 @@ int registry_version_decode(struct str document, const char *tenant, const char 
                name, tenant);
     buf_append_str(&whole, document);
     buf_append_char(&whole, '}');
-    yyjson_doc *json = whole.failed ? NULL : yyjson_read(whole.data, whole.size, 0);
+    yyjson_read_err why_not = {.code = YYJSON_READ_ERROR_MEMORY_ALLOCATION};
+    yyjson_doc *json = whole.failed ? NULL : yyjson_read_opts(whole.data, whole.size, 0, NULL, &why_not);
+    if (!json && why_not.code == YYJSON_READ_ERROR_MEMORY_ALLOCATION)
+        return error_set_default(err, -ERROR_NO_MEMORY);
     if (!json)
         return error_set(err, -ERROR_IO, "a stored version of Model %s/%s is damaged", tenant, name);
     struct error why = {0};

@@ -93,9 +93,11 @@ static int key_members(yyjson_val *root, struct str *ret_tenant, struct str *ret
 
 static int handle_key_create(struct admin_request *request, struct str body, struct error *err)
 {
-    yyjson_doc *json = yyjson_read(body.data, body.size, 0);
+    yyjson_read_err why;
+    yyjson_doc *json = yyjson_read_opts((char *)(uintptr_t)body.data, body.size, 0, NULL, &why);
     if (!json)
-        return error_set_default(err, -ERROR_INVALID_JSON);
+        return error_set_default(err, why.code == YYJSON_READ_ERROR_MEMORY_ALLOCATION ? -ERROR_NO_MEMORY
+                                                                                      : -ERROR_INVALID_JSON);
     struct str tenant = {"", 0}, name = {"", 0};
     char key[REGISTRY_KEY_BYTES + 1];
     int rc = key_members(yyjson_doc_get_root(json), &tenant, &name, err);

@@ -31,7 +31,10 @@ static int ready_member(struct str body, bool *ret_ready, struct error *err)
     *ret_ready = false;
     if (body.size == 0)
         return 0;
-    yyjson_doc *doc = yyjson_read(body.data, body.size, YYJSON_READ_NOFLAG);
+    yyjson_read_err why;
+    yyjson_doc *doc = yyjson_read_opts((char *)(uintptr_t)body.data, body.size, YYJSON_READ_NOFLAG, NULL, &why);
+    if (!doc && why.code == YYJSON_READ_ERROR_MEMORY_ALLOCATION)
+        return error_set_default(err, ERROR_NO_MEMORY);
     if (!doc)
         return error_set(err, ERROR_INVALID_JSON, "The body is not JSON.");
     yyjson_val *root = yyjson_doc_get_root(doc), *ready = yyjson_obj_get(root, "ready");
