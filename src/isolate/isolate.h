@@ -100,8 +100,8 @@ struct isolate_ops {
     /* Starts the worker; returns at once after the program was executed or failed to be. On success *ret_pidfd is owned
      * by the instance (borrow it for polling). Refusals: -ERROR_ISOLATION_UNAVAILABLE with the reason in words;
      * -ERROR_INVALID_ARGUMENT for a spawn that is not valid; -ERROR_INTERNAL when the program cannot be executed.
-     * Nothing is kept of `spawn`. The worker finds an empty environment (sanitizer options excepted, in sanitized
-     * builds), / as its folder, default signal dispositions, /dev/null as stdin and stdout. The child dies when the
+     * Nothing is kept of `spawn`. The worker finds an empty environment (but what tests of sanitized builds
+     * need there), / as its folder, default signal dispositions, /dev/null as stdin and stdout. The child dies when the
      * calling process dies. A worker killed before its program ran (memory limit too small) is a success that ends at
      * once. */
     int (*spawn)(const struct isolate_spawn *spawn, struct isolate_instance **ret_instance, int *ret_pidfd,

@@ -25,10 +25,10 @@ static const bool sanitized = false;
 #endif
 
 /* Empty, but that a sanitized worker gets its sanitizers' options, without LeakSanitizer: that one ptraces, which a
- * process that is not dumpable refuses. */
+ * process that is not dumpable refuses; and where a test says which calls fail (test/faults). */
 static char *const *environment(void)
 {
-    static char asan[1024], ubsan[1024], *list[3];
+    static char asan[1024], ubsan[1024], faults[1024], *list[4];
     if (!sanitized)
         return list;
     const char *given = getenv("ASAN_OPTIONS");
@@ -36,7 +36,12 @@ static char *const *environment(void)
     list[0] = n > 0 && (size_t)n < sizeof asan ? asan : "ASAN_OPTIONS=detect_leaks=0";
     given = getenv("UBSAN_OPTIONS");
     n = given ? snprintf(ubsan, sizeof ubsan, "UBSAN_OPTIONS=%s", given) : 0;
-    list[1] = n > 0 && (size_t)n < sizeof ubsan ? ubsan : NULL;
+    int at = 1;
+    if (n > 0 && (size_t)n < sizeof ubsan)
+        list[at++] = ubsan;
+    given = getenv("BULKHEAD_FAULTS");
+    n = given ? snprintf(faults, sizeof faults, "BULKHEAD_FAULTS=%s", given) : 0;
+    list[at] = n > 0 && (size_t)n < sizeof faults ? faults : NULL;
     return list;
 }
 

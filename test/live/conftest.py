@@ -110,6 +110,7 @@ class Server:
         self.cgroups = set()  # its own, to be gone when it is
         self.fds = None  # what its roles held when it began to serve
         self.prefix = []  # command in front of the server's, such as unshare
+        self.environment = {}  # beside ours
         self.program = BULKHEAD
 
     # --- life ---
@@ -118,7 +119,7 @@ class Server:
         self.log = []
         self.process = subprocess.Popen(
             [*self.prefix, self.program, "serve", "--data", self.data, "--listen", f"127.0.0.1:{self.port or 0}", *self.args],
-            stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
+            stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, env={**os.environ, **self.environment})
         self.reader = threading.Thread(target=self._read, args=(self.process,), daemon=True)
         self.reader.start()
         if wait:
