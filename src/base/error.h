@@ -49,6 +49,8 @@
     X(DRAINING, "draining", 503, 1, "The server is shutting down; try again elsewhere or later.")                  \
     X(MODEL_UNAVAILABLE, "model_unavailable", 503, 1, "The model cannot serve right now; try again later.")        \
     X(WORKER_LOST, "worker_lost", 503, 1, "The model's worker ended while it held this request; try again.")       \
+    X(MODEL_MEMORY_EXCEEDED, "model_memory_exceeded", 503, 0,                                                      \
+      "The model needed more memory for this request than its spec.resources.memory.")                             \
     X(DEADLINE, "deadline_exceeded", 503, 1, "The request could not be answered before its deadline.")             \
     X(CANCELLED, "cancelled", 499, 0, "The client went away.")                                                     \
     X(ENGINE, "engine_failed", 500, 0, "The engine could not execute the model on this input.")                    \

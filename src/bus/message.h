@@ -159,7 +159,9 @@ struct bus_replica_state {
     uint32_t uid;
     uint32_t level;
     uint32_t version_number;
-    uint32_t wanted;     /* ENDED: 1 = it was told to */
+    uint32_t wanted;        /* ENDED: 1 = it was told to */
+    uint32_t out_of_memory; /* ENDED: 1 = the kernel killed it at its memory limit */
+    uint32_t _reserved;
     uint64_t started_ms; /* wall clock */
     char engine[32];
     char tenant[LIMIT_NAME_BYTES + 1];

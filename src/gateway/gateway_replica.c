@@ -427,8 +427,8 @@ static void on_ended(struct gateway_replica *replica, const struct bus_replica_s
     gateway_replica_pull(replica); /* what it finished before its end still counts */
     bool loaded = replica->loaded;
     struct error err = {0};
-    (void)error_set(&err, ERROR_WORKER_LOST, "The model's worker ended while it held this request; try again.");
-    err.retry_after_ms = 1000;
+    (void)error_set_default(&err, body->out_of_memory ? ERROR_MODEL_MEMORY_EXCEEDED : ERROR_WORKER_LOST);
+    err.retry_after_ms = body->out_of_memory ? 0 : 1000;
     if (replica->state != GATEWAY_REPLICA_GONE)
         replica_leave(replica, &err);
     if (v)

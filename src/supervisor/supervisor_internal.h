@@ -51,6 +51,7 @@ struct supervisor_replica {
     int32_t pid;
     uint32_t stop_reason; /* enum bus_stop_reason */
     bool wanted_end;
+    bool out_of_memory; /* how it ended */
     uint64_t started_ms;
     char wall[256];
 };

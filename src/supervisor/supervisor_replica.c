@@ -51,6 +51,7 @@ static void state_body(const struct supervisor_replica *r, enum bus_replica_phas
         .level = r->start.level,
         .version_number = r->start.version_number,
         .wanted = r->wanted_end,
+        .out_of_memory = r->out_of_memory,
         .started_ms = r->started_ms,
     };
     memcpy(ret_body->engine, r->start.engine, sizeof ret_body->engine);
@@ -124,6 +125,9 @@ static void end_text(const struct supervisor_replica *r, int status, char text[s
                        r->supervisor->levels[r->start.level].report.text); /* cut is fine: control has the whole text */
     else if (r->stop_reason < BUS_STOP_COUNT && r->state == REPLICA_DYING && (r->wanted_end || r->stop_reason > 0))
         (void)snprintf(text, 256, "%s", stop_texts[r->stop_reason]);
+    else if (r->out_of_memory)
+        (void)snprintf(text, 256, "it needed more memory than its spec.resources.memory of %llu MiB; raise that",
+                       (unsigned long long)(r->start.memory_bytes / MIB));
     else if (WIFSIGNALED(status))
         (void)snprintf(text, 256, "the worker was ended by signal %d (%s)", WTERMSIG(status),
                        strsignal(WTERMSIG(status)));
@@ -137,13 +141,19 @@ static void on_worker_exit(uv_poll_t *poll, int poll_status, int events)
     (void)events;
     struct supervisor_replica *r = poll->data;
     struct supervisor *s = r->supervisor;
+    struct isolate_usage usage = {0};
     int status = 0;
     (void)uv_poll_stop(poll); /* before discard closes the pidfd: its number may be another's at once */
+    if (r->ops->usage(r->instance, &usage, NULL) < 0)
+        usage.oom_kills = 0;
     if (r->ops->discard(r->instance, &status) < 0) {
         (void)uv_poll_start(poll, UV_READABLE, on_worker_exit); /* still there */
         return;
     }
     r->instance = NULL;
+    /* A worker whose child process was killed may live on and end otherwise. */
+    r->out_of_memory = usage.oom_kills > 0 && !r->wanted_end && r->stop_reason == 0 && WIFSIGNALED(status) &&
+                       WTERMSIG(status) == SIGKILL;
     char text[256];
     end_text(r, status, text);
     if (r->wanted_end)

@@ -157,8 +157,9 @@ def test_a_model_over_its_memory_hurts_nobody_else(identity, folder):
 
     assert send(1000).status == 200
     answer = send(30_000_000)  # its output alone is more than the worker may have
-    assert answer.status == 503 and answer.code == "worker_lost" and answer.headers["Retry-After"]
-    identity.wait_log("replica_lost")
+    assert answer.status == 503 and answer.code == "model_memory_exceeded", answer.json
+    assert "spec.resources.memory" in answer.json["error"] and "Retry-After" not in answer.headers
+    identity.wait_log("replica_lost", contains="spec.resources.memory of 16 MiB")
     assert identity.infer("echo", vector(1, [1, 2, 3, 4]), identity.acme).status == 200
     assert wait_until(lambda: send(1000).status == 200, "the model to be back")
 
