@@ -108,6 +108,17 @@ static void home_kill(const struct cgroup_home *h, const char *group)
         wait_ms(1);
 }
 
+bool cgroup_group_holds(const struct cgroup_tree *t, const struct cgroup_group *g, pid_t pid)
+{
+    bool holds = g->homes != 0;
+    for_each_home(t, g, h)
+    {
+        pid_t pids[PROCS_TEXT_BYTES / 2];
+        holds = holds && pid_among(pid, pids, procs_read(&t->homes[h], g->name, pids, sizeof pids / sizeof *pids));
+    }
+    return holds;
+}
+
 void cgroup_group_kill(const struct cgroup_tree *t, const struct cgroup_group *g)
 {
     for_each_home(t, g, h) home_kill(&t->homes[h], g->name);
@@ -197,6 +208,8 @@ int cgroup_group_new(struct cgroup_tree *t, const char *name, struct cgroup_grou
     lingering_retry(t);
     (void)snprintf(g.name, sizeof g.name, "%s", name); /* length was checked */
     for (size_t h = 0; h < t->n_homes; h++) {
+        if (t->homes[h].other)
+            continue;
         int r = mkdirat(t->homes[h].base_fd, name, DIRECTORY_MODE);
         if (r != 0 && errno == EEXIST) {
             home_kill(&t->homes[h], name);

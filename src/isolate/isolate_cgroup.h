@@ -22,12 +22,15 @@ enum cgroup_controller {
 };
 #define CGROUP_LIMITS ((1u << CGROUP_MEMORY) | (1u << CGROUP_CPU) | (1u << CGROUP_PIDS))
 
-#define CGROUP_HOMES_MAX CGROUP_CONTROLLER_COUNT
+#define CGROUP_HOMES_MAX 16u /* Linux has 14 v1 controllers */
+
+#define CGROUP_CPU_PERIOD_US 100000u
 
 /* One hierarchy that we use. */
 struct cgroup_home {
     int version;          /* 1 or 2 */
     unsigned controllers; /* bits of enum cgroup_controller that live here */
+    bool other;           /* only swept, see cgroup_tree_add_others */
     int parent_fd;        /* folder that holds bulkhead.<scope> */
     int base_fd;          /* bulkhead.<scope> itself */
     char path[PATH_MAX];  /* of the parent, for people */
@@ -70,6 +73,9 @@ struct cgroup_join {
  * `controllers` and `missing`. Fails only for a scope that is no name. The tree is closed with cgroup_tree_close. */
 must_check int cgroup_tree_open(struct cgroup_tree *t, const struct cgroup_source *source, const char *scope,
                                 struct error *err);
+/* Adds the hierarchies that we do not use ourselves, but in which an OCI runtime makes a group of the same name for
+ * each worker: sweeping and removing then finds those too. What cannot be opened is left out. */
+void cgroup_tree_add_others(struct cgroup_tree *t, const struct cgroup_source *source);
 /* Kills and removes every group below bulkhead.<scope>. Waits at most `wait_ms` for groups to become empty. True when
  * none is left. */
 bool cgroup_tree_sweep(struct cgroup_tree *t, unsigned wait_ms);
@@ -91,6 +97,10 @@ must_check int cgroup_group_limit(const struct cgroup_tree *t, const struct cgro
 must_check int cgroup_group_join(const struct cgroup_tree *t, const struct cgroup_group *g,
                                  struct cgroup_join *ret_join, struct error *err);
 void cgroup_join_done(struct cgroup_join *join);
+/* cpu_milli of the limits as a quota per CGROUP_CPU_PERIOD_US. */
+uint64_t cgroup_cpu_quota_us(const struct isolate_limits *limits);
+/* True when the process is in the group, in each hierarchy that has it. */
+bool cgroup_group_holds(const struct cgroup_tree *t, const struct cgroup_group *g, pid_t pid);
 /* Overwrites the figures that the group knows. */
 void cgroup_group_usage(const struct cgroup_tree *t, const struct cgroup_group *g, struct isolate_usage *usage);
 /* SIGKILL to everything in it. */

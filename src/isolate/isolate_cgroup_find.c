@@ -28,6 +28,7 @@ struct mount {
     struct str root, point; /* still escaped */
     int version;
     unsigned controllers; /* v1 */
+    struct str options;   /* of the hierarchy: "rw,cpuset", "rw,name=systemd" */
 };
 
 static int file_load(int dir, const char *path, struct buf *ret_text)
@@ -84,6 +85,7 @@ static bool mount_parse(struct str line, struct mount *ret_mount)
     ret_mount->point = fields[4];
     ret_mount->version = str_equal(type, STR("cgroup")) ? 1 : str_equal(type, STR("cgroup2")) ? 2 : 0;
     ret_mount->controllers = controllers_parse(line, ',');
+    ret_mount->options = line;
     return ret_mount->version != 0 && ret_mount->point.size > 0;
 }
 
@@ -284,6 +286,57 @@ int cgroup_tree_open(struct cgroup_tree *t, const struct cgroup_source *source, 
     }
     missing_describe(t, reason);
     return 0;
+}
+
+/* Our own group in whatever hierarchy this is. Empty when unknown. */
+static struct str own_group_other(const struct mount *m, struct str self)
+{
+    while (m->version == 1 && self.size > 0) {
+        struct str line = part_next(&self, '\n');
+        (void)part_next(&line, ':');
+        struct str names = part_next(&line, ':'), options = m->options;
+        while (names.size > 0 && options.size > 0) {
+            if (str_equal(part_next(&options, ','), names)) /* what is mounted together is one of ours */
+                return line;
+        }
+    }
+    return m->version == 2 ? own_group(self, 0) : (struct str){0};
+}
+
+static bool hierarchy_present(const struct cgroup_tree *t, const char *path)
+{
+    struct stat wanted, present;
+    if (stat(path, &wanted) != 0)
+        return true; /* as good as: it cannot be used */
+    for (size_t i = 0; i < t->n_homes; i++) {
+        if (fstat(t->homes[i].parent_fd, &present) == 0 && present.st_dev == wanted.st_dev)
+            return true;
+    }
+    return false;
+}
+
+void cgroup_tree_add_others(struct cgroup_tree *t, const struct cgroup_source *source)
+{
+    _buf_ struct buf mountinfo, self;
+    buf_init(&mountinfo, SOURCE_BYTES_MAX);
+    buf_init(&self, SOURCE_BYTES_MAX);
+    if (file_load(AT_FDCWD, source->mountinfo, &mountinfo) != 0 || file_load(AT_FDCWD, source->self, &self) != 0)
+        return;
+    struct str rest = {mountinfo.data, mountinfo.size};
+    while (rest.size > 0 && t->n_homes < CGROUP_HOMES_MAX) {
+        struct mount m;
+        struct cgroup_home *h = &t->homes[t->n_homes];
+        if (!mount_parse(part_next(&rest, '\n'), &m))
+            continue;
+        struct str group = own_group_other(&m, (struct str){self.data, self.size});
+        if (group.size == 0 || group_path(&m, group, h->path) != 0 || hierarchy_present(t, h->path) ||
+            home_open(h, t->base) != 0)
+            continue;
+        h->version = m.version;
+        h->controllers = 0;
+        h->other = true;
+        t->n_homes++;
+    }
 }
 
 void cgroup_tree_close(struct cgroup_tree *t)

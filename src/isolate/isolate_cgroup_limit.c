@@ -5,7 +5,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-#define CPU_PERIOD_US    100000u
 #define CPU_QUOTA_US_MIN 1000u /* the kernel refuses less */
 
 static const struct cgroup_home *home_of(const struct cgroup_tree *t, const struct cgroup_group *g, unsigned controller)
@@ -44,25 +43,25 @@ static int v2_memory(const struct cgroup_home *h, const char *group, const struc
     return cgroup_file_write(h, group, "memory.max", text);
 }
 
-static uint64_t cpu_quota_us(const struct isolate_limits *limits)
+uint64_t cgroup_cpu_quota_us(const struct isolate_limits *limits)
 {
-    uint64_t quota_us = (uint64_t)limits->cpu_milli * CPU_PERIOD_US / 1000;
+    uint64_t quota_us = (uint64_t)limits->cpu_milli * CGROUP_CPU_PERIOD_US / 1000;
     return quota_us < CPU_QUOTA_US_MIN ? CPU_QUOTA_US_MIN : quota_us;
 }
 
 static int v1_cpu(const struct cgroup_home *h, const char *group, const struct isolate_limits *limits)
 {
     char text[32];
-    (void)snprintf(text, sizeof text, "%u", CPU_PERIOD_US);
+    (void)snprintf(text, sizeof text, "%u", CGROUP_CPU_PERIOD_US);
     int r = cgroup_file_write(h, group, "cpu.cfs_period_us", text);
-    (void)snprintf(text, sizeof text, "%" PRIu64, cpu_quota_us(limits));
+    (void)snprintf(text, sizeof text, "%" PRIu64, cgroup_cpu_quota_us(limits));
     return r != 0 ? r : cgroup_file_write(h, group, "cpu.cfs_quota_us", text);
 }
 
 static int v2_cpu(const struct cgroup_home *h, const char *group, const struct isolate_limits *limits)
 {
     char text[64];
-    (void)snprintf(text, sizeof text, "%" PRIu64 " %u", cpu_quota_us(limits), CPU_PERIOD_US);
+    (void)snprintf(text, sizeof text, "%" PRIu64 " %u", cgroup_cpu_quota_us(limits), CGROUP_CPU_PERIOD_US);
     return cgroup_file_write(h, group, "cpu.max", text);
 }
 

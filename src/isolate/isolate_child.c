@@ -21,11 +21,6 @@
 /* Where the child's own descriptors lie, behind the handed over ones. */
 enum { OWN_PROGRAM = 0, OWN_REPORT, OWN_PARENT, OWN_PROC, OWN_COUNT };
 
-#define MEMLOCK_BYTES    (64 * KIB) /* engines lock nothing; 64 KiB is the old kernel default */
-#define NPROC_MAX        4096       /* belt for the uid where the pids controller counts exactly */
-#define SIGPENDING_MAX   1024
-#define OOM_SCORE_ADJUST "500" /* when the whole host runs out, a worker goes before the gateway and the supervisor */
-
 /* By system call: libc refuses to touch the two signals it keeps for itself, but a parent may have left those ignored
  * or blocked as well. The kernel's struct for SIG_DFL is all zeroes on every architecture. */
 static int signals_reset(struct isolate_launch *l)
@@ -66,7 +61,9 @@ static int oom_score_raise(struct isolate_launch *l)
     _close_ int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
     if (fd < 0)
         return errno == ENOENT ? 0 : -1; /* no /proc here: a preference is lost, no wall */
-    return write(fd, OOM_SCORE_ADJUST, sizeof OOM_SCORE_ADJUST - 1) < 0 ? -1 : 0;
+    char score[16];
+    int n = snprintf(score, sizeof score, "%d", ISOLATE_OOM_SCORE_ADJUST);
+    return write(fd, score, (size_t)n) < 0 ? -1 : 0;
 }
 
 /* Everything is first copied above the target range, so that no target overwrites a source. */
@@ -75,7 +72,7 @@ static int descriptors_hand_over(struct isolate_launch *l)
     const struct isolate_spawn *s = l->spawn;
     const int first_own = 3 + (int)s->n_fds;
     const int free_from = first_own + OWN_COUNT;
-    int given[ISOLATE_FDS_MAX], own[OWN_COUNT] = {l->_program_fd, l->_report_fd, l->_parent_fd, l->_proc_fd};
+    int given[ISOLATE_LAUNCH_FDS_MAX], own[OWN_COUNT] = {l->_program_fd, l->_report_fd, l->_parent_fd, l->_proc_fd};
 
     for (size_t i = 0; i < s->n_fds; i++) {
         given[i] = fcntl(s->fds[i], F_DUPFD_CLOEXEC, free_from);
@@ -118,9 +115,9 @@ static int rlimits_set(struct isolate_launch *l)
         {RLIMIT_CORE, 0},
         {RLIMIT_NOFILE, limits->fds},
         {RLIMIT_FSIZE, limits->file_bytes},
-        {RLIMIT_MEMLOCK, MEMLOCK_BYTES},
-        {RLIMIT_NPROC, l->nproc ? limits->pids : NPROC_MAX},
-        {RLIMIT_SIGPENDING, SIGPENDING_MAX},
+        {RLIMIT_MEMLOCK, ISOLATE_MEMLOCK_BYTES},
+        {RLIMIT_NPROC, l->nproc ? limits->pids : ISOLATE_NPROC_MAX},
+        {RLIMIT_SIGPENDING, ISOLATE_SIGPENDING_MAX},
         {RLIMIT_MSGQUEUE, 0},
         {RLIMIT_NICE, 0},
         {RLIMIT_RTPRIO, 0},

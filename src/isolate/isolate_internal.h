@@ -21,6 +21,16 @@ struct isolate_instance {
     struct isolate_usage usage_last;
 };
 
+/* What every worker gets, at every level. */
+#define ISOLATE_MEMLOCK_BYTES  (64 * KIB) /* engines lock nothing; 64 KiB is the old kernel default */
+#define ISOLATE_NPROC_MAX      4096       /* belt for the uid where the pids controller counts exactly */
+#define ISOLATE_SIGPENDING_MAX 1024
+/* When the whole host runs out of memory, a worker goes before the gateway and the supervisor. */
+#define ISOLATE_OOM_SCORE_ADJUST 500
+
+/* A spawn's descriptors and one that a back-end adds. */
+#define ISOLATE_LAUNCH_FDS_MAX (ISOLATE_FDS_MAX + 1)
+
 /* One launch. Filled by a back-end, read by the child (which has a copy of everything). */
 struct isolate_launch {
     const struct isolate_spawn *spawn;
@@ -51,6 +61,9 @@ must_check int isolate_launch(struct isolate_launch *l, pid_t *ret_pid, int *ret
 
 /* The child's life from clone to exec. */
 _Noreturn void isolate_child(struct isolate_launch *l);
+
+/* The environment of a worker: NULL-terminated, static storage. */
+char *const *isolate_environment(void);
 
 /* Reaps: 0 with the wait status, or -ERROR_AGAIN while it runs (only when !block). A child that somebody else reaped
  * counts as exited with 255. */

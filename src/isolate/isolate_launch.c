@@ -26,7 +26,7 @@ static const bool sanitized = false;
 
 /* Empty, but that a sanitized worker gets its sanitizers' options, without LeakSanitizer: that one ptraces, which a
  * process that is not dumpable refuses; and where a test says which calls fail (test/faults). */
-static char *const *environment(void)
+char *const *isolate_environment(void)
 {
     static char asan[1024], ubsan[1024], faults[1024], *list[4];
     if (!sanitized)
@@ -127,7 +127,7 @@ int isolate_launch(struct isolate_launch *l, pid_t *ret_pid, int *ret_pidfd, str
     l->_proc_fd = -1;
     l->_proc = l->spawn->proc || sanitized; /* the sanitizers' run time reads its maps */
     l->_program_fd = l->run ? -1 : l->spawn->program_fd;
-    l->_environment = environment();
+    l->_environment = isolate_environment();
 
     /* A handler of ours must not run in the child: it would write into the loop's own pipe. */
     sigset_t all, before;
