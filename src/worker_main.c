@@ -1,5 +1,6 @@
 /* bulkhead-worker: wiring only. Descriptor 3 is the conversation with the supervisor. */
 #include "base/log.h"
+#include "isolate/isolate_follow.h"
 #include "isolate/isolate_self.h"
 #include "worker/worker.h"
 
@@ -15,6 +16,8 @@ int __lsan_is_turned_off(void)
 
 int main(int argc, char **argv)
 {
+    if (isolate_follow(&argc, &argv) < 0)
+        return 1;
     log_setup("worker", LOG_LEVEL_INFO);
     (void)prctl(PR_SET_NAME, "bulkhead-worker"); /* executed by descriptor: the kernel's own name would be a number */
     struct error err = {0};

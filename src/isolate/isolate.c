@@ -13,6 +13,7 @@ const char *const isolate_level_names[ISOLATE_LEVEL_COUNT] = {
 
 static const struct isolate_ops *const back_ends[ISOLATE_LEVEL_COUNT] = {
     [ISOLATE_PROCESS] = &isolate_process,
+    [ISOLATE_CONTAINER] = &isolate_container,
 };
 
 enum isolate_level isolate_level_from_name(struct str name)

@@ -129,6 +129,7 @@ struct isolate_ops {
 };
 
 extern const struct isolate_ops isolate_process;
+extern const struct isolate_ops isolate_container;
 extern const struct isolate_ops isolate_fake; /* no walls: tests only (isolate_fake.h); isolate_find never returns it */
 
 /* The back-end of a level in this build, or NULL: not built yet (refused with that reason). */

@@ -51,7 +51,8 @@ def processes():
             if argv and os.path.basename(argv[0]) in (b"bulkhead", b"bulkhead-worker"):
                 stat = pathlib.Path("/proc", entry, "stat").read_text().rsplit(")", 1)[1].split()
                 if stat[0] != "Z":
-                    found[int(entry)] = (int(stat[1]), [a.decode() for a in argv])
+                    # in a container the worker is started by its path
+                    found[int(entry)] = (int(stat[1]), [os.path.basename(argv[0]).decode(), *(a.decode() for a in argv[1:])])
     return found
 
 

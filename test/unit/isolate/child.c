@@ -1,5 +1,6 @@
 /* A worker's stand-in: `child MODE [ARGUMENT…]` does one thing behind the wall and reports lines "key value…" on
  * descriptor 3. The tests of this folder spawn it through the back-ends and compare. */
+#include "isolate/isolate_follow.h"
 #include "isolate/isolate_landlock.h"
 #include "isolate/isolate_self.h"
 
@@ -539,6 +540,8 @@ int main(int argc, char **argv)
         {"file", 1, mode_file},         {"spin", 0, mode_spin},         {"tmp", 0, mode_tmp},
         {"landlock", 0, mode_landlock},
     };
+    if (isolate_follow(&argc, &argv) != 0)
+        return 98;
     for (size_t i = 0; argc > 1 && i < sizeof modes / sizeof *modes; i++) {
         if (strcmp(argv[1], modes[i].name) == 0 && argc == 2 + modes[i].n_arguments)
             return modes[i].run(argv + 2);

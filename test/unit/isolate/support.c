@@ -260,3 +260,11 @@ bool have_root(void)
     print_message("skipped: no root here, as expected\n");
     return false;
 }
+
+bool container_runtime_here(void)
+{
+    if (access("/usr/sbin/runc", X_OK) == 0 || access("/usr/bin/runc", X_OK) == 0)
+        return true;
+    print_message("skipped: no runc on this host (Debian: apt-get install runc)\n");
+    return false;
+}

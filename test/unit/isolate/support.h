@@ -60,5 +60,7 @@ size_t leftover_groups(void);
 /* For tests of real walls: false (with a reason printed) when there is no root and that is expected here; fails the
  * test when it is not. */
 bool have_root(void);
+/* True when this host has runc; false with a reason printed. */
+bool container_runtime_here(void);
 
 #endif

@@ -521,6 +521,10 @@ int main(void)
     if (geteuid() == 0) {
         ops = &isolate_process;
         failed += cmocka_run_group_tests_name("process", every, NULL, NULL);
+        if (container_runtime_here()) {
+            ops = &isolate_container;
+            failed += cmocka_run_group_tests_name("container", every, NULL, NULL);
+        }
     }
     return failed;
 }

@@ -1,0 +1,277 @@
+/* Level `container`: an OCI bundle of our own, run by the OCI runtime that this host has.
+ *
+ * The runtime ends once the container runs; its first process becomes our child, because the supervisor is a subreaper.
+ * How, and what the runtime is told: docs/internals/isolation.md. */
+#include "isolate/isolate_container.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+
+#define FOLDER_MODE    0711 /* the runtime's first process walks down to the root as the namespace's root */
+#define FOLDER_OPTIONS "mode=711,size=50%"
+
+struct container_host container_host;
+
+/* ---- the folder ---- */
+
+/* A mount namespace of our own, so that the folder's mount is seen and held by nobody else. Once per process. */
+static int namespace_leave(void)
+{
+    static bool done;
+    if (!done && (unshare(CLONE_NEWNS) != 0 || mount("none", "/", NULL, MS_REC | MS_SLAVE, NULL) != 0))
+        return -1;
+    done = true;
+    return 0;
+}
+
+static int folder_fill(const char *folder)
+{
+    static const char *const parts[] = {"bundles",    "roots",       "state",     "state/runc",
+                                        "state/crun", "state/runsc", "state/kata"};
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        char path[CONTAINER_FOLDER_MAX + 32];
+        (void)snprintf(path, sizeof path, "%.127s/%s", folder, parts[i]); /* fits */
+        if (mkdir(path, FOLDER_MODE) != 0 || chmod(path, FOLDER_MODE) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+static void folder_open(const char *base)
+{
+    struct container_host *h = &container_host;
+    char folder[CONTAINER_FOLDER_MAX];
+    (void)snprintf(folder, sizeof folder, CONTAINER_FOLDER_PARENT "/%.100s", base); /* fits */
+    bool made = mkdir(folder, FOLDER_MODE) == 0 || errno == EEXIST; /* an earlier server's: an empty folder */
+    bool mounted = made && chmod(folder, FOLDER_MODE) == 0 && namespace_leave() == 0 &&
+                   mount("tmpfs", folder, "tmpfs", MS_NOSUID | MS_NODEV, FOLDER_OPTIONS) == 0;
+    if (mounted && folder_fill(folder) == 0) {
+        memcpy(h->folder, folder, sizeof folder);
+        return;
+    }
+    (void)snprintf(h->missing, sizeof h->missing, "its folder in " CONTAINER_FOLDER_PARENT " could not be made: %s",
+                   strerror(errno)); /* cut is fine: for people */
+    if (mounted)
+        (void)umount2(folder, MNT_DETACH);
+    (void)rmdir(folder);
+}
+
+static void folder_close(void)
+{
+    struct container_host *h = &container_host;
+    if (!h->folder[0])
+        return;
+    (void)umount2(h->folder, MNT_DETACH); /* nothing runs any more; the next server's mount would cover it */
+    (void)rmdir(h->folder);
+    h->folder[0] = '\0';
+}
+
+/* ---- setup and teardown ---- */
+
+static int container_setup(const char *scope, struct error *err)
+{
+    struct container_host *h = &container_host;
+    assert(!h->open);
+    char name[LIMIT_NAME_BYTES + 1];
+    *h = (struct container_host){0};
+    if (snprintf(name, sizeof name, "%s-oci", scope) >= (int)sizeof name)
+        return error_set(err, ERROR_INVALID_ARGUMENT, "The server's scope is too long.");
+    int r = cgroup_tree_open(&h->tree, &cgroup_source_host, name, err);
+    if (r != 0)
+        return r;
+    h->open = true;
+    cgroup_tree_add_others(&h->tree, &cgroup_source_host);
+    if (!cgroup_tree_sweep(&h->tree, 2000))
+        return error_set(err, ERROR_ISOLATION_UNAVAILABLE,
+                         "What an earlier server left in its control groups could not be removed within 2 s.");
+    for (int kind = 0; kind < RUNTIME_COUNT; kind++)
+        runtime_find((enum runtime_kind)kind, &h->runtimes[kind]);
+    if (geteuid() != 0)
+        (void)snprintf(h->missing, sizeof h->missing, "needs root: start the server with sudo"); /* fits */
+    else
+        folder_open(h->tree.base);
+    return 0;
+}
+
+static void container_teardown(void)
+{
+    struct container_host *h = &container_host;
+    if (!h->open)
+        return;
+    for (size_t i = 0; i < CONTAINER_ROOTS_MAX; i++)
+        rootfs_done(&h->roots[i].root);
+    folder_close();
+    cgroup_tree_close(&h->tree);
+    (void)prctl(PR_SET_CHILD_SUBREAPER, 0L, 0L, 0L, 0L); /* cannot fail */
+    h->open = false;
+}
+
+/* ---- spawn ---- */
+
+static int refuse(struct error *err, const char *why)
+{
+    return error_set(err, ERROR_ISOLATION_UNAVAILABLE, "Level container is not available: %s.", why);
+}
+
+static int runtime_choose(const struct runtime **ret_runtime, struct error *err)
+{
+    const struct container_host *h = &container_host;
+    for (int kind = 0; kind < RUNTIME_COUNT; kind++) {
+        if (h->runtimes[kind].path[0] && (!h->probed || h->works & (UINT64_C(1) << kind))) {
+            *ret_runtime = &h->runtimes[kind];
+            return 0;
+        }
+    }
+    return refuse(err, h->probed ? "none of this host's OCI runtimes works" : "install runc, an OCI runtime");
+}
+
+/* As execve would refuse it; the runtime would tell it less plainly. */
+static int program_check(int fd, struct stat *ret_info, struct error *err)
+{
+    errno = EACCES;
+    if (fstat(fd, ret_info) != 0 || !S_ISREG(ret_info->st_mode) || (ret_info->st_mode & 0111) != 0111)
+        return error_set(err, ERROR_INTERNAL,
+                         "The worker program could not be executed: every user must be allowed to execute it (%m).");
+    return 0;
+}
+
+static bool same_file(const struct stat *a, const struct stat *b)
+{
+    return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_size == b->st_size &&
+           a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec &&
+           a->st_ctim.tv_sec == b->st_ctim.tv_sec && a->st_ctim.tv_nsec == b->st_ctim.tv_nsec;
+}
+
+/* The root of this program and library, built when it is asked for first and looked at again each time. */
+static int root_get(const struct isolate_spawn *spawn, const struct stat *program, const struct rootfs **ret_root,
+                    struct error *err)
+{
+    struct container_host *h = &container_host;
+    struct stat library = {0};
+    int library_fd = spawn->library_fd > 0 ? spawn->library_fd : -1;
+    if (library_fd >= 0 && fstat(library_fd, &library) != 0)
+        return error_set(err, ERROR_INVALID_ARGUMENT, "The engine's library cannot be read: %m.");
+    for (size_t i = 0; i < CONTAINER_ROOTS_MAX; i++) {
+        struct container_root *known = &h->roots[i];
+        if (!known->root.path[0] || !same_file(&known->program, program) || !same_file(&known->library, &library))
+            continue;
+        int r = rootfs_check(&known->root, err);
+        if (r == 0)
+            *ret_root = &known->root;
+        return r;
+    }
+    size_t slot = h->root_next;
+    char path[CONTAINER_FOLDER_MAX + 32];
+    (void)snprintf(path, sizeof path, "%.127s/roots/%zu", h->folder, slot); /* fits */
+    rootfs_done(&h->roots[slot].root);
+    int r = rootfs_build(path, spawn->program_fd, library_fd, &h->roots[slot].root, err);
+    if (r != 0)
+        return r;
+    h->roots[slot].program = *program;
+    h->roots[slot].library = library;
+    h->root_next = (slot + 1) % CONTAINER_ROOTS_MAX;
+    *ret_root = &h->roots[slot].root;
+    return 0;
+}
+
+static int container_spawn(const struct isolate_spawn *spawn, struct isolate_instance **ret_instance, int *ret_pidfd,
+                           struct error *err)
+{
+    struct container_order order = {.spawn = spawn, .follow = true};
+    struct container *c = NULL;
+    struct stat program;
+    int r = isolate_spawn_check(spawn, true, err);
+    if (r != 0)
+        return r;
+    if (!container_host.open || !container_host.folder[0])
+        return refuse(err, container_host.open ? container_host.missing : "setup was not called");
+    r = runtime_choose(&order.runtime, err);
+    if (r == 0)
+        r = program_check(spawn->program_fd, &program, err);
+    if (r == 0)
+        r = root_get(spawn, &program, &order.root, err);
+    if (r == 0 && prctl(PR_SET_CHILD_SUBREAPER, 1L, 0L, 0L, 0L) != 0)
+        r = refuse(err, "the server cannot adopt the runtime's processes");
+    if (r == 0)
+        r = container_start(&order, &c, err);
+    if (r != 0)
+        return r;
+    *ret_instance = &c->i;
+    *ret_pidfd = c->i.pidfd;
+    return 0;
+}
+
+/* ---- a running one ---- */
+
+static int container_limit(struct isolate_instance *i, const struct isolate_limits *limits, struct error *err)
+{
+    if (limits->memory_bytes == 0 || limits->cpu_milli == 0 || limits->pids == 0)
+        return error_set(err, ERROR_INVALID_ARGUMENT, "The limits cannot be changed: a limit is 0.");
+    if (!i->limits)
+        return error_set(err, ERROR_ISOLATION_UNAVAILABLE, "%s", i->limits_missing);
+    return cgroup_group_limit(&container_host.tree, &i->group, limits, true, err);
+}
+
+static int container_usage(struct isolate_instance *i, struct isolate_usage *ret_usage, struct error *err)
+{
+    (void)err;
+    isolate_process_usage(i); /* for what no controller counts; overwritten by what one does */
+    cgroup_group_usage(&container_host.tree, &i->group, &i->usage_last);
+    *ret_usage = i->usage_last;
+    return 0;
+}
+
+static void container_explain(struct isolate_instance *i, struct isolate_report *ret_report)
+{
+    const struct container *c = (const struct container *)i;
+    *ret_report = (struct isolate_report){.available = true, .limits = i->limits, .pid = i->pid};
+    (void)snprintf(
+        ret_report->text, sizeof ret_report->text, /* cut is fine: for people */
+        "container (%s; partial: no syscall filter); namespaces user, mount, pid, net, ipc, uts, cgroup; read-only root sha256:%.16s; "
+        "pid %d, uid %u; %s%s%s%s",
+        runtime_names[c->runtime->kind], c->digest, (int)i->pid, (unsigned)i->uid,
+        i->limits ? "control group " : "NO LIMITS: ", i->limits ? container_host.tree.base : i->limits_missing,
+        i->limits ? "/" : "", i->limits ? i->name : "");
+}
+
+static int container_discard(struct isolate_instance *i, int *ret_status)
+{
+    if (!i->reaped) {
+        int r = isolate_wait(i->pidfd, false, &i->status);
+        if (r != 0)
+            return r;
+        i->reaped = true;
+    }
+    *ret_status = i->status;
+    container_end((struct container *)i);
+    return 0;
+}
+
+static void container_probed(const struct isolate_report *report)
+{
+    container_host.probed = true;
+    container_host.works = report->facts;
+}
+
+const struct isolate_ops isolate_container = {
+    .name = "container",
+    .level = ISOLATE_CONTAINER,
+    .own_root = true,
+    .probe = container_probe,
+    .probe_slow = true, /* a container per runtime */
+    .probed = container_probed,
+    .spawn = container_spawn,
+    .limit = container_limit,
+    .usage = container_usage,
+    .kill = isolate_instance_kill,
+    .explain = container_explain,
+    .discard = container_discard,
+    .setup = container_setup,
+    .teardown = container_teardown,
+};

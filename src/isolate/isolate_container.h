@@ -1,0 +1,59 @@
+/* What the files of level `container` share (isolate_container.c: the back-end; isolate_container_start.c: one
+ * container's start and end; isolate_container_probe.c: what a runtime can do here). Supervisor only. */
+#ifndef BULKHEAD_ISOLATE_CONTAINER_H
+#define BULKHEAD_ISOLATE_CONTAINER_H
+
+#include "isolate/isolate_internal.h"
+#include "isolate/isolate_rootfs.h"
+#include "isolate/isolate_runtime.h"
+
+/* A mount of the supervisor's own mount namespace holds everything: it goes with the supervisor, however that ends. */
+#define CONTAINER_FOLDER_PARENT "/run"
+#define CONTAINER_FOLDER_MAX    128u
+#define CONTAINER_ROOTS_MAX     8u
+
+/* Roots are kept per program and library, and told apart by what changes when a file is written anew. */
+struct container_root {
+    struct stat program, library;
+    struct rootfs root;
+};
+
+struct container_host {
+    bool open;
+    char folder[CONTAINER_FOLDER_MAX]; /* "" = could not be made */
+    char missing[200];                 /* why not, in words */
+    struct cgroup_tree tree;
+    struct runtime runtimes[RUNTIME_COUNT];
+    bool probed;
+    uint64_t works; /* once probed: bit per enum runtime_kind */
+    struct container_root roots[CONTAINER_ROOTS_MAX];
+    size_t root_next; /* the slot that is used again first */
+};
+extern struct container_host container_host;
+
+struct container {
+    struct isolate_instance i; /* first: the interface's instance is this address */
+    const struct runtime *runtime;
+    char digest[ROOTFS_DIGEST_BYTES];
+};
+
+struct container_order {
+    const struct isolate_spawn *spawn;
+    const struct runtime *runtime;
+    const struct rootfs *root;
+    bool follow; /* the program calls isolate_follow */
+};
+
+/* Makes the group and the bundle, runs the runtime, and takes the container's first process as our own child. On
+ * failure nothing is left. */
+must_check int container_start(const struct container_order *order, struct container **ret_container,
+                               struct error *err);
+/* After its process was reaped: the runtime's state, the bundle, the group, the memory. */
+void container_end(struct container *c);
+
+/* Tries one runtime by running a trivial program in a container and looking at it from outside. */
+must_check int container_try(const struct runtime *runtime, const struct rootfs *root, struct error *err);
+/* As isolate_ops.probe. */
+void container_probe(struct isolate_report *ret_report);
+
+#endif
