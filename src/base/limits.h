@@ -35,6 +35,10 @@
 #define LIMIT_ARTIFACT_BYTES    (4 * GIB)
 #define LIMIT_APPLY_RESOURCES   1024u
 
+/* A folder as a model's source: its table is 272 bytes a file. Models exported in pieces have some hundreds. */
+#define LIMIT_FOLDER_FILES      1024u
+#define LIMIT_FOLDER_NAME_BYTES 255u /* with the folders in it */
+
 /* Names and text. */
 #define LIMIT_NAME_BYTES       63u
 #define LIMIT_REQUEST_ID_BYTES 128u

@@ -132,7 +132,17 @@ static enum cli_exit complain_source(const struct apply *apply, const struct doc
     return complain_document(apply, document, text);
 }
 
-/* The file that spec.source means, seen from the folder of the YAML file. -1 with errno. */
+static enum cli_exit send_folder(const struct apply *apply, struct document *document, int folder)
+{
+    char why[CLI_FOLDER_WHY_BYTES];
+    uint64_t bytes = 0;
+    _close_ int fd = -1;
+    if (cli_folder_pack(folder, &fd, &bytes, why) < 0)
+        return complain_source(apply, document, why);
+    return send_file(apply, document, fd, bytes);
+}
+
+/* The file or folder that spec.source means, seen from the folder of the YAML file. -1 with errno. */
 static int open_source(const struct apply *apply, const char *source)
 {
     _buf_ struct buf path;
@@ -161,7 +171,7 @@ static enum cli_exit upload(const struct apply *apply, struct document *document
     if (fd < 0 || fstat(fd, &info) < 0)
         return complain_source(apply, document, strerrordesc_np(errno));
     if (S_ISDIR(info.st_mode))
-        return complain_source(apply, document, "only a file for now, no directory");
+        return send_folder(apply, document, fd);
     if (!S_ISREG(info.st_mode))
         return complain_source(apply, document, "not a regular file");
     if (info.st_size == 0)

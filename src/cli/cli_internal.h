@@ -129,6 +129,14 @@ void cli_print_wrapped(const char *text, size_t column);
 
 /* Says on a terminal which level is being tested; ISOLATE_NONE clears the line. */
 void cli_survey_progress(void *ctx, enum isolate_level level);
+
+/* --- cli_folder.c --- */
+
+/* Packs the folder (base/bundle.h) into a file without a name. On failure `why` names the file and says what is wrong
+ * with it: a link, a device, unreadable, too many, too long, too large. */
+#define CLI_FOLDER_WHY_BYTES 512
+must_check int cli_folder_pack(int folder, int *ret_fd, uint64_t *ret_bytes, char why[static CLI_FOLDER_WHY_BYTES]);
+
 /* --- the commands --- */
 
 enum cli_exit cli_advise(const struct cli_call *call);

@@ -1,9 +1,9 @@
 /* The onnx engine: ONNX Runtime behind its C API.
  *
- * open scans the file (onnx_scan: one file, nothing outside it), loads the library once per process, makes a session
- * from the mapped bytes and reads its signature. A step is one Run for the whole batch: inputs are values on the
- * caller's memory, only the wanted outputs are computed, results go to the sink from the library's memory. cancel sets
- * the terminate flag of the run options, which the library looks at before each node. */
+ * open scans the file (onnx_scan: nothing outside it or its own folder), loads the library once per process, makes a
+ * session from the mapped bytes and reads its signature. A step is one Run for the whole batch: inputs are values on
+ * the caller's memory, only the wanted outputs are computed, results go to the sink from the library's memory. cancel
+ * sets the terminate flag of the run options, which the library looks at before each node. */
 #include "engine/onnx_internal.h"
 #include "engine/onnx_scan.h"
 
@@ -55,11 +55,20 @@ static int onnx_prepare(struct onnx *onnx, struct error *err)
 static int onnx_open(const struct engine_options *options, struct engine **ret_engine, struct error *err)
 {
     struct str model = {options->model, options->model_bytes};
+    struct bundle folder, *in = NULL;
     const OrtEnv *env;
     if (options->threads == 0 || options->threads > THREADS_MAX)
         return error_set(err, ERROR_INVALID_ARGUMENT, "an engine takes 1 to %u threads, not %u", THREADS_MAX,
                          options->threads);
-    int result = onnx_scan(model, err);
+    int result = 0;
+    if (bundle_is(model)) {
+        result = bundle_open(model, &folder, err);
+        if (result == 0)
+            result = onnx_scan_folder(&folder, &model, err);
+        in = &folder;
+    }
+    if (result == 0)
+        result = onnx_scan(model, in, err);
     if (result < 0)
         return result;
     struct onnx *onnx = calloc(1, sizeof *onnx);
@@ -75,7 +84,7 @@ static int onnx_open(const struct engine_options *options, struct engine **ret_e
     }
     result = onnx_library_open(options, &onnx->api, &env, err);
     if (result == 0)
-        result = onnx_session_open(onnx->api, env, model, options->threads, &onnx->session, err);
+        result = onnx_session_open(onnx->api, env, model, in, options->threads, &onnx->session, err);
     if (result == 0)
         result = onnx_describe_session(onnx->api, onnx->session, model, &onnx->signature, err);
     if (result == 0)

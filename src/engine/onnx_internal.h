@@ -3,6 +3,7 @@
 #define BULKHEAD_ENGINE_ONNX_INTERNAL_H
 
 #include "base/buf.h"
+#include "base/bundle.h"
 #include "engine/engine_pending.h"
 #include "engine/onnx_error.h"
 
@@ -32,9 +33,10 @@ struct onnx {
  */
 must_check int onnx_library_open(const struct engine_options *options, const OrtApi **ret_api, const OrtEnv **ret_env,
                                  struct error *err);
-/* A session on a model in memory, which has passed onnx_scan. The bytes are copied. */
-must_check int onnx_session_open(const OrtApi *api, const OrtEnv *env, struct str model, uint32_t threads,
-                                 OrtSession **ret_session, struct error *err);
+/* A session on a model in memory, which has passed onnx_scan. Its bytes are copied; those of `folder` (NULL: none) are
+ * used in place and must outlive the session. */
+must_check int onnx_session_open(const OrtApi *api, const OrtEnv *env, struct str model, const struct bundle *folder,
+                                 uint32_t threads, OrtSession **ret_session, struct error *err);
 
 /* --- onnx_describe.c --- */
 

@@ -95,14 +95,43 @@ static int options_set(const OrtApi *api, OrtSessionOptions *options, uint32_t t
     return result;
 }
 
-int onnx_session_open(const OrtApi *api, const OrtEnv *env, struct str model, uint32_t threads,
-                      OrtSession **ret_session, struct error *err)
+/* The library finds external data by the name that the model has for it, and reads only where it lies. */
+static int folder_set(const OrtApi *api, OrtSessionOptions *options, const struct bundle *folder, struct error *err)
+{
+    size_t n = 0;
+    const char **names = calloc(folder->n_files, sizeof *names);
+    char **files = calloc(folder->n_files, sizeof *files);
+    size_t *sizes = calloc(folder->n_files, sizeof *sizes);
+    int result = names && files && sizes ? 0 : error_set_default(err, ERROR_NO_MEMORY);
+    for (uint32_t i = 0; i < folder->n_files && result == 0; i++) {
+        struct str name, content;
+        bundle_at(folder, i, &name, &content); /* names end with a NUL in the table */
+        if (content.size == 0)
+            continue;
+        names[n] = name.data;
+        files[n] =
+            (char *)(uintptr_t)content.data; /* read-only memory: the library takes no const, and writes nothing */
+        sizes[n++] = content.size;
+    }
+    if (result == 0 && n > 0)
+        result = onnx_check(api, api->AddExternalInitializersFromFilesInMemory(options, names, files, sizes, n),
+                            ERROR_REFUSED, "ONNX Runtime refuses the model's folder", err);
+    free(sizes);
+    free(files);
+    free(names);
+    return result;
+}
+
+int onnx_session_open(const OrtApi *api, const OrtEnv *env, struct str model, const struct bundle *folder,
+                      uint32_t threads, OrtSession **ret_session, struct error *err)
 {
     OrtSessionOptions *options = NULL;
     int result = onnx_check(api, api->CreateSessionOptions(&options), ERROR_INTERNAL, "ONNX Runtime", err);
     if (result < 0)
         return result;
     result = options_set(api, options, threads, err);
+    if (result == 0 && folder)
+        result = folder_set(api, options, folder, err);
     if (result == 0)
         result = onnx_check(api, api->CreateSessionFromArray(env, model.data, model.size, options, ret_session),
                             ERROR_REFUSED, "ONNX Runtime refuses the model", err);

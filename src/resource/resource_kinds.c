@@ -218,8 +218,9 @@ static const struct resource_field model_fields[] = {
      .required = true,
      .mutable = true,
      PLACE(model, source),
-     .help = "The model's file, relative to the applied document. It is stored by its digest; a change of its content "
-             "makes a new version. The engine opens it once before it is taken: what it cannot open is refused."},
+     .help =
+         "The model's file, or the folder of its files (onnx: model.onnx or its only *.onnx, with external data inside), relative to the applied document. It is stored by its digest; a change of its content "
+         "makes a new version. The engine opens it once before it is taken: what it cannot open is refused."},
     {.path = "spec.isolation.level",
      .type = RESOURCE_ENUM,
      .names = levels,

@@ -43,8 +43,9 @@ struct oip_request {
 must_check int oip_request_decode(struct str body, size_t json_size, struct arena *arena,
                                   struct oip_request *ret_request, struct error *err);
 
-/* Bytes of a body's JSON part: what the header Inference-Header-Content-Length says (data NULL: there is none, and all of
- * the body is JSON). 0 with a header means a raw request. -ERROR_INVALID_REQUEST: not a number, or more than the body.
+/* Bytes of a body's JSON part: what the header Inference-Header-Content-Length says (data NULL: there is none, and all
+ * of the body is JSON). 0 with a header means a raw request. -ERROR_INVALID_REQUEST: not a number, or more than the
+ * body.
  */
 must_check int oip_request_json_size(struct str header, size_t body_size, size_t *ret_json_size, struct error *err);
 

@@ -21,7 +21,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct str input = {(const char *)data, size};
     struct error err = {0};
-    if (onnx_scan(input, &err) < 0) {
+    if (onnx_scan(input, NULL, &err) < 0) {
         if (err.code != -ERROR_REFUSED || err.text[0] == '\0')
             abort();
         check_text(err.text, sizeof err.text);

@@ -31,8 +31,16 @@ def node(op, inputs, outputs):
             message(4, op))
 
 
-def model(nodes, inputs, outputs, opset=17):
+def external_tensor(name, shape, location, **more):
+    """A FLOAT initializer whose data lies elsewhere; more: offset, length, as exporters write them."""
+    entries = {"location": location, **{key: str(value) for key, value in more.items()}}
+    return (b"".join(number(1, d) for d in shape) + number(2, FLOAT) + message(8, name) +
+            b"".join(message(13, message(1, key) + message(2, value)) for key, value in entries.items()) + number(14, 1))
+
+
+def model(nodes, inputs, outputs, opset=17, initializers=()):
     """nodes: (op, inputs, outputs); inputs and outputs: (name, kind, shape)."""
     graph = b"".join(message(1, node(*n)) for n in nodes) + message(2, "g")
+    graph += b"".join(message(5, t) for t in initializers)
     graph += b"".join(message(11, value_info(*v)) for v in inputs) + b"".join(message(12, value_info(*v)) for v in outputs)
     return number(1, 8) + message(7, graph) + message(8, message(1, "") + number(2, opset))

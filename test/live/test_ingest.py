@@ -1,11 +1,11 @@
 """What cannot be opened is refused at apply, by a process behind a wall, and nothing of it stays; serving goes on."""
 import contextlib
-import http.client
 import json
 import os
+import random
 import shutil
 import signal
-import socket
+import struct
 import subprocess
 import threading
 
@@ -240,3 +240,137 @@ def test_the_server_stops_while_a_model_is_opened(hostile, folder):
         assert hostile.stop() == 0
         stdout, stderr = hang.communicate(timeout=60)
         assert hang.returncode == 1, stderr
+
+
+# --- folders ---
+
+def floats(count, seed):
+    return struct.pack(f"<{count}f", *(random.Random(seed).uniform(-1, 1) for _ in range(count)))
+
+
+def external_model(location="weights.bin", more=None, bias="deep/er/bias.bin"):
+    more = {"offset": 4096, "length": 64 * 64 * 4} if more is None else more
+    return onnx_model.model([("MatMul", ["x", "w"], ["h"]), ("Reshape", ["h", "s"], ["r"]), ("Add", ["r", "b"], ["y"])],
+                            [("x", onnx_model.FLOAT, ["n", 64])], [("y", onnx_model.FLOAT, ["n", 64])],
+                            initializers=[onnx_model.external_tensor("w", [64, 64], location, **more),
+                                          onnx_model.external_tensor("b", [64], bias),
+                                          onnx_model.number(1, 2) + onnx_model.number(2, onnx_model.INT64) +
+                                          onnx_model.message(8, "s") + onnx_model.message(9, struct.pack("<2q", -1, 64))])
+
+
+def make_folder(path, content=None):
+    (path / "deep/er").mkdir(parents=True)
+    (path / "model.onnx").write_bytes(content or external_model())
+    (path / "weights.bin").write_bytes(b"\xff" * 4096 + floats(64 * 64, 1) + b"more")
+    (path / "deep/er/bias.bin").write_bytes(floats(64, 2))
+    (path / "empty.txt").touch()
+    return path
+
+
+def infer_floats(server, key, model, data, rows):
+    head = json.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": [rows, 64],
+                                   "parameters": {"binary_data_size": len(data)}}],
+                       "parameters": {"binary_data_output": True}}).encode()
+    answer = server.http("POST", f"/v2/models/{model}/infer", key, head + data,
+                         {"Inference-Header-Content-Length": str(len(head))})
+    assert answer.status == 200, answer.body
+    return answer.body[int(answer.headers["Inference-Header-Content-Length"]):]
+
+
+def test_external_data_inside_the_folder_answers_as_onnx_runtime_does(server, folder):
+    source = make_folder(folder / "net")
+    rows = floats(3 * 64, 3)
+    (folder / "rows.bin").write_bytes(rows)
+    direct = subprocess.run([BUILD / "test/unit/engine/ort_direct", ROOT / "build/engines/libonnxruntime.so.1",
+                             source / "model.onnx", "1", "1", f"x=FP32:3,64:{folder / 'rows.bin'}"],
+                            capture_output=True, timeout=120, check=True).stdout
+    server.apply(tenant_yaml("acme") + model_yaml("net", "acme", "net/", engine="onnx"))
+    key = server.key("acme")
+    singly = b"".join(infer_floats(server, key, "net", rows[i * 256:i * 256 + 256], 1) for i in range(3))
+    assert len(direct) == 3 * 256 and singly == direct
+    # the same folder gives the same bytes, whoever made it and when
+    os.utime(source / "weights.bin", (1, 1))
+    again = make_folder(folder / "copy")
+    result = server.apply(model_yaml("net", "acme", "net", engine="onnx") + model_yaml("two", "acme", "copy", engine="onnx"))
+    assert "two created" in result.stdout and len(artifacts(server)) == 1 and len(opened(server)) == 1
+    (again / "deep/er/bias.bin").write_bytes(floats(64, 4))
+    server.apply(model_yaml("two", "acme", "copy", engine="onnx"))
+    assert infer_floats(server, key, "two", rows[:256], 1) != direct[:256]
+    server.stop()
+    server.start()
+    assert infer_floats(server, key, "net", rows[:256], 1) == direct[:256]
+
+
+OUTSIDE = {
+    "parent": ("../weights.bin", "no plain name of a file inside the model's own folder"),
+    "inner-parent": ("deep/../weights.bin", "no plain name"),
+    "absolute": ("/etc/hostname", "an absolute path"),
+    "missing": ("other.bin", "there is no such file in the model's folder"),
+    "empty": ("", "no plain name"),
+    "memory": ("*/_ORT_MEM_ADDR_/*", "no plain name"),
+}
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_external_data_outside_is_refused(server, folder, name):
+    location, words = OUTSIDE[name]
+    make_folder(folder / "net", external_model(location))
+    (folder / "weights.bin").write_bytes(b"\0" * 65536)
+    server.apply(tenant_yaml("acme"))
+    before = state(server)
+    result = server.apply(model_yaml("net", "acme", "net", engine="onnx"), check=False)
+    assert result.returncode == 1 and f"tensor 'w' keeps its data in another file (external data), '{location}': " in result.stderr
+    assert words in result.stderr and state(server) == before
+
+
+def test_external_data_is_taken_as_it_is_or_not_at_all(server, folder):
+    server.apply(tenant_yaml("acme"))
+    size = 4096 + 64 * 64 * 4 + 4
+    for number, (more, words) in enumerate((({"offset": size + 1}, "that file is shorter than the tensor needs"),
+                                            ({"offset": 8192, "length": size - 8191}, "that file is shorter"),
+                                            ({"offset": 2 ** 64}, "not well-formed"), ({"offset": -1}, "not well-formed"),
+                                            ({"offset": 4096, "surprise": 1}, "not well-formed"),
+                                            ({"offset": 8192}, "ONNX Runtime refuses the model"))):
+        make_folder(folder / f"net{number}", external_model(more=more))
+        result = server.apply(model_yaml("net", "acme", f"net{number}", engine="onnx"), check=False)
+        assert result.returncode == 1 and words in result.stderr, (more, result.stderr)
+    single = folder / "single.onnx"
+    single.write_bytes(external_model())
+    result = server.apply(model_yaml("net", "acme", "single.onnx", engine="onnx"), check=False)
+    assert result.returncode == 1 and "give the folder that holds both as spec.source" in result.stderr
+    assert artifacts(server) == []
+
+
+def test_what_a_folder_may_not_hold_is_named(server, folder):
+    server.apply(tenant_yaml("acme"))
+    calls = {
+        "link.bin": (lambda path: path.symlink_to("/etc/hostname"), "a symbolic link"),
+        "socket": (lambda path: os.mknod(path, 0o140600), "neither a file nor a folder"),
+        "fifo": (os.mkfifo, "neither a file nor a folder"),
+        "device": (lambda path: os.mknod(path, 0o020600, os.makedev(1, 3)), "neither a file nor a folder"),
+        "new\nline": (lambda path: path.touch(), "UTF-8 without control characters"),
+        "l" * 200: (lambda path: (path.mkdir(), (path / ("m" * 100)).touch()), "more than 255 bytes"),
+        "linked": (lambda path: path.symlink_to(folder), "a symbolic link"),
+    }
+    for number, (name, (make, words)) in enumerate(calls.items()):
+        source = make_folder(folder / f"net{number}")
+        make(source / name)
+        result = server.apply(model_yaml("net", "acme", f"net{number}", engine="onnx"), check=False)
+        assert result.returncode == 1 and words in result.stderr and "Model acme/net: spec.source" in result.stderr, result.stderr
+        assert name in result.stderr or "\n" in name or len(name) > 100, result.stderr
+    (folder / "none").mkdir()
+    many = make_folder(folder / "many")
+    for i in range(1021):
+        (many / f"f{i}").touch()
+    several = make_folder(folder / "several")
+    (several / "model.onnx").rename(several / "a.onnx")
+    (several / "b.onnx").touch()
+    nothing = make_folder(folder / "nothing")
+    (nothing / "model.onnx").unlink()
+    for name, words in (("none", "the folder is empty"), ("many", "more files than a folder may hold"),
+                        ("several", "call the model model.onnx"), ("nothing", "no file whose name ends in .onnx")):
+        result = server.apply(model_yaml("net", "acme", name, engine="onnx"), check=False)
+        assert result.returncode == 1 and words in result.stderr, result.stderr
+    (many / "f0").unlink()
+    server.apply(model_yaml("net", "acme", "many", engine="onnx"))
+    assert len(artifacts(server)) == 1

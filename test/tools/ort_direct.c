@@ -295,13 +295,10 @@ static OrtSession *session_open(const char *model, int threads)
     OrtEnv *env = NULL;
     OrtSessionOptions *options = NULL;
     OrtSession *session = NULL;
-    size_t size;
-    char *bytes = read_file(model, &size);
     check(api->CreateEnv(ORT_LOGGING_LEVEL_FATAL, "direct", &env), "environment"); /* stderr is for our lines */
     check(api->CreateSessionOptions(&options), "options");
     check(api->SetIntraOpNumThreads(options, threads), "threads");
-    check(api->CreateSessionFromArray(env, bytes, size, options, &session), model);
-    free(bytes);
+    check(api->CreateSession(env, model, options, &session), model); /* by its path: finds its external data */
     return session;
 }
 

@@ -15,7 +15,7 @@ static int scan(const void *data, size_t size, struct error *err)
     if (size > 0)
         memcpy(copy, data, size);
     memset(err, 0, sizeof *err);
-    int result = onnx_scan((struct str){copy, size}, err);
+    int result = onnx_scan((struct str){copy, size}, NULL, err);
     free(copy);
     return result;
 }
@@ -165,7 +165,7 @@ static void test_size_limit(void **state)
     (void)state;
     struct error err;
     /* Refused by its size alone: nothing is read. */
-    assert_int_equal(onnx_scan((struct str){"x", ONNX_MODEL_BYTES_MAX + 1}, &err), -ERROR_REFUSED);
+    assert_int_equal(onnx_scan((struct str){"x", ONNX_MODEL_BYTES_MAX + 1}, NULL, &err), -ERROR_REFUSED);
     assert_non_null(strstr(err.text, "2 GiB"));
 }
 
