@@ -2,6 +2,7 @@
 
 #include "base/limits.h"
 
+#include <string.h>
 #include <sys/mman.h>
 
 enum { CACHE_LINE = 64 };
@@ -23,4 +24,12 @@ void memory_large_advise(void *p, size_t bytes)
 {
     if (p && memory_large_alignment(bytes) == HUGE_PAGE)
         (void)madvise(p, bytes, MADV_HUGEPAGE); /* a kernel without it refuses, and nothing else changes */
+}
+
+void *memory_large_new(size_t bytes)
+{
+    bytes = memory_large_size(bytes > 0 ? bytes : 1);
+    void *p = aligned_alloc(memory_large_alignment(bytes), bytes);
+    memory_large_advise(p, bytes);
+    return p ? memset(p, 0, bytes) : NULL;
 }

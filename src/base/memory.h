@@ -8,6 +8,8 @@
 #ifndef BULKHEAD_BASE_MEMORY_H
 #define BULKHEAD_BASE_MEMORY_H
 
+#include "base/cleanup.h"
+
 #include <stddef.h>
 
 /* `bytes` rounded up to a multiple of the alignment. A block is large from 4 MiB: it wastes less than half of itself.
@@ -17,5 +19,7 @@ size_t memory_large_size(size_t bytes);
 size_t memory_large_alignment(size_t bytes);
 /* p may be NULL. */
 void memory_large_advise(void *p, size_t bytes);
+/* All of that, zeroed; NULL: no memory. free() as usual. */
+must_check void *memory_large_new(size_t bytes);
 
 #endif

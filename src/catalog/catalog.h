@@ -1,6 +1,6 @@
 /* The catalog: everything the gateway must know of tenants, keys and models, as one immutable snapshot of offsets.
  *
- * Control builds it (catalog_build_*) into a memfd and seals it; the gateway maps it read-only, checks *every* offset,
+ * Control builds it (catalog_build_*) into a memfd and seals it; the gateway copies it, checks *every* offset,
  * count and string once (catalog_open) and from then on reads without checks. No pointer inside, so it means the same
  * in every process. A bad snapshot is refused whole; the gateway serves on with the last good one. Lookups are O(1):
  * open-addressed index tables inside the snapshot, keyed hash with a random seed of the snapshot (a tenant chooses
@@ -59,8 +59,8 @@ struct catalog_version {
 
 struct catalog;
 
-/* Maps and checks a sealed memfd of exactly `bytes` bytes (F_SEAL_SHRINK|GROW|WRITE|SEAL demanded: -ERROR_PEER). fd is
- * borrowed. -ERROR_PEER with a reason for anything wrong inside; -ERROR_NO_MEMORY. */
+/* Copies and checks a sealed memfd of exactly `bytes` bytes (F_SEAL_SHRINK|GROW|WRITE|SEAL demanded: -ERROR_PEER). fd
+ * is borrowed. -ERROR_PEER with a reason for anything wrong inside; -ERROR_NO_MEMORY. */
 must_check int catalog_open(int fd, size_t bytes, struct catalog **ret_catalog, struct error *err);
 void catalog_close(struct catalog *c); /* accepts NULL */
 

@@ -58,7 +58,7 @@ struct catalog { /* a checked snapshot */
     const struct catalog_version *versions;
     const struct catalog_range *ranges;
     struct catalog_table key_table, tenant_table, model_table;
-    void *map; /* NULL: the bytes are not ours to unmap */
+    void *copy; /* NULL: the bytes are not ours to free */
     size_t bytes;
 };
 
