@@ -59,18 +59,19 @@ void gateway_fail(struct gateway_request *r, int code, const struct error *err);
 /* Live: always. Ready: it has a catalog and is not shutting down. */
 bool gateway_ready(const struct gateway *g);
 
-/* The model of the request's tenant; version empty = the newest. -ERROR_MODEL_NOT_FOUND. */
+/* The model of the request's tenant; version empty = the newest. -ERROR_MODEL_NOT_FOUND, -ERROR_NO_MEMORY. */
 must_check int gateway_version_find(struct gateway_request *r, struct str model, struct str version,
                                     struct gateway_version **ret_version, struct error *err);
 /* Could it serve now, perhaps after a start? 0, or the refusal that a request would get. */
 must_check int gateway_version_state(const struct gateway_version *v, struct error *err);
 
-/* Calls `each` for every model of the request's tenant, newest version. */
-void gateway_models_each(struct gateway_request *r,
-                         void (*each)(void *ctx, struct str name, const struct gateway_version *v), void *ctx);
+/* Calls `each` for every model of the request's tenant, newest version. -ERROR_NO_MEMORY, perhaps in the middle. */
+must_check int gateway_models_each(struct gateway_request *r,
+                                   void (*each)(void *ctx, struct str name, const struct gateway_version *v), void *ctx,
+                                   struct error *err);
 
 /* Calls `each` for every version of the request's tenant's models that can be addressed, a model's newest first; with a
- * `model`, for its versions only. -ERROR_MODEL_NOT_FOUND. */
+ * `model`, for its versions only. -ERROR_MODEL_NOT_FOUND; -ERROR_NO_MEMORY, perhaps in the middle. */
 must_check int gateway_versions_each(struct gateway_request *r, struct str model,
                                      void (*each)(void *ctx, const struct gateway_version *v), void *ctx,
                                      struct error *err);

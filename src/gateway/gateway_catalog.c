@@ -1,5 +1,6 @@
 /* A new catalog: checked, then taken in one step. Tenants and versions keep their queues; what is no longer there is
  * refused from now on and freed when its last request has ended. */
+#include "base/memory.h"
 #include "gateway/gateway_internal.h"
 
 #include <stdio.h>
@@ -41,7 +42,7 @@ static void tenant_set(struct gateway *g, struct gateway_tenant *t, const struct
 static struct gateway_version *version_new(struct gateway *g, const struct catalog_version *row,
                                            const struct catalog_model *model, struct gateway_tenant *tenant)
 {
-    struct gateway_version *v = calloc(1, sizeof *v);
+    struct gateway_version *v = map_get(&g->versions, row->uid) ? NULL : calloc(1, sizeof *v);
     if (!v || map_put(&g->versions, row->uid, v) < 0) {
         free(v);
         return NULL;
@@ -61,15 +62,12 @@ static struct gateway_version *version_new(struct gateway *g, const struct catal
     return v;
 }
 
+/* The one that is there already, or NULL. */
 static int version_get(struct gateway *g, const struct catalog_version *row, const struct catalog_model *model,
                        struct gateway_tenant *tenant, struct gateway_version **ret_version)
 {
     struct gateway_version *v = map_get(&g->versions, row->uid);
-    if (!v)
-        v = version_new(g, row, model, tenant);
-    if (!v)
-        return -ERROR_NO_MEMORY;
-    if (v->tenant != tenant || v->model_uid != model->uid || v->number != row->number)
+    if (v && (v->tenant != tenant || v->model_uid != model->uid || v->number != row->number))
         return -ERROR_PEER; /* a version never changes whose it is */
     *ret_version = v;
     return 0;
@@ -186,7 +184,8 @@ static void rows_set(struct gateway *g, struct catalog *catalog, struct gateway_
     for (uint32_t i = 0; i < catalog_n_versions(catalog); i++) {
         const struct catalog_version *row = catalog_version_at(catalog, i);
         const struct catalog_model *model = catalog_model_at(catalog, row->model);
-        version_set(g, version_at[i], row, model, i == model->version_first, generation);
+        if (version_at[i])
+            version_set(g, version_at[i], row, model, i == model->version_first, generation);
     }
 }
 
@@ -196,8 +195,8 @@ int gateway_catalog_take(struct gateway *g, int fd, size_t bytes, struct error *
     int r = catalog_open(fd, bytes, &catalog, err);
     if (r < 0)
         return r;
-    struct gateway_tenant **tenant_at = calloc(catalog_n_tenants(catalog) + 1, sizeof *tenant_at);
-    struct gateway_version **version_at = calloc(catalog_n_versions(catalog) + 1, sizeof *version_at);
+    struct gateway_tenant **tenant_at = memory_large_new((catalog_n_tenants(catalog) + 1) * sizeof *tenant_at);
+    struct gateway_version **version_at = memory_large_new((catalog_n_versions(catalog) + 1) * sizeof *version_at);
     r = tenant_at && version_at ? rows_get(g, catalog, tenant_at, version_at) : -ERROR_NO_MEMORY;
     if (r < 0) { /* the old one serves on */
         free(tenant_at);
@@ -221,6 +220,40 @@ int gateway_catalog_take(struct gateway *g, int fd, size_t bytes, struct error *
 
 /* --- lookups --- */
 
+/* The version of a row. Made when it is first asked for: a model that nobody uses costs no more than its rows. NULL: no
+ * memory. */
+static struct gateway_version *version_obtain(struct gateway *g, uint32_t index)
+{
+    if (g->version_at[index])
+        return g->version_at[index];
+    const struct catalog_version *row = catalog_version_at(g->catalog, index);
+    const struct catalog_model *model = catalog_model_at(g->catalog, row->model);
+    struct gateway_version *v = version_new(g, row, model, g->tenant_at[model->tenant]);
+    if (v)
+        version_set(g, v, row, model, index == model->version_first, catalog_generation(g->catalog));
+    g->version_at[index] = v;
+    return v;
+}
+
+struct gateway_version *gateway_version_of_uid(struct gateway *g, uint64_t uid)
+{
+    struct gateway_version *v = map_get(&g->versions, uid);
+    uint32_t n = !v && g->catalog ? catalog_n_versions(g->catalog) : 0;
+    for (uint32_t i = 0; i < n && !v; i++) /* once per replica's life: a millisecond at the limit of versions */
+        if (catalog_version_at(g->catalog, i)->uid == uid)
+            v = version_obtain(g, i);
+    return v;
+}
+
+static int version_give(struct gateway *g, uint32_t index, struct gateway_version **ret_version, struct error *err)
+{
+    struct gateway_version *v = version_obtain(g, index);
+    if (!v)
+        return error_set_default(err, ERROR_NO_MEMORY);
+    *ret_version = v;
+    return 0;
+}
+
 /* -ERROR_NOT_FOUND: the tenant was deleted while its request was on the way. */
 static int tenant_index(const struct gateway *g, const struct gateway_tenant *t, uint32_t *ret_index)
 {
@@ -239,33 +272,35 @@ int gateway_version_find(struct gateway_request *r, struct str model, struct str
     const struct catalog_model *row = found ? catalog_model_find(g->catalog, tenant, model) : NULL;
     if (!row)
         return error_set_default(err, ERROR_MODEL_NOT_FOUND);
-    if (version.size == 0) {
-        *ret_version = g->version_at[row->version_first];
-        return 0;
-    }
+    if (version.size == 0)
+        return version_give(g, row->version_first, ret_version, err);
     uint64_t number;
     if (version.data[0] == '0' || str_to_u64(version, &number) < 0) /* one name per version: not 01 */
         return error_set_default(err, ERROR_MODEL_NOT_FOUND);
     for (uint32_t k = 0; k < row->n_versions; k++)
-        if (catalog_version_at(g->catalog, row->version_first + k)->number == number) {
-            *ret_version = g->version_at[row->version_first + k];
-            return 0;
-        }
+        if (catalog_version_at(g->catalog, row->version_first + k)->number == number)
+            return version_give(g, row->version_first + k, ret_version, err);
     return error_set_default(err, ERROR_MODEL_NOT_FOUND);
 }
 
-void gateway_models_each(struct gateway_request *r,
-                         void (*each)(void *ctx, struct str name, const struct gateway_version *v), void *ctx)
+int gateway_models_each(struct gateway_request *r,
+                        void (*each)(void *ctx, struct str name, const struct gateway_version *v), void *ctx,
+                        struct error *err)
 {
     struct gateway *g = r->gateway;
     uint32_t tenant, first, n;
     if (tenant_index(g, r->tenant, &tenant) < 0)
-        return;
+        return 0;
     catalog_models_of(g->catalog, tenant, &first, &n);
     for (uint32_t i = 0; i < n; i++) {
         const struct catalog_model *model = catalog_model_at(g->catalog, first + i);
-        each(ctx, str_from(model->name), g->version_at[model->version_first]);
+        struct gateway_version *v;
+        int code = version_give(g, model->version_first, &v, err);
+        if (code < 0)
+            return code;
+        each(ctx, str_from(model->name), v);
     }
+    return 0;
 }
 
 int gateway_versions_each(struct gateway_request *r, struct str model,
@@ -281,8 +316,13 @@ int gateway_versions_each(struct gateway_request *r, struct str model,
         return error_set_default(err, ERROR_MODEL_NOT_FOUND);
     for (uint32_t i = 0; i < (row ? 1 : n); i++) {
         const struct catalog_model *one = row ? row : catalog_model_at(g->catalog, first + i);
-        for (uint32_t k = 0; k < one->n_versions; k++)
-            each(ctx, g->version_at[one->version_first + k]);
+        for (uint32_t k = 0; k < one->n_versions; k++) {
+            struct gateway_version *v;
+            int code = version_give(g, one->version_first + k, &v, err);
+            if (code < 0)
+                return code;
+            each(ctx, v);
+        }
     }
     return 0;
 }

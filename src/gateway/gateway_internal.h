@@ -171,7 +171,7 @@ struct gateway {
     struct schedule *schedule;
     struct catalog *catalog;
     struct gateway_tenant **tenant_at;   /* [n_tenants of catalog] */
-    struct gateway_version **version_at; /* [n_versions of catalog] */
+    struct gateway_version **version_at; /* [n_versions of catalog]; NULL until it is first asked for */
     struct map tenants, versions, replicas, requests;
     struct slab tenants_slab;
     struct list busy;        /* replicas whose channel is looked at every turn */
@@ -219,6 +219,8 @@ void gateway_connection_closed(void *ctx, void *connection);
 
 /* gateway_catalog.c */
 must_check int gateway_catalog_take(struct gateway *g, int fd, size_t bytes, struct error *err);
+/* NULL: the catalog does not hold it, or no memory. */
+struct gateway_version *gateway_version_of_uid(struct gateway *g, uint64_t uid);
 /* Frees versions and tenants that no catalog, request or replica needs any more. */
 void gateway_version_release(struct gateway_version *v);
 

@@ -37,8 +37,10 @@ static void state_set(struct gateway_replica *replica, enum gateway_replica_stat
 
 static void version_attach(struct gateway_replica *replica)
 {
-    struct gateway_version *v = map_get(&replica->gateway->versions, replica->version_uid);
-    if (replica->version || !v)
+    if (replica->version)
+        return;
+    struct gateway_version *v = gateway_version_of_uid(replica->gateway, replica->version_uid);
+    if (!v)
         return;
     replica->version = v;
     list_append(&v->replicas, &replica->in_version);

@@ -52,7 +52,12 @@ static void models_list(struct gateway_request *r)
     _buf_ struct buf body;
     buf_init(&body, 64 * MIB); /* LIMIT_MODELS × about 200 bytes, with room */
     buf_append_text(&body, "{\"models\":[");
-    gateway_models_each(r, list_model, &body);
+    struct error err = {0};
+    int code = gateway_models_each(r, list_model, &body, &err);
+    if (code < 0) {
+        gateway_fail(r, code, &err);
+        return;
+    }
     buf_append_text(&body, "]}");
     serve_oip_answer(r, 200, &body);
 }

@@ -94,37 +94,63 @@ static void a_catalog_is_taken_whole_or_not_at_all(void **state)
     assert_int_equal(g.stats.generation, 1);
     for (uint32_t i = 0; i < 3; i++)
         expect_served(i, 12 + 10 * i);
-    g.versions.count_max = 9; /* three more fit, but six come */
-    assert_true(give(2, 3, 500, false) < 0);
+    g.tenants.count_max = 3; /* but four come */
+    assert_true(give(2, 4, 500, false) < 0);
     for (uint32_t i = 0; i < 3; i++)
         expect_served(i, 12 + 10 * i);
     for (size_t cursor = 0;;) { /* what is served stays alive when its last replica goes */
         struct gateway_version *v = map_next(&g.versions, &cursor);
         if (!v)
             break;
-        if (v->generation == 1)
-            gateway_version_release(v);
+        gateway_version_release(v);
     }
-    assert_int_equal(g.versions.count, 9);
-    g.versions.count_max = 20;
+    assert_int_equal(g.versions.count, 3);
+    g.tenants.count_max = 20;
     assert_int_equal(give(3, 2, 10, false), 0);
     expect_served(1, 22);
-    assert_int_equal(g.versions.count, 4);
+    assert_int_equal(g.versions.count, 2);
     assert_int_equal(g.tenants.count, 2);
+}
+
+static struct gateway_version *find(uint32_t tenant, struct str number, int wanted)
+{
+    struct gateway_request r = {.gateway = &g, .tenant = map_get(&g.tenants, 100 + tenant)};
+    struct gateway_version *v = NULL;
+    assert_int_equal(gateway_version_find(&r, STR("m"), number, &v, NULL), wanted);
+    return v;
 }
 
 static void only_the_newest_version_stays_for_ever(void **state)
 {
     (void)state;
     assert_int_equal(give(1, 1, 10, false), 0);
-    assert_int_equal(((struct gateway_version *)map_get(&g.versions, 12))->idle_after_ns, 0);
-    assert_true(((struct gateway_version *)map_get(&g.versions, 11))->idle_after_ns > 0);
+    assert_int_equal(find(0, STR("2"), 0)->idle_after_ns, 0);
+    assert_true(find(0, STR("1"), 0)->idle_after_ns > 0);
+}
+
+static void a_version_is_made_when_it_is_asked_for(void **state)
+{
+    (void)state;
+    assert_int_equal(give(1, 3, 10, false), 0);
+    assert_int_equal(g.versions.count, 0);
+    assert_null(gateway_version_of_uid(&g, 99));
+    struct gateway_version *v = gateway_version_of_uid(&g, 21); /* a replica of it came first */
+    assert_non_null(v);
+    assert_int_equal(g.versions.count, 1);
+    assert_ptr_equal(find(1, STR("1"), 0), v);
+    g.versions.count_max = 1;
+    assert_null(find(1, STR("2"), -ERROR_NO_MEMORY));
+    assert_int_equal(give(2, 3, 10, false), 0); /* a new catalog keeps it */
+    assert_ptr_equal(find(1, STR("1"), 0), v);
+    assert_int_equal(v->generation, 2);
+    assert_int_equal(g.versions.count, 1);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_catalog_is_taken_whole_or_not_at_all, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_version_is_made_when_it_is_asked_for, setup, teardown),
         cmocka_unit_test_setup_teardown(only_the_newest_version_stays_for_ever, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
