@@ -32,11 +32,7 @@ static void tenant_set(struct gateway *g, struct gateway_tenant *t, const struct
     t->index = index;
     (void)snprintf(t->name, sizeof t->name, "%s", row->name);
     schedule_tenant_set(g->schedule, &t->schedule, row->weight, row->queue_max);
-    if (t->rate_minute != row->requests_per_minute || t->rate_burst != row->burst) {
-        t->rate_minute = row->requests_per_minute;
-        t->rate_burst = row->burst;
-        schedule_rate_set(&t->schedule.rate, row->requests_per_minute, row->burst);
-    }
+    schedule_rate_set(&t->schedule.rate, row->requests_per_minute, row->burst); /* keeps what is used up */
 }
 
 static struct gateway_version *version_new(struct gateway *g, const struct catalog_version *row,
@@ -294,7 +290,7 @@ int gateway_models_each(struct gateway_request *r,
     catalog_models_of(g->catalog, tenant, &first, &n);
     for (uint32_t i = 0; i < n; i++) {
         const struct catalog_model *model = catalog_model_at(g->catalog, first + i);
-        struct gateway_version *v;
+        struct gateway_version *v = NULL;
         int code = version_give(g, model->version_first, &v, err);
         if (code < 0)
             return code;
@@ -317,7 +313,7 @@ int gateway_versions_each(struct gateway_request *r, struct str model,
     for (uint32_t i = 0; i < (row ? 1 : n); i++) {
         const struct catalog_model *one = row ? row : catalog_model_at(g->catalog, first + i);
         for (uint32_t k = 0; k < one->n_versions; k++) {
-            struct gateway_version *v;
+            struct gateway_version *v = NULL;
             int code = version_give(g, one->version_first + k, &v, err);
             if (code < 0)
                 return code;

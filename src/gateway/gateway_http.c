@@ -173,8 +173,9 @@ static int admit(struct gateway_request *r, struct error *err)
     uint64_t retry_ns = 0;
     int code = schedule_rate_take(&r->tenant->schedule.rate, uv_hrtime(), &retry_ns);
     if (code < 0) {
-        (void)error_set(err, code, "The tenant's rate limit of %llu requests per minute is used up.",
-                        (unsigned long long)r->tenant->rate_minute);
+        (void)error_set(
+            err, code, "The tenant's rate limit of %llu requests per minute is used up.",
+            (unsigned long long)catalog_tenant_at(r->gateway->catalog, r->tenant->index)->requests_per_minute);
         err->retry_after_ms = (uint32_t)(retry_ns / 1000000 + 1);
     }
     return code;

@@ -28,7 +28,6 @@ struct gateway_tenant {
     uint64_t uid;
     uint64_t generation; /* of the last catalog that held it … */
     uint32_t index;      /* … and its place there */
-    uint64_t rate_minute, rate_burst;
     struct bus_metrics_row *metrics; /* of requests that have no model yet; NULL before the first */
     uint32_t n_versions;
     uint32_t n_requests; /* alive, in any state */

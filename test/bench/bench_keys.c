@@ -17,7 +17,7 @@
 #include <stdio.h>
 #include <time.h>
 
-enum { ROUNDS = 61, OPS = 20000, GATEWAY_TENANT_BYTES = 320, KEY_BYTES = 63 };
+enum { ROUNDS = 61, OPS = 20000, GATEWAY_TENANT_BYTES = 256, KEY_BYTES = 63 };
 
 struct tenant { /* as the gateway's: the scheduler's part first */
     struct schedule_tenant schedule;

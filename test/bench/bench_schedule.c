@@ -55,7 +55,7 @@ static void submit(struct schedule *s, struct schedule_request *r, uint64_t now_
     require(schedule_submit(s, r, now_ns, NULL) == 0);
 }
 
-enum { GATEWAY_TENANT_BYTES = 320 }; /* the scheduler's part is embedded in a struct of about this size */
+enum { GATEWAY_TENANT_BYTES = 256 }; /* the scheduler's part is embedded in a struct of about this size */
 static struct slab tenants;
 
 static struct place *places_new(struct schedule *s, uint32_t n)

@@ -64,21 +64,8 @@ def figure_lines(row):
             target["what"], target["wanted"], target["measured"], "met" if target["met"] else "MISSED")
 
 
-def plain_lines(number, row):
-    """A row that measures no servers under load: it brings its own table."""
-    yield "Row %d: %s" % (number, row["title"])
-    yield from ("  " + line for line in row["lines"])
-    yield ""
-    yield from ("  %s: %s wanted, %s measured: %s" % (one["what"], one["wanted"], one["measured"],
-                                                      "met" if one["met"] else "MISSED") for one in row["targets"])
-    yield from ("  note: " + note for note in row["notes"])
-
-
 def lines(number, row, settings):
     """One row as text; median [quartiles] throughout."""
-    if "lines" in row:
-        yield from plain_lines(number, row)
-        return
     yield "Row %d: %s" % (number, row["title"])
     if "figures" in row:
         yield from figure_lines(row)

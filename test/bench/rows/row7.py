@@ -3,8 +3,8 @@ before it has anything to do, beside nginx and haproxy configured as reverse pro
 
 A store is filled with tenants that each have a key (and, in the second filling, a model without a replica), as rows
 like those that the server wrote itself for the first of them; then the server starts with it, and its processes' PSS
-(each page's share of who uses it) is read when it serves and has come to rest. The cost is what is above the same server
-with one tenant. How long a change takes with so many is told too: one key made, until the gateway serves it."""
+(each page's share of who uses it) is read when it serves and has come to rest. The cost is what is above the same
+server with one tenant. How long a change takes with so many is told too: one key made, until the gateway serves it."""
 
 import contextlib
 import hashlib
@@ -15,6 +15,7 @@ import sqlite3
 import statistics
 import time
 
+from measure import spread
 from rows import row1
 from servers import BenchError, Bulkhead, NginxFront, NginxStatic, Server, UnixConnection, accepts, wait_for
 
@@ -22,10 +23,9 @@ NUMBER = 7
 TITLE = "memory: idle tenants, and the idle gateway beside nginx and haproxy"
 # One below the limit: the key that is then made must fit.
 FILLINGS = (("a key each", 999999, False), ("a key and a model each", 100000, True))
-PER_TENANT_MAX, TOTAL_MAX = 1024, 1 << 30
+PER_TENANT_MAX = 1024  # 1,000,000 of them in 1 GiB
 IDLE_STARTS, REST_S, LOAD_S_MAX = 5, 2.0, 300
 BASE62 = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-TENANT_KIND, MODEL_KIND = "Tenant", "Model"
 
 HAPROXY = """
 global
@@ -184,7 +184,7 @@ def filling(name, n, with_model, progress):
         serving_s = server.serving_s
     per_tenant = max(pss(full), pss(after)) - pss(base)
     result = {"name": name, "tenants": n, "base": base, "full": full, "after_change": after, "serving_s": serving_s,
-              "key_s": key_s, "bytes_per_tenant": per_tenant / (n - 1), "bytes_per_million": 1e6 * per_tenant / (n - 1)}
+              "key_s": key_s, "bytes_per_tenant": per_tenant / (n - 1)}
     progress("%d tenants, %s: %.0f bytes each, serves after %.1f s, a new key after %.1f s" % (
         n, name, result["bytes_per_tenant"], serving_s, key_s))
     return result
@@ -210,19 +210,26 @@ def idle(progress):
     return found
 
 
+def figure(name, unit, values, form):
+    return {"name": name, "values": spread(values), "unit": unit, "form": form}
+
+
 def run(_, progress):
     idles = idle(progress)
     fillings = [filling(*one, progress) for one in FILLINGS]
-    lines = ["%-40s %12s" % ("idle, PSS of %d starts, median" % IDLE_STARTS, "MiB")]
-    lines += ["%-40s %12.1f" % (name, statistics.median(some) / 2**20) for name, some in idles.items()]
-    lines += ["", "%-40s %12s %12s %12s" % ("idle tenants", "bytes each", "serves, s", "new key, s")]
-    lines += ["%-40s %12.0f %12.1f %12.1f" % ("%d with %s" % (one["tenants"], one["name"]), one["bytes_per_tenant"],
-                                            one["serving_s"], one["key_s"]) for one in fillings]
-    return {"title": TITLE, "idle_pss": idles, "fillings": fillings, "lines": lines,
+    figures = [figure("idle PSS of " + name, "MiB", [value / 2**20 for value in some], "%.1f")
+               for name, some in idles.items()]
+    for one in fillings:
+        name = "%d tenants with %s: " % (one["tenants"], one["name"])
+        figures += [figure(name + "an idle one", "bytes", [one["bytes_per_tenant"]], "%.0f"),
+                    figure(name + "start until served", "s", [one["serving_s"]], "%.1f"),
+                    figure(name + "a new key until served", "s", [one["key_s"]], "%.1f")]
+    return {"title": TITLE, "idle_pss": idles, "fillings": fillings, "figures": figures,
             "targets": [{"what": "an idle tenant with %s" % one["name"], "wanted": "<= %d bytes" % PER_TENANT_MAX,
-                         "measured": "%.0f bytes" % one["bytes_per_tenant"],
-                         "met": one["bytes_per_tenant"] * 1e6 <= TOTAL_MAX} for one in fillings],
-            "notes": ["PSS when the server has come to rest, before and after a change; the larger counts",
-                      "at the limit of keys less one, for the key that is then made must fit",
+                         "measured": one["bytes_per_tenant"], "met": one["bytes_per_tenant"] <= PER_TENANT_MAX}
+                        for one in fillings],
+            "notes": ["%d starts each for the idle servers; PSS at rest, before and after a change: the larger counts" %
+                      IDLE_STARTS,
+                      "one key less than the limit, for the key that is then made must fit",
                       "peak while a change is made (RSS): " + ", ".join("%s %.0f MiB" % (
                           role, one["rss_peak"] / 2**20) for role, one in fillings[0]["after_change"].items())]}
