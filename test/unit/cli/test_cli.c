@@ -189,8 +189,8 @@ static void test_apply_checks(void **state)
          "spec: {engine: onnx, source: 'https://x/y'}\n",
          "Model a/m: spec.source: \"https://x/y\": only a file for now"},
         {"apiVersion: bulkhead.dev/v1alpha1\nkind: Model\nmetadata: {name: m, tenant: a}\n"
-         "spec: {engine: onnx, source: .}\n",
-         "Model a/m: spec.source: \".\": only a file for now, no directory"},
+         "spec: {engine: onnx, source: /proc/self/ns}\n",
+         "a symbolic link; put the file itself there"},
         {"apiVersion: bulkhead.dev/v1alpha1\nkind: Model\nmetadata: {name: m, tenant: a}\n"
          "spec: {engine: onnx, source: nope.onnx}\n",
          "Model a/m: spec.source: \"nope.onnx\": No such file"},
