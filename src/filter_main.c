@@ -1,0 +1,171 @@
+/* bulkhead-filters: makes the system call filters' programs when the tree is built. Not installed, never run later.
+ *
+ *   bulkhead-filters eperm|kill >filters.c
+ *
+ * `eperm` is what every release has. `kill` (meson -Dfilter_unknown=kill) ends a process at its first call that no row
+ * names: so a run of the tests shows that ordinary operation needs nothing that is refused. */
+#include "base/filter.h"
+#include "control/control_filter.h"
+#include "gateway/gateway_filter.h"
+#include "isolate/isolate_filter.h"
+#include "supervisor/supervisor_filter.h"
+
+#include <errno.h>
+#include <linux/filter.h>
+#include <seccomp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+#define SANITIZED 1
+#endif
+
+#define TABLES_MAX 8
+
+/* ONLY IN SANITIZED BUILDS, never in a release: what the sanitizers' runtimes call on top. */
+#if defined(SANITIZED)
+static const struct filter_row sanitizer_rows[] = {
+    {"gettid", FILTER_ALWAYS, "reports name the thread"},
+    {"madvise", FILTER_ALWAYS, "freed shadow memory goes back"},
+    {"mprotect", FILTER_WITHOUT(2, 4 /* PROT_EXEC */), "guards around the runtime's own stacks"},
+    {"rt_sigaction", FILTER_ALWAYS, "the runtime's handlers"},
+    {"rt_sigprocmask", FILTER_ALWAYS, "held back while a thread ends"},
+    {"sched_yield", FILTER_ALWAYS, "the runtime's spin locks"},
+    {"sigaltstack", FILTER_ALWAYS, "each thread's stack for fault reports"},
+};
+/* LeakSanitizer looks at the supervisor's memory when it ends: from a thread of its own, as a debugger does. */
+static const struct filter_row leak_rows[] = {
+    {"getdents", FILTER_ALWAYS, "lists the threads"},
+    {"ptrace", FILTER_ALWAYS, "stops the threads that it looks at"},
+    {"sched_yield", FILTER_ALWAYS, "waits for its own thread"},
+};
+static const struct filter_table sanitizer_table = {"sanitizer", sanitizer_rows,
+                                                    sizeof sanitizer_rows / sizeof sanitizer_rows[0]};
+static const struct filter_table leak_table = {"leak", leak_rows, sizeof leak_rows / sizeof leak_rows[0]};
+#define SANITIZER &sanitizer_table
+#define LEAK      &leak_table
+#else
+#define SANITIZER NULL
+#define LEAK      NULL
+#endif
+
+/* A program allows what any of its tables allows. Filters are inherited, so the supervisor's must allow whatever those
+ * that it starts are allowed, and the worker's first what its second does. */
+static const struct program {
+    const char *symbol, *name;
+    const struct filter_table *tables[TABLES_MAX]; /* NULLs are skipped */
+} programs[] = {
+    {"filter_supervisor",
+     "supervisor",
+     {&supervisor_filter_table, &supervisor_filter_start, &control_filter_table, &gateway_filter_table,
+      &isolate_filter_load, &isolate_filter_run, SANITIZER, LEAK}},
+    {"filter_control", "control", {&control_filter_table, SANITIZER}},
+    {"filter_gateway", "gateway", {&gateway_filter_table, SANITIZER}},
+    {"filter_worker_load", "worker-load", {&isolate_filter_load, &isolate_filter_run, SANITIZER}},
+    {"filter_worker_run", "worker-run", {&isolate_filter_run, SANITIZER}},
+};
+
+static _Noreturn void fail(const char *what, const char *call, int code)
+{
+    (void)fprintf(stderr, "bulkhead-filters: %s %s: %s\n", what, call, strerror(code < 0 ? -code : code));
+    exit(1);
+}
+
+static bool unconditional(const struct program *p, const char *call)
+{
+    for (size_t t = 0; t < TABLES_MAX; t++) {
+        const struct filter_row *row = p->tables[t] ? filter_table_find(p->tables[t], call) : NULL;
+        if (row && !row->when.refused && row->when.n_values == 0)
+            return true;
+    }
+    return false;
+}
+
+static bool allowed(const struct program *p, const char *call)
+{
+    for (size_t t = 0; t < TABLES_MAX; t++) {
+        const struct filter_row *row = p->tables[t] ? filter_table_find(p->tables[t], call) : NULL;
+        if (row && !row->when.refused)
+            return true;
+    }
+    return false;
+}
+
+static void rule(scmp_filter_ctx ctx, uint32_t action, int number, const char *call, unsigned n,
+                 const struct scmp_arg_cmp *compare)
+{
+    int r = seccomp_rule_add_array(ctx, action, number, n, compare);
+    if (r < 0 && r != -EEXIST) /* the same value stands in two tables */
+        fail("no rule for", call, r);
+}
+
+static void row_add(scmp_filter_ctx ctx, const struct program *p, const struct filter_row *row, bool kill)
+{
+    const struct filter_condition *c = &row->when;
+    int number = seccomp_syscall_resolve_name(row->call);
+    if (number == __NR_SCMP_ERROR || number < 0) /* too new for this libseccomp, or not of this architecture */
+        return;
+    if (c->refused) {
+        if (!allowed(p, row->call) && (kill || c->refused != EPERM)) /* what all others get is no rule */
+            rule(ctx, SCMP_ACT_ERRNO(c->refused), number, row->call, 0, NULL);
+        return;
+    }
+    if (unconditional(p, row->call)) {
+        rule(ctx, SCMP_ACT_ALLOW, number, row->call, 0, NULL);
+        return;
+    }
+    for (size_t i = 0; i < c->n_values; i++) {
+        const struct scmp_arg_cmp compare = SCMP_CMP(c->arg, SCMP_CMP_MASKED_EQ, c->mask, c->values[i]);
+        rule(ctx, SCMP_ACT_ALLOW, number, row->call, 1, &compare);
+    }
+}
+
+static void program_print(scmp_filter_ctx ctx, const struct program *p)
+{
+    FILE *file = tmpfile();
+    int r = file ? seccomp_export_bpf(ctx, fileno(file)) : errno;
+    if (r != 0)
+        fail("no program for", p->name, r);
+    rewind(file);
+    struct sock_filter step;
+    unsigned n = 0;
+    printf("\nstatic const struct sock_filter code_%s[] = {\n", p->symbol);
+    for (; fread(&step, sizeof step, 1, file) == 1; n++)
+        printf("    {0x%04x, %u, %u, 0x%08x},\n", step.code, step.jt, step.jf, step.k);
+    printf("};\nconst struct filter %s = {\"%s\", code_%s, %u};\n", p->symbol, p->name, p->symbol, n);
+    (void)fclose(file); /* only read */
+    if (n == 0 || n > BPF_MAXINSNS)
+        fail("a bad program for", p->name, EINVAL);
+}
+
+int main(int argc, char **argv)
+{
+    bool kill = argc == 2 && strcmp(argv[1], "kill") == 0;
+    if (argc != 2 || (!kill && strcmp(argv[1], "eperm") != 0))
+        return 2;
+    printf("/* Made by src/filter_main.c. */\n#include \"base/filter.h\"\n\n#include <linux/filter.h>\n");
+    for (size_t i = 0; i < sizeof programs / sizeof programs[0]; i++) {
+        const struct program *p = &programs[i];
+        scmp_filter_ctx ctx = seccomp_init(kill ? SCMP_ACT_KILL_PROCESS : SCMP_ACT_ERRNO(EPERM));
+        if (!ctx)
+            fail("out of memory for", p->name, ENOMEM);
+        int r = seccomp_attr_set(ctx, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
+        if (r == 0)
+            r = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2); /* a binary tree */
+        if (r < 0)
+            fail("no attributes for", p->name, r);
+        for (size_t t = 0; t < TABLES_MAX; t++)
+            for (size_t k = 0; p->tables[t] && k < p->tables[t]->n_rows; k++)
+                row_add(ctx, p, &p->tables[t]->rows[k], kill);
+        program_print(ctx, p);
+        seccomp_release(ctx);
+    }
+    return fflush(stdout) == 0 ? 0 : 1;
+}

@@ -1,0 +1,15 @@
+/* The system calls that a worker may make. Tables of base/filter.h.
+ *
+ * Const data without a library behind it: src/filter_main.c makes the worker's two programs of it, and whoever writes a
+ * seccomp profile for another wall (an OCI bundle) reads the same rows. */
+#ifndef BULKHEAD_ISOLATE_ISOLATE_FILTER_H
+#define BULKHEAD_ISOLATE_ISOLATE_FILTER_H
+
+#include "base/filter.h"
+
+/* For the rest of its life, from before the engine sees the model's first byte. */
+extern const struct filter_table isolate_filter_run;
+/* On top of that, from the worker's first act until then: the engine's library is loaded and looks at the machine. */
+extern const struct filter_table isolate_filter_load;
+
+#endif
