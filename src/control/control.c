@@ -1,6 +1,7 @@
 #include "control/control.h"
 
 #include "base/clock.h"
+#include "base/filter.h"
 #include "base/log.h"
 #include "control/control_internal.h"
 #include "control/control_run.h"
@@ -273,6 +274,8 @@ int control_run(int bus_fd)
     }
     if (r >= 0)
         r = connect_all(c, bus_fd, admin_fd, &err);
+    if (r >= 0)
+        r = filter_install(&filter_control, &err);
     if (r < 0) {
         log_alert("control_start", "%s", error_text(&err, r));
         return 1;

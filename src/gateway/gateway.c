@@ -1,5 +1,6 @@
 #include "gateway/gateway.h"
 
+#include "base/filter.h"
 #include "base/log.h"
 #include "base/random.h"
 #include "bus/bus_loop.h"
@@ -8,6 +9,7 @@
 
 #include <assert.h>
 #include <string.h>
+#include <time.h>
 
 #define NS_PER_MS         UINT64_C(1000000)
 #define HOUSEKEEPING_MS   250u
@@ -302,6 +304,22 @@ static int state_init(struct gateway *g, int bus_fd, struct error *err)
     return r < 0 ? error_set(err, r, "the gateway cannot speak to the supervisor") : 0;
 }
 
+static void reserve_closed(uv_handle_t *handle)
+{
+    (void)handle;
+}
+
+/* libuv opens a descriptor in reserve with its first stream, and libc its time zone with the first date: here, while
+ * paths may still be opened. */
+static int filter(struct gateway *g, struct error *err)
+{
+    static uv_tcp_t first;
+    tzset();
+    if (uv_tcp_init(&g->loop, &first) == 0)
+        uv_close((uv_handle_t *)&first, reserve_closed);
+    return filter_install(&filter_gateway, err);
+}
+
 /* All of these always succeed on a fresh loop. */
 static void hooks_start(struct gateway *g)
 {
@@ -339,6 +357,8 @@ int gateway_run(int bus_fd)
         log_setup("gateway", (enum log_level)g->config.log_level);
         r = state_init(g, bus_fd, &err);
     }
+    if (r >= 0)
+        r = filter(g, &err);
     if (r < 0) {
         log_alert("gateway_start", "%s", error_text(&err, r));
         return 1;

@@ -2,8 +2,7 @@
  *
  * The supervisor spawns control and gateway from its own program (by descriptor, so that the folder it lies in need not
  * be readable by their uids). Every role has the same visible order: load (its config comes as the first bus message) →
- * isolate (root folder) → drop (uid, privileges) → connect → loop. The syscall filter has its place after connect and
- * comes with the filters' own issue. */
+ * isolate (root folder) → drop (uid, privileges) → connect → filter (system calls, base/filter.h) → loop. */
 #ifndef BULKHEAD_ROLE_ROLE_H
 #define BULKHEAD_ROLE_ROLE_H
 

@@ -1,5 +1,6 @@
 #include "supervisor/supervisor.h"
 
+#include "base/filter.h"
 #include "base/hash.h"
 #include "base/log.h"
 #include "supervisor/supervisor_internal.h"
@@ -159,6 +160,10 @@ static void finish(struct supervisor *s)
 int supervisor_run(const struct supervisor_config *config, struct error *err)
 {
     uv_loop_t loop;
+    /* Before the loop, which would make itself an io_uring where libuv is new: children inherit the refusal, too. */
+    int r = filter_install(&filter_supervisor, err);
+    if (r < 0)
+        return 1;
     if (uv_loop_init(&loop) < 0)
         return error_set(err, ERROR_NO_MEMORY, "no event loop");
     role_ignore_sigpipe();
@@ -180,7 +185,7 @@ int supervisor_run(const struct supervisor_config *config, struct error *err)
     supervisor_child_setup(&s, CHILD_GATEWAY, "gateway");
     (void)uv_timer_init(s.loop, &s.drain_timer); /* always succeeds */
     s.drain_timer.data = &s;
-    int r = s.uids_used ? start(&s, err) : error_set_default(err, ERROR_NO_MEMORY);
+    r = s.uids_used ? start(&s, err) : error_set_default(err, ERROR_NO_MEMORY);
     if (r >= 0)
         (void)uv_run(s.loop, UV_RUN_DEFAULT); /* returns after uv_stop */
     finish(&s);
