@@ -1,4 +1,5 @@
 /* bulkhead-worker: wiring only. Descriptor 3 is the conversation with the supervisor. */
+#include "base/filter.h"
 #include "base/log.h"
 #include "isolate/isolate_follow.h"
 #include "isolate/isolate_self.h"
@@ -21,7 +22,7 @@ int main(int argc, char **argv)
     log_setup("worker", LOG_LEVEL_INFO);
     (void)prctl(PR_SET_NAME, "bulkhead-worker"); /* executed by descriptor: the kernel's own name would be a number */
     struct error err = {0};
-    if (isolate_lockdown_self(&err) < 0) {
+    if (isolate_lockdown_self(&err) < 0 || filter_install(&filter_worker_load, &err) < 0) {
         log_error("worker_lockdown", "%s", error_text(&err, err.code));
         return 1;
     }

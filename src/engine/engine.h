@@ -19,6 +19,10 @@ struct engine_options {
     const char *library_path; /* the library again, where the worker has a root folder of its own and no /proc; NULL: by
                                  descriptor */
     uint32_t threads;         /* resources.cpu, ≥ 1: intra-op threads */
+    /* The process gives up what only loading a library needs (files, executable memory). Called once the library is
+     * loaded and before the model is looked at; a failure fails `open`. NULL: nothing is given up. */
+    int (*confine)(void *ctx, struct error *err);
+    void *confine_ctx;
 };
 
 struct engine_item { /* one request inside a batch */

@@ -33,8 +33,10 @@ static int identity_open(const struct engine_options *options, struct engine **r
         return error_set_default(err, ERROR_NO_MEMORY);
     struct tensor_signature *signature = &identity->signature;
     struct identity_model model;
-    int result =
-        identity_model_parse((struct str){options->model, options->model_bytes}, signature->inputs, &model, err);
+    int result = options->confine ? options->confine(options->confine_ctx, err) : 0;
+    if (result == 0)
+        result =
+            identity_model_parse((struct str){options->model, options->model_bytes}, signature->inputs, &model, err);
     if (result < 0)
         return result;
     identity->engine.ops = &engine_identity;

@@ -52,6 +52,19 @@ static int onnx_prepare(struct onnx *onnx, struct error *err)
     return result;
 }
 
+/* Our own look at the file. A folder: *model becomes the file in it that is the model, *ret_in is the folder. */
+static int model_scan(struct str *model, struct bundle *folder, struct bundle **ret_in, struct error *err)
+{
+    int result = 0;
+    if (bundle_is(*model)) {
+        result = bundle_open(*model, folder, err);
+        if (result == 0)
+            result = onnx_scan_folder(folder, model, err);
+        *ret_in = folder;
+    }
+    return result < 0 ? result : onnx_scan(*model, *ret_in, err);
+}
+
 static int onnx_open(const struct engine_options *options, struct engine **ret_engine, struct error *err)
 {
     struct str model = {options->model, options->model_bytes};
@@ -60,29 +73,22 @@ static int onnx_open(const struct engine_options *options, struct engine **ret_e
     if (options->threads == 0 || options->threads > THREADS_MAX)
         return error_set(err, ERROR_INVALID_ARGUMENT, "an engine takes 1 to %u threads, not %u", THREADS_MAX,
                          options->threads);
-    int result = 0;
-    if (bundle_is(model)) {
-        result = bundle_open(model, &folder, err);
-        if (result == 0)
-            result = onnx_scan_folder(&folder, &model, err);
-        in = &folder;
-    }
-    if (result == 0)
-        result = onnx_scan(model, in, err);
-    if (result < 0)
-        return result;
     struct onnx *onnx = calloc(1, sizeof *onnx);
     if (!onnx)
         return error_set_default(err, ERROR_NO_MEMORY);
     onnx->engine.ops = &engine_onnx;
     buf_init(&onnx->strings, ONNX_STRINGS_BYTES_MAX + 1);
     buf_init(&onnx->offsets, (ONNX_STRINGS_BYTES_MAX / sizeof(uint32_t) + 1) * sizeof(size_t));
-    result = engine_pending_init(&onnx->pending, onnx_stop, onnx);
+    int result = engine_pending_init(&onnx->pending, onnx_stop, onnx);
     if (result < 0) {
         free(onnx);
         return error_set_default(err, result);
     }
     result = onnx_library_open(options, &onnx->api, &env, err);
+    if (result == 0 && options->confine)
+        result = options->confine(options->confine_ctx, err);
+    if (result == 0)
+        result = model_scan(&model, &folder, &in, err);
     if (result == 0)
         result = onnx_session_open(onnx->api, env, model, in, options->threads, &onnx->session, err);
     if (result == 0)

@@ -113,7 +113,7 @@ struct isolate_ops {
     int (*usage)(struct isolate_instance *i, struct isolate_usage *ret_usage, struct error *err);
     /* SIGKILL to all of it; returns at once; idempotent. */
     void (*kill)(struct isolate_instance *i);
-    /* Human facts: "process (partial: no syscall filter)", pid, cgroup. */
+    /* Human facts: "process; namespaces …", pid, cgroup. */
     void (*explain)(struct isolate_instance *i, struct isolate_report *ret_report);
     /* After the pidfd became readable: reaps, removes the cgroup, frees. Returns the wait status through ret_status
      * (waitid si_code/si_status folded as in wait(2)), or -ERROR_AGAIN if it still runs: then nothing was freed. May

@@ -53,6 +53,11 @@ static const struct filter_row run_rows[] = {
     {"write", FILTER_ALWAYS, "the bell, the log"},
 };
 
+static const struct filter_row ingest_rows[] = {
+    {"memfd_create", FILTER_ALWAYS, "the model's signature"},
+    {"sendmsg", FILTER_ALWAYS, "hands it to the supervisor"},
+};
+
 static const struct filter_row load_rows[] = {
     {"access", FILTER_ALWAYS, "the loader: is there a preload file?"},
     {"getcwd", FILTER_ALWAYS, "the loader: where is a relative path?"},
@@ -72,4 +77,5 @@ static const struct filter_row load_rows[] = {
 };
 
 const struct filter_table isolate_filter_run = {"worker-run", run_rows, sizeof run_rows / sizeof run_rows[0]};
+const struct filter_table isolate_filter_ingest = {"ingest", ingest_rows, sizeof ingest_rows / sizeof ingest_rows[0]};
 const struct filter_table isolate_filter_load = {"worker-load", load_rows, sizeof load_rows / sizeof load_rows[0]};

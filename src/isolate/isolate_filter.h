@@ -9,7 +9,9 @@
 
 /* For the rest of its life, from before the engine sees the model's first byte. */
 extern const struct filter_table isolate_filter_run;
-/* On top of that, from the worker's first act until then: the engine's library is loaded and looks at the machine. */
+/* On top of that, for an ingest: it answers with a descriptor. */
+extern const struct filter_table isolate_filter_ingest;
+/* On top of both, from the worker's first act until then: the engine's library is loaded and looks at the machine. */
 extern const struct filter_table isolate_filter_load;
 
 #endif

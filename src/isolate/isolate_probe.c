@@ -1,9 +1,11 @@
 #include "isolate/isolate_probe.h"
 
+#include "base/filter.h"
 #include "isolate/isolate_landlock.h"
 #include "isolate/isolate_root.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <net/if.h>
@@ -282,11 +284,21 @@ static const char *landlock_wrong(const struct isolate_launch *l)
     return mkdir(ISOLATE_ROOT_TMP "/folder", 0700) == 0 ? "Landlock does nothing" : NULL;
 }
 
+/* Last: from here on nothing else can be looked at. */
+static const char *filter_wrong(const struct isolate_launch *l)
+{
+    (void)l;
+    if (filter_install(&filter_worker_load, NULL) != 0 || filter_install(&filter_worker_run, NULL) != 0)
+        return "its system calls cannot be filtered";
+    /* The one call that the filter answers in its own way; the kernel would say EINVAL. */
+    return syscall(SYS_clone3, NULL, 0) < 0 && errno == ENOSYS ? NULL : "its system call filter has no effect";
+}
+
 int isolate_probe_inside(const struct isolate_launch *l, struct error *err)
 {
     const char *(*const checks[])(const struct isolate_launch *l) = {
         uid_wrong,  privilege_wrong, parent_wrong, network_wrong,  namespaces_wrong,
-        user_wrong, root_wrong,      tmp_wrong,    landlock_wrong,
+        user_wrong, root_wrong,      tmp_wrong,    landlock_wrong, filter_wrong,
     };
     for (size_t i = 0; i < sizeof checks / sizeof *checks; i++) {
         const char *wrong = checks[i](l);

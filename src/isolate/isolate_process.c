@@ -11,8 +11,7 @@
 #include <linux/sched.h>
 #include <stdio.h>
 
-/* Until the ladder is complete, every report says what is not there yet. */
-#define LEVEL_TEXT "process (partial: no syscall filter)"
+#define LEVEL_TEXT "process"
 /* Made by the clone; user, mount, uts and cgroup follow when their turn is (isolate_child.c). */
 #define NAMESPACES ((uint64_t)CLONE_NEWNET | CLONE_NEWPID | CLONE_NEWIPC)
 #define PROBE_NAME "probe.self" /* the dot keeps it apart from every worker's name */

@@ -32,7 +32,7 @@ static int describe(struct worker *w)
 
 int ingest_run(int bus_fd)
 {
-    struct worker w = {.bus_fd = bus_fd, .library_fd = -1};
+    struct worker w = {.bus_fd = bus_fd, .library_fd = -1, .filter = &filter_ingest_run};
     int r = worker_configure(&w, BUS_INGEST, BUS_INGEST_CONFIG);
     if (r >= 0)
         r = describe(&w);

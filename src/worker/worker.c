@@ -1,5 +1,6 @@
 #include "worker/worker.h"
 
+#include "base/filter.h"
 #include "base/log.h"
 #include "isolate/isolate.h"
 #include "worker/worker_internal.h"
@@ -103,6 +104,15 @@ static int load_answer(struct worker *w, int status, const struct error *err)
     return worker_push(w, &frame);
 }
 
+static int confine(void *ctx, struct error *err)
+{
+    struct worker *w = ctx;
+    int r = w->filter ? filter_install(w->filter, err) : 0;
+    if (r >= 0)
+        w->filter = NULL; /* a model that was refused may be followed by another */
+    return r;
+}
+
 int worker_model_open(struct worker *w, struct error *err)
 {
     struct engine_options options = {
@@ -111,6 +121,8 @@ int worker_model_open(struct worker *w, struct error *err)
         .library_fd = w->library_fd,
         .library_path = w->config.library == BUS_LIBRARY_ROOT ? ISOLATE_LIBRARY_PATH : NULL,
         .threads = w->config.threads,
+        .confine = confine,
+        .confine_ctx = w,
     };
     w->signature = calloc(1, sizeof *w->signature);
     if (!w->signature)
@@ -197,7 +209,7 @@ int worker_configure(struct worker *w, enum bus_role self, enum bus_type type)
 
 int worker_run(int bus_fd)
 {
-    struct worker w = {.bus_fd = bus_fd, .library_fd = -1};
+    struct worker w = {.bus_fd = bus_fd, .library_fd = -1, .filter = &filter_worker_run};
     int r = worker_configure(&w, BUS_WORKER, BUS_WORKER_CONFIG);
     if (r < 0) {
         log_error("worker_config", "the worker cannot start: %s", error_info(r)->name);

@@ -2,6 +2,7 @@
 #ifndef BULKHEAD_WORKER_INTERNAL_H
 #define BULKHEAD_WORKER_INTERNAL_H
 
+#include "base/filter.h"
 #include "bus/bus.h"
 #include "channel/channel.h"
 #include "engine/engine.h"
@@ -12,6 +13,7 @@ struct worker {
     struct bus_worker_config config;
     const void *model;
     int library_fd;
+    const struct filter *filter; /* to be installed before the model is looked at; NULL when done, and in tests */
     const struct engine_ops *ops;
     struct engine *engine; /* NULL until LOAD succeeded */
     struct tensor_signature *signature;

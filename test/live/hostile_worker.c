@@ -3,7 +3,10 @@
  * The live tests put this program in the place of bulkhead-worker. A model whose file reads {"hostile":"<name>", …}
  * gets the behaviour of that name in the table below; for every other model it is an honest worker. The signature it
  * tells is x: FP32 [-1,4] and y: BYTES [-1,1] for both inputs and outputs. As an ingest it tells that signature too, or
- * behaves as the second table has it. */
+ * behaves as the second table has it.
+ *
+ * It installs no system call filter but where that is what is asked: each wall is tested without the others. */
+#include "base/filter.h"
 #include "base/log.h"
 #include "channel/channel_internal.h"
 #include "isolate/isolate_self.h"
@@ -11,14 +14,18 @@
 #include "worker/worker.h"
 #include "worker/worker_internal.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 
 enum { BUS_FD = 3, ROW_FLOATS = 4, LIFE_S = 10 };
 
@@ -507,6 +514,57 @@ static void talks_to_supervisor(struct hostile *h)
     }
 }
 
+/* Asks the kernel for what no engine needs, and tells what it got: the batch fails with that text. */
+static void asks_the_kernel(struct hostile *h)
+{
+    static const char file[] = "/etc/passwd";
+    if (filter_install(&filter_worker_load, NULL) < 0 || filter_install(&filter_worker_run, NULL) < 0)
+        _exit(1);
+    load(h);
+    take_lease(h);
+    const struct {
+        const char *name;
+        long number, a, b, c, d;
+    } calls[] = {
+        {"io_uring_setup", SYS_io_uring_setup, 8, (long)h->slot, 0, 0},
+        {"socket", SYS_socket, AF_INET, SOCK_STREAM, 0, 0},
+        {"socketpair", SYS_socketpair, AF_UNIX, SOCK_STREAM, 0, (long)h->slot},
+        {"openat", SYS_openat, AT_FDCWD, (long)file, O_RDONLY, 0},
+        {"open", SYS_open, (long)file, O_RDONLY, 0, 0},
+        {"execve", SYS_execve, (long)"/bin/true", 0, 0, 0},
+        {"ptrace", SYS_ptrace, 0 /* PTRACE_TRACEME */, 0, 0, 0},
+        {"fork", SYS_fork, 0, 0, 0, 0},
+        {"clone", SYS_clone, SIGCHLD, 0, 0, 0},
+        {"unshare", SYS_unshare, CLONE_NEWUSER, 0, 0, 0},
+        {"mount", SYS_mount, (long)"none", (long)"/tmp", (long)"tmpfs", 0},
+        {"bpf", SYS_bpf, 0, (long)h->slot, 16, 0},
+        {"perf_event_open", SYS_perf_event_open, (long)h->slot, 0, -1, -1},
+        {"keyctl", SYS_keyctl, 0, -3, 0, 0},
+        {"userfaultfd", SYS_userfaultfd, 0, 0, 0, 0},
+        {"process_vm_readv", SYS_process_vm_readv, 1, 0, 0, 0},
+        {"memfd_create", SYS_memfd_create, (long)"x", 0, 0, 0},
+        {"mmap exec", SYS_mmap, 0, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS},
+        {"kill", SYS_kill, -1, 0, 0, 0},
+        {"prctl", SYS_prctl, PR_SET_DUMPABLE, 1, 0, 0},
+        {"seccomp", SYS_seccomp, 1, 0, (long)h->slot, 0},
+    };
+    char text[2048];
+    int used = 0, refused = 0;
+    for (size_t i = 0; i < sizeof calls / sizeof calls[0]; i++) {
+        errno = 0;
+        long r = syscall(calls[i].number, calls[i].a, calls[i].b, calls[i].c, calls[i].d, -1, 0);
+        if (r == -1 && errno == EPERM)
+            refused++;
+        else
+            used += snprintf(text + used, sizeof text - (size_t)used, "%s: %ld %d; ", calls[i].name, r, errno);
+    }
+    used +=
+        snprintf(text + used, sizeof text - (size_t)used, "EPERM %d of %zu.", refused, sizeof calls / sizeof calls[0]);
+    memcpy(h->slot, text, (size_t)used);
+    say(h, (struct channel_frame){
+               .type = CHANNEL_DONE, .lease_id = h->lease.lease_id, .status = -ERROR_ENGINE, .length = (uint64_t)used});
+}
+
 static const struct {
     const char *name;
     void (*run)(struct hostile *h);
@@ -549,6 +607,7 @@ static const struct {
     {"closes-bells", closes_bells},
     {"sends-descriptors", sends_descriptors},
     {"talks-to-supervisor", talks_to_supervisor},
+    {"asks-the-kernel", asks_the_kernel},
 };
 
 /* --- as an ingest --- */

@@ -168,7 +168,7 @@ def test_workers_are_walled(identity):
     assert any("replica-" in path for path in cgroups())
     text = identity.status()
     assert text["replicas"][0]["status"]["wall"].startswith(
-        "process (partial: no syscall filter)")
+        "process; namespaces")
 
 
 def test_roles_have_their_own_uid_and_root(identity):
