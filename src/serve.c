@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "cli/yaml.h"
 #include "engine/engine.h"
+#include "isolate/isolate_rootless.h"
 #include "resource/resource.h"
 #include "supervisor/supervisor.h"
 
@@ -17,6 +18,7 @@
 struct arguments {
     const char *data, *listen, *config, *engines;
     bool allow_unlimited;
+    uint32_t rootless_ids; /* 0: started as root; else users 1 … of the namespace are the server's */
 };
 
 static int usage(const char *text, const char *argument)
@@ -196,6 +198,22 @@ static void config_fill(const struct arguments *a, const struct resource_server 
         .program_fd = -1,
         .worker_fd = -1,
     };
+    if (a->rootless_ids > 0) { /* spec.uids speaks of the host's ids, which a plain user does not have */
+        config->uid_base = 1;
+        config->uid_count = config->uid_count < a->rootless_ids ? config->uid_count : a->rootless_ids;
+    }
+}
+
+/* A plain user's server lives in a user namespace. Before anything is opened: nothing may be left from outside. */
+static int rootless(struct arguments *a, struct error *err)
+{
+    if (geteuid() == 0)
+        return 0;
+    int r = isolate_rootless_enter(&a->rootless_ids, err);
+    return r < 0 ? error_wrap(err, r,
+                              "the server needs root to give each worker its own user, namespaces and limits; start it "
+                              "with sudo. As a plain user it can do less, but here not even that")
+                 : 0;
 }
 
 /* SIGHUP: the same file and the same arguments again. */
@@ -227,10 +245,20 @@ int serve_main(int argc, char **argv)
         (void)fprintf(stderr, "bulkhead serve: %s\n", error_text(&err, r));
         return 1;
     }
+    r = rootless(&a, &err);
+    if (r < 0) {
+        (void)fprintf(stderr, "bulkhead serve: %s\n", error_text(&err, r));
+        return 1;
+    }
     config_fill(&a, &server, &config);
     config.reload = a.config ? reload : NULL;
     config.reload_ctx = &a;
     log_setup("supervisor", (enum log_level)config.log_level);
+    if (a.rootless_ids > 0)
+        log_warn("rootless",
+                 "started as a plain user: users and groups are %u subordinate ids; limits by control groups "
+                 "need root, so models are refused unless --allow-unlimited is given",
+                 a.rootless_ids);
     r = programs_open(&a, &config, &err);
     int status = r < 0 ? 1 : supervisor_run(&config, &err);
     if (err.code < 0)

@@ -2,6 +2,7 @@
 
 #include "base/buf.h"
 #include "isolate/isolate_internal.h"
+#include "isolate/isolate_rootless.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -105,14 +106,16 @@ static void fact_kernel(struct isolate_fact *f)
 
 static void fact_user(struct isolate_fact *f)
 {
-    if (geteuid() == 0)
+    char ids[200];
+    if (geteuid() == 0) {
         fact_set(f, true, "root");
-    else
-        fact_set(
-            f, false,
-            "a plain user (uid %u). As root the server could also give each worker a user of its own, control-group "
-            "limits and namespaces that need privilege: try sudo bulkhead doctor",
-            (unsigned)geteuid());
+        return;
+    }
+    bool enough = isolate_rootless_describe(ids, sizeof ids);
+    fact_set(f, false,
+             "a plain user (uid %u): %s%s. Root would add limits by control groups and ids of the host's own: try sudo "
+             "bulkhead doctor",
+             (unsigned)geteuid(), enough ? "the server runs in a user namespace, with " : "", ids);
 }
 
 static void fact_cgroups(struct isolate_fact *f)

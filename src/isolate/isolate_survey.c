@@ -2,6 +2,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "isolate/isolate_rootless.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -20,7 +21,10 @@ static _Noreturn void survey_child(const struct isolate_ops *ops, pid_t parent, 
     if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent)
         _exit(1);
     (void)snprintf(scope, sizeof scope, "doctor-%d", (int)getpid()); /* fits */
-    int r = ops->setup(scope, &err);
+    uint32_t ids;
+    int r = geteuid() == 0 ? 0 : isolate_rootless_enter(&ids, &err); /* as serve does */
+    if (r >= 0)
+        r = ops->setup(scope, &err);
     if (r < 0) {
         (void)snprintf(report.text, sizeof report.text, "%s", error_text(&err, r)); /* same size */
     } else {

@@ -84,7 +84,7 @@ def test_a_plain_user_is_told_what_root_would_add(folder):
     check(found)
     assert result.returncode == 1 and found["root"] is False
     user = next(fact for fact in found["host"] if fact["name"] == "user")
-    assert user["good"] is False and "As root" in user["text"] and "sudo" in user["text"]
+    assert user["good"] is False and "Root would add" in user["text"] and "sudo" in user["text"]
 
 
 def test_a_level_that_works_takes_a_model(server, folder):
