@@ -6,6 +6,13 @@
 #include <stdio.h>
 
 #define CPU_QUOTA_US_MIN 1000u /* the kernel refuses less */
+/* What a core weighs where more is wanted than there is, and the range: the kernel's defaults and limits. */
+#define CPU_SHARES_CORE 1024u
+#define CPU_SHARES_MIN  2u
+#define CPU_SHARES_MAX  262144u
+#define CPU_WEIGHT_CORE 100u
+#define CPU_WEIGHT_MIN  1u
+#define CPU_WEIGHT_MAX  10000u
 
 static const struct cgroup_home *home_of(const struct cgroup_tree *t, const struct cgroup_group *g, unsigned controller)
 {
@@ -49,20 +56,37 @@ uint64_t cgroup_cpu_quota_us(const struct isolate_limits *limits)
     return quota_us < CPU_QUOTA_US_MIN ? CPU_QUOTA_US_MIN : quota_us;
 }
 
+/* In proportion to the cores that the worker may use. A kernel that cannot weigh groups has no such file. */
+static int weight_set(const struct cgroup_home *h, const char *group, const char *file, uint64_t weight, uint64_t min,
+                      uint64_t max)
+{
+    char text[32];
+    (void)snprintf(text, sizeof text, "%" PRIu64, weight < min ? min : weight > max ? max : weight);
+    int r = cgroup_file_write(h, group, file, text);
+    return r == -ENOENT ? 0 : r;
+}
+
 static int v1_cpu(const struct cgroup_home *h, const char *group, const struct isolate_limits *limits)
 {
     char text[32];
     (void)snprintf(text, sizeof text, "%u", CGROUP_CPU_PERIOD_US);
     int r = cgroup_file_write(h, group, "cpu.cfs_period_us", text);
     (void)snprintf(text, sizeof text, "%" PRIu64, cgroup_cpu_quota_us(limits));
-    return r != 0 ? r : cgroup_file_write(h, group, "cpu.cfs_quota_us", text);
+    if (r == 0)
+        r = cgroup_file_write(h, group, "cpu.cfs_quota_us", text);
+    return r != 0 ? r
+                  : weight_set(h, group, "cpu.shares", (uint64_t)limits->cpu_milli * CPU_SHARES_CORE / 1000,
+                               CPU_SHARES_MIN, CPU_SHARES_MAX);
 }
 
 static int v2_cpu(const struct cgroup_home *h, const char *group, const struct isolate_limits *limits)
 {
     char text[64];
     (void)snprintf(text, sizeof text, "%" PRIu64 " %u", cgroup_cpu_quota_us(limits), CGROUP_CPU_PERIOD_US);
-    return cgroup_file_write(h, group, "cpu.max", text);
+    int r = cgroup_file_write(h, group, "cpu.max", text);
+    return r != 0 ? r
+                  : weight_set(h, group, "cpu.weight", (uint64_t)limits->cpu_milli * CPU_WEIGHT_CORE / 1000,
+                               CPU_WEIGHT_MIN, CPU_WEIGHT_MAX);
 }
 
 static int any_pids(const struct cgroup_home *h, const char *group, const struct isolate_limits *limits)

@@ -33,6 +33,7 @@ static const struct {
     {"memory", "memory.peak", "8192\n"},
     {"memory", "memory.events", "low 0\nhigh 0\nmax 3\noom 2\noom_kill 1\noom_group_kill 0\n"},
     {"cpu", "cpu.max", "max 100000\n"},
+    {"cpu", "cpu.weight", "100\n"},
     {"cpu", "cpu.stat", "usage_usec 1234\nuser_usec 1000\nsystem_usec 234\n"},
     {"pids", "pids.max", "max\n"},
     {"pids", "pids.current", "5\n"},

@@ -278,6 +278,7 @@ static void test_hybrid(void **state)
     assert_string_equal(fake_get(at("v1/mine/bulkhead.s1/w"), "memory.limit_in_bytes"), "67108864");
     assert_string_equal(fake_get(at("bulkhead.s1/w"), "pids.max"), "7");
     assert_string_equal(fake_get(at("bulkhead.s1/w"), "cpu.max"), "150000 100000");
+    assert_string_equal(fake_get(at("bulkhead.s1/w"), "cpu.weight"), "150");
     cgroup_group_remove(&t, &g);
     cgroup_tree_close(&t);
 }
@@ -309,10 +310,12 @@ static void test_limits(void **state)
     other.cpu_milli = 1;
     assert_int_equal(cgroup_group_limit(&t, &g, &other, true, NULL), 0);
     assert_string_equal(fake_get(at("bulkhead.s1/w-1"), "cpu.max"), "1000 100000");
+    assert_string_equal(fake_get(at("bulkhead.s1/w-1"), "cpu.weight"), "1");
     other.cpu_milli = UINT32_MAX;
     other.memory_bytes = UINT64_MAX;
     assert_int_equal(cgroup_group_limit(&t, &g, &other, true, NULL), 0);
     assert_string_equal(fake_get(at("bulkhead.s1/w-1"), "cpu.max"), "429496729500 100000");
+    assert_string_equal(fake_get(at("bulkhead.s1/w-1"), "cpu.weight"), "10000");
     assert_string_equal(fake_get(at("bulkhead.s1/w-1"), "memory.max"), "18446744073709551615");
     cgroup_group_remove(&t, &g);
     cgroup_tree_close(&t);

@@ -335,6 +335,33 @@ static void test_cpu_is_counted(void **state)
     assert_int_equal(child_end(&c), 0);
 }
 
+/* What the kernel itself says of the group, v1 or v2. */
+static void test_cpu_weight(void **state)
+{
+    (void)state;
+    struct isolate_spawn s = child_spawn_default("hang", NULL);
+    s.limits.cpu_milli = 2500;
+    struct child c;
+    child_start(&c, ops, &s);
+    struct cgroup_tree tree;
+    assert_int_equal(cgroup_tree_open(&tree, &cgroup_source_host, test_scope(), NULL), 0);
+    size_t n = 0;
+    for (size_t h = 0; h < tree.n_homes; h++) {
+        char text[64];
+        const struct cgroup_home *home = &tree.homes[h];
+        if (home->controllers & (1u << CGROUP_CPU)) {
+            assert_true(cgroup_file_read(home, "worker-1", home->version == 1 ? "cpu.shares" : "cpu.weight", text,
+                                         sizeof text) > 0);
+            assert_string_equal(text, home->version == 1 ? "2560\n" : "250\n");
+            n++;
+        }
+        fd_close(&tree.homes[h].base_fd); /* not closed as a tree: that would end the worker */
+        fd_close(&tree.homes[h].parent_fd);
+    }
+    assert_int_equal(n, 1);
+    child_kill(&c);
+}
+
 /* ---- leftovers of an earlier server ---- */
 
 static void group_make(struct cgroup_tree *tree, const char *name, pid_t pid)
@@ -450,6 +477,7 @@ int main(void)
         T(test_memory_limit_tiny),
         T(test_fork_bomb),
         T(test_cpu_is_counted),
+        T(test_cpu_weight),
         T(test_setup_removes_leftovers),
         T(test_spawn_over_leftover),
         T(test_never_root),
