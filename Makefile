@@ -37,6 +37,7 @@ fuzz: ## libFuzzer on every target, FUZZ_SECONDS each
 soak: ## what takes long: many simulator seeds, long live runs
 	@tools/deps install --test
 	@tools/build debug
+	@BULKHEAD_CYCLES=1000 BULKHEAD_BUILD=$$PWD/build/debug build/debug/test/unit/isolate/isolate-test_conformance
 	@BULKHEAD_SOAK=1 BULKHEAD_SIM_SEEDS=$${BULKHEAD_SIM_SEEDS:-1000000} /usr/bin/python3 tools/test-run sim live
 
 check: ## format, tidy, include law, sizes; builds with clang too

@@ -251,6 +251,17 @@ int leftovers_after(void **state)
     return 0;
 }
 
+size_t mounts_count(void)
+{
+    size_t n = 0;
+    FILE *file = fopen("/proc/self/mountinfo", "re");
+    assert_non_null(file);
+    for (int c; (c = fgetc(file)) != EOF;)
+        n += c == '\n';
+    fclose(file);
+    return n;
+}
+
 bool have_root(void)
 {
     if (geteuid() == 0)

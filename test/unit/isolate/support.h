@@ -57,6 +57,9 @@ int leftovers_after(void **state);
 /* Number of folders named bulkhead.<scope>* below the cgroup mounts. */
 size_t leftover_groups(void);
 
+/* Mounts that this process sees. */
+size_t mounts_count(void);
+
 /* For tests of real walls: false (with a reason printed) when there is no root and that is expected here; fails the
  * test when it is not. */
 bool have_root(void);
