@@ -43,6 +43,14 @@ bool faults_hit(enum faults_class class)
         __builtin_memcpy(&next, &symbol, sizeof next); \
     }
 
+/* LeakSanitizer's hook. It forgives what the loader allocates for the thread-locals of libraries that come later (such
+ * as those of name look-ups), but with an allocator in between it says so on stderr, where only log lines may be. */
+const char *__lsan_default_options(void);
+const char *__lsan_default_options(void)
+{
+    return "print_suppressions=0";
+}
+
 static bool no_memory(void)
 {
     if (!faults_hit(FAULTS_MEMORY))
