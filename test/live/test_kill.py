@@ -1,4 +1,5 @@
 """kill -9 at random moments under load: nothing acknowledged is lost, the rest serves on, no trace stays."""
+import contextlib
 import json
 import os
 import random
@@ -98,11 +99,27 @@ def test_killed_gateway_comes_back_without_restarting_a_worker(server, folder, r
     assert server.workers() == workers
 
 
+def mount_namespace(pid):
+    return os.readlink(f"/proc/{pid}/ns/mnt")
+
+
+def mount_namespaces():
+    """Of all processes: a namespace that none is in, and no descriptor of a server holds, takes its mounts along."""
+    found = set()
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            found.add(mount_namespace(pid))
+    return found
+
+
 def test_killed_supervisor_takes_everything_along(identity):
     assert identity.infer("echo", vector(1, [1, 2, 3, 4]), identity.acme).status == 200
     children = [identity.pid("control"), identity.pid("gateway"), *identity.workers()]
+    mounts = mount_namespace(identity.workers()[0])
+    assert mounts in mount_namespaces()
     assert identity.stop(signal.SIGKILL) == -signal.SIGKILL
     wait_until(lambda: not any(os.path.exists(f"/proc/{p}/exe") for p in children), "the children to end", 5)
+    wait_until(lambda: mounts not in mount_namespaces(), "the worker's mounts to be gone")
     identity.start()  # starts clean on the same folder
     assert identity.infer("echo", vector(1, [1, 2, 3, 4]), identity.acme).status == 200
 
