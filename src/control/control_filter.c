@@ -54,7 +54,6 @@ static const struct filter_row rows[] = {
     {"read", FILTER_ALWAYS, "connections, artifacts"},
     {"readlink", FILTER_ALWAYS, "SQLite: where does a link in the path lead?"},
     {"readlinkat", FILTER_ALWAYS, "readlink, where the architecture has only this"},
-    {"recvfrom", FILTER_ALWAYS, "empties a connection that is refused"},
     {"recvmsg", FILTER_ALWAYS, "the bus, with descriptors"},
     {"renameat", FILTER_ALWAYS, "an upload that is complete gets its name"},
     {"renameat2", FILTER_ALWAYS, "renameat, where the architecture has only this"},

@@ -123,7 +123,7 @@ static void refuse(struct wire_server *server, int fd, int code)
     if (size > 0)
         (void)send(fd, server->scratch, size, MSG_DONTWAIT | MSG_NOSIGNAL); /* a courtesy */
     (void)shutdown(fd, SHUT_WR);
-    (void)!recv(fd, server->scratch, WIRE_SCRATCH_BYTES, MSG_DONTWAIT);
+    (void)!read(fd, server->scratch, WIRE_SCRATCH_BYTES); /* accepted non-blocking */
     fd_close(&fd);
 }
 
