@@ -48,7 +48,7 @@ format: ## clang-format on every C file
 	@git ls-files -co --exclude-standard '*.c' '*.h' | xargs clang-format -i
 
 clean: ## remove what was built; keeps what was downloaded
-	@if [ -d build ]; then find build -mindepth 1 -maxdepth 1 ! -name deps ! -name engines -exec rm -rf {} +; fi
+	@if [ -d build ]; then find build -mindepth 1 -maxdepth 1 ! -name deps ! -name engines ! -name guest -exec rm -rf {} +; fi
 
 uninstall-deps: ## remove the packages and the apt source that tools/deps brought
 	@tools/deps uninstall

@@ -104,13 +104,14 @@ static const struct {
     TEXT(INGEST_CONFIG, engine),
     TEXT(DESCRIBE_FAILED, error.text),
     TEXT(INGEST_FAILED, error.text),
+    TEXT(GUEST_CONFIG, worker.engine),
     TEXT(INFER, tenant),
     TEXT(INFER, model),
 #undef TEXT
 };
 
 /* Text that came from a less trusted process gets its NUL before anyone reads it as a string. */
-static void text_terminate(struct bus_message *m)
+void bus_text_terminate(struct bus_message *m)
 {
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
         if (texts[i].type == m->type)
@@ -149,7 +150,7 @@ int bus_recv(int fd, enum bus_role self, enum bus_role peer, struct bus_message 
         return -ERROR_PEER;
     }
     memcpy(&m->body, &packet.body, info->body_bytes);
-    text_terminate(m);
+    bus_text_terminate(m);
     return 1;
 }
 

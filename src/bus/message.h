@@ -25,6 +25,7 @@ enum bus_role { BUS_SUPERVISOR = 1, BUS_CONTROL = 2, BUS_GATEWAY = 4, BUS_WORKER
     X(DRAINED, BUS_GATEWAY | BUS_CONTROL, BUS_SUPERVISOR, struct bus_empty, 0)               \
     /* all levels right after ROLE_CONFIG; one again when it changes */                      \
     X(ISOLATION, BUS_SUPERVISOR, BUS_CONTROL, struct bus_isolation, 0)                       \
+    X(ISOLATION_WANTED, BUS_CONTROL, BUS_SUPERVISOR, struct bus_isolation_wanted, 0)         \
     /* catalog */                                                                            \
     X(CATALOG, BUS_CONTROL, BUS_GATEWAY, struct bus_catalog, 1)                              \
     X(CATALOG_TAKEN, BUS_GATEWAY, BUS_CONTROL, struct bus_catalog_taken, 0)                  \
@@ -42,9 +43,14 @@ enum bus_role { BUS_SUPERVISOR = 1, BUS_CONTROL = 2, BUS_GATEWAY = 4, BUS_WORKER
     X(LOOKED, BUS_SUPERVISOR, BUS_CONTROL, struct bus_look, 0)                               \
     X(REPLICA_LOADED, BUS_GATEWAY, BUS_CONTROL, struct bus_replica_loaded, 0)                \
     X(CHANNEL, BUS_SUPERVISOR, BUS_GATEWAY, struct bus_channel, 4)                           \
+    X(CHANNEL_STREAM, BUS_SUPERVISOR, BUS_GATEWAY, struct bus_channel, 1)                    \
     X(CHANNEL_SEALED, BUS_GATEWAY, BUS_SUPERVISOR, struct bus_channel_sealed, 0)             \
     X(WORKER_CONFIG, BUS_SUPERVISOR, BUS_WORKER, struct bus_worker_config, 2)                \
     X(CHANNEL_GUEST, BUS_SUPERVISOR, BUS_WORKER, struct bus_channel, 4)                      \
+    X(CHANNEL_STREAM_GUEST, BUS_SUPERVISOR, BUS_WORKER, struct bus_channel, 1)               \
+    /* into a virtual machine, through its port (bus/port.h) */                              \
+    X(GUEST_CONFIG, BUS_SUPERVISOR, BUS_WORKER, struct bus_guest_config, 0)                  \
+    X(GUEST_CHANNEL, BUS_SUPERVISOR, BUS_WORKER, struct bus_channel, 0)                      \
     /* describing a model once, before it is stored */                                       \
     X(INGEST_START, BUS_CONTROL, BUS_SUPERVISOR, struct bus_ingest_start, 1)                 \
     X(INGEST_STOP, BUS_CONTROL, BUS_SUPERVISOR, struct bus_ingest, 0)                        \
@@ -100,6 +106,10 @@ struct bus_isolation {               /* what this host can do at one level */
     char text[ERROR_TEXT_BYTES_MAX]; /* why not, or what the level consists of here */
 };
 
+struct bus_isolation_wanted { /* somebody asked for a level that is not tested yet */
+    uint32_t level;
+};
+
 struct bus_catalog {
     uint64_t generation;
     uint64_t bytes;
@@ -145,6 +155,7 @@ struct bus_replica_start { /* fd: the model, a sealed memfd */
     uint32_t level; /* enum isolate_level */
     uint32_t version_number;
     uint32_t _reserved;
+    uint8_t model_sha256[32];
     char engine[32];
     char tenant[LIMIT_NAME_BYTES + 1]; /* for log lines and `status` only */
     char model[LIMIT_NAME_BYTES + 1];
@@ -197,8 +208,9 @@ struct bus_replica_facts { /* what /proc tells of the worker at this moment */
     char wall[ERROR_TEXT_BYTES_MAX]; /* of the back-end: what the wall consists of, such as the runtime */
 };
 
-struct bus_channel { /* fds: inbox, outbox, bell_guest, bell_host */
+struct bus_channel { /* fds: inbox, outbox, bell_guest, bell_host; of a stream: the stream */
     uint64_t replica_uid, version_uid;
+    uint64_t nonce[2]; /* of a stream */
     uint64_t inbox_slot_bytes, outbox_slot_bytes;
     uint32_t n_frames, n_slots, epoch;
     uint32_t _reserved;
@@ -259,6 +271,16 @@ struct bus_ingest_failed {
     struct error error; /* likewise, or the supervisor's own */
 };
 
+struct bus_guest_config { /* first message into a virtual machine: what to run there */
+    struct bus_worker_config worker;
+    uint8_t model_sha256[32]; /* of its disk's first model_bytes */
+    uint64_t memory_bytes;    /* of the worker; the machine has more */
+    uint32_t cpu_milli;
+    uint32_t pids;
+    uint32_t fds;
+    uint32_t _reserved;
+};
+
 struct bus_infer { /* fd: the body, a sealed memfd */
     uint64_t id;
     uint64_t bytes;
@@ -313,6 +335,8 @@ struct bus_message {
     union bus_body body;
 };
 
+/* Puts a NUL at the end of each text of the body. */
+void bus_text_terminate(struct bus_message *m);
 /* Closes descriptors that nobody took. */
 void bus_message_done(struct bus_message *m);
 

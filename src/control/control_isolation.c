@@ -30,12 +30,14 @@ void control_isolation(struct control *c, const struct bus_isolation *body)
 
 int control_level_refusal(void *ctx, uint32_t level, struct error *err)
 {
-    const struct control *c = ctx;
+    struct control *c = ctx;
     const struct bus_isolation *known = level < BUS_LEVEL_COUNT ? &c->isolation[level] : NULL;
     if (known && known->state == BUS_ISOLATION_AVAILABLE)
         return 0;
     if (!known || known->state == BUS_ISOLATION_UNAVAILABLE)
         return error_set(err, ERROR_ISOLATION_UNAVAILABLE, "%s", known ? known->text : "there is no such level");
+    struct bus_isolation_wanted body = {.level = level};
+    (void)bus_conn_send(c->supervisor, BUS_ISOLATION_WANTED, &body, NULL, 0); /* without it we end anyway */
     return error_set(err, ERROR_AGAIN, "is still being tested; try again in a few seconds");
 }
 

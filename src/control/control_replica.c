@@ -54,6 +54,7 @@ static int replica_start(struct control *c, const struct registry_version *row, 
         .level = row->level,
         .version_number = row->number,
     };
+    memcpy(body.model_sha256, row->digest, sizeof body.model_sha256);
     memcpy(body.engine, row->engine, sizeof body.engine);
     memcpy(body.tenant, row->tenant, sizeof body.tenant);
     memcpy(body.model, row->model, sizeof body.model);

@@ -248,7 +248,7 @@ static void on_supervisor_message(void *ctx, struct bus_message *m)
     struct gateway *g = ctx;
     if (m->type == BUS_PEER)
         on_peer(g, m);
-    else if (m->type == BUS_CHANNEL)
+    else if (m->type == BUS_CHANNEL || m->type == BUS_CHANNEL_STREAM)
         gateway_replica_channel(g, &m->body.CHANNEL, m);
     else if (m->type == BUS_REPLICA_STATE)
         gateway_replica_state(g, &m->body.REPLICA_STATE);

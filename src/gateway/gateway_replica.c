@@ -166,12 +166,17 @@ static int channel_take(struct gateway_replica *replica, const struct bus_channe
                         struct error *err)
 {
     struct channel_geometry geometry = {body->n_frames, body->n_slots, body->inbox_slot_bytes, body->outbox_slot_bytes};
-    struct channel_fds fds = {m->fds[0], m->fds[1], m->fds[2], m->fds[3]};
-    int code = channel_shm_open(true, &geometry, body->epoch, &fds, &replica->channel, err);
+    int code;
+    if (m->type == BUS_CHANNEL_STREAM) {
+        code = channel_stream_open(true, &geometry, body->epoch, body->nonce, &m->fds[0], &replica->channel, err);
+    } else {
+        struct channel_fds fds = {m->fds[0], m->fds[1], m->fds[2], m->fds[3]};
+        code = channel_shm_open(true, &geometry, body->epoch, &fds, &replica->channel, err);
+        for (uint32_t i = 0; code >= 0 && i < 4; i++)
+            m->fds[i] = -1;
+    }
     if (code < 0)
         return code;
-    for (uint32_t i = 0; i < 4; i++)
-        m->fds[i] = -1;
     replica->bell = calloc(1, sizeof *replica->bell);
     if (!replica->bell || uv_poll_init(&replica->gateway->loop, replica->bell, replica->channel->bell) < 0) {
         free(replica->bell);

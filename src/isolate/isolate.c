@@ -11,11 +11,6 @@ const char *const isolate_level_names[ISOLATE_LEVEL_COUNT] = {
     [ISOLATE_PROCESS] = "process", [ISOLATE_CONTAINER] = "container", [ISOLATE_MICROVM] = "microvm",
 };
 
-static const struct isolate_ops *const back_ends[ISOLATE_LEVEL_COUNT] = {
-    [ISOLATE_PROCESS] = &isolate_process,
-    [ISOLATE_CONTAINER] = &isolate_container,
-};
-
 enum isolate_level isolate_level_from_name(struct str name)
 {
     for (int level = ISOLATE_NONE + 1; level < ISOLATE_LEVEL_COUNT; level++) {
@@ -23,11 +18,6 @@ enum isolate_level isolate_level_from_name(struct str name)
             return (enum isolate_level)level;
     }
     return ISOLATE_NONE;
-}
-
-const struct isolate_ops *isolate_find(enum isolate_level level)
-{
-    return (unsigned)level < ISOLATE_LEVEL_COUNT ? back_ends[level] : NULL;
 }
 
 int isolate_spawn_check(const struct isolate_spawn *s, bool walls, struct error *err)

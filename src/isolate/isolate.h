@@ -43,6 +43,21 @@ struct isolate_limits {
     uint32_t fds;          /* RLIMIT_NOFILE */
 };
 
+/* What a program's root folder holds beside the usual: for programs of this server's own choice only. */
+struct isolate_root_extra {
+    const char *library_path; /* where library_fd's file is found; NULL: ISOLATE_LIBRARY_PATH */
+    const char *folder;       /* an empty folder, absolute; NULL: none */
+    bool kvm;                 /* /dev/kvm, open to the program's user */
+};
+
+/* The machine of a worker at level microvm. All borrowed. */
+struct isolate_machine {
+    int disk_fd;         /* the model, a memfd; read-only in the guest */
+    uint64_t disk_bytes; /* > 0 */
+    int control_fd;      /* the guest's end of a stream socket pair: its port bulkhead.control */
+    int channel_fd;      /* likewise: bulkhead.channel */
+};
+
 struct isolate_spawn {
     const char *name;        /* unique on this server, [a-z0-9-], ≤ 63 bytes: names the cgroup */
     int program_fd;          /* the worker program, executed by descriptor; every user must be allowed to execute it */
@@ -53,8 +68,11 @@ struct isolate_spawn {
                        -1 (or 0, never a sensible library): none */
     bool proc; /* a fresh read-only /proc of its own processes; else there is none. Sanitized programs always get it:
                   they cannot run without */
-    int stderr_fd; /* the worker's stderr; -1 (or 0, never a sensible stderr) is /dev/null */
-    uid_t uid;     /* the replica's own uid and gid, from the configured range; never 0 */
+    const struct isolate_root_extra *root; /* NULL: nothing more */
+    const struct isolate_machine *machine; /* level microvm, where no descriptor can be handed over (n_fds 0); NULL
+                                              elsewhere */
+    int stderr_fd;                         /* the worker's stderr; -1 (or 0, never a sensible stderr) is /dev/null */
+    uid_t uid;                             /* the replica's own uid and gid, from the configured range; never 0 */
     gid_t gid;
     struct isolate_limits limits;
     bool limits_required; /* false only with --allow-unlimited: start even where a limit cannot be set */
@@ -85,12 +103,16 @@ struct isolate_report { /* probe and explain */
 struct isolate_ops {
     const char *name;
     enum isolate_level level;
+    bool machine;  /* workers run in a machine of their own: spawn takes `machine` */
     bool own_root; /* workers see a root folder of their own, with the engine's library at ISOLATE_LIBRARY_PATH */
     /* By doing: spawns a trivial child through the same path. Called after `setup`, at start and again whenever there
      * is reason to look. Runs in a forked child of the caller, which is killed when it takes longer than
      * ISOLATE_PROBE_MS; only at start, and only unless probe_slow, in the caller itself. So it must leave nothing but
      * its report: no process, group or mount, and nothing in memory that spawn needs. */
     void (*probe)(struct isolate_report *ret_report);
+    /* NULL: probe runs at start. Else it runs when somebody first asks for the level, for it costs seconds of processor
+     * time; this says at start, within ms, whether everything that it needs is there. */
+    int (*look)(struct error *err);
     bool probe_slow; /* probe may take longer than 200 ms */
     /* NULL allowed. In the caller's own process, after each probe: keeps what spawn goes by (`facts`). */
     void (*probed)(const struct isolate_report *report);
@@ -130,6 +152,7 @@ struct isolate_ops {
 
 extern const struct isolate_ops isolate_process;
 extern const struct isolate_ops isolate_container;
+extern const struct isolate_ops isolate_microvm;
 extern const struct isolate_ops isolate_fake; /* no walls: tests only (isolate_fake.h); isolate_find never returns it */
 
 /* The back-end of a level in this build, or NULL: not built yet (refused with that reason). */

@@ -1,10 +1,10 @@
 #include "isolate/isolate_host.h"
 
 #include "base/buf.h"
+#include "isolate/isolate_guest_image.h"
 #include "isolate/isolate_internal.h"
 #include "isolate/isolate_rootless.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
@@ -212,18 +212,14 @@ static void fact_qemu(struct isolate_fact *f)
 /* Debian's kernel for virtual machines, which level microvm boots. */
 static void fact_guest_kernel(struct isolate_fact *f)
 {
-    DIR *folder = opendir("/boot");
-    char found[128] = "";
-    for (struct dirent *entry; folder && (entry = readdir(folder));)
-        if (strncmp(entry->d_name, "vmlinuz-", 8) == 0 && strstr(entry->d_name, "-cloud-") &&
-            strverscmp(entry->d_name, found) > 0)
-            (void)snprintf(found, sizeof found, "%.127s", entry->d_name);
-    if (folder)
-        (void)closedir(folder);
-    if (found[0])
-        fact_set(f, true, "/boot/%s", found);
-    else
-        fact_set(f, false, "none found; for level microvm: apt install linux-image-cloud-amd64");
+    struct isolate_guest_kernel kernel;
+    struct error err = {0};
+    if (isolate_guest_kernel_find(&kernel, &err) < 0) {
+        fact_set(f, false, "%s", err.text);
+        return;
+    }
+    fact_set(f, true, "%s", kernel.version);
+    isolate_guest_kernel_done(&kernel);
 }
 
 static void fact_cpus(struct isolate_fact *f)

@@ -13,6 +13,7 @@ struct isolate_instance {
     pid_t pid; /* in the supervisor's pid namespace */
     int pidfd;
     uid_t uid;
+    uint64_t memory_extra;    /* microvm: of the machine, beyond the worker's limit */
     bool limits;              /* memory, cpu and pids are limited */
     char limits_missing[256]; /* why not */
     struct cgroup_group group;
@@ -77,6 +78,8 @@ struct isolate_instance *isolate_instance_new(const struct isolate_spawn *spawn)
 void isolate_instance_free(struct isolate_instance *i);
 /* SIGKILL through the pidfd; nothing when it is gone. */
 void isolate_instance_kill(struct isolate_instance *i);
+/* Level process has been set up in this process. */
+bool isolate_process_ready(void);
 /* Memory and CPU of the main process, from /proc; what cannot be read keeps its last value. */
 void isolate_process_usage(struct isolate_instance *i);
 

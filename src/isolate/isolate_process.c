@@ -34,6 +34,11 @@ static int process_setup(const char *scope, struct error *err)
     return 0;
 }
 
+bool isolate_process_ready(void)
+{
+    return host.open;
+}
+
 static void process_teardown(void)
 {
     if (host.open)
@@ -82,7 +87,8 @@ static int instance_start(const struct isolate_spawn *spawn,
         r = isolate_root_new_bare(&probe_root_fd, err);
         launch.root_fd = probe_root_fd;
     } else {
-        r = isolate_root_get(spawn->program_fd, spawn->library_fd > 0 ? spawn->library_fd : -1, &launch.root_fd, err);
+        r = isolate_root_get(spawn->program_fd, spawn->library_fd > 0 ? spawn->library_fd : -1, spawn->root,
+                             &launch.root_fd, err);
     }
     if (r == 0)
         r = group_prepare(i, spawn, err);
@@ -105,7 +111,7 @@ static int instance_start(const struct isolate_spawn *spawn,
 static int process_prepare(int program_fd, int library_fd, struct error *err)
 {
     int borrowed;
-    return isolate_root_get(program_fd, library_fd, &borrowed, err);
+    return isolate_root_get(program_fd, library_fd, NULL, &borrowed, err);
 }
 
 static int process_spawn(const struct isolate_spawn *spawn, struct isolate_instance **ret_instance, int *ret_pidfd,

@@ -15,6 +15,7 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 
 #define BUILD_MS       10000u
@@ -26,7 +27,8 @@
 
 struct root {
     struct stat program, library; /* st_ino 0: without */
-    int ns_fd;                    /* -1: free */
+    bool kvm;
+    int ns_fd; /* -1: free */
 };
 
 static struct {
@@ -56,6 +58,7 @@ struct plan {
     int device_trees[sizeof devices / sizeof *devices];
     struct buf texts[COPIES];
     int report_fd;
+    const struct isolate_root_extra *extra;
     const char *what; /* child: what it is about to do */
 };
 
@@ -171,6 +174,9 @@ static int devices_attach(const struct plan *p)
         if (tree_attach(p->device_trees[i], path, MS_RDONLY | MS_NOSUID | MS_NOEXEC) != 0)
             return -1;
     }
+    /* A node of its own: the host's belongs to a group. Who enters this root is who may use it. */
+    if (p->extra->kvm && mknod("dev/kvm", S_IFCHR | 0666, makedev(10, 232)) != 0)
+        return -1;
     return mount(NULL, "dev", NULL, MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NOEXEC, DEV_OPTIONS);
 }
 
@@ -199,6 +205,9 @@ static int root_build(struct plan *p)
         if (p->texts[i].size > 0 && file_make(copies[i] + 1, p->texts[i].data, p->texts[i].size) != 0)
             return -1;
     }
+    if (p->extra->folder &&
+        (folders_make(p->extra->folder + 1) != 0 || (mkdir(p->extra->folder + 1, ROOT_MODE) != 0 && errno != EEXIST)))
+        return -1;
     p->what = "mount its libraries";
     for (size_t i = 0; i < p->files->n_files; i++) {
         if (tree_attach(p->trees[i], p->files->files[i].path + 1, MS_RDONLY | MS_NOSUID | MS_NODEV) != 0)
@@ -253,7 +262,8 @@ static int namespace_take(pid_t pid, int *ret_ns_fd, struct error *err)
     return 0;
 }
 
-static int namespace_make(const struct isolate_root_files *files, int *ret_ns_fd, struct error *err)
+static int namespace_make(const struct isolate_root_files *files, const struct isolate_root_extra *extra,
+                          int *ret_ns_fd, struct error *err)
 {
     _cleanup_(plan_done) struct plan plan;
     int ends[2];
@@ -264,6 +274,7 @@ static int namespace_make(const struct isolate_root_files *files, int *ret_ns_fd
         return error_set(err, ERROR_INTERNAL, "The worker's root could not be made: %m.");
     _close_ int in = ends[0], out = ends[1];
     plan.report_fd = out;
+    plan.extra = extra;
     sigset_t all, before; /* as in isolate_launch: no handler of ours runs in the child */
     (void)sigfillset(&all);
     (void)sigprocmask(SIG_SETMASK, &all, &before);
@@ -301,15 +312,20 @@ static int root_key(int program_fd, int library_fd, struct root *ret_root, struc
     return 0;
 }
 
-int isolate_root_get(int program_fd, int library_fd, int *ret_ns_fd, struct error *err)
+int isolate_root_get(int program_fd, int library_fd, const struct isolate_root_extra *extra, int *ret_ns_fd,
+                     struct error *err)
 {
     struct root root;
+    const struct isolate_root_extra none = {0};
+    extra = extra ? extra : &none;
+    bool kvm = extra->kvm;
     int r = root_key(program_fd, library_fd, &root, err);
     if (r != 0)
         return r;
     size_t n_kept = cache.n_roots < ISOLATE_ROOTS_MAX ? cache.n_roots : ISOLATE_ROOTS_MAX;
     for (size_t i = 0; i < n_kept; i++) {
-        if (same_file(&cache.roots[i].program, &root.program) && same_file(&cache.roots[i].library, &root.library)) {
+        if (cache.roots[i].kvm == kvm && same_file(&cache.roots[i].program, &root.program) &&
+            same_file(&cache.roots[i].library, &root.library)) {
             *ret_ns_fd = cache.roots[i].ns_fd;
             return 0;
         }
@@ -317,15 +333,17 @@ int isolate_root_get(int program_fd, int library_fd, int *ret_ns_fd, struct erro
     _free_ struct isolate_root_files *files = calloc(1, sizeof *files);
     if (!files)
         return error_set_default(err, ERROR_NO_MEMORY);
-    r = isolate_root_files_find(program_fd, library_fd, files, err);
+    r = isolate_root_files_find(program_fd, library_fd,
+                                extra->library_path ? extra->library_path : ISOLATE_LIBRARY_PATH, files, err);
     if (r == 0)
-        r = namespace_make(files, &root.ns_fd, err);
+        r = namespace_make(files, extra, &root.ns_fd, err);
     isolate_root_files_done(files);
     if (r != 0)
         return r;
     struct root *place = &cache.roots[cache.n_roots % ISOLATE_ROOTS_MAX];
     if (cache.n_roots >= ISOLATE_ROOTS_MAX)
         fd_close(&place->ns_fd);
+    root.kvm = kvm;
     *place = root;
     cache.n_roots++;
     *ret_ns_fd = root.ns_fd;
@@ -334,8 +352,9 @@ int isolate_root_get(int program_fd, int library_fd, int *ret_ns_fd, struct erro
 
 int isolate_root_new_bare(int *ret_ns_fd, struct error *err)
 {
+    const struct isolate_root_extra none = {0};
     _free_ struct isolate_root_files *files = calloc(1, sizeof *files);
-    return files ? namespace_make(files, ret_ns_fd, err) : error_set_default(err, ERROR_NO_MEMORY);
+    return files ? namespace_make(files, &none, ret_ns_fd, err) : error_set_default(err, ERROR_NO_MEMORY);
 }
 
 void isolate_roots_close(void)

@@ -11,6 +11,7 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "isolate/isolate.h"
 
 #include <limits.h>
 #include <stddef.h>
@@ -33,11 +34,12 @@ struct isolate_root_files {
     size_t n_files;
 };
 
-/* The namespace for this program and library (-1: none), built when it is asked for first; some ms. On success
- * *ret_ns_fd is borrowed: it stays open until isolate_roots_close, or until room is needed for another after
- * ISOLATE_ROOTS_MAX. -ERROR_ISOLATION_UNAVAILABLE with the reason: a library that cannot be found, mounts that are not
- * allowed. */
-must_check int isolate_root_get(int program_fd, int library_fd, int *ret_ns_fd, struct error *err);
+/* The namespace for this program and library (-1: none) and what else its root holds (NULL: nothing), built when it is
+ * asked for first; some ms. On success *ret_ns_fd is borrowed: it stays open until isolate_roots_close, or until room
+ * is needed for another after ISOLATE_ROOTS_MAX. -ERROR_ISOLATION_UNAVAILABLE with the reason: a library that cannot be
+ * found, mounts that are not allowed. */
+must_check int isolate_root_get(int program_fd, int library_fd, const struct isolate_root_extra *extra, int *ret_ns_fd,
+                                struct error *err);
 #define ISOLATE_ROOTS_MAX 16 /* one per engine is needed */
 
 /* A namespace without program and libraries, which the caller owns: for a probe, which must not go by what worked once.
@@ -48,9 +50,9 @@ must_check int isolate_root_new_bare(int *ret_ns_fd, struct error *err);
 void isolate_roots_close(void);
 
 /* isolate_root_find.c: appends the loader and all libraries that the program and the library need, found by the host's
- * loader, and the library itself at ISOLATE_LIBRARY_PATH. */
-must_check int isolate_root_files_find(int program_fd, int library_fd, struct isolate_root_files *files,
-                                       struct error *err);
+ * loader, and the library itself at library_path. */
+must_check int isolate_root_files_find(int program_fd, int library_fd, const char *library_path,
+                                       struct isolate_root_files *files, struct error *err);
 void isolate_root_files_done(struct isolate_root_files *files);
 
 #endif

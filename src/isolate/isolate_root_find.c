@@ -208,7 +208,8 @@ static int listing_add(struct str listing, const char *folder, struct isolate_ro
     return 0;
 }
 
-int isolate_root_files_find(int program_fd, int library_fd, struct isolate_root_files *files, struct error *err)
+int isolate_root_files_find(int program_fd, int library_fd, const char *library_path, struct isolate_root_files *files,
+                            struct error *err)
 {
     char loader[PATH_MAX], folder[PATH_MAX];
     int r = interpreter_read(program_fd, loader, err);
@@ -229,7 +230,7 @@ int isolate_root_files_find(int program_fd, int library_fd, struct isolate_root_
     if (r == 0)
         r = listing_add((struct str){library_list.data, library_list.size}, folder, files, err);
     if (r == 0 && library_fd >= 0)
-        r = file_add(files, ISOLATE_LIBRARY_PATH, fcntl(library_fd, F_DUPFD_CLOEXEC, 3), err);
+        r = file_add(files, library_path, fcntl(library_fd, F_DUPFD_CLOEXEC, 3), err);
     return r;
 }
 

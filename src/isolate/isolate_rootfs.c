@@ -98,7 +98,7 @@ static int tree_fill(struct rootfs *root, int dir, int program_fd, int library_f
 {
     static struct isolate_root_files files; /* 256 KiB: not for the stack */
     files.n_files = 0;
-    int r = isolate_root_files_find(program_fd, library_fd, &files, err);
+    int r = isolate_root_files_find(program_fd, library_fd, ISOLATE_LIBRARY_PATH, &files, err);
     for (size_t i = 0; r == 0 && i < files.n_files; i++)
         r = file_add(root, dir, files.files[i].path, files.files[i].fd, err);
     isolate_root_files_done(&files);

@@ -59,6 +59,8 @@ static void on_message(void *ctx, struct bus_message *m)
         supervisor_replica_start(s, &m->body.REPLICA_START, m->fds[0]);
     else if (m->type == BUS_REPLICA_STOP)
         supervisor_replica_stop(s, m->body.REPLICA_STOP.replica_uid, m->body.REPLICA_STOP.reason);
+    else if (m->type == BUS_ISOLATION_WANTED)
+        supervisor_isolation_wanted(s, m->body.ISOLATION_WANTED.level);
     else if (m->type == BUS_LOOK)
         supervisor_look(s, &m->body.LOOK);
     else if (m->type == BUS_INGEST_START)

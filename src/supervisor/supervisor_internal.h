@@ -45,6 +45,7 @@ struct supervisor_replica {
     uv_poll_t *watch;
     struct bus_conn *bus;       /* to the worker */
     struct channel_fds offered; /* the worker's end, kept until the gateway has sealed the inbox */
+    int control_fd, stream_fd;  /* of a machine: our ends of its two ports, kept for its life; else -1 */
     struct channel_geometry geometry;
     uint32_t epoch;
     uint32_t uid_index; /* of the configured range */
@@ -127,6 +128,19 @@ must_check int supervisor_library_of(const struct supervisor *s, const char *eng
 /* Kills and reaps a process whose end nobody would notice later. */
 void supervisor_abandon(const struct isolate_ops *ops, struct isolate_instance *instance, int pidfd);
 
+/* What a worker is told; also into a machine. */
+void supervisor_worker_config(const struct supervisor_replica *r, int library_fd, struct bus_worker_config *ret_body);
+void supervisor_channel_body(const struct supervisor_replica *r, struct bus_channel *ret_body);
+/* Starts it behind its wall: with a conversation (bus_fd), or in a machine. */
+must_check int supervisor_worker_spawn(struct supervisor_replica *r, int bus_fd, const struct isolate_machine *machine,
+                                       int library_fd, struct error *err);
+
+/* supervisor_machine.c: replicas in virtual machines. No descriptor goes in: configuration and channels are written to
+ * one port of the machine, the channel is a stream through another. */
+must_check int supervisor_machine_launch(struct supervisor_replica *r, int model_fd, int library_fd, struct error *err);
+/* A stream of the next epoch, to the guest and to the gateway. */
+must_check int supervisor_machine_offer(struct supervisor_replica *r, struct error *err);
+
 /* supervisor_ingest.c */
 void supervisor_ingest_start(struct supervisor *s, const struct bus_ingest_start *start, int model_fd);
 void supervisor_ingest_stop(struct supervisor *s, uint64_t id);
@@ -154,6 +168,8 @@ must_check int supervisor_isolation_tell(const struct supervisor *s, struct bus_
  * it runs or began a moment ago. */
 void supervisor_isolation_probe(struct supervisor *s, enum isolate_level level);
 void supervisor_isolation_probe_all(struct supervisor *s);
+/* Somebody asks for a level: its test begins, if none has yet. */
+void supervisor_isolation_wanted(struct supervisor *s, uint32_t level);
 
 /* supervisor_reload.c: SIGHUP. On failure everything stays as it is. */
 void supervisor_reload(struct supervisor *s);

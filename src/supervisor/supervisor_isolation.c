@@ -194,12 +194,37 @@ void supervisor_isolation_probe(struct supervisor *s, enum isolate_level level)
         log_error("isolation_probe", "level %s cannot be tested: %s", isolate_level_names[level], error_text(&err, r));
 }
 
+/* Of a level whose test waits until somebody asks: whether it could be made. */
+static void level_look(struct supervisor_level *l)
+{
+    struct error why = {0};
+    int r = l->ops->look(&why);
+    l->report = (struct isolate_report){0};
+    l->state = r < 0 ? BUS_ISOLATION_UNAVAILABLE : BUS_ISOLATION_TESTING;
+    (void)snprintf(l->report.text, sizeof l->report.text, "%s", /* same size */
+                   r < 0 ? error_text(&why, r) : "not tested yet: that begins when a model first asks for it");
+}
+
 void supervisor_isolation_probe_all(struct supervisor *s)
 {
     for (size_t i = 0; i < N_LEVELS; i++) {
-        s->levels[order[i]].probed_ns = 0; /* somebody asks for it */
-        supervisor_isolation_probe(s, order[i]);
+        struct supervisor_level *l = &s->levels[order[i]];
+        l->probed_ns = 0; /* somebody asks for it */
+        if (!l->open || !l->ops->look || l->prober > 0 || l->state == BUS_ISOLATION_AVAILABLE) {
+            supervisor_isolation_probe(s, order[i]);
+            continue;
+        }
+        struct bus_isolation body;
+        level_look(l);
+        level_body(l, &body);
+        supervisor_tell(s, CHILD_CONTROL, BUS_ISOLATION, &body, NULL, 0);
     }
+}
+
+void supervisor_isolation_wanted(struct supervisor *s, uint32_t level)
+{
+    if (level > ISOLATE_NONE && level < ISOLATE_LEVEL_COUNT && s->levels[level].state == BUS_ISOLATION_TESTING)
+        supervisor_isolation_probe(s, (enum isolate_level)level);
 }
 
 /* --- start and end --- */
@@ -216,6 +241,10 @@ static int level_open(struct supervisor_level *l, const char *scope, struct erro
     if (r < 0 && l->level == ISOLATE_PROCESS)
         return error_set(err, r, "%s", why.text);
     l->open = r >= 0;
+    if (l->open && l->ops->look) {
+        level_look(l);
+        return 0;
+    }
     if (l->open && l->ops->probe_slow) {
         l->state = BUS_ISOLATION_TESTING;
         (void)snprintf(l->report.text, sizeof l->report.text, "still being tested"); /* fits */

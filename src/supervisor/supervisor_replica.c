@@ -103,6 +103,8 @@ static void replica_kill(struct supervisor_replica *r)
     bus_conn_close(r->bus);
     r->bus = NULL;
     channel_fds_close(&r->offered);
+    fd_close(&r->control_fd);
+    fd_close(&r->stream_fd);
     r->ops->kill(r->instance);
 }
 
@@ -112,6 +114,8 @@ static void replica_free(struct supervisor_replica *r)
     supervisor_unwatch(&r->watch);
     bus_conn_close(r->bus);
     channel_fds_close(&r->offered);
+    fd_close(&r->control_fd);
+    fd_close(&r->stream_fd);
     if (r->uid_index > 0)
         s->uids_used[r->uid_index] = 0;
     (void)map_remove(&s->replicas, r->start.replica_uid);
@@ -211,7 +215,8 @@ void supervisor_abandon(const struct isolate_ops *ops, struct isolate_instance *
         (void)poll(&end, 1, 1000); /* a killed worker is gone within moments */
 }
 
-static int worker_spawn(struct supervisor_replica *r, int bus_fd, int library_fd, struct error *err)
+int supervisor_worker_spawn(struct supervisor_replica *r, int bus_fd, const struct isolate_machine *machine,
+                            int library_fd, struct error *err)
 {
     struct supervisor *s = r->supervisor;
     static const char *const argv[] = {"bulkhead-worker", NULL};
@@ -224,7 +229,8 @@ static int worker_spawn(struct supervisor_replica *r, int bus_fd, int library_fd
         .library_fd = library_fd,
         .argv = argv,
         .fds = &bus_fd,
-        .n_fds = 1,
+        .n_fds = machine ? 0 : 1,
+        .machine = machine,
         /* A worker is hostile: it gets no say in our log, unless an operator debugs. */
         .stderr_fd = s->config->log_level >= LOG_LEVEL_DEBUG ? STDERR_FILENO : -1,
         .uid = s->config->uid_base + r->uid_index,
@@ -255,9 +261,9 @@ static int worker_spawn(struct supervisor_replica *r, int bus_fd, int library_fd
     return error_set(err, result, "a worker cannot be watched");
 }
 
-static int worker_configure(struct supervisor_replica *r, int model_fd, int library_fd)
+void supervisor_worker_config(const struct supervisor_replica *r, int library_fd, struct bus_worker_config *ret_body)
 {
-    struct bus_worker_config body = {
+    *ret_body = (struct bus_worker_config){
         .replica_uid = r->start.replica_uid,
         .model_bytes = r->start.model_bytes,
         .threads = (r->start.cpu_milli + 999) / 1000,
@@ -265,22 +271,20 @@ static int worker_configure(struct supervisor_replica *r, int model_fd, int libr
                    : r->ops->own_root ? BUS_LIBRARY_ROOT
                                       : BUS_LIBRARY_FD,
     };
-    memcpy(body.engine, r->start.engine, sizeof body.engine);
+    memcpy(ret_body->engine, r->start.engine, sizeof ret_body->engine);
+}
+
+static int worker_configure(struct supervisor_replica *r, int model_fd, int library_fd)
+{
+    struct bus_worker_config body;
+    supervisor_worker_config(r, library_fd, &body);
     int fds[2] = {model_fd, body.library == BUS_LIBRARY_FD ? library_fd : model_fd};
     return bus_conn_send(r->bus, BUS_WORKER_CONFIG, &body, fds, 2);
 }
 
-/* Makes a channel of the next epoch and offers its host end to the gateway. */
-static int channel_offer(struct supervisor_replica *r, struct error *err)
+void supervisor_channel_body(const struct supervisor_replica *r, struct bus_channel *ret_body)
 {
-    struct supervisor *s = r->supervisor;
-    channel_fds_close(&r->offered);
-    _cleanup_(channel_fds_close) struct channel_fds host = CHANNEL_FDS_NONE;
-    int result = channel_create(&r->geometry, &host, &r->offered, err);
-    if (result < 0)
-        return result;
-    r->epoch++;
-    struct bus_channel body = {
+    *ret_body = (struct bus_channel){
         .replica_uid = r->start.replica_uid,
         .version_uid = r->start.version_uid,
         .inbox_slot_bytes = r->geometry.inbox_slot_bytes,
@@ -289,9 +293,35 @@ static int channel_offer(struct supervisor_replica *r, struct error *err)
         .n_slots = r->geometry.n_slots,
         .epoch = r->epoch,
     };
+}
+
+/* Makes a channel of the next epoch and offers its host end to the gateway. */
+static int channel_offer(struct supervisor_replica *r, struct error *err)
+{
+    struct supervisor *s = r->supervisor;
+    if (r->ops->machine)
+        return supervisor_machine_offer(r, err);
+    channel_fds_close(&r->offered);
+    _cleanup_(channel_fds_close) struct channel_fds host = CHANNEL_FDS_NONE;
+    int result = channel_create(&r->geometry, &host, &r->offered, err);
+    if (result < 0)
+        return result;
+    r->epoch++;
+    struct bus_channel body;
+    supervisor_channel_body(r, &body);
     int fds[4] = {host.inbox, host.outbox, host.bell_guest, host.bell_host};
     supervisor_tell(s, CHILD_GATEWAY, BUS_CHANNEL, &body, fds, 4);
     return 0;
+}
+
+/* To the worker, once the gateway's end is sealed. */
+static void channel_hand_over(struct supervisor_replica *r)
+{
+    struct bus_channel body;
+    supervisor_channel_body(r, &body);
+    int fds[4] = {r->offered.inbox, r->offered.outbox, r->offered.bell_guest, r->offered.bell_host};
+    (void)bus_conn_send(r->bus, BUS_CHANNEL_GUEST, &body, fds, 4); /* a dead worker is seen by its pidfd */
+    channel_fds_close(&r->offered);
 }
 
 void supervisor_replica_sealed(struct supervisor *s, const struct bus_channel_sealed *sealed)
@@ -300,25 +330,17 @@ void supervisor_replica_sealed(struct supervisor *s, const struct bus_channel_se
     if (!r || r->state != REPLICA_OFFERED || sealed->epoch != r->epoch)
         return; /* an answer to an older offer */
     struct error err = {0};
-    int result = sealed->status < 0 ? sealed->status : channel_check_sealed(r->offered.inbox, &err);
+    int result = sealed->status;
+    if (result >= 0 && !r->ops->machine) /* a stream shares no memory */
+        result = channel_check_sealed(r->offered.inbox, &err);
     if (result < 0) {
         log_error("channel_refused", "tenant=%s model=%s: %s", r->start.tenant, r->start.model,
                   error_text(&err, result));
         replica_kill(r);
         return;
     }
-    struct bus_channel body = {
-        .replica_uid = r->start.replica_uid,
-        .version_uid = r->start.version_uid,
-        .inbox_slot_bytes = r->geometry.inbox_slot_bytes,
-        .outbox_slot_bytes = r->geometry.outbox_slot_bytes,
-        .n_frames = r->geometry.n_frames,
-        .n_slots = r->geometry.n_slots,
-        .epoch = r->epoch,
-    };
-    int fds[4] = {r->offered.inbox, r->offered.outbox, r->offered.bell_guest, r->offered.bell_host};
-    (void)bus_conn_send(r->bus, BUS_CHANNEL_GUEST, &body, fds, 4); /* a dead worker is seen by its pidfd */
-    channel_fds_close(&r->offered);
+    if (!r->ops->machine)
+        channel_hand_over(r);
     state_set(r, REPLICA_RUNNING);
     tell_both(r, BUS_REPLICA_RUNNING, r->wall);
 }
@@ -369,6 +391,8 @@ static void replica_prepare(struct supervisor_replica *r, struct supervisor *s, 
         .start = *start,
         .ops = isolate_find((enum isolate_level)start->level),
         .offered = CHANNEL_FDS_NONE,
+        .control_fd = -1,
+        .stream_fd = -1,
         .geometry = {LIMIT_CHANNEL_FRAMES, 1, slot, slot},
         .started_ms = clock_wall_ms(),
     };
@@ -388,11 +412,13 @@ static int replica_launch(struct supervisor_replica *r, int model_fd, struct err
     result = supervisor_uid_take(s, &r->uid_index);
     if (result < 0)
         return error_set(err, result, "all uids for replicas are in use; raise spec.uids.count");
+    if (r->ops->machine)
+        return supervisor_machine_launch(r, model_fd, library_fd, err);
     result = bus_pair(pair, err);
     if (result < 0)
         return result;
     _close_ int ours = pair[0], theirs = pair[1];
-    result = worker_spawn(r, theirs, library_fd, err);
+    result = supervisor_worker_spawn(r, theirs, NULL, library_fd, err);
     if (result < 0)
         return result;
     result = bus_conn_open(s->loop, ours, BUS_SUPERVISOR, BUS_WORKER, &events, r, &r->bus);

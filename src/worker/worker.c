@@ -55,20 +55,31 @@ static int open_frame(struct worker *w)
     return r;
 }
 
+static bool channel_message(const struct bus_message *m)
+{
+    return m->type == BUS_CHANNEL_GUEST || m->type == BUS_CHANNEL_STREAM_GUEST;
+}
+
 static int take_channel(struct worker *w, struct bus_message *m)
 {
+    /* Both kinds have the same body. */
     const struct bus_channel *b = &m->body.CHANNEL_GUEST;
     struct channel_geometry geometry = {b->n_frames, b->n_slots, b->inbox_slot_bytes, b->outbox_slot_bytes};
-    struct channel_fds fds = {m->fds[0], m->fds[1], m->fds[2], m->fds[3]};
     struct error err = {0};
     struct channel *channel;
-    int r = channel_shm_open(false, &geometry, b->epoch, &fds, &channel, &err);
+    int r;
+    if (m->type == BUS_CHANNEL_STREAM_GUEST) {
+        r = channel_stream_open(false, &geometry, b->epoch, b->nonce, &m->fds[0], &channel, &err);
+    } else {
+        struct channel_fds fds = {m->fds[0], m->fds[1], m->fds[2], m->fds[3]};
+        r = channel_shm_open(false, &geometry, b->epoch, &fds, &channel, &err);
+        for (size_t i = 0; r >= 0 && i < 4; i++)
+            m->fds[i] = -1;
+    }
     if (r < 0) {
         log_error("channel_failed", "%s", error_text(&err, r));
         return r;
     }
-    for (size_t i = 0; i < 4; i++)
-        m->fds[i] = -1;
     channel_close(w->channel);
     w->channel = channel;
     return open_frame(w);
@@ -80,7 +91,7 @@ static int bus_frame(struct worker *w)
     int r = bus_recv(w->bus_fd, BUS_WORKER, BUS_SUPERVISOR, &m);
     if (r <= 0)
         return r;
-    r = m.type == BUS_CHANNEL_GUEST ? take_channel(w, &m) : -ERROR_PEER;
+    r = channel_message(&m) ? take_channel(w, &m) : -ERROR_PEER;
     bus_message_done(&m);
     return r < 0 ? r : 1;
 }
@@ -218,7 +229,7 @@ int worker_run(int bus_fd)
     struct bus_message m;
     r = bus_wait(bus_fd, BUS_WORKER, BUS_SUPERVISOR, -1, &m);
     if (r > 0) {
-        r = m.type == BUS_CHANNEL_GUEST ? take_channel(&w, &m) : -ERROR_PEER;
+        r = channel_message(&m) ? take_channel(&w, &m) : -ERROR_PEER;
         bus_message_done(&m);
     }
     while (r == 0)

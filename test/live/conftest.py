@@ -50,7 +50,7 @@ def processes():
             continue
         with contextlib.suppress(OSError):
             argv = pathlib.Path("/proc", entry, "cmdline").read_bytes().split(b"\0")[:-1]
-            if argv and os.path.basename(argv[0]) in (b"bulkhead", b"bulkhead-worker"):
+            if argv and os.path.basename(argv[0]) in (b"bulkhead", b"bulkhead-worker", b"bulkhead-machine"):
                 stat = pathlib.Path("/proc", entry, "stat").read_text().rsplit(")", 1)[1].split()
                 if stat[0] != "Z":
                     # in a container the worker is started by its path

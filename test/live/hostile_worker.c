@@ -565,6 +565,41 @@ static void asks_the_kernel(struct hostile *h)
                .type = CHANNEL_DONE, .lease_id = h->lease.lease_id, .status = -ERROR_ENGINE, .length = (uint64_t)used});
 }
 
+/* --- in a virtual machine (test_microvm.py): the channel is a stream --- */
+
+/* No records at all, for ever. */
+static void guest_garbage(struct hostile *h)
+{
+    static char noise[4096];
+    load(h);
+    take_lease(h);
+    memset(noise, 0xA5, sizeof noise);
+    for (;;)
+        if (write(h->c->bell, noise, sizeof noise) < 0)
+            (void)poll(&(struct pollfd){.fd = h->c->bell, .events = POLLOUT}, 1, 100);
+}
+
+/* A record whose payload is larger than the slot, and the payload. */
+static void guest_oversized(struct hostile *h)
+{
+    load(h);
+    take_lease(h);
+    say(h, (struct channel_frame){.type = CHANNEL_PART, .lease_id = h->lease.lease_id, .length = h->slot_bytes + 1});
+    sleep_for_ever();
+}
+
+/* More memory than its limit. */
+static void guest_eats(struct hostile *h)
+{
+    load(h);
+    take_lease(h);
+    for (;;) {
+        char *piece = malloc(1 << 20);
+        for (size_t i = 0; piece && i < 1 << 20; i += 4096)
+            ((volatile char *)piece)[i] = 1;
+    }
+}
+
 static const struct {
     const char *name;
     void (*run)(struct hostile *h);
@@ -608,6 +643,9 @@ static const struct {
     {"sends-descriptors", sends_descriptors},
     {"talks-to-supervisor", talks_to_supervisor},
     {"asks-the-kernel", asks_the_kernel},
+    {"guest-garbage", guest_garbage},
+    {"guest-oversized", guest_oversized},
+    {"guest-eats", guest_eats},
 };
 
 /* --- as an ingest --- */
@@ -781,7 +819,10 @@ static void channel_take(struct hostile *h)
     const struct bus_channel *b = &m.body.CHANNEL_GUEST;
     struct channel_geometry geometry = {b->n_frames, b->n_slots, b->inbox_slot_bytes, b->outbox_slot_bytes};
     struct channel_fds fds = {m.fds[0], m.fds[1], m.fds[2], m.fds[3]};
-    if (channel_shm_open(false, &geometry, b->epoch, &fds, &h->c, NULL) < 0)
+    int r = m.type == BUS_CHANNEL_STREAM_GUEST /* in a virtual machine */
+                ? channel_stream_open(false, &geometry, b->epoch, b->nonce, &m.fds[0], &h->c, NULL)
+                : channel_shm_open(false, &geometry, b->epoch, &fds, &h->c, NULL);
+    if (r < 0)
         _exit(1);
     h->slot = channel_slot_own(h->c, 0);
     h->slot_bytes = geometry.outbox_slot_bytes;

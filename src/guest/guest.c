@@ -1,0 +1,146 @@
+#include "guest/guest.h"
+
+#include "base/log.h"
+#include "bus/bus.h"
+#include "bus/port.h"
+#include "guest/guest_internal.h"
+#include "isolate/isolate.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/wait.h>
+
+#ifdef BULKHEAD_WORKER_SANITIZED
+static const bool worker_sanitized = true; /* it cannot run without /proc */
+#else
+static const bool worker_sanitized = false;
+#endif
+#define WORKER_UID 1000u /* the only user of the machine beside root */
+
+struct guest {
+    int control, channel; /* the ports */
+    int bus;              /* to the worker */
+    struct isolate_instance *worker;
+    int worker_pidfd;
+};
+
+static _Noreturn void fail(enum isolate_guest_end how, const struct error *err, int code)
+{
+    log_error("guest", "%s", error_text(err, code)); /* seen only where the machine has a console */
+    guest_end(how);
+}
+
+/* The worker and its wall, as the supervisor would start it. */
+static int worker_start(struct guest *g, const struct bus_guest_config *config, int library_fd, int bus_fd,
+                        struct error *err)
+{
+    static const char *const argv[] = {"bulkhead-worker", NULL};
+    _close_ int program = open(ISOLATE_GUEST_WORKER, O_RDONLY | O_CLOEXEC);
+    if (program < 0)
+        return error_set(err, ERROR_IO, "there is no worker: %m");
+    const struct isolate_spawn spawn = {
+        .name = "worker",
+        .program_fd = program,
+        .argv = argv,
+        .fds = &bus_fd,
+        .n_fds = 1,
+        .library_fd = library_fd,
+        .proc = worker_sanitized,
+        .stderr_fd = STDERR_FILENO,
+        .uid = WORKER_UID,
+        .gid = WORKER_UID,
+        .limits = {.memory_bytes = config->memory_bytes,
+                   .cpu_milli = config->cpu_milli,
+                   .pids = config->pids,
+                   .file_bytes = 0,
+                   .fds = config->fds},
+        .limits_required = true,
+    };
+    int r = isolate_process.setup("guest", err);
+    return r < 0 ? r : isolate_process.spawn(&spawn, &g->worker, &g->worker_pidfd, err);
+}
+
+static int worker_configure(struct guest *g, const struct bus_guest_config *config, int model_fd)
+{
+    int fds[2] = {model_fd, model_fd}; /* the library is in the worker's root */
+    return bus_send(g->bus, BUS_SUPERVISOR, BUS_WORKER, BUS_WORKER_CONFIG, &config->worker, fds, 2);
+}
+
+static void on_config(struct guest *g, const struct bus_guest_config *config)
+{
+    struct error err = {0};
+    int pair[2];
+    _close_ int model = -1;
+    int r = guest_model_load(config->worker.model_bytes, config->model_sha256, &model, &err);
+    if (r < 0)
+        fail(ISOLATE_GUEST_BAD_MODEL, &err, r);
+    _close_ int library =
+        config->worker.library == BUS_LIBRARY_NONE ? -1 : open(ISOLATE_GUEST_LIBRARY, O_RDONLY | O_CLOEXEC);
+    r = bus_pair(pair, &err);
+    if (r < 0)
+        fail(ISOLATE_GUEST_BROKEN, &err, r);
+    _close_ int theirs = pair[1];
+    g->bus = pair[0];
+    r = worker_start(g, config, library, theirs, &err);
+    if (r == 0)
+        r = worker_configure(g, config, model);
+    if (r < 0)
+        fail(ISOLATE_GUEST_NO_WALL, &err, r);
+}
+
+static void on_control(struct guest *g)
+{
+    struct bus_message m;
+    int r = bus_port_recv(g->control, &m);
+    if (r > 0 && m.type == BUS_GUEST_CONFIG && !g->worker)
+        on_config(g, &m.body.GUEST_CONFIG);
+    else if (r > 0 && m.type == BUS_GUEST_CHANNEL && g->worker)
+        r = bus_send(g->bus, BUS_SUPERVISOR, BUS_WORKER, BUS_CHANNEL_STREAM_GUEST, &m.body, &g->channel, 1);
+    else
+        r = -ERROR_PEER;
+    if (r < 0 && r != -ERROR_GONE) /* a worker that is gone is seen by its pidfd */
+        guest_end(ISOLATE_GUEST_BROKEN);
+}
+
+static _Noreturn void on_worker_end(struct guest *g)
+{
+    struct isolate_usage usage = {0};
+    int status = 0;
+    (void)isolate_process.usage(g->worker, &usage, NULL); /* without it, it was no lack of memory */
+    while (isolate_process.discard(g->worker, &status) == -ERROR_AGAIN)
+        (void)poll(NULL, 0, 1);
+    if (usage.oom_kills > 0)
+        guest_end(ISOLATE_GUEST_OUT_OF_MEMORY);
+    guest_end(WIFSIGNALED(status) ? ISOLATE_GUEST_KILLED : ISOLATE_GUEST_ENDED);
+}
+
+_Noreturn void guest_run(void)
+{
+    struct guest g = {.control = -1, .channel = -1, .bus = -1, .worker_pidfd = -1};
+    struct error err = {0};
+    int r = guest_boot(&err);
+    if (r == 0)
+        r = guest_port_open(ISOLATE_GUEST_PORT_CONTROL, O_RDONLY, &g.control, &err);
+    if (r == 0)
+        r = guest_port_open(ISOLATE_GUEST_PORT_CHANNEL, O_RDWR | O_NONBLOCK, &g.channel, &err);
+    if (r < 0)
+        fail(ISOLATE_GUEST_BROKEN, &err, r);
+    if (guest_option(ISOLATE_GUEST_PROBE_OPTION))
+        guest_end(ISOLATE_GUEST_PROBED);
+    for (;;) {
+        struct pollfd waits[2] = {{.fd = g.control, .events = POLLIN}, {.fd = g.worker_pidfd, .events = POLLIN}};
+        if (poll(waits, 2, -1) < 0 && errno != EINTR)
+            guest_end(ISOLATE_GUEST_BROKEN);
+        if (waits[1].revents)
+            on_worker_end(&g);
+        if (waits[0].revents & POLLIN)
+            on_control(&g);
+        else if (waits[0].revents)
+            guest_end(ISOLATE_GUEST_ENDED); /* nobody is at the other end any more */
+        while (waitpid(-1, NULL, WNOHANG) > 0 && !g.worker)
+            ;
+    }
+}

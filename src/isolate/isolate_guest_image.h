@@ -1,0 +1,31 @@
+/* What a guest of level microvm boots: Debian's cloud kernel as it is, and a memory file system that is put together
+ * here (cpio, format newc): the first program, the kernel's modules, the worker and the libraries it needs.
+ *
+ * Supervisor and doctor. Everything ends up in sealed memfds, which the machine monitor gets by descriptor. */
+#ifndef BULKHEAD_ISOLATE_GUEST_IMAGE_H
+#define BULKHEAD_ISOLATE_GUEST_IMAGE_H
+
+#include "base/cleanup.h"
+#include "base/error.h"
+
+#include <stdint.h>
+
+#define ISOLATE_GUEST_N_MODULES 7
+
+struct isolate_guest_kernel {
+    int kernel_fd; /* owned */
+    int module_fds[ISOLATE_GUEST_N_MODULES];
+    char module_names[ISOLATE_GUEST_N_MODULES][48]; /* in the guest */
+    char version[96];                               /* for people */
+};
+
+/* Looks beside this program (guest/vmlinuz, guest/NAME.ko), then for the newest cloud kernel in /boot with its modules.
+ * -ERROR_ISOLATION_UNAVAILABLE says what to install. */
+must_check int isolate_guest_kernel_find(struct isolate_guest_kernel *ret_kernel, struct error *err);
+void isolate_guest_kernel_done(struct isolate_guest_kernel *kernel);
+
+/* The memory file system, for a worker and its engine's library; both -1: for the probe. */
+must_check int isolate_guest_image_build(const struct isolate_guest_kernel *kernel, int worker_fd, int library_fd,
+                                         int *ret_fd, uint64_t *ret_bytes, struct error *err);
+
+#endif

@@ -1,0 +1,199 @@
+"""Level `microvm`: a virtual machine per replica. Skipped where this host lacks QEMU or the kernel (tools/deps install
+--test brings both); a host that has them must boot a guest."""
+import json
+import os
+import shutil
+import signal
+import time
+
+import pytest
+
+from conftest import BUILD, IDENTITY, ROOT, model_yaml, processes, role_fds, tenant_yaml, vector, wait_until
+
+BOOT_S = 90  # under emulation, on a host that is busy with other tests
+CYCLES = int(os.environ.get("BULKHEAD_VM_CYCLES", "300" if os.environ.get("BULKHEAD_SOAK") else "3"))
+
+
+def level(server):
+    return next(row for row in server.status()["isolation"]["levels"] if row["name"] == "microvm")
+
+
+def apply(server, yaml):
+    """The first one who asks starts the level's test, and is told so."""
+    result = server.apply(yaml, check=False)
+    if "still being tested" in result.stderr:
+        wait_until(lambda: level(server)["state"] != "testing", "the end of the test of level microvm", BOOT_S)
+        result = server.apply(yaml, check=False)
+    assert result.returncode == 0, result.stderr
+    return result
+
+
+def machines(server):
+    return sorted(pid for pid, (parent, argv) in processes().items()
+                  if server.process and parent == server.process.pid and argv[0] == "bulkhead-machine")
+
+
+def ask(server, model, key, values=(1, 2, 3, 4), statuses=(200,), seconds=BOOT_S):
+    connection = server.connect(seconds)
+    try:
+        answer = server.infer(model, vector(1, list(values)), key, connection, parameters={"timeout": seconds * 1000000})
+    finally:
+        connection.close()
+    assert answer.status in statuses, answer.body
+    return answer
+
+
+@pytest.fixture
+def server(make_server):
+    server = make_server()
+    found = level(server)
+    if found["state"] == "unavailable":
+        pytest.skip(f"level microvm: {found['text']}")
+    server.fds = None  # the level's files are opened by the first who uses it, and kept: the last but one test counts
+    return server
+
+
+def replica(server, model):
+    found = [r for r in server.status()["replicas"] if r["status"]["model"] == model]
+    return found[0]["status"] if found else None
+
+
+def test_a_guest_serves_outlives_the_gateway_and_is_replaced(server, folder):
+    (folder / "echo.json").write_text(json.dumps(IDENTITY))
+    assert level(server)["state"] == "testing"  # nobody has asked for it
+    assert machines(server) == []
+    apply(server, tenant_yaml("acme") + model_yaml("echo", "acme", "echo.json", isolation={"level": "microvm"}))
+    key = server.key("acme")
+    start = time.monotonic()
+    ask(server, "echo", key)
+    print(f"cold start: {time.monotonic() - start:.1f} s")
+    found = replica(server, "echo")
+    assert found["level"] == "microvm" and found["wall"].startswith("microvm (")
+    assert ("KVM" in level(server)["text"]) and (level(server)["degraded"] == ("emulation" in level(server)["text"]))
+    assert machines(server) == [found["pid"]]
+    argv = processes()[found["pid"]][1]
+    assert not any(str(folder) in word for word in argv), argv  # everything goes in by descriptor
+    times = []
+    connection = server.connect(BOOT_S)
+    for i in range(50):
+        start = time.monotonic()
+        assert server.infer("echo", vector(1, [i, 2, 3, 4]), key, connection).json["outputs"][0]["data"][0] == i
+        times.append(time.monotonic() - start)
+    print(f"round trip: median {sorted(times)[25] * 1000:.2f} ms")
+    connection.close()
+
+    # A new gateway goes on with the same guest, over the stream that the old one left.
+    os.kill(server.pid("gateway"), signal.SIGKILL)
+    server.wait_log("role_lost" if any(l["event"] == "role_lost" for l in server.log) else "serving", 1)
+    wait_until(lambda: server.pid("gateway"), "a new gateway")
+    wait_until(lambda: served(server, key), "service after the gateway's death", BOOT_S)
+    assert machines(server) == [found["pid"]]
+
+    os.kill(found["pid"], signal.SIGKILL)
+    server.wait_log("replica_lost")
+    wait_until(lambda: served(server, key), "service after the machine's death", BOOT_S)
+    assert machines(server) not in ([], [found["pid"]])
+
+    server.cli("delete", "model", "echo", "--tenant", "acme")
+    wait_until(lambda: machines(server) == [], "the end of the machine")
+
+
+def served(server, key):
+    try:
+        return ask(server, "echo", key, statuses=(200, 503, 404)).status == 200
+    except OSError:
+        return False
+
+
+def test_the_engine_answers_as_at_level_process(server, folder):
+    """The emulated processor may have other vector units than this one, and with them other kernels of the engine, whose
+    sums differ in the last bits."""
+    digits = str(ROOT / "examples/digits/digits.onnx")
+    apply(server, tenant_yaml("acme") + model_yaml("near", "acme", digits, "onnx") +
+          model_yaml("far", "acme", digits, "onnx", isolation={"level": "microvm"}))
+    key = server.key("acme")
+    shape = next(i["shape"] for i in server.http("GET", "/v2/models/near", key).json["inputs"])
+    name = next(i["name"] for i in server.http("GET", "/v2/models/near", key).json["inputs"])
+    size = 1
+    for d in shape[1:]:
+        size *= d
+    rows = [(i * 37 % 17) / 16 for i in range(size)]
+    inputs = [{"name": name, "datatype": "FP32", "shape": [1, *shape[1:]], "data": rows}]
+    answers = []
+    for model in ("near", "far"):
+        answer = server.infer(model, inputs, key, server.connect(BOOT_S), parameters={"timeout": BOOT_S * 1000000})
+        assert answer.status == 200, answer.body
+        answers.append(answer.json["outputs"])
+    near, far = answers
+    assert [(o["name"], o["shape"]) for o in near] == [(o["name"], o["shape"]) for o in far]
+    same = near == far
+    print("bit for bit the same" if same else "the same up to rounding")
+    for a, b in zip(near, far):
+        assert b["data"] == pytest.approx(a["data"], rel=1e-4, abs=1e-5)
+
+
+def test_a_hostile_guest_hurts_nobody(make_server, folder):
+    programs = folder / "programs"
+    programs.mkdir(mode=0o755)
+    for name in ("bulkhead", "bulkhead-guest"):
+        shutil.copy(BUILD / name, programs / name)
+    shutil.copy(BUILD / "test/live/hostile-worker", programs / "bulkhead-worker")
+    if (BUILD / "guest").exists():
+        (programs / "guest").symlink_to((BUILD / "guest").resolve())
+    server = make_server(start=False)
+    server.program = programs / "bulkhead"
+    server.start()
+    server.fds = None
+    if level(server)["state"] == "unavailable":
+        pytest.skip(f"level microvm: {level(server)['text']}")
+    (folder / "echo.json").write_text(json.dumps(IDENTITY))
+    server.apply(tenant_yaml("evil") + tenant_yaml("calm") + model_yaml("echo", "calm", "echo.json"))
+    evil, calm = server.key("evil"), server.key("calm")
+    ask(server, "echo", calm)
+    for name, said in (("guest-garbage", "worker_protocol"), ("guest-oversized", "worker_protocol"),
+                       ("guest-eats", "replica_lost")):
+        (folder / f"{name}.json").write_text(json.dumps({"hostile": name}, separators=(",", ":")))
+        apply(server, model_yaml(name, "evil", f"{name}.json", isolation={"level": "microvm"}))
+        body = json.dumps({"inputs": [
+            {"name": "x", "shape": [2, 4], "datatype": "FP32", "data": list(range(8))},
+            {"name": "y", "shape": [2, 1], "datatype": "BYTES", "data": ["abcd", "efgh"]}]})
+        answer = server.http("POST", f"/v2/models/{name}/infer", evil, body, connection=server.connect(BOOT_S))
+        assert answer.status == 503, answer.body
+        server.wait_log(said, contains=name)
+        if name == "guest-eats":
+            assert answer.code == "model_memory_exceeded", answer.body
+        ask(server, "echo", calm)
+        server.cli("delete", "model", name, "--tenant", "evil")
+        wait_until(lambda: machines(server) == [], "the end of the machine")
+    server.wait_log("replica_lost", contains="guest-eats")
+
+
+def test_guests_come_and_go_without_a_trace(server, folder):
+    (folder / "echo.json").write_text(json.dumps(IDENTITY))
+    apply(server, tenant_yaml("acme"))
+    key = server.key("acme")
+    for cycle in range(1 + CYCLES):
+        if cycle == 1:
+            server.fds = role_fds(server)
+        apply(server, model_yaml("echo", "acme", "echo.json", isolation={"level": "microvm"}))
+        ask(server, "echo", key)
+        server.cli("delete", "model", "echo", "--tenant", "acme")
+        wait_until(lambda: machines(server) == [], "the end of the machine")
+    # the fixture looks for processes, control groups, mounts and descriptors that are left
+
+
+def test_without_its_kernel_the_level_is_refused(make_server, folder):
+    programs = folder / "programs"
+    programs.mkdir(mode=0o755)
+    for name in ("bulkhead", "bulkhead-worker"):
+        shutil.copy(BUILD / name, programs / name)
+    server = make_server(start=False)
+    server.program = programs / "bulkhead"
+    server.prefix = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs none /boot; exec "$0" "$@"']
+    server.start()
+    found = level(server)
+    assert found["state"] == "unavailable" and "apt install" in found["text"], found
+    (folder / "echo.json").write_text(json.dumps(IDENTITY))
+    result = server.apply(tenant_yaml("acme") + model_yaml("echo", "acme", "echo.json", isolation={"level": "microvm"}),
+                          check=False)
+    assert result.returncode == 1 and "apt install" in result.stderr, result.stderr
