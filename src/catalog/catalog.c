@@ -44,10 +44,13 @@ static int check_file(int fd, size_t bytes, struct error *err)
     return 0;
 }
 
+/* By lseek and read: the gateway's filter lets no pread through, and nobody else reads through this open file. */
 static int read_all(int fd, char *to, size_t bytes, struct error *err)
 {
+    if (lseek(fd, 0, SEEK_SET) != 0)
+        return error_set(err, ERROR_PEER, "catalog: the snapshot cannot be read");
     for (size_t done = 0; done < bytes;) {
-        ssize_t n = pread(fd, to + done, bytes - done, (off_t)done);
+        ssize_t n = read(fd, to + done, bytes - done);
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
