@@ -75,6 +75,8 @@ struct isolate_spawn {
     uid_t uid;                             /* the replica's own uid and gid, from the configured range; never 0 */
     gid_t gid;
     struct isolate_limits limits;
+    bool filter; /* the program makes the system calls of isolate_filter.h and no others: where somebody else than the
+                    program can install a filter (an OCI runtime), it does */
     bool limits_required; /* false only with --allow-unlimited: start even where a limit cannot be set */
 };
 

@@ -1,6 +1,7 @@
 #include "isolate/isolate_bundle.h"
 
 #include "isolate/isolate_internal.h"
+#include "isolate/isolate_profile.h"
 
 #include <stdio.h>
 #include <yyjson.h>
@@ -167,18 +168,6 @@ static bool resources_add(const struct writer *w, yyjson_mut_val *linux_part)
     return good;
 }
 
-static bool seccomp_add(const struct writer *w, yyjson_mut_val *linux_part)
-{
-    if (!w->b->syscalls)
-        return true;
-    yyjson_mut_val *seccomp = object_in(w, linux_part, "seccomp");
-    bool good = yyjson_mut_obj_add_str(w->doc, seccomp, "defaultAction", "SCMP_ACT_ERRNO") &&
-                yyjson_mut_obj_add_uint(w->doc, seccomp, "defaultErrnoRet", 1); /* EPERM */
-    yyjson_mut_val *rule = yyjson_mut_arr_add_obj(w->doc, array_in(w, seccomp, "syscalls"));
-    return good && texts_in(w, rule, "names", w->b->syscalls) &&
-           yyjson_mut_obj_add_str(w->doc, rule, "action", "SCMP_ACT_ALLOW");
-}
-
 static bool linux_add(const struct writer *w, yyjson_mut_val *config)
 {
     static const char *const masked[] = {"/proc/acpi",
@@ -197,7 +186,7 @@ static bool linux_add(const struct writer *w, yyjson_mut_val *config)
     yyjson_mut_val *part = object_in(w, config, "linux");
     return yyjson_mut_obj_add_str(w->doc, part, "cgroupsPath", w->b->cgroups_path) &&
            mapping_add(w, part, "uidMappings", w->b->uid) && mapping_add(w, part, "gidMappings", w->b->gid) &&
-           namespaces_add(w, part) && resources_add(w, part) && seccomp_add(w, part) &&
+           namespaces_add(w, part) && resources_add(w, part) && (!w->b->filter || profile_add(w->doc, part)) &&
            texts_in(w, part, "maskedPaths", masked) && texts_in(w, part, "readonlyPaths", read_only);
 }
 

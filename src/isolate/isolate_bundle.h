@@ -26,7 +26,7 @@ struct bundle {
     struct isolate_limits limits;   /* as of isolate_spawn */
     unsigned resources;             /* enum bundle_resource: which limits the runtime sets */
     const char *cgroups_path;       /* linux.cgroupsPath */
-    const char *const *syscalls;    /* NULL-terminated names that are allowed, all others are EPERM; NULL: no filter */
+    bool filter;                    /* the program is bulkhead-worker: its seccomp profile (isolate_profile.h) */
 };
 
 /* Appends the text. -ERROR_NO_MEMORY, or -ERROR_INVALID_ARGUMENT when a text is not valid UTF-8. */

@@ -231,13 +231,13 @@ static void container_explain(struct isolate_instance *i, struct isolate_report 
 {
     const struct container *c = (const struct container *)i;
     *ret_report = (struct isolate_report){.available = true, .limits = i->limits, .pid = i->pid};
-    (void)snprintf(
-        ret_report->text, sizeof ret_report->text, /* cut is fine: for people */
-        "container (%s; partial: no syscall filter); namespaces user, mount, pid, net, ipc, uts, cgroup; read-only root sha256:%.16s; "
-        "pid %d, uid %u; %s%s%s%s",
-        runtime_names[c->runtime->kind], c->digest, (int)i->pid, (unsigned)i->uid,
-        i->limits ? "control group " : "NO LIMITS: ", i->limits ? container_host.tree.base : i->limits_missing,
-        i->limits ? "/" : "", i->limits ? i->name : "");
+    (void)snprintf(ret_report->text, sizeof ret_report->text, /* cut is fine: for people */
+                   "container (%s%s); namespaces user, mount, pid, net, ipc, uts, cgroup; read-only root sha256:%.16s; "
+                   "pid %d, uid %u; %s%s%s%s",
+                   runtime_names[c->runtime->kind], c->filter ? "" : "; no syscall filter", c->digest, (int)i->pid,
+                   (unsigned)i->uid, i->limits ? "control group " : "NO LIMITS: ",
+                   i->limits ? container_host.tree.base : i->limits_missing, i->limits ? "/" : "",
+                   i->limits ? i->name : "");
 }
 
 static int container_discard(struct isolate_instance *i, int *ret_status)

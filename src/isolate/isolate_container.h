@@ -34,6 +34,7 @@ extern struct container_host container_host;
 struct container {
     struct isolate_instance i; /* first: the interface's instance is this address */
     const struct runtime *runtime;
+    bool filter; /* its bundle has a seccomp profile */
     char digest[ROOTFS_DIGEST_BYTES];
 };
 

@@ -131,6 +131,7 @@ static int bundle_make(const struct container *c, const struct container_order *
         .limits = spawn->limits,
         .resources = resources_of(&c->i.group),
         .cgroups_path = path,
+        .filter = spawn->filter,
     };
     _buf_ struct buf json;
     buf_init(&json, BUNDLE_JSON_BYTES_MAX);
@@ -296,6 +297,7 @@ int container_start(const struct container_order *order, struct container **ret_
     c->i.pidfd = -1;
     c->i.uid = order->spawn->uid;
     c->runtime = order->runtime;
+    c->filter = order->spawn->filter;
     (void)snprintf(c->i.name, sizeof c->i.name, "%s", order->spawn->name); /* length was checked */
     (void)snprintf(c->digest, sizeof c->digest, "%s", order->root->digest);
     struct paths p;

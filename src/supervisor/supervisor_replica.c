@@ -240,6 +240,7 @@ int supervisor_worker_spawn(struct supervisor_replica *r, int bus_fd, const stru
                    .pids = PIDS_BASE + 2 * cores,
                    .file_bytes = LIMIT_REPLICA_TMP_BYTES, /* there is nowhere else to write */
                    .fds = WORKER_FDS},
+        .filter = true,
         .limits_required = !s->config->allow_unlimited,
     };
     int pidfd;

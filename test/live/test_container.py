@@ -64,6 +64,7 @@ def test_the_walls_are_there(contained):
     facts = dict(line.split(":\t", 1) for line in proc(pid, "status").splitlines() if ":\t" in line)
     assert facts["Uid"].split() == [str(uid)] * 4
     assert facts["NoNewPrivs"] == "1"
+    assert facts["Seccomp"] == "2" and int(facts["Seccomp_filters"]) >= 2  # the bundle's and the worker's own
     assert all(int(facts[name], 16) == 0 for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"))
     for kind in ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup"):
         assert os.readlink(f"/proc/{pid}/ns/{kind}") != os.readlink(f"/proc/self/ns/{kind}"), kind

@@ -4,6 +4,7 @@
 #include "base/buf.h"
 #include "isolate/isolate_bundle.h"
 #include "isolate/isolate_container.h"
+#include "isolate/isolate_filter.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -174,6 +175,40 @@ static void test_bundle_resources(void **state)
     yyjson_doc_free(doc);
 }
 
+/* Everything that is not named is refused, and what the worker's own tables refuse outright is not allowed here. */
+static void test_bundle_profile(void **state)
+{
+    (void)state;
+    struct bundle b = bundle_default();
+    yyjson_doc *doc = bundle_doc(&b);
+    assert_null(AT(doc, "/linux/seccomp")); /* only for the worker */
+    yyjson_doc_free(doc);
+    b.filter = true;
+    doc = bundle_doc(&b);
+    assert_text(doc, "/linux/seccomp/defaultAction", "SCMP_ACT_ERRNO");
+    assert_number(doc, "/linux/seccomp/defaultErrnoRet", 1);
+    static const char *const never[] = {"bpf",   "clone3", "fork",     "io_uring_setup", "kexec_load", "keyctl",
+                                        "mount", "ptrace", "setns",    "socket",         "unshare",    "vfork",
+                                        "open",  "connect", "init_module", "process_vm_readv", "userfaultfd"};
+    yyjson_val *rules = AT(doc, "/linux/seccomp/syscalls"), *rule, *name;
+    size_t at, n_rules, k, n_names, n_clone = 0, n_run = 0;
+    yyjson_arr_foreach(rules, at, n_rules, rule)
+    {
+        bool allows = strcmp(yyjson_get_str(yyjson_obj_get(rule, "action")), "SCMP_ACT_ALLOW") == 0;
+        yyjson_arr_foreach(yyjson_obj_get(rule, "names"), k, n_names, name)
+        {
+            for (size_t i = 0; allows && i < sizeof never / sizeof *never; i++)
+                assert_string_not_equal(yyjson_get_str(name), never[i]);
+            n_clone += allows && strcmp(yyjson_get_str(name), "clone") == 0 &&
+                       yyjson_arr_size(yyjson_obj_get(rule, "args")) == 1;
+            n_run += allows && filter_table_find(&isolate_filter_run, yyjson_get_str(name)) != NULL;
+        }
+    }
+    assert_int_equal(n_clone, 1); /* threads only */
+    assert_true(n_run >= 25);     /* the worker's table is in it */
+    yyjson_doc_free(doc);
+}
+
 static void test_bundle_hostile_texts(void **state)
 {
     (void)state;
@@ -328,6 +363,20 @@ static void test_explain_names_the_digest(void **state)
     char digest[17];
     snprintf(digest, sizeof digest, "%s", container_host.roots[0].root.digest);
     assert_non_null(strstr(report.text, digest));
+    child_kill(&c);
+}
+
+/* The profile holds also for a program that installs no filter of its own. */
+static void test_filter(void **state)
+{
+    (void)state;
+    struct isolate_spawn s = child_spawn_default("forks", "3", NULL);
+    s.filter = true;
+    struct child c;
+    child_start(&c, &isolate_container, &s);
+    const char *report = child_report(&c);
+    assert_int_equal(report_number(report, "forks"), 0);
+    assert_int_equal(report_number(report, "forks-errno"), EPERM);
     child_kill(&c);
 }
 
@@ -492,12 +541,14 @@ int main(void)
         cmocka_unit_test(test_bundle_mounts),
         cmocka_unit_test(test_bundle_resources),
         cmocka_unit_test(test_bundle_hostile_texts),
+        cmocka_unit_test(test_bundle_profile),
         cmocka_unit_test(test_remove_follows_no_link),
         cmocka_unit_test(test_root_is_pinned),
         cmocka_unit_test(test_root_content_is_pinned),
     };
     const struct CMUnitTest real[] = {
         T(test_probe_tells_every_runtime),
+        T(test_filter),
         T(test_memory_limit),
         T(test_pids_limit),
         T(test_explain_names_the_digest),
