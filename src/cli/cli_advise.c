@@ -184,7 +184,7 @@ static void decide(struct advise *a)
 {
     ladder_advise(a->answers, a->minimum, &a->advice);
     a->level = a->advice.level;
-    for (int level = a->advice.level; level < LADDER_LEVEL_COUNT && !a->available; level++) {
+    for (int level = (int)a->advice.level; level < LADDER_LEVEL_COUNT && !a->available; level++) {
         a->available = row_usable(row_of(a, (enum ladder_level)level));
         if (a->available)
             a->level = (enum ladder_level)level;

@@ -126,10 +126,10 @@ static enum cli_exit send_file(const struct apply *apply, struct document *docum
 
 static enum cli_exit complain_source(const struct apply *apply, const struct document *document, const char *why)
 {
-    char text[ERROR_TEXT_BYTES_MAX];
-    (void)snprintf(text, sizeof text, "%s: spec.source: \"%s\": %s", document->title, document->source,
-                   why); /* a longer text is cut */
-    return complain_document(apply, document, text);
+    _buf_ struct buf text;
+    buf_init(&text, 4 * KIB);
+    buf_format(&text, "%s: spec.source: \"%s\": %s", document->title, document->source, why);
+    return complain_document(apply, document, buf_terminate(&text));
 }
 
 static enum cli_exit send_folder(const struct apply *apply, struct document *document, int folder)

@@ -1,14 +1,15 @@
 /* What this host can isolate, as the supervisor tells it; who may run, and why not. */
 #include "base/log.h"
 #include "control/control_internal.h"
+#include "ladder/ladder.h"
 
-#define LEVEL_USUAL 3u /* process: whose report `status` shows as the server's own */
+_Static_assert(BUS_LEVEL_COUNT == LADDER_LEVEL_COUNT, "the bus counts the same levels");
 
-/* isolate's ranks; the names are the public ones of the schema. */
+#define LEVEL_USUAL LADDER_PROCESS /* whose report `status` shows as the server's own */
+
 const char *control_level_name(uint32_t level)
 {
-    static const char *const names[BUS_LEVEL_COUNT] = {"none", "shared", "pool", "process", "container", "microvm"};
-    return level < BUS_LEVEL_COUNT ? names[level] : "none";
+    return ladder_level_names[level < BUS_LEVEL_COUNT ? level : 0];
 }
 
 void control_isolation(struct control *c, const struct bus_isolation *body)

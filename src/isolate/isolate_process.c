@@ -235,7 +235,8 @@ static void process_probe(struct isolate_report *ret_report)
         (void)!process_setup(scope, &err);                              /* without groups, the next line finds out */
     }
     if (probe_run(true, &err) == 0) {
-        *ret_report = (struct isolate_report){.available = true, .limits = true};
+        *ret_report =
+            (struct isolate_report){.available = true, .limits = true, .degraded = isolate_landlock_version() <= 0};
         (void)snprintf(ret_report->text, sizeof ret_report->text, LEVEL_TEXT "; %s", landlock_text()); /* fits */
     } else {
         char why_limits[sizeof err.text];
