@@ -113,7 +113,8 @@ class Server:
         self.cgroups = set()  # its own, to be gone when it is
         self.fds = None  # what its roles held when it began to serve
         self.prefix = []  # command in front of the server's, such as unshare
-        self.environment = {}  # beside ours
+        # Beside ours. LeakSanitizer's own suppression of the dynamic loader's blocks is no news, and not JSON.
+        self.environment = {"LSAN_OPTIONS": "print_suppressions=0"}
         self.program = BULKHEAD
 
     # --- life ---

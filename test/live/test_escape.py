@@ -1,0 +1,212 @@
+"""Attempts to get out of a worker's walls (escape/): first each without walls, where it must succeed, then by a hostile engine
+in a real worker, where none may."""
+import contextlib
+import ctypes
+import glob
+import os
+import pathlib
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+
+import pytest
+
+from conftest import BUILD, model_yaml, tenant_yaml
+
+ESCAPE = BUILD / "test/live/escape"
+LISTED = subprocess.run([ESCAPE, "list"], capture_output=True, text=True, check=True).stdout.splitlines()
+NAMES = [line.split()[0] for line in LISTED]
+MACHINE = [line.split()[0] for line in LISTED if line.endswith(" machine")]
+LEVELS = ["process", "container", "microvm"]
+SECRET = "bulkhead-secret"
+MACHINE_S = 180
+# In a machine of its own a worker meets that machine's kernel; what counts is what belongs to the host.
+OF_THE_HOST = ("files.absolute files.dots files.others-root files.own-root files.symlink files.hardlink files.handle "
+               "files.create procfs.environment cgroup.leave cgroup.make devices.disk descriptors.folder shm.posix "
+               "shm.systemv shm.queue network.tcp network.udp unix-sockets.path unix-sockets.admin "
+               "unix-sockets.abstract").split()
+
+VICTIM = """
+import ctypes, os, time
+here = ctypes.create_string_buffer(b"bulkhead-secret")
+fd = os.memfd_create("victim")
+print(hex(ctypes.addressof(here)), fd, flush=True)
+time.sleep(3600)
+"""
+
+
+class Host:
+    """What an attempt would reach if it got out: a secret file, a process of root's, sockets, shared memory, a cgroup."""
+
+    def __init__(self, stack):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="bulkhead-escape-"))
+        stack.callback(shutil.rmtree, self.folder)
+        self.folder.chmod(0o777)
+        self.secret = self.folder / "secret"
+        self.secret.write_text(SECRET)
+        self.secret.chmod(0o666)
+        self.victim = subprocess.Popen([sys.executable, "-c", VICTIM], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                       text=True, env={"SECRET": SECRET})
+        stack.callback(self.victim.wait)
+        stack.callback(self.victim.kill)
+        self.address, self.memfd = self.victim.stdout.readline().split()
+        self.tcp = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        self.udp = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        self.udp.bind(("127.0.0.1", 0))
+        self.path, self.abstract = (stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(2))
+        self.path.bind(str(self.folder / "socket"))
+        (self.folder / "socket").chmod(0o777)
+        self.abstract.bind("\0bulkhead-escape-%d" % os.getpid())
+        for s in (self.path, self.abstract):
+            s.listen(8)
+        self.shm = pathlib.Path("/dev/shm/bulkhead-escape-%d" % os.getpid())
+        self.shm.write_text(SECRET)
+        self.shm.chmod(0o666)
+        stack.callback(self.shm.unlink)
+        libc = ctypes.CDLL(None, use_errno=True)
+        self.key = 0x62680000 + os.getpid() % 65536
+        shm, queue = libc.shmget(self.key, 4096, 0o1666), libc.msgget(self.key, 0o1666)
+        assert shm >= 0 and queue >= 0
+        stack.callback(libc.shmctl, shm, 0, None)
+        stack.callback(libc.msgctl, queue, 0, None)
+        root = next(path for path in ("/sys/fs/cgroup/pids", "/sys/fs/cgroup/unified", "/sys/fs/cgroup")
+                    if os.path.exists(path + "/cgroup.procs"))
+        self.cgroup = pathlib.Path(root) / ("bulkhead-escape-%d" % os.getpid())
+        self.cgroup.mkdir()
+        stack.callback(self.cgroup.rmdir)
+
+    def disk(self):
+        """A block device, by preference the one that / lies on."""
+        number = os.stat("/").st_dev
+        for path in (os.path.realpath("/dev/block/%d:%d" % (os.major(number), os.minor(number))), *glob.glob("/dev/vd?"),
+                     *glob.glob("/dev/sd?"), *glob.glob("/dev/nvme?n?")):
+            with contextlib.suppress(OSError), open(path, "rb"):
+                return path
+        return "/dev/loop-control"
+
+    def argument(self, name, admin):
+        group, _, what = name.partition(".")
+        pid = str(self.victim.pid)
+        special = {
+            "files.host-users": "", "files.others-root": "%s %s" % (pid, self.secret), "cgroup.listed": "", "cgroup.leave": self.cgroup / "cgroup.procs",
+            "cgroup.make": self.cgroup, "cgroup.release-agent": "", "devices.disk": self.disk(),
+            "userns.join-mounts": pid, "userns.join-network": pid, "userns.join-ipc": pid,
+            "shm.posix": self.shm.name, "shm.systemv": self.key, "shm.queue": self.key,
+            "shm.memfd": "%s %s" % (pid, self.memfd), "network.tcp": self.tcp.getsockname()[1],
+            "network.udp": self.udp.getsockname()[1], "unix-sockets.path": self.folder / "socket",
+            "unix-sockets.admin": admin, "unix-sockets.abstract": "@bulkhead-escape-%d" % os.getpid(),
+            "process_vm.read": "%s %s" % (pid, self.address), "process_vm.write": "%s %s" % (pid, self.address),
+        }
+        if name in special:
+            return str(special[name])
+        if group in ("files", "descriptors"):
+            return str(self.secret)
+        if group in ("ptrace", "process_vm", "signals") or what in ("environment", "memory", "others", "descriptors"):
+            return pid
+        return ""
+
+
+@pytest.fixture
+def host():
+    with contextlib.ExitStack() as stack:
+        yield Host(stack)
+
+
+def outside(name, argument):
+    # The folder is what a careless parent might have left open.
+    folder = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        done = subprocess.run([ESCAPE, name, argument], capture_output=True, text=True, timeout=60, stdin=folder,
+                              check=False)
+    finally:
+        os.close(folder)
+    return (done.stdout.splitlines() or ["ended with %d" % done.returncode])[-1]
+
+
+def test_each_attempt_succeeds_without_walls(host):
+    with contextlib.ExitStack() as stack:
+        admin = stack.enter_context(socket.socket(socket.AF_UNIX))
+        admin.bind(str(host.folder / "admin.sock"))
+        admin.listen(1)
+        verdicts = {name: outside(name, host.argument(name, host.folder / "admin.sock"))
+                    for name in NAMES if name not in MACHINE}
+    assert {name: v for name, v in verdicts.items() if not v.startswith("escaped ")} == {}
+    assert len(NAMES) >= 60 and len({name.split(".")[0] for name in NAMES}) >= 15
+
+
+def cpio(files):
+    """An archive in the kernel's own form, `newc`, of {name: (mode, bytes)}."""
+    out = b""
+    for number, (name, (mode, data)) in enumerate([*files.items(), ("TRAILER!!!", (0, b""))], 1):
+        fields = [number, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name) + 1, 0]
+        head = b"070701" + b"".join(b"%08X" % field for field in fields) + name.encode() + b"\0"
+        out += head + b"\0" * (-len(head) % 4) + data + b"\0" * (-len(data) % 4)
+    return out
+
+
+def kernel():
+    found = sorted([*glob.glob(str(BUILD / "guest/vmlinuz")), *glob.glob(str(BUILD.parent / "guest/vmlinuz")),
+                    *glob.glob("/boot/vmlinuz-*-cloud-amd64")])
+    return found[-1] if found else None
+
+
+def test_the_harmful_ones_succeed_in_a_machine_to_throw_away(folder):
+    qemu = shutil.which("qemu-system-x86_64")
+    if not qemu or not kernel():
+        pytest.skip("no QEMU or no kernel linux-image-cloud-amd64 here: %d attempts have no control" % len(MACHINE))
+    swap = b"\0" * 4086 + b"SWAPSPACE2" + b"\0" * 61440
+    swap = swap[:1024] + (1).to_bytes(4, "little") + (15).to_bytes(4, "little") + swap[1032:]
+    (folder / "initrd").write_bytes(cpio({"init": (0o100755, ESCAPE.read_bytes()), "dev": (0o40755, b""),
+                                          "swap": (0o100600, swap)}))
+    console = folder / "console"
+    subprocess.run([qemu, "-M", "pc", "-accel", "tcg", "-m", "256", "-nodefaults", "-no-user-config", "-display", "none",
+                    "-no-reboot", "-kernel", kernel(), "-initrd", folder / "initrd", "-serial", "file:%s" % console,
+                    "-append", "console=ttyS0 panic=-1 quiet"], timeout=MACHINE_S, check=True)
+    said = dict(line.split("escape: ")[1].split(" ", 1) for line in console.read_text(errors="replace").splitlines()
+                if "escape: " in line)
+    assert sorted(said) == sorted(MACHINE), console.read_text(errors="replace")[-2000:]
+    assert {name: v for name, v in said.items() if not v.startswith("escaped ")} == {}
+
+
+def available(server):
+    return {level["name"] for level in server.status()["isolation"]["levels"] if level["state"] == "available"}
+
+
+@pytest.fixture
+def hostile(make_server, folder):
+    """A server whose workers are real ones, but for an engine that tries to get out."""
+    programs = folder / "programs"
+    programs.mkdir(mode=0o755)
+    shutil.copy(BUILD / "bulkhead", programs / "bulkhead")
+    shutil.copy(BUILD / "test/live/escape-worker", programs / "bulkhead-worker")
+    os.symlink(BUILD / "engines", programs / "engines")
+    server = make_server(start=False)
+    server.program = programs / "bulkhead"
+    server.start()
+    (folder / "hostile.json").write_text("{}")
+    server.apply(tenant_yaml("evil"))
+    server.evil = server.key("evil")
+    return server
+
+
+def attempt(server, what, model):
+    answer = server.infer(model, [{"name": "what", "shape": [1], "datatype": "BYTES", "data": [what]}], server.evil)
+    if answer.status != 200:
+        return "held: the worker was ended: %d %s" % (answer.status, answer.body[:200])
+    return answer.json["outputs"][0]["data"][0]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_no_attempt_succeeds_behind_the_walls(hostile, host, level):
+    if level not in available(hostile):
+        pytest.skip("level %s is not available here" % level)
+    hostile.apply(model_yaml("hostile", "evil", "hostile.json", isolation={"level": level}))
+    names = NAMES if level != "microvm" else OF_THE_HOST
+    verdicts = {name: attempt(hostile, ("%s %s" % (name, host.argument(name, hostile.data / "admin.sock"))).strip(),
+                              "hostile") for name in names}
+    bad = {name: v for name, v in verdicts.items() if not v.startswith("held")}
+    assert bad == {}, sorted(bad.items())
+    assert host.victim.poll() is None
+    assert host.secret.read_text() == SECRET and {p.name for p in host.folder.iterdir()} == {"secret", "socket"}
