@@ -48,7 +48,8 @@ static void folder_open(const char *base)
     struct container_host *h = &container_host;
     char folder[CONTAINER_FOLDER_MAX];
     (void)snprintf(folder, sizeof folder, CONTAINER_FOLDER_PARENT "/%.100s", base); /* fits */
-    bool made = mkdir(folder, FOLDER_MODE) == 0 || errno == EEXIST; /* an earlier server's: an empty folder */
+    rootfs_remove(folder);                                                          /* an earlier server's */
+    bool made = mkdir(folder, FOLDER_MODE) == 0;
     bool mounted = made && chmod(folder, FOLDER_MODE) == 0 && namespace_leave() == 0 &&
                    mount("tmpfs", folder, "tmpfs", MS_NOSUID | MS_NODEV, FOLDER_OPTIONS) == 0;
     if (mounted && folder_fill(folder) == 0) {
@@ -68,7 +69,7 @@ static void folder_close(void)
     if (!h->folder[0])
         return;
     (void)umount2(h->folder, MNT_DETACH); /* nothing runs any more; the next server's mount would cover it */
-    (void)rmdir(h->folder);
+    rootfs_remove(h->folder); /* a runtime that was ended with its probe may have written below the mount meanwhile */
     h->folder[0] = '\0';
 }
 
