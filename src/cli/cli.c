@@ -54,6 +54,14 @@ static const struct cli_flag flags_advise[] = {
     OUTPUT,
     END,
 };
+static const struct cli_flag flags_bench[] = {
+    {"level", 0, "L[,L...]", false, "these levels only (default: all that are available)"},
+    {"runs", 0, "N", false, "starts of each kind for each level (default: 20)"},
+    {"seconds", 0, "S", false, "of each steady load (default: 5)"},
+    {"output", 0, "DIR", false, "where the report is written (default: the current folder)"},
+    {"format", 'o', "table|json|yaml", false, "how to print it"},
+    END,
+};
 static const struct cli_flag flags_explain[] = {
     {"tenant", 0, "T", false, "whose model it is"},
     OUTPUT,
@@ -140,6 +148,17 @@ const struct cli_command cli_commands[] = {
      .details =
          "Asks what is not given, when there is a terminal. The rules stand in docs/advise.md. Needs no server but\n"
          "for --tenant; tests the levels as `bulkhead doctor` does. Ends with 1 when nothing strong enough works here."},
+    {.name = "bench isolation",
+     .arguments = "",
+     .summary = "Measure what each isolation level costs on this host.",
+     .flags = flags_bench,
+     .run = cli_bench_isolation,
+     .details =
+         "Starts a server of its own on a free port of 127.0.0.1 and measures every available level through its HTTP\n"
+         "surface: cold and warm start, added latency, throughput, idle memory, and what a flooding neighbour does to\n"
+         "another tenant's p99. Takes about a minute a level; ^C ends it without traces. Writes\n"
+         "bulkhead-isolation.json and bulkhead-isolation.html (one file, plots inside). Needs root. Other work on the\n"
+         "host falsifies it: the load average stands in the report."},
     {.name = "infer",
      .arguments = "MODEL",
      .arguments_min = 1,

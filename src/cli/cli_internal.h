@@ -115,6 +115,8 @@ enum cli_exit cli_read_file(const char *path, size_t max, struct buf *ret_conten
 enum cli_format { CLI_TABLE = 0, CLI_JSON, CLI_YAML, CLI_FORMAT_COUNT };
 /* Of -o; negative when it is none (complained about). */
 int cli_format(const struct cli_call *call);
+/* The same of another flag, where --output is something else. */
+int cli_format_of(const struct cli_call *call, const char *flag);
 /* A value as JSON (indented) or YAML. */
 enum cli_exit cli_print_value(yyjson_val *value, enum cli_format format);
 /* --- cli_table.c --- */
@@ -140,6 +142,7 @@ must_check int cli_folder_pack(int folder, int *ret_fd, uint64_t *ret_bytes, cha
 /* --- the commands --- */
 
 enum cli_exit cli_advise(const struct cli_call *call);
+enum cli_exit cli_bench_isolation(const struct cli_call *call);
 enum cli_exit cli_apply(const struct cli_call *call);
 enum cli_exit cli_get(const struct cli_call *call);
 enum cli_exit cli_delete(const struct cli_call *call);

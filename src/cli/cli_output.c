@@ -6,7 +6,12 @@ static const char *const format_names[CLI_FORMAT_COUNT] = {"table", "json", "yam
 
 int cli_format(const struct cli_call *call)
 {
-    const char *name = cli_flag_value(call, "output");
+    return cli_format_of(call, "output");
+}
+
+int cli_format_of(const struct cli_call *call, const char *flag)
+{
+    const char *name = cli_flag_value(call, flag);
     for (int i = 0; name && i < CLI_FORMAT_COUNT; i++)
         if (strcmp(name, format_names[i]) == 0)
             return i;
