@@ -79,7 +79,7 @@ def left_behind(servers, processes_before):
     alive = processes()
     others = {pid for pid, (_, argv) in alive.items() if argv[1:2] == ["serve"]}
     left = {pid: argv for pid, (parent, argv) in alive.items() if pid not in processes_before and
-            parent not in others and (argv[0] == "bulkhead-worker" or argv[1:2] == ["role"])}
+            parent not in others and (argv[0] in ("bulkhead-worker", "bulkhead-machine") or argv[1:2] == ["role"])}
     return left, {path for s in servers for path in s.cgroups if os.path.exists(path)}
 
 
