@@ -81,6 +81,12 @@
 #define LIMIT_RESTART_DELAY_MIN_MS  100u   /* first back-off, doubled each time, ± 50 % jitter */
 #define LIMIT_RESTART_DELAY_MAX_MS  30000u
 
+/* Blank workers of level pool; their limits until a model's take over. */
+#define LIMIT_POOL_SIZE          32u /* per engine */
+#define LIMIT_BLANK_START_MS     30000u
+#define LIMIT_BLANK_MEMORY_BYTES (256 * MIB)
+#define LIMIT_BLANK_CPU_MILLI    1000u
+
 /* What a replica can keep in its /tmp; counted as its memory too. Engines write nothing; an extension may unpack
  * itself. */
 #define LIMIT_REPLICA_TMP_BYTES (16 * MIB)

@@ -105,6 +105,7 @@ static const struct {
     TEXT(DESCRIBE_FAILED, error.text),
     TEXT(INGEST_FAILED, error.text),
     TEXT(GUEST_CONFIG, worker.engine),
+    TEXT(WORKER_BLANK, engine),
     TEXT(INFER, tenant),
     TEXT(INFER, model),
 #undef TEXT

@@ -205,6 +205,7 @@ static int registry_start(struct control *c, struct error *err)
         .level_refusal = control_level_refusal,
         .engine_known = engine_known,
         .engine_id = engine_id,
+        .served = control_pool_served,
         .ctx = c,
     };
     return registry_open(&config, &c->registry, err);

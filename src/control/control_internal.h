@@ -44,7 +44,9 @@ struct control {
     bool publish_wanted;
     uint64_t publish_at_ns; /* when to try again after a failure; UINT64_MAX: none */
     uint64_t generation_sent, generation_taken;
-    struct list waiters; /* struct waiter */
+    struct list waiters;   /* struct waiter */
+    uint32_t pool_engines; /* bit per config.engines: a version of level pool in the catalog needs it */
+    uint32_t pool_sent;
     /* replicas */
     struct map replicas;      /* uid → struct control_replica */
     struct map versions;      /* uid → struct control_version */
@@ -79,6 +81,10 @@ void control_isolation(struct control *c, const struct bus_isolation *body);
 int control_level_refusal(void *ctx, uint32_t level, struct error *err);
 /* May this version run: is its level there, and not below its tenant's floor? Codes as above. */
 int control_version_refusal(struct control *c, const struct registry_version *row, struct error *err);
+/* Counts a version of the catalog that is being built; ctx is the struct control. */
+void control_pool_served(void *ctx, const char *engine, uint32_t level);
+/* Tells the supervisor for which engines blank workers are wanted, when that has changed. */
+void control_pool_tell(struct control *c);
 /* "process"; "none" for what is no level. */
 const char *control_level_name(uint32_t level);
 /* Appends the JSON object `isolation` of `bulkhead status`. */

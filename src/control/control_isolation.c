@@ -3,6 +3,8 @@
 #include "control/control_internal.h"
 #include "ladder/ladder.h"
 
+#include <string.h>
+
 _Static_assert(BUS_LEVEL_COUNT == LADDER_LEVEL_COUNT, "the bus counts the same levels");
 
 #define LEVEL_USUAL LADDER_PROCESS /* whose report `status` shows as the server's own */
@@ -50,6 +52,21 @@ int control_version_refusal(struct control *c, const struct registry_version *ro
                          control_level_name(row->level), control_level_name(row->floor));
     int r = control_level_refusal(c, row->level, err);
     return r < 0 ? error_wrap(err, r, "its isolation level, %s", control_level_name(row->level)) : r;
+}
+
+void control_pool_served(void *ctx, const char *engine, uint32_t level)
+{
+    struct control *c = ctx;
+    for (uint32_t i = 0; i < BUS_ENGINES_MAX && level == LADDER_POOL; i++)
+        if (strcmp(c->config.engines[i].name, engine) == 0)
+            c->pool_engines |= 1u << i;
+}
+
+void control_pool_tell(struct control *c)
+{
+    struct bus_pool body = {.engines = c->pool_engines};
+    if (c->pool_engines != c->pool_sent && bus_conn_send(c->supervisor, BUS_POOL, &body, NULL, 0) >= 0)
+        c->pool_sent = c->pool_engines;
 }
 
 static void append_text(struct buf *json, const char *name, const char *text)

@@ -53,12 +53,14 @@ void control_publish_flush(struct control *c)
     struct error err = {0};
     _close_ int fd = -1;
     size_t bytes;
+    c->pool_engines = 0;
     int r = registry_catalog(c->registry, &body.generation, &fd, &bytes, &err);
     if (r < 0) { /* a revoked key must not serve on until something else changes */
         log_alert("catalog_build", "%s", error_text(&err, r));
         publish_retry(c);
         return;
     }
+    control_pool_tell(c);
     body.bytes = bytes;
     if (bus_conn_send(c->gateway, BUS_CATALOG, &body, &fd, 1) == 0) /* else: gone, and its successor gets a new one */
         c->generation_sent = body.generation;

@@ -29,6 +29,8 @@ struct registry_config {
     bool (*engine_known)(void *ctx, struct str name);
     /* Tells the code that opens models for this engine from any other; 0: this server has none. */
     uint64_t (*engine_id)(void *ctx, struct str name);
+    /* Called for each version that a new catalog holds; NULL allowed. */
+    void (*served)(void *ctx, const char *engine, uint32_t level);
     void *ctx;
 };
 

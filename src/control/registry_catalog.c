@@ -102,6 +102,9 @@ static int add_version(void *ctx, const struct store_version *v)
     static_assert(sizeof row.engine == sizeof model.engine, "engine names have one size");
     memcpy(row.engine, model.engine, sizeof row.engine);
     memcpy(row.digest, v->digest, sizeof row.digest);
+    const struct registry_config *config = &a->registry->config;
+    if (config->served)
+        config->served(config->ctx, row.engine, row.level);
     return added(a, catalog_add_version(a->builder, &row), "version");
 }
 

@@ -63,6 +63,9 @@ struct engine_ops {
     const char *name;    /* Model.spec.engine */
     uint32_t caps;       /* enum engine_cap */
     const char *library; /* file name looked up in the engines folder by the supervisor; NULL: built in */
+    /* Loads what no model is needed for: the library. Looks at library_fd and library_path only; `open` does it too.
+     * Codes as there. NULL: there is nothing to load. */
+    int (*preload)(const struct engine_options *options, struct error *err);
     /* Loads; may take seconds and start threads - 1 threads. On failure err explains in our words what is wrong and
      * nothing is left behind: -ERROR_REFUSED (the model's fault), -ERROR_UNSUPPORTED (the server's library is missing
      * or does not load), -ERROR_INVALID_ARGUMENT (options), -ERROR_NO_MEMORY. */

@@ -65,6 +65,13 @@ static int model_scan(struct str *model, struct bundle *folder, struct bundle **
     return result < 0 ? result : onnx_scan(*model, *ret_in, err);
 }
 
+static int onnx_preload(const struct engine_options *options, struct error *err)
+{
+    const OrtApi *api;
+    const OrtEnv *env;
+    return onnx_library_open(options, &api, &env, err);
+}
+
 static int onnx_open(const struct engine_options *options, struct engine **ret_engine, struct error *err)
 {
     struct str model = {options->model, options->model_bytes};
@@ -189,6 +196,7 @@ const struct engine_ops engine_onnx = {
     .name = "onnx",
     .caps = ENGINE_TENSOR | ENGINE_CANCEL,
     .library = "libonnxruntime.so.1",
+    .preload = onnx_preload,
     .open = onnx_open,
     .describe = onnx_describe,
     .submit = onnx_submit,

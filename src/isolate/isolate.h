@@ -157,7 +157,8 @@ extern const struct isolate_ops isolate_container;
 extern const struct isolate_ops isolate_microvm;
 extern const struct isolate_ops isolate_fake; /* no walls: tests only (isolate_fake.h); isolate_find never returns it */
 
-/* The back-end of a level in this build, or NULL: not built yet (refused with that reason). */
+/* The back-end of a level in this build, or NULL: not built yet (refused with that reason). A level that is a policy
+ * about who gets a worker, and when, stands on the walls of another: then its back-end's `level` is that other one. */
 const struct isolate_ops *isolate_find(enum isolate_level level);
 
 #endif

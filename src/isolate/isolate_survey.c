@@ -80,5 +80,10 @@ void isolate_survey(struct isolate_survey ret_rows[static ISOLATE_SURVEY_ROWS],
         if (progress)
             progress(ctx, row->level);
         survey_one(ops, row);
+        if (ops->level != row->level) {
+            char text[sizeof row->report.text];
+            (void)snprintf(text, sizeof text, "%s", row->report.text); /* same size */
+            (void)snprintf(row->report.text, sizeof row->report.text, "blank workers behind the walls of %.440s", text);
+        }
     }
 }

@@ -100,6 +100,7 @@ struct resource_server { /* defaults are those of base/limits.h */
     char group[33];               /* spec.admin.group: "bulkhead" */
     uint32_t log_level;           /* spec.log.level */
     uint64_t drain_timeout_ns;    /* spec.drainTimeout */
+    uint64_t pool_size;           /* spec.pool.size: blank workers per engine */
 };
 
 struct resource_tenant {

@@ -24,6 +24,9 @@ static bool is_listen_address(struct str s)
     return str_copy(host, text, sizeof text) == 0 && inet_pton(AF_INET6, text, &address) == 1;
 }
 
+/* Blank workers must not use up the user ids that replicas need. */
+#define POOL_UIDS 8u
+
 static int check_server(const struct resource_server *s, struct error *err)
 {
     if (!is_listen_address(str_from(s->listen)))
@@ -32,6 +35,11 @@ static int check_server(const struct resource_server *s, struct error *err)
                          s->listen);
     if (s->uid_base + s->uid_count > UINT32_MAX) /* both are far below: no overflow; (uid_t)-1 means "none" */
         return error_set(err, ERROR_INVALID_RESOURCE, "spec.uids: base and count reach beyond the last user id");
+    if (s->pool_size * POOL_UIDS > s->uid_count)
+        return error_set(err, ERROR_INVALID_RESOURCE,
+                         "spec.pool.size: %" PRIu64 " blank workers per engine need a spec.uids.count of at least "
+                         "%" PRIu64,
+                         s->pool_size, s->pool_size * POOL_UIDS);
     return 0;
 }
 

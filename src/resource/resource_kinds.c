@@ -149,6 +149,17 @@ static const struct resource_field server_fields[] = {
      .default_text = "30s",
      PLACE(server, drain_timeout_ns),
      .help = "After SIGTERM, requests in flight get this long to finish."},
+    {.path = "spec.pool.size",
+     .type = RESOURCE_INTEGER,
+     .unit = "workers",
+     .min = 0,
+     .max = LIMIT_POOL_SIZE,
+     .default_text = "1",
+     PLACE(server, pool_size),
+     .help =
+         "Blank workers kept ready for models of isolation level pool, for each engine that such a model needs. Each "
+         "takes a user id and the memory of its engine's library. 0: none; a start at this level then takes as long "
+         "as one at level process."},
 };
 
 static const struct resource_field tenant_fields[] = {
@@ -346,7 +357,7 @@ const struct resource_kind_info resource_kinds[RESOURCE_KIND_COUNT] = {
                          .help =
                              "The server's own configuration: a file for `bulkhead serve --config`, read at start. "
                              "It cannot be applied. On SIGHUP the file is read again: limits.connections, timeouts, "
-                             "log.level and drainTimeout take effect at once; what else has changed is named in the "
+                             "log.level, drainTimeout and pool.size take effect at once; what else has changed is named in the "
                              "log and waits for a restart."},
     [RESOURCE_TENANT] = {.name = "Tenant",
                          .plural = "tenants",

@@ -41,7 +41,7 @@ void supervisor_drain_step(struct supervisor *s)
 {
     if (!s->draining || !s->gateway_drained)
         return;
-    if (s->replicas.count + s->ingests.count > 0) {
+    if (s->replicas.count + s->ingests.count + supervisor_pools_count(s) > 0) {
         supervisor_replicas_kill(s);
         return;
     }
@@ -85,6 +85,7 @@ static void on_signal(uv_signal_t *handle, int number)
     }
     log_info("draining", "signal %d: no new requests; the running ones are answered", number);
     s->draining = true;
+    supervisor_pools_kill(s);
     supervisor_ingests_kill(s); /* their applies are refused: the server is shutting down */
     struct bus_empty nothing = {0};
     if (s->children[CHILD_GATEWAY].bus)
@@ -145,7 +146,8 @@ static void finish(struct supervisor *s)
         supervisor_child_end(&s->children[i]); /* workers' ends are told to nobody from here on */
     supervisor_replicas_kill(s);
     supervisor_ingests_kill(s);
-    while (s->replicas.count + s->ingests.count > 0)
+    supervisor_pools_kill(s);
+    while (s->replicas.count + s->ingests.count + supervisor_pools_count(s) > 0)
         (void)uv_run(s->loop, UV_RUN_ONCE); /* each ends through its pidfd */
     supervisor_isolation_close(s);
     uv_walk(s->loop, close_handle, NULL);
@@ -181,6 +183,7 @@ int supervisor_run(const struct supervisor_config *config, struct error *err)
     map_init(&s.replicas, LIMIT_REPLICAS);
     map_init(&s.ingests, LIMIT_INGESTS);
     s.uids_used = calloc(config->uid_count, 1);
+    supervisor_pools_open(&s);
     supervisor_child_setup(&s, CHILD_CONTROL, "control");
     supervisor_child_setup(&s, CHILD_GATEWAY, "gateway");
     (void)uv_timer_init(s.loop, &s.drain_timer); /* always succeeds */

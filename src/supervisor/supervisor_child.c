@@ -61,6 +61,8 @@ static void on_message(void *ctx, struct bus_message *m)
         supervisor_replica_stop(s, m->body.REPLICA_STOP.replica_uid, m->body.REPLICA_STOP.reason);
     else if (m->type == BUS_ISOLATION_WANTED)
         supervisor_isolation_wanted(s, m->body.ISOLATION_WANTED.level);
+    else if (m->type == BUS_POOL)
+        supervisor_pools_want(s, m->body.POOL.engines);
     else if (m->type == BUS_LOOK)
         supervisor_look(s, &m->body.LOOK);
     else if (m->type == BUS_INGEST_START)

@@ -205,9 +205,7 @@ static int ingest_configure(struct supervisor_ingest *g, int model_fd, int libra
         .replica_uid = g->start.id,
         .model_bytes = g->start.model_bytes,
         .threads = (g->start.cpu_milli + 999) / 1000,
-        .library = library_fd < 0     ? BUS_LIBRARY_NONE
-                   : g->ops->own_root ? BUS_LIBRARY_ROOT
-                                      : BUS_LIBRARY_FD,
+        .library = supervisor_library_where(g->ops, library_fd),
     };
     memcpy(body.engine, g->start.engine, sizeof body.engine);
     int fds[2] = {model_fd, body.library == BUS_LIBRARY_FD ? library_fd : model_fd};

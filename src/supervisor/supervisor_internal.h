@@ -36,25 +36,60 @@ struct supervisor_child {
  */
 enum replica_state { REPLICA_OFFERED = 1, REPLICA_RUNNING, REPLICA_DRAINING, REPLICA_DYING, REPLICA_STATE_COUNT };
 
+/* Who a worker works for. `ended` comes last, once its process is gone; the owner then frees it. */
+struct supervisor_worker_events {
+    void (*message)(void *owner, struct bus_message *m);
+    void (*gone)(void *owner); /* it closed its socket, or broke the protocol */
+    void (*ended)(void *owner, int status, uint64_t oom_kills);
+};
+
+/* A process behind a wall, and its conversation. A blank one changes its owner when it becomes a replica's. */
+struct supervisor_worker {
+    struct supervisor *supervisor;
+    const struct supervisor_worker_events *events;
+    void *owner;
+    const struct isolate_ops *ops;
+    struct isolate_instance *instance;
+    uv_poll_t *watch;
+    struct bus_conn *bus; /* NULL: of a machine */
+    uint32_t uid_index;   /* of the configured range */
+    int32_t pid;
+    char wall[256];
+};
+
+struct supervisor_worker_spec {
+    const char *name;
+    enum isolate_level level;
+    int library_fd; /* -1: the engine is built in */
+    struct isolate_limits limits;
+    const struct isolate_machine *machine; /* NULL: a process with a conversation */
+};
+
+/* The blank workers of one engine. */
+struct supervisor_pool {
+    struct supervisor *supervisor;
+    uint32_t engine;    /* index into config->engines */
+    bool wanted;        /* a model of level pool needs this engine */
+    struct list blanks; /* of struct blank */
+    uint32_t failures;  /* in a row, for the back-off */
+    uv_timer_t timer;
+};
+
 struct supervisor_replica {
     struct supervisor *supervisor;
     struct bus_replica_start start; /* what control asked for */
     enum replica_state state;
     const struct isolate_ops *ops;
-    struct isolate_instance *instance;
-    uv_poll_t *watch;
-    struct bus_conn *bus;       /* to the worker */
-    struct channel_fds offered; /* the worker's end, kept until the gateway has sealed the inbox */
-    int control_fd, stream_fd;  /* of a machine: our ends of its two ports, kept for its life; else -1 */
+    struct supervisor_worker *worker; /* NULL before it is started and when it could not be */
+    struct channel_fds offered;       /* the worker's end, kept until the gateway has sealed the inbox */
+    int control_fd, stream_fd;        /* of a machine: our ends of its two ports, kept for its life; else -1 */
     struct channel_geometry geometry;
     uint32_t epoch;
-    uint32_t uid_index; /* of the configured range */
-    int32_t pid;
     uint32_t stop_reason; /* enum bus_stop_reason */
     bool wanted_end;
     bool out_of_memory; /* how it ended */
     uint64_t started_ms;
-    char wall[256];
+    char wall[256]; /* its worker's, and how that came to it */
 };
 
 /* What this host can do at one level of isolation. */
@@ -83,6 +118,7 @@ struct supervisor {
     uint32_t admin_gid;
     struct supervisor_level levels[ISOLATE_LEVEL_COUNT];
     struct supervisor_child children[CHILD_COUNT];
+    struct supervisor_pool pools[SUPERVISOR_ENGINES_MAX];
     struct map replicas; /* uid → struct supervisor_replica */
     struct map ingests;  /* id → struct supervisor_ingest */
     uint8_t *uids_used;  /* [uid_count] */
@@ -121,6 +157,19 @@ void supervisor_replicas_tell(struct supervisor *s, int child);
 void supervisor_replicas_orphaned(struct supervisor *s);
 void supervisor_replicas_kill(struct supervisor *s);
 
+/* supervisor_worker.c */
+/* Starts bulkhead-worker; on failure nothing is left. The worker is the owner's until it frees it after `ended`. */
+must_check int supervisor_worker_start(struct supervisor *s, const struct supervisor_worker_spec *spec,
+                                       const struct supervisor_worker_events *events, void *owner,
+                                       struct supervisor_worker **ret_worker, struct error *err);
+/* Its end is seen by `ended`. Once only. */
+void supervisor_worker_kill(struct supervisor_worker *w);
+/* Its process must be gone. Accepts NULL. */
+void supervisor_worker_free(struct supervisor_worker *w);
+/* What a worker with these resources may have beside them. */
+struct isolate_limits supervisor_worker_limits(uint64_t memory_bytes, uint32_t cpu_milli);
+/* Where a worker of that back-end finds its engine's library. */
+enum bus_library supervisor_library_where(const struct isolate_ops *ops, int library_fd);
 /* A uid of the range for a process behind a wall, as an index to give back in uids_used. */
 must_check int supervisor_uid_take(struct supervisor *s, uint32_t *ret_index);
 /* The library of an engine (-1: built in), borrowed; -ERROR_UNSUPPORTED when there is no such engine. */
@@ -131,8 +180,8 @@ void supervisor_abandon(const struct isolate_ops *ops, struct isolate_instance *
 /* What a worker is told; also into a machine. */
 void supervisor_worker_config(const struct supervisor_replica *r, int library_fd, struct bus_worker_config *ret_body);
 void supervisor_channel_body(const struct supervisor_replica *r, struct bus_channel *ret_body);
-/* Starts it behind its wall: with a conversation (bus_fd), or in a machine. */
-must_check int supervisor_worker_spawn(struct supervisor_replica *r, int bus_fd, const struct isolate_machine *machine,
+/* Starts it behind its wall: with a conversation (machine NULL), or in a machine. */
+must_check int supervisor_worker_spawn(struct supervisor_replica *r, const struct isolate_machine *machine,
                                        int library_fd, struct error *err);
 
 /* supervisor_machine.c: replicas in virtual machines. No descriptor goes in: configuration and channels are written to
@@ -140,6 +189,21 @@ must_check int supervisor_worker_spawn(struct supervisor_replica *r, int bus_fd,
 must_check int supervisor_machine_launch(struct supervisor_replica *r, int model_fd, int library_fd, struct error *err);
 /* A stream of the next epoch, to the guest and to the gateway. */
 must_check int supervisor_machine_offer(struct supervisor_replica *r, struct error *err);
+
+/* supervisor_pool.c: the blank workers of level pool. */
+void supervisor_pools_open(struct supervisor *s);
+/* Control says which engines have models of level pool: a bit for each of config->engines. */
+void supervisor_pools_want(struct supervisor *s, uint32_t engines);
+/* Fills or empties them after something has changed: the configuration, the level's state. */
+void supervisor_pools_step(struct supervisor *s);
+/* A blank worker with the engine's library in it and these limits, whose owner the caller becomes (it sets events and
+ * owner); NULL: none is ready. */
+struct supervisor_worker *supervisor_pool_take(struct supervisor *s, const char *engine,
+                                               const struct isolate_limits *limits);
+/* For good: they are not filled again. */
+void supervisor_pools_kill(struct supervisor *s);
+uint32_t supervisor_pools_count(const struct supervisor *s); /* processes, those that end included */
+void supervisor_pools_text(const struct supervisor *s, char *text, size_t capacity);
 
 /* supervisor_ingest.c */
 void supervisor_ingest_start(struct supervisor *s, const struct bus_ingest_start *start, int model_fd);
@@ -164,6 +228,8 @@ void supervisor_isolation_close(struct supervisor *s);
 must_check int supervisor_isolation_check(const struct supervisor *s, uint32_t level, struct error *err);
 /* Tells control about every level. */
 must_check int supervisor_isolation_tell(const struct supervisor *s, struct bus_conn *control);
+/* Tells control about one, whose text has changed. */
+void supervisor_isolation_tell_level(struct supervisor *s, enum isolate_level level);
 /* Looks again whether the host still provides it; what was lost stops, what came back is told. Nothing when a probe of
  * it runs or began a moment ago. */
 void supervisor_isolation_probe(struct supervisor *s, enum isolate_level level);

@@ -29,8 +29,18 @@ static void level_body(const struct supervisor_level *l, struct bus_isolation *r
     *ret_body = (struct bus_isolation){
         .level = l->level, .state = l->state, .limits = report->limits, .degraded = report->degraded};
     bool refused = l->state == BUS_ISOLATION_UNAVAILABLE && report->available;
-    (void)snprintf(ret_body->text, sizeof ret_body->text, "%.440s%s", report->text,
+    char blanks[64] = "";
+    if (l->level == ISOLATE_POOL && l->state == BUS_ISOLATION_AVAILABLE)
+        supervisor_pools_text(l->supervisor, blanks, sizeof blanks);
+    (void)snprintf(ret_body->text, sizeof ret_body->text, "%.380s%s%s%s", report->text, blanks[0] ? "; " : "", blanks,
                    refused ? " (serve --allow-unlimited runs models without limits)" : "");
+}
+
+void supervisor_isolation_tell_level(struct supervisor *s, enum isolate_level level)
+{
+    struct bus_isolation body;
+    level_body(&s->levels[level], &body);
+    supervisor_tell(s, CHILD_CONTROL, BUS_ISOLATION, &body, NULL, 0);
 }
 
 int supervisor_isolation_tell(const struct supervisor *s, struct bus_conn *control)
@@ -64,7 +74,7 @@ static void level_take(struct supervisor_level *l, const struct isolate_report *
     struct supervisor *s = l->supervisor;
     bool had = l->state == BUS_ISOLATION_AVAILABLE;
     l->report = *report;
-    if (l->ops->probed)
+    if (l->ops->probed && l->ops->level == l->level)
         l->ops->probed(&l->report);
     bool has = report->available && (report->limits || s->config->allow_unlimited);
     l->state = has ? BUS_ISOLATION_AVAILABLE : BUS_ISOLATION_UNAVAILABLE;
@@ -76,11 +86,16 @@ static void level_take(struct supervisor_level *l, const struct isolate_report *
         log_info("isolation", "level %s is available%s: %s", name, report->degraded ? ", degraded" : "", report->text);
     else
         log_info("isolation", "level %s is not available: %s", name, report->text);
-    struct bus_isolation body;
-    level_body(l, &body);
-    supervisor_tell(s, CHILD_CONTROL, BUS_ISOLATION, &body, NULL, 0); /* before it learns of the replicas' ends */
+    supervisor_isolation_tell_level(s, l->level); /* before it learns of the replicas' ends */
     if (had && !has)
         supervisor_replicas_level_lost(s, l->level);
+    if (l->level == ISOLATE_POOL)
+        supervisor_pools_step(s);
+    for (size_t i = 0; i < N_LEVELS; i++) { /* those that stand on the same walls */
+        struct supervisor_level *other = &s->levels[order[i]];
+        if (other != l && other->ops == l->ops && l->ops->level == l->level)
+            level_take(other, report);
+    }
 }
 
 /* --- a probe in a process of its own --- */
@@ -185,13 +200,16 @@ static int prober_start(struct supervisor_level *l, struct error *err)
 void supervisor_isolation_probe(struct supervisor *s, enum isolate_level level)
 {
     struct supervisor_level *l = &s->levels[level];
+    if (l->ops && l->ops->level != level) /* its walls are another level's */
+        l = &s->levels[l->ops->level];
     struct error err = {0};
     if (!l->open || l->prober > 0 || s->draining ||
         (l->probed_ns > 0 && clock_monotonic_ns() - l->probed_ns < PROBE_PAUSE_NS))
         return;
     int r = prober_start(l, &err);
     if (r < 0) /* nothing was learnt, so nothing changes */
-        log_error("isolation_probe", "level %s cannot be tested: %s", isolate_level_names[level], error_text(&err, r));
+        log_error("isolation_probe", "level %s cannot be tested: %s", isolate_level_names[l->level],
+                  error_text(&err, r));
 }
 
 /* Of a level whose test waits until somebody asks: whether it could be made. */
@@ -232,6 +250,8 @@ void supervisor_isolation_wanted(struct supervisor *s, uint32_t level)
 static int level_open(struct supervisor_level *l, const char *scope, struct error *err)
 {
     struct error why = {0};
+    if (l->ops && l->ops->level != l->level)
+        return 0; /* a policy over another level's walls: known with them */
     l->state = BUS_ISOLATION_UNAVAILABLE;
     if (!l->ops) {
         (void)snprintf(l->report.text, sizeof l->report.text, "not in this build of the server"); /* fits */

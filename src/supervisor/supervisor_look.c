@@ -37,8 +37,8 @@ static void replica_look(struct supervisor *s, struct supervisor_replica *r, uin
 {
     struct isolate_report report = {0};
     struct isolate_facts facts;
-    r->ops->explain(r->instance, &report);
-    if (!isolate_facts_read(r->pid, &facts))
+    r->worker->ops->explain(r->worker->instance, &report);
+    if (!isolate_facts_read(r->worker->pid, &facts))
         return; /* it has just ended */
     struct bus_replica_facts body = {
         .look_id = id,
@@ -49,7 +49,7 @@ static void replica_look(struct supervisor *s, struct supervisor_replica *r, uin
         .seccomp = facts.seccomp,
         .no_new_privs = facts.no_new_privs,
         .uid = facts.uid,
-        .pid = r->pid,
+        .pid = r->worker->pid,
     };
     memcpy(body.namespaces, facts.namespaces, sizeof body.namespaces);
     memcpy(body.cgroup, facts.cgroup, sizeof body.cgroup);

@@ -31,6 +31,7 @@ static const struct field fields[] = {
     {"spec.timeouts.write", PLACE(write_timeout_ms), false, true},
     {"spec.log.level", PLACE(log_level), false, true},
     {"spec.drainTimeout", PLACE(drain_timeout_ms), false, true},
+    {"spec.pool.size", PLACE(pool_size), false, true},
 };
 
 static bool differs(const struct field *f, const char *now, const char *next)
@@ -72,6 +73,7 @@ static void use(void *ctx, const struct supervisor_config *config)
     }
     log_setup("supervisor", (enum log_level)s->config->log_level);
     roles_tell(s);
+    supervisor_pools_step(s);
     log_info("reloaded", "the configuration was read again; changed: %u", n_changed);
 }
 

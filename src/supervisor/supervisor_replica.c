@@ -5,7 +5,6 @@
 #include "base/log.h"
 
 #include <assert.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -15,9 +14,6 @@
 /* The inbox slot holds a lease: the inputs of a batch. Two of the largest bodies, so that one large request never waits
  * for an empty slot alone; memory is taken only where touched. */
 #define SLOT_BODIES 2u
-/* Threads of a worker: one of ours, resources.cpu of the engine, and a few that its library keeps. */
-#define PIDS_BASE  16u
-#define WORKER_FDS 64u
 
 static const char *const stop_texts[BUS_STOP_COUNT] = {
     [BUS_STOP_WANTED] = "no longer needed",          [BUS_STOP_DRAINED] = "no longer needed",
@@ -46,8 +42,8 @@ static void state_body(const struct supervisor_replica *r, enum bus_replica_phas
         .model_uid = r->start.model_uid,
         .tenant_uid = r->start.tenant_uid,
         .phase = phase,
-        .pid = r->pid,
-        .uid = r->supervisor->config->uid_base + r->uid_index,
+        .pid = r->worker ? r->worker->pid : 0,
+        .uid = r->supervisor->config->uid_base + (r->worker ? r->worker->uid_index : 0),
         .level = r->start.level,
         .version_number = r->start.version_number,
         .wanted = r->wanted_end,
@@ -100,24 +96,19 @@ static void replica_kill(struct supervisor_replica *r)
     if (r->state == REPLICA_DYING)
         return;
     state_set(r, REPLICA_DYING);
-    bus_conn_close(r->bus);
-    r->bus = NULL;
     channel_fds_close(&r->offered);
     fd_close(&r->control_fd);
     fd_close(&r->stream_fd);
-    r->ops->kill(r->instance);
+    supervisor_worker_kill(r->worker);
 }
 
 static void replica_free(struct supervisor_replica *r)
 {
     struct supervisor *s = r->supervisor;
-    supervisor_unwatch(&r->watch);
-    bus_conn_close(r->bus);
     channel_fds_close(&r->offered);
     fd_close(&r->control_fd);
     fd_close(&r->stream_fd);
-    if (r->uid_index > 0)
-        s->uids_used[r->uid_index] = 0;
+    supervisor_worker_free(r->worker);
     (void)map_remove(&s->replicas, r->start.replica_uid);
     free(r);
 }
@@ -139,25 +130,13 @@ static void end_text(const struct supervisor_replica *r, int status, char text[s
         (void)snprintf(text, 256, "the worker ended with status %d", WEXITSTATUS(status));
 }
 
-static void on_worker_exit(uv_poll_t *poll, int poll_status, int events)
+static void on_worker_ended(void *owner, int status, uint64_t oom_kills)
 {
-    (void)poll_status;
-    (void)events;
-    struct supervisor_replica *r = poll->data;
+    struct supervisor_replica *r = owner;
     struct supervisor *s = r->supervisor;
-    struct isolate_usage usage = {0};
-    int status = 0;
-    (void)uv_poll_stop(poll); /* before discard closes the pidfd: its number may be another's at once */
-    if (r->ops->usage(r->instance, &usage, NULL) < 0)
-        usage.oom_kills = 0;
-    if (r->ops->discard(r->instance, &status) < 0) {
-        (void)uv_poll_start(poll, UV_READABLE, on_worker_exit); /* still there */
-        return;
-    }
-    r->instance = NULL;
     /* A worker whose child process was killed may live on and end otherwise. */
-    r->out_of_memory = usage.oom_kills > 0 && !r->wanted_end && r->stop_reason == 0 && WIFSIGNALED(status) &&
-                       WTERMSIG(status) == SIGKILL;
+    r->out_of_memory =
+        oom_kills > 0 && !r->wanted_end && r->stop_reason == 0 && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
     char text[256];
     end_text(r, status, text);
     if (r->wanted_end)
@@ -171,95 +150,49 @@ static void on_worker_exit(uv_poll_t *poll, int poll_status, int events)
     supervisor_drain_step(s);
 }
 
-static void on_worker_message(void *ctx, struct bus_message *m)
+/* It closed its socket or said something, which a replica's worker has no reason to: either way it is over. */
+static void on_worker_gone(void *owner)
 {
-    (void)ctx; /* the matrix lets a worker send nothing */
+    replica_kill(owner);
+}
+
+static void on_worker_message(void *owner, struct bus_message *m)
+{
     (void)m;
+    replica_kill(owner);
 }
 
-static void on_worker_gone(void *ctx, int code)
-{
-    struct supervisor_replica *r = ctx;
-    (void)code;
-    r->bus = NULL;
-    replica_kill(r); /* it closed its socket or sent something: either way it is over */
-}
+static const struct supervisor_worker_events worker_events = {
+    .message = on_worker_message, .gone = on_worker_gone, .ended = on_worker_ended};
 
-int supervisor_uid_take(struct supervisor *s, uint32_t *ret_index)
+int supervisor_worker_spawn(struct supervisor_replica *r, const struct isolate_machine *machine, int library_fd,
+                            struct error *err)
 {
-    for (uint32_t i = ROLE_UID_OFFSET_REPLICAS; i < s->config->uid_count; i++)
-        if (!s->uids_used[i]) {
-            s->uids_used[i] = 1;
-            *ret_index = i;
-            return 0;
-        }
-    return -ERROR_LIMIT;
-}
-
-int supervisor_library_of(const struct supervisor *s, const char *engine, int *ret_fd)
-{
-    for (uint32_t i = 0; i < s->config->n_engines; i++)
-        if (strcmp(s->config->engines[i].name, engine) == 0) {
-            *ret_fd = s->config->engines[i].library_fd;
-            return 0;
-        }
-    return -ERROR_UNSUPPORTED;
-}
-
-void supervisor_abandon(const struct isolate_ops *ops, struct isolate_instance *instance, int pidfd)
-{
-    int status;
-    struct pollfd end = {.fd = pidfd, .events = POLLIN};
-    ops->kill(instance);
-    while (ops->discard(instance, &status) < 0)
-        (void)poll(&end, 1, 1000); /* a killed worker is gone within moments */
-}
-
-int supervisor_worker_spawn(struct supervisor_replica *r, int bus_fd, const struct isolate_machine *machine,
-                            int library_fd, struct error *err)
-{
-    struct supervisor *s = r->supervisor;
-    static const char *const argv[] = {"bulkhead-worker", NULL};
     char name[64];
     (void)snprintf(name, sizeof name, "replica-%016llx", (unsigned long long)r->start.replica_uid);
-    uint32_t cores = (r->start.cpu_milli + 999) / 1000;
-    struct isolate_spawn spawn = {
+    struct supervisor_worker_spec spec = {
         .name = name,
-        .program_fd = s->config->worker_fd,
+        .level = (enum isolate_level)r->start.level,
         .library_fd = library_fd,
-        .argv = argv,
-        .fds = &bus_fd,
-        .n_fds = machine ? 0 : 1,
+        .limits = supervisor_worker_limits(r->start.memory_bytes, r->start.cpu_milli),
         .machine = machine,
-        /* A worker is hostile: it gets no say in our log, unless an operator debugs. */
-        .stderr_fd = s->config->log_level >= LOG_LEVEL_DEBUG ? STDERR_FILENO : -1,
-        .uid = s->config->uid_base + r->uid_index,
-        .gid = s->config->uid_base + r->uid_index,
-        .limits = {.memory_bytes = r->start.memory_bytes,
-                   .cpu_milli = r->start.cpu_milli,
-                   .pids = PIDS_BASE + 2 * cores,
-                   .file_bytes = LIMIT_REPLICA_TMP_BYTES, /* there is nowhere else to write */
-                   .fds = WORKER_FDS},
-        .filter = true,
-        .limits_required = !s->config->allow_unlimited,
     };
-    int pidfd;
-    int result = r->ops->spawn(&spawn, &r->instance, &pidfd, err);
-    if (result == -ERROR_ISOLATION_UNAVAILABLE)
-        supervisor_isolation_probe(s, (enum isolate_level)r->start.level); /* it was available: has it been lost? */
-    if (result < 0)
-        return result;
-    struct isolate_report report;
-    r->ops->explain(r->instance, &report);
-    r->pid = report.pid;
-    (void)snprintf(r->wall, sizeof r->wall, "%.255s", report.text);
-    result = supervisor_watch(s, pidfd, on_worker_exit, r, &r->watch);
-    if (result >= 0)
-        return 0;
-    supervisor_unwatch(&r->watch);
-    supervisor_abandon(r->ops, r->instance, pidfd);
-    r->instance = NULL;
-    return error_set(err, result, "a worker cannot be watched");
+    const char *how = "";
+    if (spec.level == ISOLATE_POOL) {
+        how = "pool, a blank worker: ";
+        r->worker = supervisor_pool_take(r->supervisor, r->start.engine, &spec.limits);
+    }
+    if (r->worker) {
+        r->worker->events = &worker_events;
+        r->worker->owner = r;
+    } else {
+        how = spec.level == ISOLATE_POOL ? "pool, started for it (no blank worker was ready): " : "";
+        int result = supervisor_worker_start(r->supervisor, &spec, &worker_events, r, &r->worker, err);
+        if (result < 0)
+            return result;
+    }
+    (void)snprintf(r->wall, sizeof r->wall, "%s%.*s", how, (int)(sizeof r->wall - 1 - strlen(how)), r->worker->wall);
+    return 0;
 }
 
 void supervisor_worker_config(const struct supervisor_replica *r, int library_fd, struct bus_worker_config *ret_body)
@@ -268,9 +201,7 @@ void supervisor_worker_config(const struct supervisor_replica *r, int library_fd
         .replica_uid = r->start.replica_uid,
         .model_bytes = r->start.model_bytes,
         .threads = (r->start.cpu_milli + 999) / 1000,
-        .library = library_fd < 0     ? BUS_LIBRARY_NONE
-                   : r->ops->own_root ? BUS_LIBRARY_ROOT
-                                      : BUS_LIBRARY_FD,
+        .library = supervisor_library_where(r->ops, library_fd),
     };
     memcpy(ret_body->engine, r->start.engine, sizeof ret_body->engine);
 }
@@ -280,7 +211,7 @@ static int worker_configure(struct supervisor_replica *r, int model_fd, int libr
     struct bus_worker_config body;
     supervisor_worker_config(r, library_fd, &body);
     int fds[2] = {model_fd, body.library == BUS_LIBRARY_FD ? library_fd : model_fd};
-    return bus_conn_send(r->bus, BUS_WORKER_CONFIG, &body, fds, 2);
+    return bus_conn_send(r->worker->bus, BUS_WORKER_CONFIG, &body, fds, 2);
 }
 
 void supervisor_channel_body(const struct supervisor_replica *r, struct bus_channel *ret_body)
@@ -321,7 +252,7 @@ static void channel_hand_over(struct supervisor_replica *r)
     struct bus_channel body;
     supervisor_channel_body(r, &body);
     int fds[4] = {r->offered.inbox, r->offered.outbox, r->offered.bell_guest, r->offered.bell_host};
-    (void)bus_conn_send(r->bus, BUS_CHANNEL_GUEST, &body, fds, 4); /* a dead worker is seen by its pidfd */
+    (void)bus_conn_send(r->worker->bus, BUS_CHANNEL_GUEST, &body, fds, 4); /* a dead worker is seen by its pidfd */
     channel_fds_close(&r->offered);
 }
 
@@ -401,31 +332,19 @@ static void replica_prepare(struct supervisor_replica *r, struct supervisor *s, 
 
 static int replica_launch(struct supervisor_replica *r, int model_fd, struct error *err)
 {
-    static const struct bus_conn_events events = {.message = on_worker_message, .gone = on_worker_gone};
     struct supervisor *s = r->supervisor;
-    int library_fd, pair[2];
+    int library_fd;
     int result = supervisor_library_of(s, r->start.engine, &library_fd);
     if (result < 0)
         return error_set(err, result, "this server has no engine \"%s\"", r->start.engine);
     result = supervisor_isolation_check(s, r->start.level, err);
     if (result < 0)
         return result;
-    result = supervisor_uid_take(s, &r->uid_index);
-    if (result < 0)
-        return error_set(err, result, "all uids for replicas are in use; raise spec.uids.count");
     if (r->ops->machine)
         return supervisor_machine_launch(r, model_fd, library_fd, err);
-    result = bus_pair(pair, err);
+    result = supervisor_worker_spawn(r, NULL, library_fd, err);
     if (result < 0)
         return result;
-    _close_ int ours = pair[0], theirs = pair[1];
-    result = supervisor_worker_spawn(r, theirs, NULL, library_fd, err);
-    if (result < 0)
-        return result;
-    result = bus_conn_open(s->loop, ours, BUS_SUPERVISOR, BUS_WORKER, &events, r, &r->bus);
-    if (result < 0)
-        return error_set(err, result, "a worker cannot be spoken to");
-    (void)take_fd(&ours);
     result = worker_configure(r, model_fd, library_fd);
     return result < 0 ? error_set(err, result, "a worker does not take its configuration") : channel_offer(r, err);
 }
@@ -455,7 +374,7 @@ void supervisor_replica_start(struct supervisor *s, const struct bus_replica_sta
     result = replica_launch(r, model_fd, &err);
     if (result < 0) {
         log_error("replica_refused", "tenant=%s model=%s: %s", start->tenant, start->model, error_text(&err, result));
-        if (r->instance) { /* ends through its pidfd */
+        if (r->worker) { /* ends through its pidfd */
             replica_kill(r);
             return;
         }

@@ -199,10 +199,36 @@ static int channel_work(struct worker *w)
     return r;
 }
 
+/* Started ahead: everything that can be done without a model, up to the last filter. */
+static int blank_prepare(struct worker *w, const struct bus_worker_blank *blank)
+{
+    struct error err = {0};
+    struct bus_empty nothing = {0};
+    struct engine_options options = {.library_fd = -1,
+                                     .library_path = blank->library == BUS_LIBRARY_ROOT ? ISOLATE_LIBRARY_PATH : NULL};
+    const struct engine_ops *ops = engine_find(str_from(blank->engine));
+    int r = !ops || blank->library == BUS_LIBRARY_FD ? -ERROR_UNSUPPORTED : 0;
+    if (r >= 0 && ops->preload)
+        r = ops->preload(&options, &err);
+    if (r >= 0) /* before the filter, under which nothing is sent; what comes next is read behind it */
+        r = bus_send(w->bus_fd, BUS_WORKER, BUS_SUPERVISOR, BUS_BLANK_READY, &nothing, NULL, 0);
+    if (r >= 0)
+        r = confine(w, &err);
+    if (r < 0)
+        log_error("worker_blank", "%s", error_text(&err, r));
+    return r;
+}
+
 int worker_configure(struct worker *w, enum bus_role self, enum bus_type type)
 {
     struct bus_message m;
     int r = bus_wait(w->bus_fd, self, BUS_SUPERVISOR, CONFIG_TIMEOUT_MS, &m);
+    if (r >= 0 && m.type == BUS_WORKER_BLANK) { /* the matrix lets only a worker receive it */
+        r = blank_prepare(w, &m.body.WORKER_BLANK);
+        bus_message_done(&m);
+        if (r >= 0)
+            r = bus_wait(w->bus_fd, self, BUS_SUPERVISOR, -1, &m);
+    }
     if (r < 0)
         return r;
     if (m.type != type) {

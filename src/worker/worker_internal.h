@@ -38,7 +38,8 @@ must_check int worker_push(struct worker *w, const struct channel_frame *frame);
 /* Waits until the channel has a frame (1), or the bus has something (0); negative when the supervisor is gone. */
 must_check int worker_wait(struct worker *w);
 
-/* Takes the first message, which must be of `type` (WORKER_CONFIG or INGEST_CONFIG), and maps the model. */
+/* Takes the first message, which must be of `type` (WORKER_CONFIG or INGEST_CONFIG), and maps the model. A worker may
+ * be told before to be a blank one (WORKER_BLANK): then it waits here, without end, for the model it is given. */
 must_check int worker_configure(struct worker *w, enum bus_role self, enum bus_type type);
 /* Opens the engine on the model and describes it; on failure what was made stays in w. */
 must_check int worker_model_open(struct worker *w, struct error *err);
