@@ -51,6 +51,8 @@ static const struct cli_flag flags_advise[] = {
     {"minimum", 0, "LEVEL", false, "the least that its tenant demands"},
     {"tenant", 0, "T", false, "whose model it is; the server is asked what this tenant demands"},
     {"model", 0, "NAME", false, "its name, for the YAML"},
+    {"measured", 0, "FILE", false,
+     "a report of `bulkhead bench isolation` made here (default: bulkhead-isolation.json in the current folder)"},
     OUTPUT,
     END,
 };

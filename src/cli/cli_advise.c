@@ -205,17 +205,18 @@ static void append_yaml(const struct advise *a, struct buf *yaml)
         buf_append_text(yaml, "  replicas: {min: 1, max: 1}\n");
 }
 
-/* What is known of the price: a start and an end, once, by the test of the level. */
+/* What is known of the price: a start and an end, once, by the test of the level; the rest from a report. */
 static void append_cost(const struct advise *a, struct buf *text)
 {
     const struct isolate_survey *row = row_of(a, a->level);
-    if (row_usable(row) && row->probe_ms > 0)
-        buf_format(text,
-                   "a start and end of an empty worker took %u ms here, just now; added latency, throughput and memory "
-                   "are not measured on this host",
-                   row->probe_ms);
-    else
+    if (!row_usable(row) || row->probe_ms == 0) {
         buf_append_text(text, "not measured on this host: the level does not work here");
+        return;
+    }
+    buf_format(text, "a start and end of an empty worker took %u ms here, just now; ", row->probe_ms);
+    if (cli_measured(cli_flag_value(a->call, "measured"), (enum isolate_level)a->level, text) == 0)
+        buf_append_text(text, "added latency, throughput and memory are not measured on this host: `bulkhead bench "
+                              "isolation` does");
 }
 
 static void print_reasons(const struct advise *a, enum ladder_effect from, enum ladder_effect to)

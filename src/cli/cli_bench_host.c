@@ -65,7 +65,7 @@ static void jiffies(uint64_t *ret_all, uint64_t *ret_steal)
 
 static uint64_t all_before, steal_before;
 
-void bench_host_begin(struct bench *b)
+void bench_host_identify(struct bench *b)
 {
     struct utsname name;
     struct sysinfo info;
@@ -77,6 +77,11 @@ void bench_host_begin(struct bench *b)
         b->memory_bytes = (uint64_t)info.totalram * info.mem_unit;
     long cpus = sysconf(_SC_NPROCESSORS_ONLN);
     b->n_cpus = cpus > 0 ? (uint32_t)cpus : 1;
+}
+
+void bench_host_begin(struct bench *b)
+{
+    bench_host_identify(b);
     b->n_facts = isolate_host_facts(b->facts);
     for (size_t i = 0; i < b->n_facts; i++)
         if (strcmp(b->facts[i].name, "os") == 0)

@@ -237,7 +237,7 @@ static void append_cell(struct buf *html, double first, double second)
     if (first <= 0)
         buf_append_text(html, "<td>&ndash;</td>");
     else if (second > 0)
-        buf_format(html, "<td>%.3g / %.3g</td>", first, second);
+        buf_format(html, "<td class=\"pair\">%.3g / %.3g</td>", first, second);
     else
         buf_format(html, first < 1000 ? "<td>%.3g</td>" : "<td>%.0f</td>", first);
 }
@@ -253,8 +253,8 @@ static void append_levels(struct buf *html, const struct bench *b)
         buf_format(html, "<tr><th>%s</th>", ladder_level_names[i + 1]);
         if (!l->available || !l->wanted) {
             buf_append_text(html, "<td class=\"text\" colspan=\"9\">");
-            append_escaped(html, l->available ? "not asked for" : "not available here: ");
-            append_escaped(html, l->available ? "" : l->text);
+            append_escaped(html, l->wanted ? "not available here: " : "not asked for");
+            append_escaped(html, l->wanted ? l->text : "");
             buf_append_text(html, "</td></tr>\n");
             continue;
         }
@@ -297,10 +297,10 @@ static void append_targets(struct buf *html, const struct bench *b)
         append_escaped(html, t->text);
         buf_append_text(html, "</td>");
         append_cell(html, t->measured ? t->value : 0, 0);
-        buf_format(html, "<td>%s %g %s</td>", t->at_least ? "&ge;" : "&le;", t->limit, t->unit);
+        buf_format(html, "<td class=\"pair\">%s %g %s</td>", t->at_least ? "&ge;" : "&le;", t->limit, t->unit);
         if (t->measured) {
             const char *state = bench_target_met(t) ? "met" : "missed";
-            buf_format(html, "<td class=\"%s\">%s</td></tr>\n", state, state);
+            buf_format(html, "<td class=\"text %s\">%s</td></tr>\n", state, state);
         } else {
             buf_append_text(html, "<td class=\"text\">not measured: ");
             append_escaped(html, t->missing);
@@ -342,7 +342,7 @@ static const char style[] =
     ".p50,.bar{fill:#1f6fb5}.p99{fill:#fff;stroke:#1f6fb5;stroke-width:2.5}"
     "table{border-collapse:collapse;font-size:14px}.wide{overflow-x:auto}"
     "th,td{border:1px solid #d9dee6;padding:.3em .5em;text-align:right;vertical-align:top}"
-    "th{background:#f4f6f9;text-align:left}.text{text-align:left}.met{color:#17713c}.missed{color:#b3261e}"
+    "th{background:#f4f6f9;text-align:left}.text{text-align:left}.pair{white-space:nowrap}.met{color:#17713c}.missed{color:#b3261e}"
     ".note{border-left:4px solid #d97706;background:#fff7e8;padding:.6em 1em;margin:1em 0;color:#1c2430}";
 
 void bench_html(const struct bench *b, struct buf *html)
@@ -361,8 +361,8 @@ void bench_html(const struct bench *b, struct buf *html)
         buf_format(
             html,
             "<p class=\"note\">Other work went on while this was measured: load average %.1f at the start on %u "
-            "processors. Times are longer than on a quiet machine, p99 most of all; compare levels, not absolute "
-            "figures.</p>\n",
+            "processors. Times are longer than on a quiet machine, p99 most of all. The levels were measured one "
+            "after another, so a difference between two may be that of the other work.</p>\n",
             b->load_before[0], b->n_cpus);
     append_levels(html, b);
     append_time_plots(html, b);

@@ -132,6 +132,8 @@ void bench_progress(struct bench *b, const char *doing, uint32_t steps);
 
 /* --- cli_bench_host.c --- */
 
+/* cpu, kernel, n_cpus, memory_bytes: what tells this host from another kind. */
+void bench_host_identify(struct bench *b);
 void bench_host_begin(struct bench *b);
 void bench_host_end(struct bench *b);
 must_check int bench_bare_run(struct bench *b, struct error *err);

@@ -68,7 +68,7 @@ static void append_ratios(struct buf *json, const struct bench_level *l, const s
 
 static void append_level(const struct bench *b, const struct bench_level *l, struct buf *json)
 {
-    const char *state = !l->available ? "unavailable" : !l->wanted ? "skipped" : l->error[0] ? "failed" : "measured";
+    const char *state = !l->wanted ? "skipped" : !l->available ? "unavailable" : l->error[0] ? "failed" : "measured";
     buf_format(json, "{\"name\":\"%s\",\"state\":\"%s\",\"degraded\":%s", ladder_level_names[l->level], state,
                l->degraded ? "true" : "false");
     append_text(json, "text", l->text);

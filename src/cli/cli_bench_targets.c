@@ -25,7 +25,7 @@ bool bench_busy_host(const struct bench *b)
 /* Why a level has no figure. */
 static const char *why_not(const struct bench_level *l, const char *partly)
 {
-    return !l->available ? "the level is not available here" : !l->wanted ? "not asked for with --level" : partly;
+    return !l->wanted ? "not asked for with --level" : !l->available ? "the level is not available here" : partly;
 }
 
 static void add(struct bench *b, struct bench_target target)

@@ -132,6 +132,13 @@ void cli_print_wrapped(const char *text, size_t column);
 /* Says on a terminal which level is being tested; ISOLATE_NONE clears the line. */
 void cli_survey_progress(void *ctx, enum isolate_level level);
 
+/* --- cli_measured.c --- */
+
+/* What a report of `bulkhead bench isolation` says of a level, as words for people: appended to `text`. 1: it was; 0:
+ * there is nothing to say, because there is no such file; -1: the file is no use, and `text` says why. `path` may be
+ * NULL: the report in the current folder, if there is one. */
+int cli_measured(const char *path, enum isolate_level level, struct buf *text);
+
 /* --- cli_folder.c --- */
 
 /* Packs the folder (base/bundle.h) into a file without a name. On failure `why` names the file and says what is wrong

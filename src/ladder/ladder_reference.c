@@ -55,9 +55,11 @@ void ladder_reference_advice(struct buf *ret_text)
         ret_text,
         "# Which level a model needs\n\n"
         "`bulkhead advise` asks the questions below, or takes the answers as flags or from a YAML file (`-f`), and names a\n"
-        "level of isolation, the reasons, what a start costs on this host, and the YAML to apply. This page is generated from\n"
+        "level of isolation, the reasons, what it costs on this host, and the YAML to apply. This page is generated from\n"
         "the tables that it uses (`src/ladder/ladder_advice.c`). What each level contains: [isolation-levels.md]"
         "(isolation-levels.md).\n\n"
+        "The cost is a start just now, and what `bulkhead bench isolation` measured here before: its bulkhead-isolation.json in\n"
+        "the current folder, or the file named with `--measured`. A report of another host is not used.\n\n"
         "## Questions\n\n");
     append_questions(ret_text);
     buf_append_text(

@@ -106,6 +106,38 @@ def test_it_measures_and_reports(folder):
     text = " ".join(page.words)
     assert all(name in text for name in LEVELS) and report["host"]["cpu"] in text
     nothing_left(folder, groups)
+    advised(folder, report)
+
+
+def advise(folder, *args):
+    answers = ["--critical=no", "--regulated=no", "--neighbours=none", "--latency=normal", "--burst=no", "--legacy=no"]
+    result = subprocess.run([BULKHEAD, "advise", "-o", "json", *answers, *args], text=True, capture_output=True, timeout=300,
+                            cwd=folder)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)["cost"]["text"]
+
+
+def advised(folder, report):
+    """`advise` finds the report where it was written, and tells its figures."""
+    level = next(level for level in report["levels"] if level["name"] == "process")
+    text = advise(folder)
+    assert f"measured here on {report['began'][:10]}" in text
+    assert f"after a cold start {level['coldStartMs']['p50']:.3g} ms" in text
+    assert f"{level['addedLatencyMs']['p50']:.3g} ms" in text and "MiB" in text and "neighbour" in text
+    (folder / "elsewhere").mkdir()
+    assert "are not measured on this host" in advise(folder / "elsewhere")
+    named = advise(folder / "elsewhere", "--measured", folder / "bulkhead-isolation.json")
+    assert named.split("; ", 1)[1] == text.split("; ", 1)[1]  # but for the start just now
+    other = {**report, "host": {**report["host"], "kernel": "Linux 1.0"}}
+    for name, content, words in [("other.json", json.dumps(other), "on another host"),
+                                 ("list.json", "[]", "is no report"), ("broken.json", "{", "is no report"),
+                                 ("empty.json", json.dumps({**report, "levels": []}), "no figures of this level"),
+                                 ("odd.json", json.dumps({**report, "levels": [{"name": "process", "coldStartMs": 7}]}),
+                                  "no figures of this level")]:
+        (folder / name).write_text(content)
+        assert words in advise(folder, "--measured", folder / name), name
+    (folder / "page.json").write_text(json.dumps({**report, "began": "\x1b[2Jevil....."}))
+    assert "on an unknown day" in advise(folder, "--measured", folder / "page.json")
 
 
 def test_a_table_and_an_unavailable_level(folder):
