@@ -6,7 +6,7 @@ import pytest
 
 from conftest import ROOT, model_yaml, tenant_yaml, wait_until
 from load import Load
-from test_escape import LEVELS, attempt, available, hostile  # noqa: F401  (a fixture)
+from test_escape import LEVELS, apply_at, attempt, hostile  # noqa: F401  (a fixture)
 
 DIGITS = [{"name": "image", "shape": [1, 1, 8, 8], "datatype": "FP32", "data": [float(i % 17) for i in range(64)]}]
 # What the offender's own request gets: these end or block the worker, and the others may return.
@@ -36,10 +36,7 @@ def answers_again(server, model):
 
 @pytest.mark.parametrize("level", LEVELS[:2])
 def test_the_victim_sees_no_error(neighbours, level):
-    if level not in available(neighbours):
-        pytest.skip("level %s is not available here" % level)
-    neighbours.apply(model_yaml("hostile", "evil", "hostile.json", isolation={"level": level},
-                                resources={"memory": "256Mi"}))
+    apply_at(neighbours, level, resources={"memory": "256Mi"})
     with Load(neighbours, neighbours.victim, "digits", DIGITS, threads=2) as load:
         for name, code in ENDS.items():
             answer = deed(neighbours, name, "hostile")

@@ -280,12 +280,6 @@ static enum verdict sys_devices(const char *argument)
     return entry ? ESCAPED : HELD;
 }
 
-static enum verdict sys_uevent_helper(const char *argument)
-{
-    (void)argument;
-    return written("/sys/kernel/uevent_helper", "/tmp/escape");
-}
-
 /* --- control groups --- */
 
 static enum verdict cgroup_listed(const char *argument)
@@ -440,7 +434,6 @@ const struct escape escapes_files[] = {
     {"sysfs.read", sys_read, 0},
     {"sysfs.write", sys_write, 0},
     {"sysfs.devices", sys_devices, 0},
-    {"sysfs.uevent-helper", sys_uevent_helper, 1},
     {"cgroup.listed", cgroup_listed, 0},
     {"cgroup.leave", cgroup_leave, 0},
     {"cgroup.make", cgroup_make, 0},

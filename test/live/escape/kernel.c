@@ -266,11 +266,6 @@ static enum verdict kernel_ports(const char *argument)
     return of_call(ioperm(0x80, 1, 1));
 }
 
-static enum verdict kernel_swap(const char *argument)
-{
-    return of_call(syscall(SYS_swapon, argument[0] ? argument : "/tmp/none", 0));
-}
-
 IN_CHILD(kernel_hostname, (unshare(CLONE_NEWUTS), sethostname("escape", 6)))
 
 static enum verdict kernel_module(const char *argument)
@@ -340,7 +335,6 @@ const struct escape escapes_kernel[] = {
     {"kernel.clock", kernel_clock, 0},
     {"kernel.clock-speed", kernel_clock_speed, 0},
     {"kernel.ports", kernel_ports, 1},
-    {"kernel.swap", kernel_swap, 1},
     {"kernel.hostname", kernel_hostname, 0},
     {"kernel.module", kernel_module, 1},
     {"kernel.reboot", kernel_reboot, 1},

@@ -34,7 +34,7 @@ static void name_print(const struct escape *e)
 static void attempt_print(const struct escape *e)
 {
     char text[512];
-    (void)escape_run(e->name, "/swap", text, sizeof text);
+    (void)escape_run(e->name, "", text, sizeof text);
     (void)printf("escape: %s %s\n", e->name, text);
     (void)fflush(stdout);
 }
