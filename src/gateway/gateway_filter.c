@@ -37,6 +37,7 @@ static const struct filter_row rows[] = {
     {"munmap", FILTER_ALWAYS, "malloc, channels"},
     {"newfstatat", FILTER_ALWAYS, "size of a sealed memory (glibc before 2.39); its root is empty"},
     {"read", FILTER_ALWAYS, "connections, bells, catalogs"},
+    {"recvfrom", FILTER_ALWAYS, "a guest's channel, level microvm"},
     {"recvmsg", FILTER_ALWAYS, "the bus, with descriptors"},
     {"rt_sigaction", FILTER_ONE_OF(0, SIGABRT, SIGPIPE), "abort; a server that starts ignores SIGPIPE"},
     {"sendmsg", FILTER_ALWAYS, "the bus, with descriptors"},
