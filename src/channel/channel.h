@@ -138,8 +138,8 @@ struct channel {
 /* Maps both memories. Host: maps inbox writable, then seals it. Takes over the descriptors on success. */
 must_check int channel_shm_open(bool host, const struct channel_geometry *g, uint32_t epoch, struct channel_fds *fds,
                                 struct channel **ret_channel, struct error *err);
-/* An end of a byte stream: a stream socket (the host's), or anything that read, write and poll know (the guest's);
- * the guest's must be non-blocking. `nonce` is new for each epoch, the same at both ends, and unknown to whoever wrote
+/* An end of a byte stream, non-blocking: a stream socket (the host's), or anything that read, write and poll know (the
+ * guest's). `nonce` is new for each epoch, the same at both ends, and unknown to whoever wrote
  * into this stream before. Takes over the descriptor on success. That the other end has closed is not told here: then
  * channel_wants is 0, and who watches the worker will know. */
 must_check int channel_stream_open(bool host, const struct channel_geometry *g, uint32_t epoch,
