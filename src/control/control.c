@@ -230,6 +230,7 @@ static int connect_all(struct control *c, int bus_fd, int admin_fd, struct error
     list_init(&c->ingest_queue);
     list_init(&c->waiters);
     c->reconcile_at_ns = c->publish_at_ns = UINT64_MAX;
+    c->pool_sent = UINT32_MAX;
     if (uv_loop_init(&c->loop) < 0)
         return error_set(err, ERROR_NO_MEMORY, "no event loop");
     (void)uv_prepare_init(&c->loop, &c->prepare); /* these always succeed on a fresh loop */

@@ -46,7 +46,7 @@ struct control {
     uint64_t generation_sent, generation_taken;
     struct list waiters;   /* struct waiter */
     uint32_t pool_engines; /* bit per config.engines: a version of level pool in the catalog needs it */
-    uint32_t pool_sent;
+    uint32_t pool_sent;    /* UINT32_MAX: nothing yet, whatever an earlier control has said */
     /* replicas */
     struct map replicas;      /* uid → struct control_replica */
     struct map versions;      /* uid → struct control_version */
