@@ -42,7 +42,7 @@ static const struct filter_row run_rows[] = {
     {"recvmsg", FILTER_ALWAYS, "the supervisor hands over a new gateway's channel"},
     {"restart_syscall", FILTER_ALWAYS, "a wait that a stop signal interrupted goes on"},
     {"rseq", FILTER_ALWAYS, "libc, in each new thread"},
-    {"rt_sigaction", FILTER_ONE_OF(0, SIGABRT), "abort"},
+    {"rt_sigaction", FILTER_ONE_OF(0, SIGABRT, 33 /* SIGSETXID */), "abort; libc with its first thread"},
     {"rt_sigprocmask", FILTER_ALWAYS, "libc, around the birth and the end of a thread"},
     {"sched_getaffinity", FILTER_ALWAYS, "how many cores there are"},
     {"sched_setaffinity", FILTER_ALWAYS, "the engine pins its threads"},

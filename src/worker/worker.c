@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
+#include <time.h>
 
 #define CONFIG_TIMEOUT_MS 10000
 
@@ -118,6 +119,7 @@ static int load_answer(struct worker *w, int status, const struct error *err)
 static int confine(void *ctx, struct error *err)
 {
     struct worker *w = ctx;
+    tzset(); /* libc opens the time zone with the first date, which a log line has */
     int r = w->filter ? filter_install(w->filter, err) : 0;
     if (r >= 0)
         w->filter = NULL; /* a model that was refused may be followed by another */
