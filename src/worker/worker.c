@@ -119,10 +119,12 @@ static int load_answer(struct worker *w, int status, const struct error *err)
 static int confine(void *ctx, struct error *err)
 {
     struct worker *w = ctx;
+    if (!w->filter) /* done: a blank worker gets its model later, one that was refused may be followed by another */
+        return 0;
     tzset(); /* libc opens the time zone with the first date, which a log line has */
-    int r = w->filter ? filter_install(w->filter, err) : 0;
+    int r = filter_install(w->filter, err);
     if (r >= 0)
-        w->filter = NULL; /* a model that was refused may be followed by another */
+        w->filter = NULL;
     return r;
 }
 
