@@ -62,10 +62,18 @@ def serving(server):
 
 
 def apply(server, level, memory="64Mi"):
-    wait_until(lambda: next(row for row in server.status()["isolation"]["levels"]
-                            if row["name"] == level)["state"] != "testing", f"level {level} to be tested")
-    server.apply(tenant_yaml("acme") + model_yaml("echo", "acme", "echo.json", isolation={"level": level},
-                                                  resources={"memory": memory}, replicas={"idleAfter": "1s"}))
+    """A level that boots a machine is tested when it is first asked for, and who asks is told to come again."""
+    yaml = tenant_yaml("acme") + model_yaml("echo", "acme", "echo.json", isolation={"level": level},
+                                            resources={"memory": memory}, replicas={"idleAfter": "1s"})
+    done = []
+
+    def applied():
+        done[:] = [server.apply(yaml, check=False)]
+        return "being tested" not in done[0].stderr
+    wait_until(applied, f"level {level} to be tested", 120)
+    assert done[0].returncode == 0, done[0].stderr
+    if level == "microvm":
+        server.fds = None  # its files are opened by the first who uses it, and kept
 
 
 # The same change of version within one level stands for the takeover itself, on every host.

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,7 +16,8 @@ enum { CHUNK_BYTES = 16 << 20, FORKS = 4096, OPENS = 65536, LOG_LINES = 200000, 
 static void segfault(void)
 {
     (void)sigaction(SIGSEGV, &(struct sigaction){.sa_handler = SIG_DFL}, NULL);
-    *(volatile char *)8 = 1;
+    volatile uintptr_t nowhere = 8; /* which the compiler must not know */
+    *(volatile char *)nowhere = 1;
 }
 
 static void loop(void)
