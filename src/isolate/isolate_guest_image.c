@@ -46,6 +46,8 @@ static int self_beside(const char *name, char path[static PATH_MAX])
     return length > 0 && length < PATH_MAX ? 0 : -ERROR_LIMIT;
 }
 
+/* What is not there is taken to be built into the kernel (as Debian 13 does with some of them): whether it is, the
+ * probe finds out by booting it. */
 static int module_open(struct isolate_guest_kernel *k, size_t i, const char *folder)
 {
     static const char *const suffixes[] = {"", ".xz", ".zst", ".gz"};
@@ -61,7 +63,7 @@ static int module_open(struct isolate_guest_kernel *k, size_t i, const char *fol
                        suffixes[s]); /* fits */
         return 0;
     }
-    return -ERROR_NOT_FOUND;
+    return errno == ENOENT ? 0 : -ERROR_IO;
 }
 
 static bool beside_open(struct isolate_guest_kernel *k)
@@ -219,6 +221,8 @@ static void modules_put(struct image *m, const struct isolate_guest_kernel *k)
 {
     for (size_t i = 0; i < ISOLATE_GUEST_N_MODULES; i++) {
         char path[96];
+        if (k->module_fds[i] < 0)
+            continue;                                                                       /* built into the kernel */
         (void)snprintf(path, sizeof path, ISOLATE_GUEST_MODULES "/%s", k->module_names[i]); /* fits */
         file(m, path, k->module_fds[i]);
     }

@@ -13,8 +13,8 @@
 #define ISOLATE_GUEST_N_MODULES 7
 
 struct isolate_guest_kernel {
-    int kernel_fd; /* owned */
-    int module_fds[ISOLATE_GUEST_N_MODULES];
+    int kernel_fd;                                  /* owned */
+    int module_fds[ISOLATE_GUEST_N_MODULES];        /* -1: built into the kernel, or so it is taken to be */
     char module_names[ISOLATE_GUEST_N_MODULES][48]; /* in the guest */
     char version[96];                               /* for people */
 };
