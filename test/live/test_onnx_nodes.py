@@ -79,7 +79,7 @@ class Case:
 
 def direct_text(text):
     """What ONNX Runtime says, without places in its source and on this machine."""
-    text = re.sub(r"^ort_direct: (\S+): ", "", text.strip())
+    text = re.sub(r"^ort_direct: (\S+): (Load model from \S+ failed:)?", "", text.strip())
     return re.sub(r"\S*/\S+\.(cc|h|onnx)(:\d+)?(:\d+)?( [^()]*\([^()]*\)( const)?)?( \[with .*?\])?", "", text)
 
 
