@@ -13,9 +13,6 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-#define INGEST_PIDS_BASE 16u /* as a worker has */
-#define INGEST_FDS       64u
-
 /*   RUNNING ──answered, told to stop, out of time──► DYING ──pidfd──► (freed)   */
 enum ingest_state { INGEST_RUNNING = 1, INGEST_DYING };
 
@@ -23,12 +20,8 @@ struct supervisor_ingest {
     struct supervisor *supervisor;
     struct bus_ingest_start start;
     enum ingest_state state;
-    const struct isolate_ops *ops;
-    struct isolate_instance *instance;
-    uv_poll_t *watch;
-    struct bus_conn *bus; /* to the process */
-    uv_timer_t timer;     /* its close callback frees the whole */
-    uint32_t uid_index;
+    struct supervisor_worker *worker; /* NULL before it is started and when it could not be */
+    uv_timer_t timer;                 /* its close callback frees the whole */
     bool late, told;
     uint64_t signature_bytes; /* as it says */
     int signature_fd;         /* -1: none came */
@@ -66,11 +59,8 @@ static void ingest_closed(uv_handle_t *handle)
 static void ingest_free(struct supervisor_ingest *g)
 {
     struct supervisor *s = g->supervisor;
-    supervisor_unwatch(&g->watch);
-    bus_conn_close(g->bus);
+    supervisor_worker_free(g->worker);
     fd_close(&g->signature_fd);
-    if (g->uid_index > 0)
-        s->uids_used[g->uid_index] = 0;
     (void)map_remove(&s->ingests, g->start.id);
     uv_close((uv_handle_t *)&g->timer, ingest_closed);
 }
@@ -80,10 +70,8 @@ static void ingest_kill(struct supervisor_ingest *g)
     if (g->state == INGEST_DYING)
         return;
     g->state = INGEST_DYING;
-    bus_conn_close(g->bus);
-    g->bus = NULL;
     (void)uv_timer_stop(&g->timer); /* always succeeds */
-    g->ops->kill(g->instance);
+    supervisor_worker_kill(g->worker);
 }
 
 /* Why there is no answer, for the person who applied the model. */
@@ -104,25 +92,13 @@ static void end_error(const struct supervisor_ingest *g, int status, uint64_t oo
         (void)error_set(err, ERROR_REFUSED, "the engine ended without an answer about it");
 }
 
-static void on_ingest_exit(uv_poll_t *poll, int poll_status, int events)
+static void on_ingest_ended(void *owner, int status, uint64_t oom_kills)
 {
-    (void)poll_status;
-    (void)events;
-    struct supervisor_ingest *g = poll->data;
+    struct supervisor_ingest *g = owner;
     struct supervisor *s = g->supervisor;
-    struct isolate_usage usage = {0};
-    int status = 0;
-    (void)uv_poll_stop(poll); /* before discard closes the pidfd: its number may be another's at once */
-    if (g->ops->usage(g->instance, &usage, NULL) < 0)
-        usage.oom_kills = 0;
-    if (g->ops->discard(g->instance, &status) < 0) {
-        (void)uv_poll_start(poll, UV_READABLE, on_ingest_exit); /* still there */
-        return;
-    }
-    g->instance = NULL;
     struct bus_ingest_done body = {.id = g->start.id, .bytes = g->signature_bytes};
     if (g->signature_fd < 0 && g->error.code == 0)
-        end_error(g, status, usage.oom_kills, &g->error);
+        end_error(g, status, oom_kills, &g->error);
     log_debug("ingest_ended", "tenant=%s model=%s: %s", g->start.tenant, g->start.model,
               g->signature_fd >= 0 ? "described" : "refused");
     if (g->signature_fd >= 0)
@@ -134,9 +110,9 @@ static void on_ingest_exit(uv_poll_t *poll, int poll_status, int events)
 }
 
 /* The matrix lets it say these two things only, and the first one ends it. */
-static void on_ingest_message(void *ctx, struct bus_message *m)
+static void on_ingest_message(void *owner, struct bus_message *m)
 {
-    struct supervisor_ingest *g = ctx;
+    struct supervisor_ingest *g = owner;
     if (m->type == BUS_DESCRIBED) {
         g->signature_bytes = m->body.DESCRIBED.bytes;
         g->signature_fd = take_fd(&m->fds[0]);
@@ -147,12 +123,9 @@ static void on_ingest_message(void *ctx, struct bus_message *m)
 }
 
 /* It ends, or it broke the protocol. One that crashes keeps its own signal as its end. */
-static void on_ingest_gone(void *ctx, int code)
+static void on_ingest_gone(void *owner)
 {
-    struct supervisor_ingest *g = ctx;
-    (void)code;
-    g->bus = NULL;
-    ingest_kill(g);
+    ingest_kill(owner);
 }
 
 static void on_ingest_late(uv_timer_t *timer)
@@ -162,78 +135,41 @@ static void on_ingest_late(uv_timer_t *timer)
     ingest_kill(g);
 }
 
-static int ingest_spawn(struct supervisor_ingest *g, int bus_fd, int library_fd, struct error *err)
-{
-    struct supervisor *s = g->supervisor;
-    static const char *const argv[] = {"bulkhead-worker", "ingest", NULL};
-    char name[64];
-    (void)snprintf(name, sizeof name, "ingest-%016llx", (unsigned long long)g->start.id); /* fits */
-    uint32_t cores = (g->start.cpu_milli + 999) / 1000;
-    struct isolate_spawn spawn = {
-        .name = name,
-        .program_fd = s->config->worker_fd,
-        .library_fd = library_fd,
-        .argv = argv,
-        .fds = &bus_fd,
-        .n_fds = 1,
-        .stderr_fd = s->config->log_level >= LOG_LEVEL_DEBUG ? STDERR_FILENO : -1,
-        .uid = s->config->uid_base + g->uid_index,
-        .gid = s->config->uid_base + g->uid_index,
-        .limits = {.memory_bytes = g->start.memory_bytes,
-                   .cpu_milli = g->start.cpu_milli,
-                   .pids = INGEST_PIDS_BASE + 2 * cores,
-                   .file_bytes = LIMIT_SIGNATURE_BYTES, /* its answer; there is no file it could reach */
-                   .fds = INGEST_FDS},
-        .limits_required = !s->config->allow_unlimited,
-    };
-    int pidfd;
-    int r = g->ops->spawn(&spawn, &g->instance, &pidfd, err);
-    if (r < 0)
-        return r;
-    r = supervisor_watch(s, pidfd, on_ingest_exit, g, &g->watch);
-    if (r >= 0)
-        return 0;
-    supervisor_unwatch(&g->watch);
-    supervisor_abandon(g->ops, g->instance, pidfd);
-    g->instance = NULL;
-    return error_set(err, r, "a process that opens models cannot be watched");
-}
-
 static int ingest_configure(struct supervisor_ingest *g, int model_fd, int library_fd)
 {
     struct bus_worker_config body = {
         .replica_uid = g->start.id,
         .model_bytes = g->start.model_bytes,
         .threads = (g->start.cpu_milli + 999) / 1000,
-        .library = supervisor_library_where(g->ops, library_fd),
+        .library = supervisor_library_where(g->worker->ops, library_fd),
     };
     memcpy(body.engine, g->start.engine, sizeof body.engine);
     int fds[2] = {model_fd, body.library == BUS_LIBRARY_FD ? library_fd : model_fd};
-    return bus_conn_send(g->bus, BUS_INGEST_CONFIG, &body, fds, 2);
+    return bus_conn_send(g->worker->bus, BUS_INGEST_CONFIG, &body, fds, 2);
 }
 
 static int ingest_launch(struct supervisor_ingest *g, int model_fd, struct error *err)
 {
-    static const struct bus_conn_events bus_events = {.message = on_ingest_message, .gone = on_ingest_gone};
+    static const struct supervisor_worker_events events = {
+        .message = on_ingest_message, .gone = on_ingest_gone, .ended = on_ingest_ended};
     struct supervisor *s = g->supervisor;
-    int library_fd, pair[2];
+    int library_fd;
     int r = supervisor_library_of(s, g->start.engine, &library_fd);
     if (r < 0)
         return error_set(err, r, "this server has no engine \"%s\"", g->start.engine);
-    r = supervisor_uid_take(s, &g->uid_index);
-    if (r < 0)
+    char name[64];
+    (void)snprintf(name, sizeof name, "ingest-%016llx", (unsigned long long)g->start.id); /* fits */
+    struct supervisor_worker_spec spec = {.name = name,
+                                          .level = ISOLATE_PROCESS,
+                                          .library_fd = library_fd,
+                                          .limits = supervisor_worker_limits(g->start.memory_bytes, g->start.cpu_milli),
+                                          .ingest = true};
+    spec.limits.file_bytes = LIMIT_SIGNATURE_BYTES; /* its answer; there is no file it could reach */
+    r = supervisor_worker_start(s, &spec, &events, g, &g->worker, err);
+    if (r == -ERROR_LIMIT)
         return error_set(err, ERROR_OVERLOADED, "all uids are in use; raise spec.uids.count of the Server");
-    r = bus_pair(pair, err);
     if (r < 0)
         return r;
-    _close_ int ours = pair[0], theirs = pair[1];
-    r = ingest_spawn(g, theirs, library_fd, err);
-    if (r < 0)
-        return r;
-    r = bus_conn_open(s->loop, ours, BUS_SUPERVISOR, BUS_INGEST, &bus_events, g, &g->bus);
-    if (r < 0)
-        return error_set(err, r, "a process that opens models cannot be spoken to");
-    (void)take_fd(&ours);
     r = ingest_configure(g, model_fd, library_fd);
     return r < 0 ? error_set(err, r, "a process that opens models does not take its configuration") : 0;
 }
@@ -266,11 +202,7 @@ void supervisor_ingest_start(struct supervisor *s, const struct bus_ingest_start
         tell_failed(s, start->id, &err);
         return;
     }
-    *g = (struct supervisor_ingest){.supervisor = s,
-                                    .start = *start,
-                                    .state = INGEST_RUNNING,
-                                    .ops = isolate_find(ISOLATE_PROCESS),
-                                    .signature_fd = -1};
+    *g = (struct supervisor_ingest){.supervisor = s, .start = *start, .state = INGEST_RUNNING, .signature_fd = -1};
     (void)uv_timer_init(s->loop, &g->timer); /* always succeeds */
     g->timer.data = g;
     r = ingest_launch(g, model_fd, &err);
@@ -281,7 +213,7 @@ void supervisor_ingest_start(struct supervisor *s, const struct bus_ingest_start
     log_error("ingest_refused", "tenant=%s model=%s: %s", start->tenant, start->model, error_text(&err, r));
     tell_failed(s, start->id, &err);
     g->told = true;
-    if (g->instance)
+    if (g->worker)
         ingest_kill(g); /* ends through its pidfd */
     else
         ingest_free(g);

@@ -63,6 +63,7 @@ struct supervisor_worker_spec {
     int library_fd; /* -1: the engine is built in */
     struct isolate_limits limits;
     const struct isolate_machine *machine; /* NULL: a process with a conversation */
+    bool ingest;                           /* opens a model once, instead of serving it */
 };
 
 /* The blank workers of one engine. */
@@ -170,12 +171,8 @@ void supervisor_worker_free(struct supervisor_worker *w);
 struct isolate_limits supervisor_worker_limits(uint64_t memory_bytes, uint32_t cpu_milli);
 /* Where a worker of that back-end finds its engine's library. */
 enum bus_library supervisor_library_where(const struct isolate_ops *ops, int library_fd);
-/* A uid of the range for a process behind a wall, as an index to give back in uids_used. */
-must_check int supervisor_uid_take(struct supervisor *s, uint32_t *ret_index);
 /* The library of an engine (-1: built in), borrowed; -ERROR_UNSUPPORTED when there is no such engine. */
 must_check int supervisor_library_of(const struct supervisor *s, const char *engine, int *ret_fd);
-/* Kills and reaps a process whose end nobody would notice later. */
-void supervisor_abandon(const struct isolate_ops *ops, struct isolate_instance *instance, int pidfd);
 
 /* What a worker is told; also into a machine. */
 void supervisor_worker_config(const struct supervisor_replica *r, int library_fd, struct bus_worker_config *ret_body);

@@ -11,7 +11,8 @@
 #define PIDS_BASE  16u
 #define WORKER_FDS 64u
 
-int supervisor_uid_take(struct supervisor *s, uint32_t *ret_index)
+/* A uid of the range, as an index to give back in uids_used. */
+static int uid_take(struct supervisor *s, uint32_t *ret_index)
 {
     for (uint32_t i = ROLE_UID_OFFSET_REPLICAS; i < s->config->uid_count; i++)
         if (!s->uids_used[i]) {
@@ -32,7 +33,8 @@ int supervisor_library_of(const struct supervisor *s, const char *engine, int *r
     return -ERROR_UNSUPPORTED;
 }
 
-void supervisor_abandon(const struct isolate_ops *ops, struct isolate_instance *instance, int pidfd)
+/* Kills and reaps a process whose end nobody would notice later. */
+static void process_abandon(const struct isolate_ops *ops, struct isolate_instance *instance, int pidfd)
 {
     int status;
     struct pollfd end = {.fd = pidfd, .events = POLLIN};
@@ -112,7 +114,7 @@ static int worker_spawn(struct supervisor_worker *w, const struct supervisor_wor
                         struct error *err)
 {
     struct supervisor *s = w->supervisor;
-    static const char *const argv[] = {"bulkhead-worker", NULL};
+    const char *const argv[] = {"bulkhead-worker", spec->ingest ? "ingest" : NULL, NULL};
     struct isolate_spawn spawn = {
         .name = spec->name,
         .program_fd = s->config->worker_fd,
@@ -142,7 +144,7 @@ static int worker_spawn(struct supervisor_worker *w, const struct supervisor_wor
     r = supervisor_watch(s, pidfd, on_process_end, w, &w->watch);
     if (r >= 0)
         return 0;
-    supervisor_abandon(w->ops, w->instance, pidfd);
+    process_abandon(w->ops, w->instance, pidfd);
     return error_set(err, r, "a worker cannot be watched");
 }
 
@@ -151,7 +153,7 @@ static int worker_start(struct supervisor_worker *w, const struct supervisor_wor
     static const struct bus_conn_events bus_events = {.message = on_message, .gone = on_gone};
     struct supervisor *s = w->supervisor;
     int pair[2];
-    int r = supervisor_uid_take(s, &w->uid_index);
+    int r = uid_take(s, &w->uid_index);
     if (r < 0)
         return error_set(err, r, "all uids for replicas are in use; raise spec.uids.count");
     if (spec->machine)
@@ -160,7 +162,8 @@ static int worker_start(struct supervisor_worker *w, const struct supervisor_wor
     if (r < 0)
         return r;
     _close_ int ours = pair[0], theirs = pair[1];
-    r = bus_conn_open(s->loop, ours, BUS_SUPERVISOR, BUS_WORKER, &bus_events, w, &w->bus);
+    enum bus_role peer = spec->ingest ? BUS_INGEST : BUS_WORKER;
+    r = bus_conn_open(s->loop, ours, BUS_SUPERVISOR, peer, &bus_events, w, &w->bus);
     if (r < 0)
         return error_set(err, r, "a worker cannot be spoken to");
     (void)take_fd(&ours);
