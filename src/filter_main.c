@@ -5,6 +5,7 @@
  * `eperm` is what every release has. `kill` (meson -Dfilter_unknown=kill) ends a process at its first call that no row
  * names: so a run of the tests shows that ordinary operation needs nothing that is refused. */
 #include "base/filter.h"
+#include "base/sanitized.h"
 #include "control/control_filter.h"
 #include "gateway/gateway_filter.h"
 #include "isolate/isolate_filter.h"
@@ -18,19 +19,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#if defined(__SANITIZE_ADDRESS__)
-#define SANITIZED 1
-#endif
-
 #define TABLES_MAX 9
 
 /* ONLY IN SANITIZED BUILDS, never in a release: what the sanitizers' runtimes call on top. */
-#if defined(SANITIZED)
+#if SANITIZED
 static const struct filter_row sanitizer_rows[] = {
     {"gettid", FILTER_ALWAYS, "reports name the thread"},
     {"madvise", FILTER_ALWAYS, "freed shadow memory goes back"},

@@ -2,6 +2,7 @@
 
 #include "base/limits.h"
 #include "base/memory.h"
+#include "base/sanitized.h"
 
 #include <assert.h>
 #include <stdbool.h>
@@ -11,17 +12,6 @@ enum { CACHE_LINE = 64 };
 
 #define BLOCK_FIRST (16 * KIB)
 #define BLOCK_MAX   (8 * MIB)
-
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define EACH_ALONE true
-#endif
-#elif defined(__SANITIZE_ADDRESS__)
-#define EACH_ALONE true
-#endif
-#ifndef EACH_ALONE
-#define EACH_ALONE false
-#endif
 
 void slab_init(struct slab *s, size_t object_bytes)
 {
@@ -50,7 +40,7 @@ void *slab_take(struct slab *s)
 {
     assert(s->object_bytes > 0);
     char *object = s->free;
-    if (EACH_ALONE) {
+    if (SANITIZED) {
         object = aligned_alloc(CACHE_LINE, s->object_bytes);
     } else if (object) {
         memcpy(&s->free, object, sizeof s->free);
@@ -63,7 +53,7 @@ void *slab_take(struct slab *s)
 
 void slab_give(struct slab *s, void *object)
 {
-    if (EACH_ALONE) {
+    if (SANITIZED) {
         free(object);
     } else if (object) {
         memcpy(object, &s->free, sizeof s->free);

@@ -3,6 +3,7 @@
 
 #include "base/buf.h"
 #include "base/clock.h"
+#include "base/sanitized.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -13,23 +14,12 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#if defined(__SANITIZE_ADDRESS__) || defined(SANITIZED)
-static const bool sanitized = true;
-#else
-static const bool sanitized = false;
-#endif
-
 /* Empty, but that a sanitized worker gets its sanitizers' options, without LeakSanitizer: that one ptraces, which a
  * process that is not dumpable refuses; and where a test says which calls fail (test/faults). */
 char *const *isolate_environment(void)
 {
     static char asan[1024], ubsan[1024], faults[1024], *list[4];
-    if (!sanitized)
+    if (!SANITIZED)
         return list;
     const char *given = getenv("ASAN_OPTIONS");
     int n = snprintf(asan, sizeof asan, "ASAN_OPTIONS=%s%sdetect_leaks=0", given ? given : "", given ? ":" : "");
@@ -125,7 +115,7 @@ int isolate_launch(struct isolate_launch *l, pid_t *ret_pid, int *ret_pidfd, str
     l->_parent_fd = parent_fd;
     l->_null_fd = null_fd;
     l->_proc_fd = -1;
-    l->_proc = l->spawn->proc || sanitized; /* the sanitizers' run time reads its maps */
+    l->_proc = l->spawn->proc || SANITIZED; /* the sanitizers' run time reads its maps */
     l->_program_fd = l->run ? -1 : l->spawn->program_fd;
     l->_environment = isolate_environment();
 

@@ -1,5 +1,6 @@
 #include "isolate/isolate_profile.h"
 
+#include "base/sanitized.h"
 #include "isolate/isolate_filter.h"
 
 #include <fcntl.h>
@@ -31,12 +32,7 @@ static const struct filter_row start_rows[] = {
 const struct filter_table isolate_filter_start = {"container-start", start_rows,
                                                   sizeof start_rows / sizeof start_rows[0]};
 
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#if defined(__SANITIZE_ADDRESS__) || defined(SANITIZED)
+#if SANITIZED
 /* ONLY IN SANITIZED BUILDS: what the sanitizers' runtimes call on top. */
 static const struct filter_row sanitizer_rows[] = {
     {"getrlimit", FILTER_ALWAYS, "AddressSanitizer"},    {"madvise", FILTER_ALWAYS, "AddressSanitizer"},

@@ -6,7 +6,6 @@
 #include "base/hash.h"
 #include "base/log.h"
 
-#include <assert.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>

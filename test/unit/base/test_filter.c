@@ -2,6 +2,7 @@
  * them. Whatever must fail is first shown to get further without a filter: an attack that finds nothing to try proves
  * nothing. Every attack's arguments are such that it does no harm where it is let through. */
 #include "base/filter.h"
+#include "base/sanitized.h"
 #include "control/control_filter.h"
 #include "gateway/gateway_filter.h"
 #include "isolate/isolate_filter.h"
@@ -29,12 +30,6 @@
 #include <sys/wait.h>
 
 #include <cmocka.h>
-
-#if defined(__SANITIZE_ADDRESS__)
-static const bool sanitized = true;
-#else
-static const bool sanitized = false;
-#endif
 
 enum { GATEWAY_CALLS_MAX = 35 }; /* the product's promise */
 
@@ -487,7 +482,7 @@ static void test_ptrace(void **state)
     static const struct attack attack = {"ptrace", SYS_ptrace, ALL, {999, 0, 0, 0}};
     assert_int_equal(child(NULL, one, &attack), 0);
     for (size_t i = 0; i < COUNT(programs); i++)
-        if (!(sanitized && programs[i].who == SUPERVISOR))
+        if (!(SANITIZED && programs[i].who == SUPERVISOR))
             assert_int_equal(child(programs[i].filter, one, &attack), 1);
 }
 
