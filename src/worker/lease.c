@@ -213,10 +213,13 @@ static int done_push(struct worker_lease *l, int status, const struct error *err
         .status = status < 0 ? status : 0,
         .a = took_ns / NS_PER_US > UINT32_MAX ? UINT32_MAX : (uint32_t)(took_ns / NS_PER_US),
     };
-    if (status < 0) { /* what was written of the outputs is not wanted any more */
+    if (status < 0) { /* behind the outputs that were sent: the host may not have taken them yet */
         const char *text = error_text(err, status);
-        frame.length = strlen(text);
-        memcpy(channel_slot_own(l->worker->channel, l->frame.slot), text, frame.length);
+        uint64_t slot_bytes = l->worker->channel->geometry.outbox_slot_bytes;
+        frame.offset = align_up(l->out_used);
+        frame.offset = frame.offset < slot_bytes ? frame.offset : slot_bytes;
+        frame.length = strnlen(text, slot_bytes - frame.offset);
+        memcpy((char *)channel_slot_own(l->worker->channel, l->frame.slot) + frame.offset, text, frame.length);
     }
     int r = worker_push(l->worker, &frame);
     channel_ring(l->worker->channel);

@@ -371,6 +371,25 @@ static void a_failed_lease_says_why(void **state)
     unload(&f);
 }
 
+static void why_it_failed_lies_beside_what_was_sent(void **state)
+{
+    (void)state;
+    struct fixture f;
+    setup(&f, model_two, 16 * KIB);
+    load_model(&f);
+    struct tensor tensors[] = {bytes_of(8 * KIB), bytes_of(30 * KIB)}; /* together more than the host takes */
+    lease_push(&f, lease_of(&f, tensors, 2, 3));
+    struct channel_frame part = pull_type(&f, CHANNEL_PART);
+    struct channel_frame done = pull_type(&f, CHANNEL_DONE);
+    assert_true(done.status < 0);
+    assert_non_null(memmem(payload(&f, &done), done.length, "larger than the server takes", 28));
+    struct channel_tensor tensor;
+    memcpy(&tensor, payload(&f, &part), sizeof tensor); /* only now: a host takes frames when it likes */
+    assert_int_equal(tensor.bytes, tensors[0].bytes);
+    assert_memory_equal((const char *)payload(&f, &part) + (tensor.data - part.offset), tensors[0].data, tensor.bytes);
+    unload(&f);
+}
+
 static void cancel_push(struct fixture *f, uint64_t request_id)
 {
     push(f, (struct channel_frame){.type = CHANNEL_CANCEL, .lease_id = 5, .request_id = request_id});
@@ -526,6 +545,7 @@ int main(void)
         cmocka_unit_test(outputs_larger_than_the_slot_come_in_pieces),
         cmocka_unit_test(bytes_travel_whole),
         cmocka_unit_test(a_failed_lease_says_why),
+        cmocka_unit_test(why_it_failed_lies_beside_what_was_sent),
         cmocka_unit_test(a_lease_cancelled_before_it_runs_does_not_run),
         cmocka_unit_test(cancel_while_waiting_for_credit),
         cmocka_unit_test(the_supervisor_goes_while_it_waits),
