@@ -33,7 +33,10 @@ static int describe(struct worker *w)
 int ingest_run(int bus_fd)
 {
     struct worker w = {.bus_fd = bus_fd, .library_fd = -1, .filter = &filter_ingest_run};
-    int r = worker_configure(&w, BUS_INGEST, BUS_INGEST_CONFIG);
+    struct bus_message m;
+    int r = worker_greet(&w, BUS_INGEST, &m);
+    if (r >= 0)
+        r = worker_configure(&w, BUS_INGEST_CONFIG, &m);
     if (r >= 0)
         r = describe(&w);
     if (r < 0) {

@@ -228,8 +228,7 @@ static int done_push(struct worker_lease *l, int status, const struct error *err
 
 int worker_lease_run(struct worker *w, const struct channel_frame *frame)
 {
-    static struct worker_lease lease; /* 20 KiB, and there is one at a time: kept off the stack */
-    struct worker_lease *l = &lease;
+    struct worker_lease *l = &w->lease;
     l->worker = w;
     l->frame = *frame;
     l->n_items = 0;

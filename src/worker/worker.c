@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 
 #define CONFIG_TIMEOUT_MS 10000
@@ -223,7 +224,7 @@ static int blank_prepare(struct worker *w, const struct bus_worker_blank *blank)
     return r;
 }
 
-int worker_configure(struct worker *w, enum bus_role self, enum bus_type type)
+int worker_greet(struct worker *w, enum bus_role self, struct bus_message *ret_message)
 {
     struct bus_message m;
     int r = bus_wait(w->bus_fd, self, BUS_SUPERVISOR, CONFIG_TIMEOUT_MS, &m);
@@ -235,38 +236,53 @@ int worker_configure(struct worker *w, enum bus_role self, enum bus_type type)
     }
     if (r < 0)
         return r;
-    if (m.type != type) {
-        bus_message_done(&m);
-        return -ERROR_PEER;
+    *ret_message = m;
+    return 0;
+}
+
+int worker_configure(struct worker *w, enum bus_type type, struct bus_message *m)
+{
+    int r = m->type == type ? 0 : -ERROR_PEER;
+    if (r >= 0) {
+        w->config = m->body.WORKER_CONFIG; /* one struct for both */
+        w->ops = engine_find(str_from(w->config.engine));
+        if (w->config.library == BUS_LIBRARY_FD)
+            w->library_fd = take_fd(&m->fds[1]);
+        r = w->ops ? bus_memfd_map(m->fds[0], w->config.model_bytes, &w->model) : -ERROR_UNSUPPORTED;
     }
-    w->config = m.body.WORKER_CONFIG; /* one struct for both */
-    w->ops = engine_find(str_from(w->config.engine));
-    if (w->config.library == BUS_LIBRARY_FD)
-        w->library_fd = take_fd(&m.fds[1]);
-    r = w->ops ? bus_memfd_map(m.fds[0], w->config.model_bytes, &w->model) : -ERROR_UNSUPPORTED;
-    bus_message_done(&m);
+    bus_message_done(m);
     return r;
+}
+
+int worker_serve(struct worker *w)
+{
+    struct bus_message m;
+    int r = bus_wait(w->bus_fd, BUS_WORKER, BUS_SUPERVISOR, -1, &m);
+    if (r > 0) {
+        r = channel_message(&m) ? take_channel(w, &m) : -ERROR_PEER;
+        bus_message_done(&m);
+    }
+    while (r == 0)
+        r = channel_work(w);
+    w->ops->close(w->engine);
+    channel_close(w->channel);
+    free(w->signature);
+    if (w->model) /* the engine has used it in place */
+        (void)munmap((void *)(uintptr_t)w->model, w->config.model_bytes);
+    fd_close(&w->library_fd);
+    return r == 1 ? 0 : r;
 }
 
 int worker_run(int bus_fd)
 {
     struct worker w = {.bus_fd = bus_fd, .library_fd = -1, .filter = &filter_worker_run};
-    int r = worker_configure(&w, BUS_WORKER, BUS_WORKER_CONFIG);
+    struct bus_message m;
+    int r = worker_greet(&w, BUS_WORKER, &m);
+    if (r >= 0)
+        r = worker_configure(&w, BUS_WORKER_CONFIG, &m);
     if (r < 0) {
         log_error("worker_config", "the worker cannot start: %s", error_info(r)->name);
         return 1;
     }
-    struct bus_message m;
-    r = bus_wait(bus_fd, BUS_WORKER, BUS_SUPERVISOR, -1, &m);
-    if (r > 0) {
-        r = channel_message(&m) ? take_channel(&w, &m) : -ERROR_PEER;
-        bus_message_done(&m);
-    }
-    while (r == 0)
-        r = channel_work(&w);
-    if (w.ops)
-        w.ops->close(w.engine);
-    channel_close(w.channel);
-    free(w.signature);
-    return r == 1 ? 0 : 1;
+    return worker_serve(&w) < 0 ? 1 : 0;
 }

@@ -7,18 +7,7 @@
 #include "channel/channel.h"
 #include "engine/engine.h"
 
-struct worker {
-    int bus_fd;
-    struct channel *channel; /* NULL before the first and between two */
-    struct bus_worker_config config;
-    const void *model;
-    int library_fd;
-    const struct filter *filter; /* to be installed before the model is looked at; NULL when done, and in tests */
-    const struct engine_ops *ops;
-    struct engine *engine; /* NULL until LOAD succeeded */
-    struct tensor_signature *signature;
-    uint32_t steps, items; /* since the last STATS */
-};
+struct worker;
 
 /* The lease being run. */
 struct worker_lease {
@@ -33,14 +22,33 @@ struct worker_lease {
     bool out_refused;   /* they would be more than the host takes */
 };
 
+struct worker {
+    int bus_fd;
+    struct channel *channel; /* NULL before the first and between two */
+    struct bus_worker_config config;
+    const void *model;
+    int library_fd;
+    const struct filter *filter; /* to be installed before the model is looked at; NULL when done, and in tests */
+    const struct engine_ops *ops;
+    struct engine *engine; /* NULL until LOAD succeeded */
+    struct tensor_signature *signature;
+    uint32_t steps, items; /* since the last STATS */
+    struct worker_lease lease; /* one at a time; here and not on the stack: 20 KiB */
+};
+
 /* Pushes a frame, waiting for room; negative when the channel or the supervisor is gone. */
 must_check int worker_push(struct worker *w, const struct channel_frame *frame);
 /* Waits until the channel has a frame (1), or the bus has something (0); negative when the supervisor is gone. */
 must_check int worker_wait(struct worker *w);
 
-/* Takes the first message, which must be of `type` (WORKER_CONFIG or INGEST_CONFIG), and maps the model. A worker may
- * be told before to be a blank one (WORKER_BLANK): then it waits here, without end, for the model it is given. */
-must_check int worker_configure(struct worker *w, enum bus_role self, enum bus_type type);
+/* Waits for the first message. A worker may be told before to be a blank one (WORKER_BLANK): then it waits here, without
+ * end, for what comes next, behind its last filter. On success the message is the caller's. */
+must_check int worker_greet(struct worker *w, enum bus_role self, struct bus_message *ret_message);
+/* Takes the configuration, which must be of `type` (WORKER_CONFIG or INGEST_CONFIG), and maps the model. Ends m. */
+must_check int worker_configure(struct worker *w, enum bus_type type, struct bus_message *m);
+/* A configured worker's life, from its first channel to its end, and everything of it given back but the bus. 0 told to
+ * end, negative else. */
+must_check int worker_serve(struct worker *w);
 /* Opens the engine on the model and describes it; on failure what was made stays in w. */
 must_check int worker_model_open(struct worker *w, struct error *err);
 
