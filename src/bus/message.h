@@ -23,8 +23,9 @@ enum bus_role { BUS_SUPERVISOR = 1, BUS_CONTROL = 2, BUS_GATEWAY = 4, BUS_WORKER
     X(READY, BUS_CONTROL | BUS_GATEWAY, BUS_SUPERVISOR, struct bus_empty, 0)                      \
     X(DRAIN, BUS_SUPERVISOR, BUS_CONTROL | BUS_GATEWAY, struct bus_empty, 0)                      \
     X(DRAINED, BUS_GATEWAY | BUS_CONTROL, BUS_SUPERVISOR, struct bus_empty, 0)                    \
-    /* all levels right after ROLE_CONFIG; one again when it changes */                           \
+    /* all levels, then all runtimes, right after ROLE_CONFIG; one again when it changes */       \
     X(ISOLATION, BUS_SUPERVISOR, BUS_CONTROL, struct bus_isolation, 0)                            \
+    X(RUNTIME, BUS_SUPERVISOR, BUS_CONTROL, struct bus_runtime, 0)                                \
     X(ISOLATION_WANTED, BUS_CONTROL, BUS_SUPERVISOR, struct bus_isolation_wanted, 0)              \
     /* catalog */                                                                                 \
     X(CATALOG, BUS_CONTROL, BUS_GATEWAY, struct bus_catalog, 1)                                   \
@@ -110,8 +111,17 @@ struct bus_isolation {               /* what this host can do at one level */
     char text[ERROR_TEXT_BYTES_MAX]; /* why not, or what the level consists of here */
 };
 
-struct bus_isolation_wanted { /* somebody asked for a level that is not tested yet */
+#define BUS_RUNTIME_COUNT 5u /* of enum isolate_runtime, `any` included */
+
+struct bus_runtime {                 /* what an OCI runtime can do here */
+    uint32_t runtime;                /* enum isolate_runtime; 1 … BUS_RUNTIME_COUNT - 1 */
+    uint32_t state;                  /* enum bus_isolation_state */
+    char text[ERROR_TEXT_BYTES_MAX]; /* why not */
+};
+
+struct bus_isolation_wanted { /* somebody asked for a level, or a runtime, that is not tested yet */
     uint32_t level;
+    uint32_t runtime; /* enum isolate_runtime; 0: the level alone */
 };
 
 struct bus_catalog {
@@ -158,7 +168,7 @@ struct bus_replica_start { /* fd: the model, a sealed memfd */
     uint32_t cpu_milli;
     uint32_t level; /* enum isolate_level */
     uint32_t version_number;
-    uint32_t _reserved;
+    uint32_t runtime; /* enum isolate_runtime */
     uint8_t model_sha256[32];
     char engine[32];
     char tenant[LIMIT_NAME_BYTES + 1]; /* for log lines and `status` only */

@@ -25,6 +25,17 @@ static const char *state_of(const struct isolate_survey *row)
     return !row->report.available ? "unavailable" : row->report.degraded ? "degraded" : "available";
 }
 
+static const char *runtime_text(const struct isolate_survey *rows, int runtime)
+{
+    const struct isolate_report *report = &rows[ISOLATE_CONTAINER - 1].report;
+    return report->runtimes[runtime].text[0] ? report->runtimes[runtime].text : report->text;
+}
+
+static const char *runtime_state_of(const struct isolate_runtime_report *runtime)
+{
+    return runtime->state == ISOLATE_RUNTIME_WORKS ? "available" : "unavailable";
+}
+
 /* A default model starts here without a word more: with its limits. */
 static bool usable(const struct isolate_survey *rows)
 {
@@ -45,6 +56,14 @@ static void append_json(struct buf *json, const struct isolate_fact *facts, size
         buf_append_json(json, str_from(rows[i].report.text));
         buf_append_char(json, '}');
     }
+    const struct isolate_runtime_report *runtimes = rows[ISOLATE_CONTAINER - 1].report.runtimes;
+    buf_append_text(json, "],\"runtimes\":[");
+    for (int i = ISOLATE_RUNTIME_ANY + 1; i < ISOLATE_RUNTIME_COUNT; i++) {
+        buf_format(json, "%s{\"name\":\"%s\",\"state\":\"%s\",\"text\":", i > ISOLATE_RUNTIME_ANY + 1 ? "," : "",
+                   isolate_runtime_names[i], runtime_state_of(&runtimes[i]));
+        buf_append_json(json, str_from(runtime_text(rows, i)));
+        buf_append_char(json, '}');
+    }
     buf_append_text(json, "],\"host\":[");
     for (size_t i = 0; i < n_facts; i++) {
         buf_format(json, "%s{\"name\":\"%s\",\"good\":%s,\"text\":", i > 0 ? "," : "", facts[i].name,
@@ -61,6 +80,12 @@ static void print_tables(const struct isolate_fact *facts, size_t n_facts, const
     for (size_t i = 0; i < ISOLATE_SURVEY_ROWS; i++) {
         printf("%-*s%-*s", STATE_COLUMN, isolate_level_names[rows[i].level], STATE_COLUMN + 1, state_of(&rows[i]));
         cli_print_wrapped(rows[i].report.text, 2 * STATE_COLUMN + 1);
+    }
+    const struct isolate_runtime_report *runtimes = rows[ISOLATE_CONTAINER - 1].report.runtimes;
+    printf("\n%-*s%-*s%s\n", STATE_COLUMN, "RUNTIME", STATE_COLUMN + 1, "STATE", "OF LEVEL CONTAINER");
+    for (int i = ISOLATE_RUNTIME_ANY + 1; i < ISOLATE_RUNTIME_COUNT; i++) {
+        printf("%-*s%-*s", STATE_COLUMN, isolate_runtime_names[i], STATE_COLUMN + 1, runtime_state_of(&runtimes[i]));
+        cli_print_wrapped(runtime_text(rows, i), 2 * STATE_COLUMN + 1);
     }
     printf("\n%-*s   %s\n", NAME_COLUMN, "HOST", "WHAT WAS FOUND");
     for (size_t i = 0; i < n_facts; i++) {

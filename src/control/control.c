@@ -140,6 +140,8 @@ static void on_supervisor_message(void *ctx, struct bus_message *m)
         control_reconcile(c);
     } else if (m->type == BUS_ISOLATION) {
         control_isolation(c, &m->body.ISOLATION);
+    } else if (m->type == BUS_RUNTIME) {
+        control_runtime(c, &m->body.RUNTIME);
     } else if (m->type == BUS_REPLICA_FACTS) {
         control_explain_facts(c, &m->body.REPLICA_FACTS);
     } else if (m->type == BUS_LOOKED) {
@@ -203,6 +205,7 @@ static int registry_start(struct control *c, struct error *err)
         .slots = c->config.slots,
         .memory_bytes_max = c->config.memory_bytes,
         .level_refusal = control_level_refusal,
+        .runtime_refusal = control_runtime_refusal,
         .engine_known = engine_known,
         .engine_id = engine_id,
         .served = control_pool_served,
@@ -258,6 +261,12 @@ static int configure(struct control *c, int bus_fd, int *ret_admin_fd, struct er
         if (r < 0 || m.type != BUS_ISOLATION)
             return error_set(err, ERROR_PEER, "control was not told what this host can isolate");
         control_isolation(c, &m.body.ISOLATION);
+    }
+    for (uint32_t i = 1; i < BUS_RUNTIME_COUNT; i++) {
+        r = bus_wait(bus_fd, BUS_CONTROL, BUS_SUPERVISOR, CONFIG_TIMEOUT_MS, &m);
+        if (r < 0 || m.type != BUS_RUNTIME)
+            return error_set(err, ERROR_PEER, "control was not told which OCI runtimes this host has");
+        control_runtime(c, &m.body.RUNTIME);
     }
     return role_drop(role_find("control"), root, c->config.uid, c->config.gid, err);
 }

@@ -39,6 +39,7 @@ struct control {
     struct bus_conn *supervisor, *gateway;
     struct wire_server *admin;
     struct bus_isolation isolation[BUS_LEVEL_COUNT]; /* by level */
+    struct bus_runtime runtimes[BUS_RUNTIME_COUNT];
     /* publishing */
     uv_prepare_t prepare;
     bool publish_wanted;
@@ -76,6 +77,10 @@ void control_publish_again(struct control *c);
 /* control_isolation.c */
 /* What the supervisor says of one level; starts and stops follow. */
 void control_isolation(struct control *c, const struct bus_isolation *body);
+/* What it says of one OCI runtime; likewise. */
+void control_runtime(struct control *c, const struct bus_runtime *body);
+/* May workers be run by this runtime? 0 is any. Codes as of control_level_refusal. */
+int control_runtime_refusal(void *ctx, uint32_t runtime, struct error *err);
 /* May a model run at this level on this host? 0; -ERROR_ISOLATION_UNAVAILABLE; -ERROR_AGAIN while it is being tested.
  * ctx is the struct control. */
 int control_level_refusal(void *ctx, uint32_t level, struct error *err);

@@ -44,6 +44,38 @@ int control_level_refusal(void *ctx, uint32_t level, struct error *err)
     return error_set(err, ERROR_AGAIN, "is still being tested; try again in a few seconds");
 }
 
+void control_runtime(struct control *c, const struct bus_runtime *body)
+{
+    if (body->runtime == 0 || body->runtime >= BUS_RUNTIME_COUNT || body->state < BUS_ISOLATION_TESTING ||
+        body->state > BUS_ISOLATION_AVAILABLE) {
+        log_error("isolation_report", "the supervisor told of an OCI runtime that there is not");
+        return;
+    }
+    struct bus_runtime *known = &c->runtimes[body->runtime];
+    bool came = body->state == BUS_ISOLATION_AVAILABLE && known->state != BUS_ISOLATION_AVAILABLE;
+    bool went = body->state != BUS_ISOLATION_AVAILABLE && known->state == BUS_ISOLATION_AVAILABLE;
+    *known = *body;
+    if (came)
+        control_replicas_allow(c);
+    else if (went)
+        control_reconcile(c);
+}
+
+int control_runtime_refusal(void *ctx, uint32_t runtime, struct error *err)
+{
+    struct control *c = ctx;
+    if (runtime == 0)
+        return 0;
+    const struct bus_runtime *known = runtime < BUS_RUNTIME_COUNT ? &c->runtimes[runtime] : NULL;
+    if (known && known->state == BUS_ISOLATION_AVAILABLE)
+        return 0;
+    if (!known || known->state == BUS_ISOLATION_UNAVAILABLE)
+        return error_set(err, ERROR_ISOLATION_UNAVAILABLE, "%s", known ? known->text : "there is no such runtime");
+    struct bus_isolation_wanted body = {.level = LADDER_CONTAINER, .runtime = runtime};
+    (void)bus_conn_send(c->supervisor, BUS_ISOLATION_WANTED, &body, NULL, 0); /* without it we end anyway */
+    return error_set(err, ERROR_AGAIN, "is still being tested; try again in a few seconds");
+}
+
 int control_version_refusal(struct control *c, const struct registry_version *row, struct error *err)
 {
     if (row->level < row->floor)
@@ -51,7 +83,10 @@ int control_version_refusal(struct control *c, const struct registry_version *ro
                          "its isolation level, %s, is below what its tenant demands by now, %s",
                          control_level_name(row->level), control_level_name(row->floor));
     int r = control_level_refusal(c, row->level, err);
-    return r < 0 ? error_wrap(err, r, "its isolation level, %s", control_level_name(row->level)) : r;
+    if (r < 0)
+        return error_wrap(err, r, "its isolation level, %s", control_level_name(row->level));
+    r = control_runtime_refusal(c, row->runtime, err);
+    return r < 0 ? error_wrap(err, r, "its OCI runtime, %s", registry_runtime_name(row->runtime)) : r;
 }
 
 void control_pool_served(void *ctx, const char *engine, uint32_t level)
@@ -93,6 +128,14 @@ void control_isolation_append(const struct control *c, struct buf *json)
         buf_format(json, "%s{\"name\":\"%s\",\"state\":\"%s\",\"degraded\":%s,\"limits\":%s", level > 1 ? "," : "",
                    control_level_name(level), states[known->state], known->degraded ? "true" : "false",
                    known->limits ? "true" : "false");
+        append_text(json, "text", known->text);
+        buf_append_char(json, '}');
+    }
+    buf_append_text(json, "],\"runtimes\":[");
+    for (uint32_t runtime = 1; runtime < BUS_RUNTIME_COUNT; runtime++) {
+        const struct bus_runtime *known = &c->runtimes[runtime];
+        buf_format(json, "%s{\"name\":\"%s\",\"state\":\"%s\"", runtime > 1 ? "," : "", registry_runtime_name(runtime),
+                   states[known->state]);
         append_text(json, "text", known->text);
         buf_append_char(json, '}');
     }

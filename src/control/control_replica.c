@@ -52,6 +52,7 @@ static int replica_start(struct control *c, const struct registry_version *row, 
         .model_bytes = row->artifact_bytes,
         .cpu_milli = (uint32_t)row->cpu_milli,
         .level = row->level,
+        .runtime = row->runtime,
         .version_number = row->number,
     };
     memcpy(body.model_sha256, row->digest, sizeof body.model_sha256);

@@ -14,13 +14,23 @@ void registry_title(const struct resource_meta *meta, char title[static REGISTRY
         (void)snprintf(title, REGISTRY_TITLE_BYTES, "%s %s", kind, meta->name); /* names are bounded */
 }
 
-const char *registry_level_name(uint32_t level)
+static const char *word_of(const char *path, uint32_t index)
 {
-    const struct resource_field *field = resource_field_find(RESOURCE_MODEL, STR("spec.isolation.level"));
+    const struct resource_field *field = resource_field_find(RESOURCE_MODEL, str_from(path));
     for (uint32_t i = 0; field && field->names && field->names[i]; i++)
-        if (i == level)
+        if (i == index)
             return field->names[i];
     return "unknown";
+}
+
+const char *registry_level_name(uint32_t level)
+{
+    return word_of("spec.isolation.level", level);
+}
+
+const char *registry_runtime_name(uint32_t runtime)
+{
+    return word_of("spec.isolation.runtime", runtime);
 }
 
 int registry_decode(const struct store_resource *stored, union registry_resource *ret_resource, struct error *err)

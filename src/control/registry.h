@@ -25,6 +25,8 @@ struct registry_config {
      * with the reason (from isolate's probe). Levels here and in struct registry_version are isolate's ranks: 1 =
      * shared … 5 = microvm (enum isolate_level). */
     int (*level_refusal)(void *ctx, uint32_t level, struct error *err);
+    /* May workers of level container be run by this OCI runtime (index of spec.isolation.runtime; 0: any)? Likewise. */
+    int (*runtime_refusal)(void *ctx, uint32_t runtime, struct error *err);
     /* Is there an engine of this name? */
     bool (*engine_known)(void *ctx, struct str name);
     /* Tells the code that opens models for this engine from any other; 0: this server has none. */
@@ -49,6 +51,7 @@ struct registry_version {
     uint32_t number;
     char engine[32];
     uint32_t level;
+    uint32_t runtime; /* 0: any; as isolate counts them (enum isolate_runtime) */
     uint32_t floor; /* the tenant's isolation.minimum of now: a version below it must not run */
     uint64_t cpu_milli, memory_bytes;
     uint64_t artifact_bytes;
@@ -57,6 +60,9 @@ struct registry_version {
     bool newest;
     uint64_t replicas_min, replicas_max;
 };
+
+/* "runc", as in spec.isolation.runtime. */
+const char *registry_runtime_name(uint32_t runtime);
 
 /* What one apply had described, from its first call of registry_apply to its last. */
 struct registry_ingest {

@@ -116,6 +116,7 @@ static int version_complete(struct registry *r, struct str document, struct regi
     static_assert(sizeof version->engine == sizeof model.engine, "engine names have one size");
     memcpy(version->engine, model.engine, sizeof version->engine);
     version->level = registry_level_rank(model.isolation_level);
+    version->runtime = model.isolation_runtime;
     version->cpu_milli = model.cpu_milli;
     version->memory_bytes = model.memory_bytes;
     struct registry_newest newest;

@@ -11,6 +11,11 @@ const char *const isolate_level_names[ISOLATE_LEVEL_COUNT] = {
     [ISOLATE_PROCESS] = "process", [ISOLATE_CONTAINER] = "container", [ISOLATE_MICROVM] = "microvm",
 };
 
+const char *const isolate_runtime_names[ISOLATE_RUNTIME_COUNT] = {
+    [ISOLATE_RUNTIME_ANY] = "any",     [ISOLATE_RUNTIME_RUNC] = "runc", [ISOLATE_RUNTIME_CRUN] = "crun",
+    [ISOLATE_RUNTIME_RUNSC] = "runsc", [ISOLATE_RUNTIME_KATA] = "kata",
+};
+
 enum isolate_level isolate_level_from_name(struct str name)
 {
     for (int level = ISOLATE_NONE + 1; level < ISOLATE_LEVEL_COUNT; level++) {

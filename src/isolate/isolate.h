@@ -29,6 +29,17 @@ extern const char *const isolate_level_names[ISOLATE_LEVEL_COUNT];
 /* ISOLATE_NONE when unknown. */
 enum isolate_level isolate_level_from_name(struct str name);
 
+/* OCI runtimes; where none is named, the first that works in this order. */
+enum isolate_runtime {
+    ISOLATE_RUNTIME_ANY = 0,
+    ISOLATE_RUNTIME_RUNC,
+    ISOLATE_RUNTIME_CRUN,
+    ISOLATE_RUNTIME_RUNSC,
+    ISOLATE_RUNTIME_KATA,
+    ISOLATE_RUNTIME_COUNT
+};
+extern const char *const isolate_runtime_names[ISOLATE_RUNTIME_COUNT]; /* as in spec.isolation.runtime */
+
 /* Descriptors handed to a worker: the channel takes 4, an engine's files the rest. */
 #define ISOLATE_FDS_MAX 16
 
@@ -69,6 +80,7 @@ struct isolate_spawn {
     bool proc; /* a fresh read-only /proc of its own processes; else there is none. Sanitized programs always get it:
                   they cannot run without */
     const struct isolate_root_extra *root; /* NULL: nothing more */
+    enum isolate_runtime runtime;          /* level container: by which it must be run; others look at nothing */
     const struct isolate_machine *machine; /* level microvm, where no descriptor can be handed over (n_fds 0); NULL
                                               elsewhere */
     int stderr_fd;                         /* the worker's stderr; -1 (or 0, never a sensible stderr) is /dev/null */
@@ -89,6 +101,13 @@ struct isolate_usage {
     uint64_t oom_kills;
 };
 
+enum isolate_runtime_state { ISOLATE_RUNTIME_UNTESTED = 0, ISOLATE_RUNTIME_BROKEN, ISOLATE_RUNTIME_WORKS };
+
+struct isolate_runtime_report {
+    uint32_t state; /* enum isolate_runtime_state; BROKEN also where the host has none */
+    char text[240]; /* why not, or that it works */
+};
+
 struct isolate_report { /* probe and explain */
     bool available;
     bool limits;    /* memory, cpu and pids can be limited */
@@ -97,6 +116,7 @@ struct isolate_report { /* probe and explain */
     pid_t pid;      /* explain: of the running worker, in the caller's pid namespace; 0 for probe */
     /* Why not and what to install or enable, what is degraded, or what the level consists of right now. */
     char text[512];
+    struct isolate_runtime_report runtimes[ISOLATE_RUNTIME_COUNT]; /* probe of level container; row ANY is empty */
 };
 
 /* Booting a virtual machine under software emulation takes some 10 s here; this is for a busy, slow host. */
@@ -116,6 +136,8 @@ struct isolate_ops {
      * time; this says at start, within ms, whether everything that it needs is there. */
     int (*look)(struct error *err);
     bool probe_slow; /* probe may take longer than 200 ms */
+    /* NULL: has none. From now on `probe` tries this runtime too, whose start may take seconds; ANY: all of them. */
+    void (*want)(enum isolate_runtime runtime);
     /* NULL allowed. In the caller's own process, after each probe: keeps what spawn goes by (`facts`). */
     void (*probed)(const struct isolate_report *report);
     /* Does ahead of the first spawn of this program and library (-1: none) what takes some ms; what fails here will

@@ -32,11 +32,14 @@ static int namespace_leave(void)
 
 static int folder_fill(const char *folder)
 {
-    static const char *const parts[] = {"bundles",    "roots",       "state",     "state/runc",
-                                        "state/crun", "state/runsc", "state/kata"};
-    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
-        char path[CONTAINER_FOLDER_MAX + 32];
-        (void)snprintf(path, sizeof path, "%.127s/%s", folder, parts[i]); /* fits */
+    static const char *const parts[] = {"bundles", "roots", "state"};
+    char path[CONTAINER_FOLDER_MAX + 32];
+    for (size_t i = 0; i < sizeof parts / sizeof *parts + ISOLATE_RUNTIME_COUNT - 1; i++) {
+        if (i < sizeof parts / sizeof *parts)
+            (void)snprintf(path, sizeof path, "%.127s/%s", folder, parts[i]); /* fits */
+        else
+            (void)snprintf(path, sizeof path, "%.127s/state/%s", folder, /* fits */
+                           isolate_runtime_names[i + 1 - sizeof parts / sizeof *parts]);
         if (mkdir(path, FOLDER_MODE) != 0 || chmod(path, FOLDER_MODE) != 0)
             return -1;
     }
@@ -91,8 +94,10 @@ static int container_setup(const char *scope, struct error *err)
     if (!cgroup_tree_sweep(&h->tree, 2000))
         return error_set(err, ERROR_ISOLATION_UNAVAILABLE,
                          "What an earlier server left in its control groups could not be removed within 2 s.");
-    for (int kind = 0; kind < RUNTIME_COUNT; kind++)
-        runtime_find((enum runtime_kind)kind, &h->runtimes[kind]);
+    for (int kind = ISOLATE_RUNTIME_ANY + 1; kind < ISOLATE_RUNTIME_COUNT; kind++) {
+        runtime_find((enum isolate_runtime)kind, &h->runtimes[kind]);
+        h->wanted[kind] = !runtime_slow((enum isolate_runtime)kind);
+    }
     if (geteuid() != 0)
         (void)snprintf(h->missing, sizeof h->missing, "needs root: start the server with sudo"); /* fits */
     else
@@ -120,16 +125,21 @@ static int refuse(struct error *err, const char *why)
     return error_set(err, ERROR_ISOLATION_UNAVAILABLE, "Level container is not available: %s.", why);
 }
 
-static int runtime_choose(const struct runtime **ret_runtime, struct error *err)
+static int runtime_choose(enum isolate_runtime asked, const struct runtime **ret_runtime, struct error *err)
 {
     const struct container_host *h = &container_host;
-    for (int kind = 0; kind < RUNTIME_COUNT; kind++) {
-        if (h->runtimes[kind].path[0] && (!h->probed || h->works & (UINT64_C(1) << kind))) {
+    for (int kind = ISOLATE_RUNTIME_ANY + 1; kind < ISOLATE_RUNTIME_COUNT; kind++) {
+        if (asked != ISOLATE_RUNTIME_ANY && asked != (enum isolate_runtime)kind)
+            continue;
+        if (h->runtimes[kind].path[0] && (!h->probed || h->reports[kind].state == ISOLATE_RUNTIME_WORKS)) {
             *ret_runtime = &h->runtimes[kind];
             return 0;
         }
     }
-    return refuse(err, h->probed ? "none of this host's OCI runtimes works" : "install runc, an OCI runtime");
+    if (asked == ISOLATE_RUNTIME_ANY)
+        return refuse(err, h->probed ? "none of this host's OCI runtimes works" : "install runc, an OCI runtime");
+    return error_set(err, ERROR_ISOLATION_UNAVAILABLE, "The OCI runtime %s is not available: %s.",
+                     isolate_runtime_names[asked], h->probed ? h->reports[asked].text : "this host has none");
 }
 
 /* As execve would refuse it; the runtime would tell it less plainly. */
@@ -192,7 +202,7 @@ static int container_spawn(const struct isolate_spawn *spawn, struct isolate_ins
         return r;
     if (!container_host.open || !container_host.folder[0])
         return refuse(err, container_host.open ? container_host.missing : "setup was not called");
-    r = runtime_choose(&order.runtime, err);
+    r = runtime_choose(spawn->runtime, &order.runtime, err);
     if (r == 0)
         r = program_check(spawn->program_fd, &program, err);
     if (r == 0)
@@ -235,7 +245,7 @@ static void container_explain(struct isolate_instance *i, struct isolate_report 
     (void)snprintf(ret_report->text, sizeof ret_report->text, /* cut is fine: for people */
                    "container (%s%s); namespaces user, mount, pid, net, ipc, uts, cgroup; read-only root sha256:%.16s; "
                    "pid %d, uid %u; %s%s%s%s",
-                   runtime_names[c->runtime->kind], c->filter ? "" : "; no syscall filter", c->digest, (int)i->pid,
+                   isolate_runtime_names[c->runtime->kind], c->filter ? "" : "; no syscall filter", c->digest, (int)i->pid,
                    (unsigned)i->uid, i->limits ? "control group " : "NO LIMITS: ",
                    i->limits ? container_host.tree.base : i->limits_missing, i->limits ? "/" : "",
                    i->limits ? i->name : "");
@@ -257,7 +267,13 @@ static int container_discard(struct isolate_instance *i, int *ret_status)
 static void container_probed(const struct isolate_report *report)
 {
     container_host.probed = true;
-    container_host.works = report->facts;
+    memcpy(container_host.reports, report->runtimes, sizeof container_host.reports);
+}
+
+static void container_want(enum isolate_runtime runtime)
+{
+    for (int kind = ISOLATE_RUNTIME_ANY + 1; kind < ISOLATE_RUNTIME_COUNT; kind++)
+        container_host.wanted[kind] |= runtime == ISOLATE_RUNTIME_ANY || runtime == (enum isolate_runtime)kind;
 }
 
 const struct isolate_ops isolate_container = {
@@ -266,6 +282,7 @@ const struct isolate_ops isolate_container = {
     .own_root = true,
     .probe = container_probe,
     .probe_slow = true, /* a container per runtime */
+    .want = container_want,
     .probed = container_probed,
     .spawn = container_spawn,
     .limit = container_limit,

@@ -23,9 +23,10 @@ struct container_host {
     char folder[CONTAINER_FOLDER_MAX]; /* "" = could not be made */
     char missing[200];                 /* why not, in words */
     struct cgroup_tree tree;
-    struct runtime runtimes[RUNTIME_COUNT];
+    struct runtime runtimes[ISOLATE_RUNTIME_COUNT]; /* row ANY is empty */
+    bool wanted[ISOLATE_RUNTIME_COUNT];             /* the probe tries it */
     bool probed;
-    uint64_t works; /* once probed: bit per enum runtime_kind */
+    struct isolate_runtime_report reports[ISOLATE_RUNTIME_COUNT]; /* once probed */
     struct container_root roots[CONTAINER_ROOTS_MAX];
     size_t root_next; /* the slot that is used again first */
 };

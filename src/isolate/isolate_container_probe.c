@@ -96,27 +96,11 @@ static bool filter_awaited(pid_t pid)
     return false;
 }
 
-static const char *walls_missing(pid_t pid)
+/* What the program itself must have; of a sandbox it is the sandbox's kernel that sees to it. */
+static const char *rights_wrong(const char *status)
 {
-    static const struct {
-        const char *kind, *shared;
-    } kinds[] = {
-        {"user", "it shares the host's users"},
-        {"mnt", "it shares the host's mounts"},
-        {"pid", "it shares the host's processes"},
-        {"net", "it shares the host's network"},
-        {"ipc", "it shares the host's queues"},
-        {"uts", "it shares the host's name"},
-        {"cgroup", "it shares the host's control groups"},
-    };
     static const char *const sets[] = {"CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"};
-    char status[STATUS_BYTES], map[512], ids[64];
-    if (!file_read(pid, "status", status, sizeof status))
-        return "its process cannot be looked at";
-    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
-        if (!namespace_own(pid, kinds[i].kind))
-            return kinds[i].shared;
-    }
+    char ids[64];
     for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
         if (!status_is(status, sets[i], "0000000000000000"))
             return "it left capabilities to the process";
@@ -126,6 +110,33 @@ static const char *walls_missing(pid_t pid)
         return "it did not run the process as its own user and group";
     if (!status_is(status, "NoNewPrivs", "1"))
         return "it lets the process gain new privileges";
+    return NULL;
+}
+
+static const char *walls_missing(pid_t pid, bool sandbox)
+{
+    static const struct {
+        const char *kind, *shared;
+        bool sandbox; /* also of a kernel of its own, which lets its program see nothing of the other two */
+    } kinds[] = {
+        {"user", "it shares the host's users", true},
+        {"mnt", "it shares the host's mounts", true},
+        {"pid", "it shares the host's processes", true},
+        {"net", "it shares the host's network", true},
+        {"ipc", "it shares the host's queues", true},
+        {"uts", "it shares the host's name", false},
+        {"cgroup", "it shares the host's control groups", false},
+    };
+    char status[STATUS_BYTES], map[512];
+    if (!file_read(pid, "status", status, sizeof status))
+        return "its process cannot be looked at";
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        if ((!sandbox || kinds[i].sandbox) && !namespace_own(pid, kinds[i].kind))
+            return kinds[i].shared;
+    }
+    const char *wrong = sandbox ? NULL : rights_wrong(status);
+    if (wrong)
+        return wrong;
     if (!filter_awaited(pid))
         return "it did not install the system call filter";
     if (!file_read(pid, "uid_map", map, sizeof map) || !root_unmapped(map))
@@ -146,7 +157,7 @@ int container_try(const struct runtime *runtime, const struct rootfs *root, stru
     _close_ int in = ends[0], out = ends[1];
     if (fchmod(in, 0444) != 0) /* it is opened by name */
         return error_set(err, ERROR_INTERNAL, "The test's pipe could not be made: %m.");
-    (void)snprintf(name, sizeof name, "probe-%s", runtime_names[runtime->kind]); /* fits */
+    (void)snprintf(name, sizeof name, "probe-%s", isolate_runtime_names[runtime->kind]); /* fits */
     const struct isolate_spawn spawn = {
         .name = name,
         .program_fd = -1,
@@ -164,7 +175,7 @@ int container_try(const struct runtime *runtime, const struct rootfs *root, stru
     int r = container_start(&order, &c, err);
     if (r != 0)
         return r;
-    const char *missing = walls_missing(c->i.pid);
+    const char *missing = walls_missing(c->i.pid, runtime_sandbox(runtime->kind));
     fd_close(&in);
     fd_close(&out);
     struct pollfd end = {.fd = c->i.pidfd, .events = POLLIN};
@@ -194,37 +205,52 @@ static int test_root_build(struct rootfs *ret_root, struct error *err)
     return rootfs_build(path, program, -1, ret_root, err);
 }
 
-/* What to do about runtimes that are not there. */
-static void advice_append(struct buf *text, uint64_t found)
+static void report_one(struct isolate_runtime_report *report, enum isolate_runtime_state state, const char *why)
 {
-    if (found == 0)
-        buf_append_text(text, "no OCI runtime was found: install runc (Debian: apt-get install runc)");
+    report->state = state;
+    (void)snprintf(report->text, sizeof report->text, "%.*s", (int)sizeof report->text - 1, why); /* may be cut */
+}
+
+static void runtime_try(enum isolate_runtime kind, const struct rootfs *root, struct isolate_report *report,
+                        struct buf *text)
+{
+    const struct runtime *runtime = &container_host.runtimes[kind];
+    struct isolate_runtime_report *one = &report->runtimes[kind];
+    struct error err = {0};
+    if (!runtime->path[0]) {
+        char why[64];
+        (void)snprintf(why, sizeof why, "this host has no program %s", runtime_program(kind)); /* fits */
+        report_one(one, ISOLATE_RUNTIME_BROKEN, why);
+        return;
+    }
+    if (!container_host.wanted[kind])
+        report_one(one, ISOLATE_RUNTIME_UNTESTED, "not tested yet: that begins when a model first asks for it");
+    else if (container_try(runtime, root, &err) != 0)
+        report_one(one, ISOLATE_RUNTIME_BROKEN, err.text);
+    else
+        report_one(one, ISOLATE_RUNTIME_WORKS, "works");
+    report->available |= one->state == ISOLATE_RUNTIME_WORKS;
+    buf_format(text, "%s%s %s%.*s", text->size > 0 ? "; " : "", isolate_runtime_names[kind],
+               one->state == ISOLATE_RUNTIME_BROKEN ? "does not work: " : "", REASON_BYTES, one->text);
 }
 
 static void runtimes_try(struct isolate_report *report, struct buf *text)
 {
     struct rootfs root = {0};
     struct error err = {0};
-    uint64_t found = 0;
-    for (int kind = 0; kind < RUNTIME_COUNT; kind++)
-        found |= container_host.runtimes[kind].path[0] ? UINT64_C(1) << kind : 0;
-    if (found == 0 || test_root_build(&root, &err) != 0) {
+    bool found = false;
+    for (int kind = ISOLATE_RUNTIME_ANY + 1; kind < ISOLATE_RUNTIME_COUNT; kind++)
+        found |= container_host.runtimes[kind].path[0] != '\0';
+    if (!found)
+        buf_append_text(text, "no OCI runtime was found: install runc (Debian: apt-get install runc)");
+    int r = found ? test_root_build(&root, &err) : 0;
+    if (r != 0)
         buf_append_text(text, err.text);
-        advice_append(text, found);
-        return;
-    }
-    for (int kind = 0; kind < RUNTIME_COUNT; kind++) {
-        const struct runtime *runtime = &container_host.runtimes[kind];
-        if (!runtime->path[0])
-            continue;
-        int r = container_try(runtime, &root, &err);
+    for (int kind = ISOLATE_RUNTIME_ANY + 1; kind < ISOLATE_RUNTIME_COUNT; kind++) {
         if (r == 0)
-            report->facts |= UINT64_C(1) << kind;
-        buf_format(text, "%s%s %s%.*s",
-                   report->facts == 0 && text->size == 0 ? ""
-                   : text->size                          ? "; "
-                                                         : "",
-                   runtime_names[kind], r == 0 ? "works" : "does not work: ", REASON_BYTES, r == 0 ? "" : err.text);
+            runtime_try((enum isolate_runtime)kind, &root, report, text);
+        else
+            report_one(&report->runtimes[kind], ISOLATE_RUNTIME_BROKEN, err.text);
     }
     rootfs_done(&root);
 }
@@ -241,7 +267,9 @@ void container_probe(struct isolate_report *ret_report)
         buf_append_text(&text, "the server cannot adopt the runtime's processes");
     else
         runtimes_try(ret_report, &text);
-    ret_report->available = ret_report->facts != 0;
+    for (int kind = ISOLATE_RUNTIME_ANY + 1; kind < ISOLATE_RUNTIME_COUNT; kind++)
+        if (!ret_report->runtimes[kind].text[0])
+            report_one(&ret_report->runtimes[kind], ISOLATE_RUNTIME_BROKEN, buf_terminate(&text));
     ret_report->limits = ret_report->available; /* a container without its limits is not started */
     (void)snprintf(ret_report->text, sizeof ret_report->text, "container: %s", buf_terminate(&text)); /* may be cut */
 }

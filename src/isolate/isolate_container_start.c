@@ -31,7 +31,7 @@ static void paths_fill(const struct container *c, struct paths *p)
     (void)snprintf(p->config, sizeof p->config, "%s/config.json", p->bundle);
     (void)snprintf(p->log, sizeof p->log, "%s/log", p->bundle);
     (void)snprintf(p->pid, sizeof p->pid, "%s/pid", p->bundle);
-    (void)snprintf(p->state, sizeof p->state, "%s/state/%s", folder, runtime_names[c->runtime->kind]);
+    (void)snprintf(p->state, sizeof p->state, "%s/state/%s", folder, isolate_runtime_names[c->runtime->kind]);
 }
 
 /* ---- the group ---- */
@@ -210,7 +210,7 @@ static int adopt(struct container *c, const char *pid_path, struct error *err)
     if (!dead && !cgroup_group_holds(&container_host.tree, &c->i.group, c->i.pid))
         return error_set(err, ERROR_ISOLATION_UNAVAILABLE,
                          "The OCI runtime %s did not put the container into its control groups.",
-                         runtime_names[c->runtime->kind]);
+                         isolate_runtime_names[c->runtime->kind]);
     return 0;
 }
 
@@ -240,15 +240,14 @@ static int run(struct container *c, const struct container_order *order, const s
         fds[n_fds] = spawn->fds[n_fds];
     if (gate >= 0)
         fds[n_fds++] = gate;
-    char preserve[16];
-    (void)snprintf(preserve, sizeof preserve, "%zu", n_fds); /* fits */
-    const char *const arguments[] = {"run",  "--detach",       "--bundle", p->bundle, "--pid-file",
-                                     p->pid, "--preserve-fds", preserve,   c->i.name, NULL};
     const struct runtime_call call = {
         .runtime = c->runtime,
+        .verb = RUNTIME_RUN,
+        .name = c->i.name,
         .state = p->state,
         .log = p->log,
-        .arguments = arguments,
+        .bundle = p->bundle,
+        .pid_path = p->pid,
         .fds = fds,
         .n_fds = n_fds,
         .stderr_fd = spawn->stderr_fd,
@@ -258,9 +257,12 @@ static int run(struct container *c, const struct container_order *order, const s
 
 static void runtime_forget(const struct container *c, const struct paths *p)
 {
-    const char *const arguments[] = {"delete", "--force", c->i.name, NULL};
-    const struct runtime_call call = {
-        .runtime = c->runtime, .state = p->state, .log = p->log, .arguments = arguments, .stderr_fd = -1};
+    const struct runtime_call call = {.runtime = c->runtime,
+                                      .verb = RUNTIME_DELETE,
+                                      .name = c->i.name,
+                                      .state = p->state,
+                                      .log = p->log,
+                                      .stderr_fd = -1};
     (void)!runtime_run(&call, NULL); /* what it leaves is removed below: its state is a folder */
     char state[sizeof p->state + LIMIT_NAME_BYTES + 2];
     (void)snprintf(state, sizeof state, "%s/%s", p->state, c->i.name); /* fits */

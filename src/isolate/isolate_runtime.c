@@ -14,28 +14,53 @@
 #include <sys/wait.h>
 #include <yyjson.h>
 
-#define ARGUMENTS_MAX   24u
+#define ARGUMENTS_MAX   64u
 #define LOG_BYTES_MAX   (64 * KIB)
 #define COMPLAINT_BYTES 240u
 
-const char *const runtime_names[RUNTIME_COUNT] = {
-    [RUNTIME_RUNC] = "runc",
-    [RUNTIME_CRUN] = "crun",
-    [RUNTIME_RUNSC] = "runsc",
-    [RUNTIME_KATA] = "kata",
-};
-static const char *const programs[RUNTIME_COUNT] = {
-    [RUNTIME_RUNC] = "runc",
-    [RUNTIME_CRUN] = "crun",
-    [RUNTIME_RUNSC] = "runsc",
-    [RUNTIME_KATA] = "kata-runtime",
+/* How it is told which descriptors the container gets. */
+enum handover {
+    HANDOVER_NONE = 0, /* it has no word for it */
+    HANDOVER_COUNT,    /* --preserve-fds N: 3 to 2 + N */
+    HANDOVER_EACH,     /* --pass-fd N:N, once for each */
 };
 
-void runtime_find(enum runtime_kind kind, struct runtime *ret_runtime)
+/* Where command lines differ. runsc: gVisor's runsc/cmd/run.go and config/flags.go; its network stack must be told that
+ * there is none. kata: the command line of 1.x; from 2.0 on the program has no `run` any more and says so. */
+static const struct dialect {
+    const char *program;
+    const char *option; /* before the verb; NULL */
+    enum handover handover;
+    bool slow, sandbox;
+} dialects[ISOLATE_RUNTIME_COUNT] = {
+    [ISOLATE_RUNTIME_ANY] = {.program = ""},
+    [ISOLATE_RUNTIME_RUNC] = {.program = "runc", .handover = HANDOVER_COUNT},
+    [ISOLATE_RUNTIME_CRUN] = {.program = "crun", .handover = HANDOVER_COUNT},
+    [ISOLATE_RUNTIME_RUNSC] =
+        {.program = "runsc", .option = "--network=none", .handover = HANDOVER_EACH, .slow = true, .sandbox = true},
+    [ISOLATE_RUNTIME_KATA] = {.program = "kata-runtime", .slow = true, .sandbox = true},
+};
+
+const char *runtime_program(enum isolate_runtime kind)
+{
+    return dialects[kind].program;
+}
+
+bool runtime_slow(enum isolate_runtime kind)
+{
+    return dialects[kind].slow;
+}
+
+bool runtime_sandbox(enum isolate_runtime kind)
+{
+    return dialects[kind].sandbox;
+}
+
+void runtime_find(enum isolate_runtime kind, struct runtime *ret_runtime)
 {
     *ret_runtime = (struct runtime){.kind = kind};
     struct stat info;
-    if (!isolate_program_find(programs[kind], ret_runtime->path, sizeof ret_runtime->path) ||
+    if (!isolate_program_find(dialects[kind].program, ret_runtime->path, sizeof ret_runtime->path) ||
         stat(ret_runtime->path, &info) != 0 || !S_ISREG(info.st_mode) || info.st_uid != 0 || (info.st_mode & 0022) != 0)
         ret_runtime->path[0] = '\0';
 }
@@ -121,19 +146,60 @@ static int end_wait(int pidfd)
     }
 }
 
+struct arguments {
+    const char *list[ARGUMENTS_MAX];
+    size_t n;
+    char fds[ISOLATE_LAUNCH_FDS_MAX][16];
+};
+
+_Static_assert(ARGUMENTS_MAX > 18 + 2 * ISOLATE_LAUNCH_FDS_MAX, "all arguments fit");
+
+static void add(struct arguments *a, const char *option, const char *value)
+{
+    a->list[a->n++] = option;
+    if (value)
+        a->list[a->n++] = value;
+}
+
+static void arguments_make(struct arguments *a, const struct runtime_call *call)
+{
+    const struct dialect *d = &dialects[call->runtime->kind];
+    *a = (struct arguments){.n = 0};
+    add(a, d->program, NULL);
+    add(a, "--root", call->state);
+    add(a, "--log", call->log);
+    add(a, "--log-format", "json");
+    if (d->option)
+        add(a, d->option, NULL);
+    if (call->verb == RUNTIME_DELETE) {
+        add(a, "delete", "--force");
+        add(a, call->name, NULL);
+        return;
+    }
+    add(a, "run", "--detach");
+    add(a, "--bundle", call->bundle);
+    add(a, "--pid-file", call->pid_path);
+    if (d->handover == HANDOVER_COUNT) {
+        (void)snprintf(a->fds[0], sizeof a->fds[0], "%zu", call->n_fds); /* fits */
+        add(a, "--preserve-fds", a->fds[0]);
+    }
+    for (size_t i = 0; d->handover == HANDOVER_EACH && i < call->n_fds && i < ISOLATE_LAUNCH_FDS_MAX; i++) {
+        (void)snprintf(a->fds[i], sizeof a->fds[i], "%zu:%zu", 3 + i, 3 + i); /* fits */
+        add(a, "--pass-fd", a->fds[i]);
+    }
+    add(a, call->name, NULL);
+}
+
 int runtime_run(const struct runtime_call *call, struct error *err)
 {
-    const char *name = runtime_names[call->runtime->kind];
-    const char *arguments[ARGUMENTS_MAX] = {
-        programs[call->runtime->kind], "--root", call->state, "--log", call->log, "--log-format", "json"};
-    size_t n = 7;
-    for (size_t i = 0; call->arguments[i] && n < ARGUMENTS_MAX - 1; i++)
-        arguments[n++] = call->arguments[i];
+    const char *name = isolate_runtime_names[call->runtime->kind];
+    struct arguments arguments;
+    arguments_make(&arguments, call);
     (void)unlink(call->log); /* of an earlier call; the runtime makes it anew */
     const struct isolate_spawn spawn = {
         .name = "runtime",
         .program_fd = -1,
-        .argv = arguments,
+        .argv = arguments.list,
         .fds = call->fds,
         .n_fds = call->n_fds,
         .stderr_fd = call->stderr_fd,
@@ -141,7 +207,7 @@ int runtime_run(const struct runtime_call *call, struct error *err)
     struct runtime_launch l = {
         .launch = {.spawn = &spawn, .walls = false, .join = CGROUP_JOIN_NONE, .run = program_run},
         .path = call->runtime->path,
-        .arguments = (char *const *)(uintptr_t)arguments,
+        .arguments = (char *const *)(uintptr_t)arguments.list,
     };
     pid_t pid;
     int pidfd = -1;

@@ -28,6 +28,8 @@ static _Noreturn void survey_child(const struct isolate_ops *ops, pid_t parent, 
     if (r < 0) {
         (void)snprintf(report.text, sizeof report.text, "%s", error_text(&err, r)); /* same size */
     } else {
+        if (ops->want)
+            ops->want(ISOLATE_RUNTIME_ANY);
         ops->probe(&report);
         ops->teardown();
     }

@@ -117,6 +117,7 @@ struct resource_model {
     char engine[32];
     char source[1024]; /* as the user wrote it; content is the artifact */
     uint32_t isolation_level;
+    uint32_t isolation_runtime; /* index into any, runc, crun, runsc, kata */
     uint64_t cpu_milli;      /* spec.resources.cpu; whole cores for now: 1000, 2000 … */
     uint64_t memory_bytes;   /* spec.resources.memory */
     uint64_t batch_max;      /* spec.batching.maxSize */

@@ -43,8 +43,14 @@ static int check_server(const struct resource_server *s, struct error *err)
     return 0;
 }
 
+#define LEVEL_CONTAINER 3u /* index of the level in its field's words */
+
 static int check_model(const struct resource_model *m, struct error *err)
 {
+    if (m->isolation_runtime != 0 && m->isolation_level != LEVEL_CONTAINER)
+        return error_set(err, ERROR_INVALID_RESOURCE,
+                         "spec.isolation.runtime: only workers of level container are run by an OCI runtime; change "
+                         "spec.isolation.level to container, or leave this out");
     if (m->replicas_min > m->replicas_max)
         return error_set(err, ERROR_INVALID_RESOURCE,
                          "spec.replicas: min (%" PRIu64 ") must not be above max (%" PRIu64 ")", m->replicas_min,

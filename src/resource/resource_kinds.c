@@ -6,6 +6,7 @@
 #include <stddef.h>
 
 static const char *const levels[] = {"shared", "pool", "process", "container", "microvm", NULL};
+static const char *const runtimes[] = {"any", "runc", "crun", "runsc", "kata", NULL};
 static const char *const log_levels[] = {"alert", "error", "warn", "info", "debug", NULL}; /* as enum log_level */
 
 #define OFFSET(kind, member) offsetof(struct resource_##kind, member)
@@ -240,6 +241,14 @@ static const struct resource_field model_fields[] = {
      PLACE(model, isolation_level),
      .help = "The wall around its workers, weakest first. A host that cannot provide it refuses the model. A change "
              "makes a new version."},
+    {.path = "spec.isolation.runtime",
+     .type = RESOURCE_ENUM,
+     .names = runtimes,
+     .default_text = "any",
+     .mutable = true,
+     PLACE(model, isolation_runtime),
+     .help = "Level container: the OCI runtime that runs its workers; any: the first of runc, crun, runsc, kata that "
+             "works here. A host where it does not work refuses the model. A change makes a new version."},
     {.path = "spec.resources.cpu",
      .type = RESOURCE_CPU,
      .unit = "cores",
@@ -316,6 +325,7 @@ static const struct resource_field version_fields[] = {
     OBSERVED("spec.engine", RESOURCE_STRING, "As the model's when the version was made."),
     OBSERVED("spec.source", RESOURCE_STRING, "Likewise."),
     OBSERVED("spec.isolation.level", RESOURCE_STRING, "Likewise."),
+    OBSERVED("spec.isolation.runtime", RESOURCE_STRING, "Likewise."),
     OBSERVED("spec.resources.cpu", RESOURCE_CPU, "Likewise."),
     OBSERVED("spec.resources.memory", RESOURCE_BYTES, "Likewise."),
     OBSERVED("status.number", RESOURCE_INTEGER, "1, 2, … per model: the version in /v2/models/NAME/versions/NUMBER."),

@@ -60,7 +60,7 @@ static void on_message(void *ctx, struct bus_message *m)
     else if (m->type == BUS_REPLICA_STOP)
         supervisor_replica_stop(s, m->body.REPLICA_STOP.replica_uid, m->body.REPLICA_STOP.reason);
     else if (m->type == BUS_ISOLATION_WANTED)
-        supervisor_isolation_wanted(s, m->body.ISOLATION_WANTED.level);
+        supervisor_isolation_wanted(s, &m->body.ISOLATION_WANTED);
     else if (m->type == BUS_POOL)
         supervisor_pools_want(s, m->body.POOL.engines);
     else if (m->type == BUS_LOOK)

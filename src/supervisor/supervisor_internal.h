@@ -62,6 +62,7 @@ struct supervisor_worker_spec {
     enum isolate_level level;
     int library_fd; /* -1: the engine is built in */
     struct isolate_limits limits;
+    enum isolate_runtime runtime;          /* ANY where the level is not container */
     const struct isolate_machine *machine; /* NULL: a process with a conversation */
     bool ingest;                           /* opens a model once, instead of serving it */
 };
@@ -231,8 +232,8 @@ void supervisor_isolation_tell_level(struct supervisor *s, enum isolate_level le
  * it runs or began a moment ago. */
 void supervisor_isolation_probe(struct supervisor *s, enum isolate_level level);
 void supervisor_isolation_probe_all(struct supervisor *s);
-/* Somebody asks for a level: its test begins, if none has yet. */
-void supervisor_isolation_wanted(struct supervisor *s, uint32_t level);
+/* Somebody asks for a level, or a runtime: its test begins, if none has yet. */
+void supervisor_isolation_wanted(struct supervisor *s, const struct bus_isolation_wanted *wanted);
 
 /* supervisor_reload.c: SIGHUP. On failure everything stays as it is. */
 void supervisor_reload(struct supervisor *s);

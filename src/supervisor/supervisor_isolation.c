@@ -16,6 +16,7 @@
 #define PROBE_PAUSE_NS (10 * NS_PER_S) /* no second look at a level within this time */
 
 _Static_assert(BUS_LEVEL_COUNT == ISOLATE_LEVEL_COUNT, "the bus counts the same levels");
+_Static_assert(BUS_RUNTIME_COUNT == ISOLATE_RUNTIME_COUNT, "the bus counts the same runtimes");
 _Static_assert(sizeof(struct isolate_report) <= 4096, "a report is one write into a pipe");
 
 /* `process` first: other back-ends may stand on what it has set up. Closed the other way round. */
@@ -36,6 +37,29 @@ static void level_body(const struct supervisor_level *l, struct bus_isolation *r
                    refused ? " (serve --allow-unlimited runs models without limits)" : "");
 }
 
+/* While the level itself is being tested, so are its runtimes; a host without the level has none of them. */
+static void runtime_body(const struct supervisor_level *l, enum isolate_runtime runtime, struct bus_runtime *ret_body)
+{
+    static const uint32_t states[] = {
+        [ISOLATE_RUNTIME_UNTESTED] = BUS_ISOLATION_TESTING,
+        [ISOLATE_RUNTIME_BROKEN] = BUS_ISOLATION_UNAVAILABLE,
+        [ISOLATE_RUNTIME_WORKS] = BUS_ISOLATION_AVAILABLE,
+    };
+    const struct isolate_runtime_report *one = &l->report.runtimes[runtime];
+    bool own = one->text[0] != '\0';
+    *ret_body = (struct bus_runtime){.runtime = runtime, .state = own ? states[one->state] : l->state};
+    (void)snprintf(ret_body->text, sizeof ret_body->text, "%.380s", own ? one->text : l->report.text);
+}
+
+static void runtimes_tell(struct supervisor *s)
+{
+    for (int runtime = ISOLATE_RUNTIME_ANY + 1; runtime < ISOLATE_RUNTIME_COUNT; runtime++) {
+        struct bus_runtime body;
+        runtime_body(&s->levels[ISOLATE_CONTAINER], (enum isolate_runtime)runtime, &body);
+        supervisor_tell(s, CHILD_CONTROL, BUS_RUNTIME, &body, NULL, 0);
+    }
+}
+
 void supervisor_isolation_tell_level(struct supervisor *s, enum isolate_level level)
 {
     struct bus_isolation body;
@@ -50,6 +74,11 @@ int supervisor_isolation_tell(const struct supervisor *s, struct bus_conn *contr
         struct bus_isolation body;
         level_body(&s->levels[order[i]], &body);
         r = bus_conn_send(control, BUS_ISOLATION, &body, NULL, 0);
+    }
+    for (int runtime = ISOLATE_RUNTIME_ANY + 1; r >= 0 && runtime < ISOLATE_RUNTIME_COUNT; runtime++) {
+        struct bus_runtime body;
+        runtime_body(&s->levels[ISOLATE_CONTAINER], (enum isolate_runtime)runtime, &body);
+        r = bus_conn_send(control, BUS_RUNTIME, &body, NULL, 0);
     }
     return r;
 }
@@ -87,6 +116,8 @@ static void level_take(struct supervisor_level *l, const struct isolate_report *
     else
         log_info("isolation", "level %s is not available: %s", name, report->text);
     supervisor_isolation_tell_level(s, l->level); /* before it learns of the replicas' ends */
+    if (l->level == ISOLATE_CONTAINER)
+        runtimes_tell(s);
     if (had && !has)
         supervisor_replicas_level_lost(s, l->level);
     if (l->level == ISOLATE_POOL)
@@ -239,10 +270,25 @@ void supervisor_isolation_probe_all(struct supervisor *s)
     }
 }
 
-void supervisor_isolation_wanted(struct supervisor *s, uint32_t level)
+/* Not tested yet, and never: what was tested is tested again only when there is a reason. */
+static void runtime_wanted(struct supervisor_level *l, enum isolate_runtime runtime)
 {
+    if (!l->open || !l->ops->want || l->report.runtimes[runtime].state != ISOLATE_RUNTIME_UNTESTED ||
+        !l->report.runtimes[runtime].text[0])
+        return;
+    l->ops->want(runtime);
+    l->probed_ns = 0; /* somebody asks for it */
+    supervisor_isolation_probe(l->supervisor, l->level);
+}
+
+void supervisor_isolation_wanted(struct supervisor *s, const struct bus_isolation_wanted *wanted)
+{
+    uint32_t level = wanted->level;
     if (level > ISOLATE_NONE && level < ISOLATE_LEVEL_COUNT && s->levels[level].state == BUS_ISOLATION_TESTING)
         supervisor_isolation_probe(s, (enum isolate_level)level);
+    else if (level == ISOLATE_CONTAINER && wanted->runtime > ISOLATE_RUNTIME_ANY &&
+             wanted->runtime < ISOLATE_RUNTIME_COUNT)
+        runtime_wanted(&s->levels[level], (enum isolate_runtime)wanted->runtime);
 }
 
 /* --- start and end --- */

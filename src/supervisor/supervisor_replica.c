@@ -175,6 +175,7 @@ int supervisor_worker_spawn(struct supervisor_replica *r, const struct isolate_m
         .level = (enum isolate_level)r->start.level,
         .library_fd = library_fd,
         .limits = supervisor_worker_limits(r->start.memory_bytes, r->start.cpu_milli),
+        .runtime = (enum isolate_runtime)r->start.runtime,
         .machine = machine,
     };
     const char *how = "";
@@ -310,6 +311,8 @@ static int start_valid(const struct supervisor *s, const struct bus_replica_star
         return error_set(err, ERROR_LIMIT, "the server runs %u replicas already", LIMIT_REPLICAS);
     if (map_get(&s->replicas, start->replica_uid))
         return error_set(err, ERROR_CONFLICT, "a replica of this id runs already");
+    if (start->runtime >= ISOLATE_RUNTIME_COUNT)
+        return error_set(err, ERROR_INVALID_ARGUMENT, "there is no such OCI runtime");
     if (start->cpu_milli == 0 || start->memory_bytes == 0 || start->cpu_milli / 1000 > s->config->slots)
         return error_set(err, ERROR_INVALID_ARGUMENT, "the limits of the replica are out of range");
     return 0;

@@ -123,6 +123,7 @@ static int worker_spawn(struct supervisor_worker *w, const struct supervisor_wor
         .fds = &bus_fd,
         .n_fds = spec->machine ? 0 : 1,
         .machine = spec->machine,
+        .runtime = spec->runtime,
         /* A worker is hostile: it gets no say in our log, unless an operator debugs. */
         .stderr_fd = s->config->log_level >= LOG_LEVEL_DEBUG ? STDERR_FILENO : -1,
         .uid = s->config->uid_base + w->uid_index,

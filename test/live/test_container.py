@@ -78,6 +78,26 @@ def test_the_walls_are_there(contained):
     assert "ro" in mounts["/"] and "nosuid" in mounts["/proc"] and "noexec" in mounts["/tmp"]
 
 
+def test_a_named_runtime_is_used_or_refused_in_its_words(contained):
+    runtimes = {r["name"]: r for r in contained.status()["isolation"]["runtimes"]}
+    assert set(runtimes) == {"runc", "crun", "runsc", "kata"} and runtimes["runc"]["state"] == "available"
+    contained.apply(model_yaml("echo", "acme", "echo.json", isolation={**LEVEL, "runtime": "runc"}))
+    assert contained.infer("echo", vector(1, [1, 2, 3, 4]), contained.acme).status == 200
+    assert "container (runc" in contained.status()["replicas"][0]["status"]["wall"]
+    for name, told in runtimes.items():
+        if told["state"] != "unavailable":
+            continue
+        result = contained.apply(model_yaml("echo", "acme", "echo.json", isolation={**LEVEL, "runtime": name}), check=False)
+        assert result.returncode == 1
+        assert f"Model acme/echo: spec.isolation.runtime: \"{name}\" is not available: " in result.stderr
+        assert told["text"][:60] in result.stderr, result.stderr
+    result = contained.apply(model_yaml("echo", "acme", "echo.json", isolation={"level": "process", "runtime": "runc"}),
+                             check=False)
+    assert result.returncode == 1 and "spec.isolation.runtime: only workers of level container" in result.stderr
+    version = json.loads(contained.cli("get", "versions", "--tenant", "acme", "-o", "json").stdout)
+    assert "\"runtime\": \"runc\"" in json.dumps(version)
+
+
 def test_a_killed_worker_is_replaced(contained):
     contained.apply(model_yaml("echo", "acme", "echo.json", isolation=LEVEL))
     with Load(contained, contained.acme, threads=2) as load:

@@ -15,13 +15,17 @@ def doctor(*args, prefix=()):
 
 
 def check(found):
-    assert set(found) == {"version", "root", "default", "defaultWorks", "levels", "host"}
+    assert set(found) == {"version", "root", "default", "defaultWorks", "levels", "runtimes", "host"}
     assert [level["name"] for level in found["levels"]] == LEVELS
     for level in found["levels"]:
         assert set(level) == {"name", "state", "limits", "testMs", "text"}
         assert level["state"] in ("available", "degraded", "unavailable") and level["text"]
     assert [fact["name"] for fact in found["host"]] == FACTS
     assert all(set(fact) == {"name", "good", "text"} and fact["text"] for fact in found["host"])
+    assert [runtime["name"] for runtime in found["runtimes"]] == ["runc", "crun", "runsc", "kata"]
+    for runtime in found["runtimes"]:
+        assert set(runtime) == {"name", "state", "text"} and runtime["state"] in ("available", "unavailable")
+        assert runtime["text"]
     return {level["name"]: level for level in found["levels"]}
 
 

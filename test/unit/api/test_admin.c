@@ -123,6 +123,14 @@ struct fixture {
     int status;
 };
 
+static int runtime_refusal(void *ctx, uint32_t runtime, struct error *err)
+{
+    (void)ctx;
+    (void)runtime;
+    (void)err;
+    return 0;
+}
+
 static int level_refusal(void *ctx, uint32_t level, struct error *err)
 {
     (void)ctx;
@@ -168,6 +176,7 @@ static int setup(void **state)
                                      .slots = 2,
                                      .memory_bytes_max = GIB,
                                      .level_refusal = level_refusal,
+                                     .runtime_refusal = runtime_refusal,
                                      .engine_known = engine_known,
                                      .engine_id = engine_id};
     assert_int_equal(registry_open(&config, &f.control.registry, &err), 0);

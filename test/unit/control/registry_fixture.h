@@ -36,6 +36,14 @@ static inline int fixture_level(void *ctx, uint32_t level, struct error *err)
     return level <= 3 ? 0 : error_set(err, ERROR_ISOLATION_UNAVAILABLE, "no container runtime was found");
 }
 
+static inline int fixture_runtime(void *ctx, uint32_t runtime, struct error *err)
+{
+    (void)ctx;
+    return runtime == 2 ? error_set(err, ERROR_ISOLATION_UNAVAILABLE, "it refuses hybrid control groups")
+           : runtime == 4 ? error_set(err, ERROR_AGAIN, "is still being tested; try again in a few seconds")
+                          : 0;
+}
+
 static inline bool fixture_engine(void *ctx, struct str name)
 {
     (void)ctx;
@@ -77,6 +85,7 @@ static inline void fixture_start(struct fixture *f, const struct store_ops *stor
                                          .slots = 4,
                                          .memory_bytes_max = 4 * GIB,
                                          .level_refusal = fixture_level,
+                                         .runtime_refusal = fixture_runtime,
                                          .engine_known = fixture_engine,
                                          .engine_id = fixture_engine_id,
                                          .ctx = f};

@@ -1,5 +1,6 @@
 /* What control makes of the supervisor's reports: who may run, and what an operator reads. */
 #include "control/control_internal.h"
+#include "isolate/isolate.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -79,6 +80,52 @@ static void test_never_below_the_floor(void **state)
     assert_string_equal(err.text, "its isolation level, container: no OCI runtime");
 }
 
+static void runtime_report(struct control *c, uint32_t runtime, uint32_t state, const char *text)
+{
+    struct bus_runtime body = {.runtime = runtime, .state = state};
+    (void)snprintf(body.text, sizeof body.text, "%s", text);
+    control_runtime(c, &body);
+}
+
+/* Any runtime is the level's own affair; a named one must be there, and a version is stopped when it is not. */
+static void test_runtimes(void **state)
+{
+    (void)state;
+    static struct control control;
+    struct control *c = &control;
+    struct error err = {0};
+    for (uint32_t runtime = 1; runtime < BUS_RUNTIME_COUNT; runtime++)
+        assert_int_equal(control_runtime_refusal(c, runtime, NULL), -ERROR_AGAIN);
+    assert_int_equal(control_runtime_refusal(c, 0, NULL), 0);
+    assert_int_equal(control_runtime_refusal(c, BUS_RUNTIME_COUNT, NULL), -ERROR_ISOLATION_UNAVAILABLE);
+    runtime_report(c, 0, BUS_ISOLATION_AVAILABLE, "none");
+    runtime_report(c, BUS_RUNTIME_COUNT, BUS_ISOLATION_AVAILABLE, "more");
+    runtime_report(c, 1, BUS_ISOLATION_AVAILABLE, "works");
+    runtime_report(c, 2, BUS_ISOLATION_UNAVAILABLE, "it refuses hybrid control groups");
+    report(c, 4, BUS_ISOLATION_AVAILABLE, "container");
+    struct registry_version row = {.level = 4, .floor = 1, .runtime = 1};
+    assert_int_equal(control_version_refusal(c, &row, NULL), 0);
+    row.runtime = 2;
+    assert_int_equal(control_version_refusal(c, &row, &err), -ERROR_ISOLATION_UNAVAILABLE);
+    assert_string_equal(err.text, "its OCI runtime, crun: it refuses hybrid control groups");
+    runtime_report(c, 1, BUS_ISOLATION_UNAVAILABLE, "gone");
+    row.runtime = 1;
+    assert_int_equal(control_version_refusal(c, &row, &err), -ERROR_ISOLATION_UNAVAILABLE);
+    assert_string_equal(err.text, "its OCI runtime, runc: gone");
+}
+
+/* The words of the resource, the numbers of the bus and the supervisor's are the same runtimes in the same order. */
+static void test_runtime_names(void **state)
+{
+    (void)state;
+    static const char *const names[BUS_RUNTIME_COUNT] = {"any", "runc", "crun", "runsc", "kata"};
+    for (uint32_t i = 0; i < BUS_RUNTIME_COUNT; i++) {
+        assert_string_equal(registry_runtime_name(i), names[i]);
+        assert_string_equal(isolate_runtime_names[i], names[i]);
+    }
+    assert_string_equal(registry_runtime_name(BUS_RUNTIME_COUNT), "unknown");
+}
+
 static void test_status(void **state)
 {
     (void)state;
@@ -104,6 +151,9 @@ static void test_status(void **state)
         assert_string_equal(yyjson_get_str(yyjson_obj_get(level, "name")), names[i]);
         assert_string_equal(yyjson_get_str(yyjson_obj_get(level, "state")), states[i]);
     }
+    yyjson_val *runtimes = yyjson_obj_get(isolation, "runtimes");
+    assert_int_equal(yyjson_arr_size(runtimes), BUS_RUNTIME_COUNT - 1);
+    assert_string_equal(yyjson_get_str(yyjson_obj_get(yyjson_arr_get_first(runtimes), "name")), "runc");
     yyjson_doc_free(doc);
 }
 
@@ -113,6 +163,8 @@ int main(void)
         cmocka_unit_test(test_the_last_report_counts),
         cmocka_unit_test(test_what_is_no_level_is_not_taken),
         cmocka_unit_test(test_never_below_the_floor),
+        cmocka_unit_test(test_runtimes),
+        cmocka_unit_test(test_runtime_names),
         cmocka_unit_test(test_status),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -408,9 +408,10 @@ static void fake_runtime(const char *script)
     assert_int_equal(dprintf(fd, "#!/bin/sh\n%s\n", script) > 0, 1);
     assert_int_equal(fchmod(fd, 0755), 0);
     close(fd);
-    for (int kind = 0; kind < RUNTIME_COUNT; kind++)
+    for (int kind = 0; kind < ISOLATE_RUNTIME_COUNT; kind++)
         container_host.runtimes[kind].path[0] = '\0';
-    snprintf(container_host.runtimes[RUNTIME_RUNSC].path, PATH_MAX, "%s", fake_path);
+    snprintf(container_host.runtimes[ISOLATE_RUNTIME_RUNSC].path, PATH_MAX, "%s", fake_path);
+    isolate_container.want(ISOLATE_RUNTIME_RUNSC);
 }
 
 /* Spawning and the probe fail with these words, and leave nothing. */
@@ -485,12 +486,15 @@ static void test_runtime_that_leaves_processes(void **state)
 static void test_no_runtime(void **state)
 {
     (void)state;
-    for (int kind = 0; kind < RUNTIME_COUNT; kind++)
+    for (int kind = 0; kind < ISOLATE_RUNTIME_COUNT; kind++)
         container_host.runtimes[kind].path[0] = '\0';
     struct isolate_report report;
     isolate_container.probe(&report);
     assert_false(report.available);
     assert_non_null(strstr(report.text, "install runc"));
+    for (int kind = ISOLATE_RUNTIME_RUNC; kind < ISOLATE_RUNTIME_COUNT; kind++)
+        assert_int_equal(report.runtimes[kind].state, ISOLATE_RUNTIME_BROKEN);
+    assert_string_equal(report.runtimes[ISOLATE_RUNTIME_KATA].text, "this host has no program kata-runtime");
     struct isolate_spawn s = child_spawn_default("exit", "0", NULL);
     struct child c;
     struct error err = {0};
@@ -503,7 +507,7 @@ static void test_probed_without_success(void **state)
 {
     (void)state;
     const struct isolate_report none = {0};
-    isolate_container.probed(&none);
+    isolate_container.probed(&none); /* every runtime is untested */
     struct isolate_spawn s = child_spawn_default("exit", "0", NULL);
     struct child c;
     struct error err = {0};
@@ -518,17 +522,133 @@ static void test_probe_tells_every_runtime(void **state)
     struct isolate_report report;
     isolate_container.probe(&report);
     print_message("%s\n", report.text);
-    for (int kind = 0; kind < RUNTIME_COUNT; kind++) {
-        if (!container_host.runtimes[kind].path[0])
+    for (int kind = ISOLATE_RUNTIME_RUNC; kind < ISOLATE_RUNTIME_COUNT; kind++) {
+        const struct isolate_runtime_report *one = &report.runtimes[kind];
+        assert_true(one->text[0] != '\0');
+        if (!container_host.runtimes[kind].path[0]) {
+            assert_int_equal(one->state, ISOLATE_RUNTIME_BROKEN);
+            assert_non_null(strstr(one->text, "this host has no program"));
             continue;
-        char words[64];
-        snprintf(words, sizeof words, "%s %s", runtime_names[kind],
-                 report.facts & (UINT64_C(1) << kind) ? "works" : "does not work: ");
+        }
+        char words[320];
+        snprintf(words, sizeof words, "%s %s%.100s", isolate_runtime_names[kind],
+                 one->state == ISOLATE_RUNTIME_BROKEN ? "does not work: " : "", one->text);
         assert_non_null(strstr(report.text, words));
     }
+    const struct isolate_runtime_report *crun = &report.runtimes[ISOLATE_RUNTIME_CRUN];
     bool hybrid = access("/sys/fs/cgroup/unified/cgroup.procs", F_OK) == 0;
-    if (container_host.runtimes[RUNTIME_CRUN].path[0] && hybrid && !(report.facts & (1u << RUNTIME_CRUN)))
-        assert_non_null(strstr(report.text, "hybrid"));
+    if (container_host.runtimes[ISOLATE_RUNTIME_CRUN].path[0] && hybrid && crun->state == ISOLATE_RUNTIME_BROKEN)
+        assert_non_null(strstr(crun->text, "hybrid"));
+}
+
+/* Who names a runtime gets that one or a refusal, never another. */
+static void test_the_named_runtime_or_none(void **state)
+{
+    (void)state;
+    struct isolate_report report;
+    isolate_container.probe(&report);
+    isolate_container.probed(&report);
+    struct isolate_spawn s = child_spawn_default("exit", "0", NULL);
+    s.runtime = ISOLATE_RUNTIME_RUNC;
+    struct child c;
+    child_start(&c, &isolate_container, &s);
+    assert_int_equal(child_end(&c), 0);
+    for (int kind = ISOLATE_RUNTIME_RUNC; kind < ISOLATE_RUNTIME_COUNT; kind++) {
+        if (report.runtimes[kind].state == ISOLATE_RUNTIME_WORKS)
+            continue;
+        struct error err = {0};
+        s.runtime = (enum isolate_runtime)kind;
+        assert_int_equal(child_spawn(&c, &isolate_container, &s, &err), -ERROR_ISOLATION_UNAVAILABLE);
+        assert_non_null(strstr(err.text, isolate_runtime_names[kind]));
+        assert_non_null(strstr(err.text, report.runtimes[kind].text));
+    }
+}
+
+/* ---- the command lines of runtimes that differ ---- */
+
+/* A program that writes down how it was called, and runs what it is told to as an OCI runtime would: in the background,
+ * its id in the file that it was named. */
+static void arguments_of(enum isolate_runtime kind, enum runtime_verb verb, char text[static 1024])
+{
+    char folder[] = "/tmp/bulkhead-calls-XXXXXX", calls[64], log[64], script[256];
+    assert_non_null(mkdtemp(folder));
+    snprintf(calls, sizeof calls, "%s/calls", folder);
+    snprintf(log, sizeof log, "%s/log", folder);
+    snprintf(script, sizeof script, "echo \"$@\" >%s; ls /proc/$$/fd | tr '\\n' ' ' >>%s", calls, calls);
+    fake_runtime(script);
+    struct runtime runtime = {.kind = kind};
+    snprintf(runtime.path, sizeof runtime.path, "%s", fake_path);
+    _close_ int one = open("/dev/null", O_RDONLY | O_CLOEXEC), two = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    const int fds[] = {one, two};
+    const struct runtime_call call = {.runtime = &runtime,
+                                      .verb = verb,
+                                      .name = "replica-1",
+                                      .state = "/s",
+                                      .log = log,
+                                      .bundle = "/b",
+                                      .pid_path = "/p",
+                                      .fds = verb == RUNTIME_RUN ? fds : NULL,
+                                      .n_fds = verb == RUNTIME_RUN ? 2 : 0,
+                                      .stderr_fd = -1};
+    struct error err = {0};
+    if (runtime_run(&call, &err) != 0)
+        fail_msg("%s", err.text);
+    _close_ int fd = open(calls, O_RDONLY | O_CLOEXEC);
+    ssize_t size = read(fd, text, 1023);
+    assert_true(size > 0);
+    text[size] = '\0';
+    char *end = strstr(text, log); /* its own folder, not to be compared */
+    assert_non_null(end);
+    memmove(end, end + strlen(log) - 3, strlen(end + strlen(log) - 3) + 1);
+    rootfs_remove(folder);
+    unlink(fake_path);
+}
+
+static void test_command_lines(void **state)
+{
+    (void)state;
+    static const struct {
+        enum isolate_runtime kind;
+        const char *run, *remove;
+    } rows[] = {
+        {ISOLATE_RUNTIME_RUNC,
+         "--root /s --log log --log-format json run --detach --bundle /b --pid-file /p --preserve-fds 2 replica-1\n",
+         "--root /s --log log --log-format json delete --force replica-1\n"},
+        {ISOLATE_RUNTIME_CRUN,
+         "--root /s --log log --log-format json run --detach --bundle /b --pid-file /p --preserve-fds 2 replica-1\n",
+         "--root /s --log log --log-format json delete --force replica-1\n"},
+        {ISOLATE_RUNTIME_RUNSC,
+         "--root /s --log log --log-format json --network=none run --detach --bundle /b --pid-file /p --pass-fd 3:3 "
+         "--pass-fd 4:4 replica-1\n",
+         "--root /s --log log --log-format json --network=none delete --force replica-1\n"},
+        {ISOLATE_RUNTIME_KATA,
+         "--root /s --log log --log-format json run --detach --bundle /b --pid-file /p replica-1\n",
+         "--root /s --log log --log-format json delete --force replica-1\n"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char text[1024];
+        arguments_of(rows[i].kind, RUNTIME_RUN, text);
+        assert_memory_equal(text, rows[i].run, strlen(rows[i].run));
+        assert_non_null(strstr(text + strlen(rows[i].run), " 3 4 ")); /* what it is to hand over, it has */
+        arguments_of(rows[i].kind, RUNTIME_DELETE, text);
+        assert_memory_equal(text, rows[i].remove, strlen(rows[i].remove));
+    }
+}
+
+/* Those whose test takes long are tried only when somebody asks: until then nothing of theirs is started. */
+static void test_slow_runtimes_wait_to_be_asked_for(void **state)
+{
+    (void)state;
+    fake_runtime("exit 3");
+    container_host.wanted[ISOLATE_RUNTIME_RUNSC] = false;
+    struct isolate_report report;
+    isolate_container.probe(&report);
+    assert_int_equal(report.runtimes[ISOLATE_RUNTIME_RUNSC].state, ISOLATE_RUNTIME_UNTESTED);
+    isolate_container.want(ISOLATE_RUNTIME_RUNSC);
+    isolate_container.probe(&report);
+    assert_int_equal(report.runtimes[ISOLATE_RUNTIME_RUNSC].state, ISOLATE_RUNTIME_BROKEN);
+    assert_non_null(strstr(report.runtimes[ISOLATE_RUNTIME_RUNSC].text, "ended with status 3"));
+    unlink(fake_path);
 }
 
 #define T(f) cmocka_unit_test_setup_teardown(f, before, after)
@@ -554,6 +674,7 @@ int main(void)
         T(test_explain_names_the_digest),
         T(test_a_changed_root_is_refused),
         T(test_probed_without_success),
+        T(test_the_named_runtime_or_none),
     };
     const struct CMUnitTest fakes[] = {
         T(test_runtime_that_fails),
@@ -563,6 +684,8 @@ int main(void)
         T(test_runtime_that_forgets_the_groups),
         T(test_runtime_that_leaves_processes),
         T(test_no_runtime),
+        T(test_command_lines),
+        T(test_slow_runtimes_wait_to_be_asked_for),
     };
     int failed = cmocka_run_group_tests_name("pure", pure, NULL, NULL);
     if (!have_root())

@@ -22,7 +22,7 @@ static void test_whole_document(void **state)
         text.data,
         "{\"apiVersion\":\"bulkhead.dev/v1alpha1\",\"kind\":\"Model\",\"metadata\":{\"name\":\"digits\",\"tenant\":"
         "\"acme\",\"uid\":9,\"resourceVersion\":4},\"spec\":{\"engine\":\"onnx\",\"source\":\"digits.onnx\","
-        "\"isolation\":{\"level\":\"process\"},\"resources\":{\"cpu\":\"1500m\",\"memory\":\"256Mi\"},\"batching\":{"
+        "\"isolation\":{\"level\":\"process\",\"runtime\":\"any\"},\"resources\":{\"cpu\":\"1500m\",\"memory\":\"256Mi\"},\"batching\":{"
         "\"maxSize\":32,\"maxDelay\":\"1ms\"},\"replicas\":{\"min\":0,\"max\":1,\"idleAfter\":\"0s\"}},\"status\":{"
         "\"version\":1}}");
 }
@@ -33,6 +33,7 @@ static void test_decode_of_encode(void **state)
     static const char *const documents[] = {
         MODEL("\"engine\":\"onnx\",\"source\":\"a \\\"b\\\\.onnx\""),
         MODEL_WITH("\"resources\":{\"cpu\":0.25,\"memory\":16777217},\"replicas\":{\"min\":3,\"max\":4}"),
+        MODEL_WITH("\"isolation\":{\"level\":\"container\",\"runtime\":\"crun\"}"),
         TENANT(""),
         TENANT("\"weight\":7,\"isolation\":{\"minimum\":\"microvm\"},\"quota\":{\"burst\":3,\"queueDepth\":1}"),
         SERVER(""),
