@@ -52,7 +52,7 @@ struct registry_version {
     char engine[32];
     uint32_t level;
     uint32_t runtime; /* 0: any; as isolate counts them (enum isolate_runtime) */
-    uint32_t floor; /* the tenant's isolation.minimum of now: a version below it must not run */
+    uint32_t floor;   /* the tenant's isolation.minimum of now: a version below it must not run */
     uint64_t cpu_milli, memory_bytes;
     uint64_t artifact_bytes;
     uint8_t digest[STORE_DIGEST_BYTES];

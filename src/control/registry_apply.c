@@ -112,9 +112,8 @@ static bool version_differs(const struct registry_plan_item *item)
 {
     const struct resource_model *a = &item->next.model, *b = &item->present.model;
     return strcmp(a->engine, b->engine) != 0 || a->isolation_level != b->isolation_level ||
-           a->isolation_runtime != b->isolation_runtime ||
-           a->cpu_milli != b->cpu_milli || a->memory_bytes != b->memory_bytes ||
-           memcmp(item->digest, item->newest.digest, sizeof item->digest) != 0;
+           a->isolation_runtime != b->isolation_runtime || a->cpu_milli != b->cpu_milli ||
+           a->memory_bytes != b->memory_bytes || memcmp(item->digest, item->newest.digest, sizeof item->digest) != 0;
 }
 
 static int plan_load(struct registry_plan *plan, struct error *err)

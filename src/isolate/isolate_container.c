@@ -5,13 +5,22 @@
 #include "isolate/isolate_container.h"
 
 #include <assert.h>
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+
+/* Below the mount: whoever uses the folder holds a lock on it. Removing it would take away the mount of another mount
+ * namespace, too, so without that mark it is left alone. */
+#define FOLDER_LOCKED 01711
+#define LOCK_TRIES    100 /* of 10 ms: a server that was killed a moment ago */
 
 #define FOLDER_MODE    0711 /* the runtime's first process walks down to the root as the namespace's root */
 #define FOLDER_OPTIONS "mode=711,size=50%"
@@ -46,14 +55,61 @@ static int folder_fill(const char *folder)
     return 0;
 }
 
+/* Takes the folder's lock; -1: somebody holds it, or it is another folder by now. */
+static int folder_lock(const char *folder)
+{
+    struct stat named, opened;
+    _close_ int fd = open(folder, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) != 0 || fstat(fd, &opened) != 0 || lstat(folder, &named) != 0 ||
+        named.st_ino != opened.st_ino || named.st_dev != opened.st_dev)
+        return -1;
+    return take_fd(&fd);
+}
+
+static int folder_make(const char *folder)
+{
+    rootfs_remove(folder);                 /* an earlier server's */
+    for (int i = 0; i < LOCK_TRIES; i++) { /* a server that starts at the same time may sweep it before it is ours */
+        if (mkdir(folder, FOLDER_MODE) != 0 && errno != EEXIST)
+            return -1;
+        int fd = folder_lock(folder);
+        if (fd >= 0 && fchmod(fd, FOLDER_LOCKED) == 0)
+            return fd;
+        fd_close(&fd);
+        (void)poll(NULL, 0, 10);
+    }
+    return -1;
+}
+
+/* Empty folders that servers of any data folder left when they were killed. */
+static void folders_sweep(void)
+{
+    DIR *dir = opendir(CONTAINER_FOLDER_PARENT);
+    for (struct dirent *entry; dir && (entry = readdir(dir));) {
+        struct str name = str_from(entry->d_name);
+        char folder[sizeof CONTAINER_FOLDER_PARENT + sizeof entry->d_name];
+        struct stat info;
+        if (!str_starts(name, STR("bulkhead.")) || name.size < 4 || strcmp(name.data + name.size - 4, "-oci") != 0)
+            continue;
+        (void)snprintf(folder, sizeof folder, CONTAINER_FOLDER_PARENT "/%s", entry->d_name); /* fits */
+        if (lstat(folder, &info) != 0 || info.st_mode != (S_IFDIR | FOLDER_LOCKED) || info.st_uid != 0)
+            continue;
+        _close_ int fd = folder_lock(folder);
+        if (fd >= 0)
+            (void)rmdir(folder); /* refused where there is something in it */
+    }
+    if (dir)
+        (void)closedir(dir); /* nothing was written through it */
+}
+
 static void folder_open(const char *base)
 {
     struct container_host *h = &container_host;
     char folder[CONTAINER_FOLDER_MAX];
     (void)snprintf(folder, sizeof folder, CONTAINER_FOLDER_PARENT "/%.100s", base); /* fits */
-    rootfs_remove(folder);                                                          /* an earlier server's */
-    bool made = mkdir(folder, FOLDER_MODE) == 0;
-    bool mounted = made && chmod(folder, FOLDER_MODE) == 0 && namespace_leave() == 0 &&
+    folders_sweep();
+    h->lock = folder_make(folder);
+    bool mounted = h->lock >= 0 && namespace_leave() == 0 &&
                    mount("tmpfs", folder, "tmpfs", MS_NOSUID | MS_NODEV, FOLDER_OPTIONS) == 0;
     if (mounted && folder_fill(folder) == 0) {
         memcpy(h->folder, folder, sizeof folder);
@@ -64,6 +120,7 @@ static void folder_open(const char *base)
     if (mounted)
         (void)umount2(folder, MNT_DETACH);
     (void)rmdir(folder);
+    fd_close(&h->lock);
 }
 
 static void folder_close(void)
@@ -74,6 +131,7 @@ static void folder_close(void)
     (void)umount2(h->folder, MNT_DETACH); /* nothing runs any more; the next server's mount would cover it */
     rootfs_remove(h->folder); /* a runtime that was ended with its probe may have written below the mount meanwhile */
     h->folder[0] = '\0';
+    fd_close(&h->lock);
 }
 
 /* ---- setup and teardown ---- */
@@ -83,7 +141,7 @@ static int container_setup(const char *scope, struct error *err)
     struct container_host *h = &container_host;
     assert(!h->open);
     char name[LIMIT_NAME_BYTES + 1];
-    *h = (struct container_host){0};
+    *h = (struct container_host){.lock = -1};
     if (snprintf(name, sizeof name, "%s-oci", scope) >= (int)sizeof name)
         return error_set(err, ERROR_INVALID_ARGUMENT, "The server's scope is too long.");
     int r = cgroup_tree_open(&h->tree, &cgroup_source_host, name, err);
@@ -245,8 +303,8 @@ static void container_explain(struct isolate_instance *i, struct isolate_report 
     (void)snprintf(ret_report->text, sizeof ret_report->text, /* cut is fine: for people */
                    "container (%s%s); namespaces user, mount, pid, net, ipc, uts, cgroup; read-only root sha256:%.16s; "
                    "pid %d, uid %u; %s%s%s%s",
-                   isolate_runtime_names[c->runtime->kind], c->filter ? "" : "; no syscall filter", c->digest, (int)i->pid,
-                   (unsigned)i->uid, i->limits ? "control group " : "NO LIMITS: ",
+                   isolate_runtime_names[c->runtime->kind], c->filter ? "" : "; no syscall filter", c->digest,
+                   (int)i->pid, (unsigned)i->uid, i->limits ? "control group " : "NO LIMITS: ",
                    i->limits ? container_host.tree.base : i->limits_missing, i->limits ? "/" : "",
                    i->limits ? i->name : "");
 }

@@ -21,6 +21,7 @@ struct container_root {
 struct container_host {
     bool open;
     char folder[CONTAINER_FOLDER_MAX]; /* "" = could not be made */
+    int lock;                          /* on the folder below the mount; -1 = none */
     char missing[200];                 /* why not, in words */
     struct cgroup_tree tree;
     struct runtime runtimes[ISOLATE_RUNTIME_COUNT]; /* row ANY is empty */

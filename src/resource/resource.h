@@ -118,10 +118,10 @@ struct resource_model {
     char source[1024]; /* as the user wrote it; content is the artifact */
     uint32_t isolation_level;
     uint32_t isolation_runtime; /* index into any, runc, crun, runsc, kata */
-    uint64_t cpu_milli;      /* spec.resources.cpu; whole cores for now: 1000, 2000 … */
-    uint64_t memory_bytes;   /* spec.resources.memory */
-    uint64_t batch_max;      /* spec.batching.maxSize */
-    uint64_t batch_delay_ns; /* spec.batching.maxDelay */
+    uint64_t cpu_milli;         /* spec.resources.cpu; whole cores for now: 1000, 2000 … */
+    uint64_t memory_bytes;      /* spec.resources.memory */
+    uint64_t batch_max;         /* spec.batching.maxSize */
+    uint64_t batch_delay_ns;    /* spec.batching.maxDelay */
     uint64_t replicas_min, replicas_max, replicas_idle_after_ns;
 };
 

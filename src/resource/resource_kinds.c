@@ -359,16 +359,16 @@ static const struct resource_field key_fields[] = {
 };
 
 const struct resource_kind_info resource_kinds[RESOURCE_KIND_COUNT] = {
-    [RESOURCE_SERVER] = {.name = "Server",
-                         .plural = "servers",
-                         .bytes = sizeof(struct resource_server),
-                         .fields = server_fields,
-                         .n_fields = COUNT(server_fields),
-                         .help =
-                             "The server's own configuration: a file for `bulkhead serve --config`, read at start. "
-                             "It cannot be applied. On SIGHUP the file is read again: limits.connections, timeouts, "
-                             "log.level, drainTimeout and pool.size take effect at once; what else has changed is named in the "
-                             "log and waits for a restart."},
+    [RESOURCE_SERVER] =
+        {.name = "Server",
+         .plural = "servers",
+         .bytes = sizeof(struct resource_server),
+         .fields = server_fields,
+         .n_fields = COUNT(server_fields),
+         .help = "The server's own configuration: a file for `bulkhead serve --config`, read at start. "
+                 "It cannot be applied. On SIGHUP the file is read again: limits.connections, timeouts, "
+                 "log.level, drainTimeout and pool.size take effect at once; what else has changed is named in the "
+                 "log and waits for a restart."},
     [RESOURCE_TENANT] = {.name = "Tenant",
                          .plural = "tenants",
                          .declared = true,

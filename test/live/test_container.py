@@ -152,6 +152,10 @@ def test_kill_of_the_supervisor_leaves_nothing(make_server, folder):
     server.process.wait()
     wait_until(lambda: not os.path.exists(f"/proc/{worker}/root/bulkhead-worker"), "the worker's end", ceiling=1)
     os.close(fd)
+    folder, = {name for path in server.cgroups if (name := os.path.basename(path)).endswith("-oci")}
+    assert pathlib.Path("/run", folder).exists()
+    make_server()  # of another data folder: sweeps what is in nobody's use
+    assert not pathlib.Path("/run", folder).exists()
     server.start()  # sweeps
     wait_until(lambda: container_row(server)["state"] == "available", "level container again")
     assert server.infer("echo", vector(1, [1, 2, 3, 4]), key).status == 200

@@ -161,9 +161,10 @@ static void every_row_of_the_table_is_sound(void **state)
         const struct bus_type_info *info = bus_type_info(type);
         assert_non_null(info);
         assert_true(info->senders != 0 && info->receivers != 0);
-        if (info->senders & BUS_WORKER) /* it speaks through its channel; on the bus, a blank one says that it is ready */
+        if (info->senders &
+            BUS_WORKER) /* it speaks through its channel; on the bus, a blank one says that it is ready */
             assert_true(type == BUS_BLANK_READY && info->receivers == BUS_SUPERVISOR && info->n_fds == 0);
-        if (info->senders & BUS_INGEST)           /* and an ingest says one of two things to the supervisor */
+        if (info->senders & BUS_INGEST) /* and an ingest says one of two things to the supervisor */
             assert_true((type == BUS_DESCRIBED || type == BUS_DESCRIBE_FAILED) && info->receivers == BUS_SUPERVISOR);
         assert_true(info->n_fds <= LIMIT_BUS_FDS && info->body_bytes <= LIMIT_BUS_MESSAGE_BYTES - 8);
     }

@@ -39,7 +39,7 @@ static inline int fixture_level(void *ctx, uint32_t level, struct error *err)
 static inline int fixture_runtime(void *ctx, uint32_t runtime, struct error *err)
 {
     (void)ctx;
-    return runtime == 2 ? error_set(err, ERROR_ISOLATION_UNAVAILABLE, "it refuses hybrid control groups")
+    return runtime == 2   ? error_set(err, ERROR_ISOLATION_UNAVAILABLE, "it refuses hybrid control groups")
            : runtime == 4 ? error_set(err, ERROR_AGAIN, "is still being tested; try again in a few seconds")
                           : 0;
 }

@@ -160,12 +160,9 @@ static void test_status(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_the_last_report_counts),
-        cmocka_unit_test(test_what_is_no_level_is_not_taken),
-        cmocka_unit_test(test_never_below_the_floor),
-        cmocka_unit_test(test_runtimes),
-        cmocka_unit_test(test_runtime_names),
-        cmocka_unit_test(test_status),
+        cmocka_unit_test(test_the_last_report_counts), cmocka_unit_test(test_what_is_no_level_is_not_taken),
+        cmocka_unit_test(test_never_below_the_floor),  cmocka_unit_test(test_runtimes),
+        cmocka_unit_test(test_runtime_names),          cmocka_unit_test(test_status),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <yyjson.h>
@@ -187,8 +188,8 @@ static void test_bundle_profile(void **state)
     doc = bundle_doc(&b);
     assert_text(doc, "/linux/seccomp/defaultAction", "SCMP_ACT_ERRNO");
     assert_number(doc, "/linux/seccomp/defaultErrnoRet", 1);
-    static const char *const never[] = {"bpf",   "clone3", "fork",     "io_uring_setup", "kexec_load", "keyctl",
-                                        "mount", "ptrace", "setns",    "socket",         "unshare",    "vfork",
+    static const char *const never[] = {"bpf",   "clone3",  "fork",        "io_uring_setup",   "kexec_load", "keyctl",
+                                        "mount", "ptrace",  "setns",       "socket",           "unshare",    "vfork",
                                         "open",  "connect", "init_module", "process_vm_readv", "userfaultfd"};
     yyjson_val *rules = AT(doc, "/linux/seccomp/syscalls"), *rule, *name;
     size_t at, n_rules, k, n_names, n_clone = 0, n_run = 0;
@@ -320,6 +321,33 @@ static int after(void **state)
     isolate_container.teardown();
     assert_int_equal(access(folder, F_OK), -1);
     return leftovers_after(state);
+}
+
+/* What a killed server leaves is gone after the next start of any; what is in use, or holds something, stays. */
+static void test_empty_folders_are_swept(void **state)
+{
+    (void)state;
+    char dead[80], used[80], full[80], inside[96], unmarked[80];
+    snprintf(dead, sizeof dead, "/run/bulkhead.%s-dead-oci", test_scope());
+    snprintf(used, sizeof used, "/run/bulkhead.%s-used-oci", test_scope());
+    snprintf(full, sizeof full, "/run/bulkhead.%s-full-oci", test_scope());
+    snprintf(unmarked, sizeof unmarked, "/run/bulkhead.%s-unmarked-oci", test_scope());
+    const char *const folders[] = {dead, used, full, unmarked};
+    for (size_t i = 0; i < 4; i++) {
+        assert_int_equal(mkdir(folders[i], 0711), 0);
+        assert_int_equal(chmod(folders[i], i == 3 ? 0711 : 01711), 0);
+    }
+    snprintf(inside, sizeof inside, "%s/in", full);
+    assert_int_equal(mkdir(inside, 0700), 0);
+    _close_ int fd = open(used, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    assert_int_equal(flock(fd, LOCK_EX | LOCK_NB), 0);
+    isolate_container.teardown();
+    assert_int_equal(isolate_container.setup(test_scope(), NULL), 0);
+    assert_int_equal(access(dead, F_OK), -1);
+    assert_int_equal(rmdir(used), 0);
+    assert_int_equal(rmdir(inside), 0);
+    assert_int_equal(rmdir(full), 0);
+    assert_int_equal(rmdir(unmarked), 0);
 }
 
 static void test_memory_limit(void **state)
@@ -685,6 +713,7 @@ int main(void)
         T(test_runtime_that_leaves_processes),
         T(test_no_runtime),
         T(test_command_lines),
+        T(test_empty_folders_are_swept),
         T(test_slow_runtimes_wait_to_be_asked_for),
     };
     int failed = cmocka_run_group_tests_name("pure", pure, NULL, NULL);
