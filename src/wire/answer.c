@@ -7,8 +7,6 @@
 #include <assert.h>
 #include <time.h>
 
-/* The head takes at most this much of the scratch memory. */
-#define HEAD_BYTES_MAX (WIRE_SCRATCH_BYTES / 2)
 /* Bodies up to this size are copied: cheaper than a second part for the kernel to walk. */
 #define COPIED_BYTES_MAX (16 * KIB)
 
@@ -127,11 +125,23 @@ static void put_date(struct out *out, struct wire_server *server)
 
 enum connection_header { CONNECTION_DEFAULT = 0, CONNECTION_CLOSE, CONNECTION_KEEP_ALIVE };
 
+static void put_framing(struct out *out, const struct wire_answer *a, enum wire_framing framing)
+{
+    if (framing == WIRE_FRAMED_CHUNKED) {
+        PUT(out, "Transfer-Encoding: chunked\r\n");
+    } else if (framing == WIRE_FRAMED_LENGTH && a->status != 204 && a->status != 304) {
+        PUT(out, "Content-Length: ");
+        put_number(out, a->body.size);
+        PUT(out, "\r\n");
+    }
+    PUT(out, "\r\n");
+}
+
 /* Formats a head into the scratch memory. False: the headers do not fit. */
 static bool format_head(struct wire_server *server, const struct wire_answer *a, enum connection_header connection,
-                        struct out *out)
+                        enum wire_framing framing, struct out *out)
 {
-    *out = (struct out){server->scratch, server->scratch + HEAD_BYTES_MAX, false};
+    *out = (struct out){server->scratch, server->scratch + WIRE_ANSWER_HEAD_BYTES_MAX, false};
     put_status(out, a->status);
     put_date(out, server);
     if (a->content_type) {
@@ -149,13 +159,22 @@ static bool format_head(struct wire_server *server, const struct wire_answer *a,
         PUT(out, "Connection: close\r\n");
     else if (connection == CONNECTION_KEEP_ALIVE)
         PUT(out, "Connection: keep-alive\r\n");
-    if (a->status != 204 && a->status != 304) {
-        PUT(out, "Content-Length: ");
-        put_number(out, a->body.size);
-        PUT(out, "\r\n");
-    }
-    PUT(out, "\r\n");
+    put_framing(out, a, framing);
     return !out->overflow;
+}
+
+static enum connection_header connection_header(const struct wire_connection *c)
+{
+    if (c->close_after)
+        return CONNECTION_CLOSE;
+    return c->parser.llhttp.http_minor == 0 ? CONNECTION_KEEP_ALIVE : CONNECTION_DEFAULT;
+}
+
+size_t wire_answer_head(struct wire_connection *c, const struct wire_answer *a, enum wire_framing framing)
+{
+    struct out out;
+    bool fits = format_head(c->server, a, connection_header(c), framing, &out);
+    return fits ? (size_t)(out.data - c->server->scratch) : 0;
 }
 
 /* What the kernel has not taken goes to libuv: the head, and a body that is not ours, as a copy. */
@@ -203,14 +222,12 @@ static void send_answer(struct wire_connection *c, const struct wire_answer *a, 
 {
     struct wire_server *server = c->server;
     char *owned = a->body_owned;
-    enum connection_header connection = c->close_after ? CONNECTION_CLOSE : CONNECTION_DEFAULT;
-    if (!c->close_after && c->parser.llhttp.http_minor == 0)
-        connection = CONNECTION_KEEP_ALIVE;
+    enum connection_header connection = connection_header(c);
     static const struct wire_answer overflow = {.status = 500};
     struct out out;
-    if (!format_head(server, a, connection, &out)) {
+    if (!format_head(server, a, connection, WIRE_FRAMED_LENGTH, &out)) {
         a = &overflow;
-        (void)format_head(server, a, connection, &out); /* without headers it fits */
+        (void)format_head(server, a, connection, WIRE_FRAMED_LENGTH, &out); /* without headers it fits */
     }
     struct iovec parts[2] = {{server->scratch, (size_t)(out.data - server->scratch)}, {NULL, 0}};
     unsigned n_parts = 1;
@@ -244,6 +261,10 @@ static void send_answer(struct wire_connection *c, const struct wire_answer *a, 
 
 void wire_connection_written(struct wire_connection *c, int status)
 {
+    if (c->stream) {
+        wire_stream_written(c, status);
+        return;
+    }
     free(take(&c->out_copy));
     free(take(&c->out_owned));
     if (c->state == WIRE_CLOSING)
@@ -303,7 +324,8 @@ size_t wire_answer_refusal(struct wire_server *server, int code)
     struct wire_answer answer;
     error_fill(server, code, NULL, &answer);
     struct out out;
-    bool fits = format_head(server, &answer, CONNECTION_CLOSE, &out) && answer.body.size <= COPIED_BYTES_MAX;
+    bool fits = format_head(server, &answer, CONNECTION_CLOSE, WIRE_FRAMED_LENGTH, &out) &&
+                answer.body.size <= COPIED_BYTES_MAX;
     if (fits && answer.body.size > 0)
         memcpy(out.data, answer.body.data, answer.body.size);
     size_t size = fits ? (size_t)(out.data - server->scratch) + answer.body.size : 0;

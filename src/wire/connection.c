@@ -5,9 +5,15 @@
 #include <assert.h>
 
 const char *const wire_state_names[WIRE_STATE_COUNT] = {
-    [WIRE_IDLE] = "idle",           [WIRE_READ_HEAD] = "read_head", [WIRE_READ_BODY] = "read_body",
-    [WIRE_HANDLING] = "handling",   [WIRE_WRITING] = "writing",     [WIRE_DISCARDING] = "discarding",
-    [WIRE_LINGERING] = "lingering", [WIRE_CLOSING] = "closing",
+    [WIRE_IDLE] = "idle",
+    [WIRE_READ_HEAD] = "read_head",
+    [WIRE_READ_BODY] = "read_body",
+    [WIRE_HANDLING] = "handling",
+    [WIRE_STREAMING] = "streaming",
+    [WIRE_WRITING] = "writing",
+    [WIRE_DISCARDING] = "discarding",
+    [WIRE_LINGERING] = "lingering",
+    [WIRE_CLOSING] = "closing",
 };
 
 #define TO(state) (1u << WIRE_##state)
@@ -17,7 +23,8 @@ static const unsigned moves[WIRE_STATE_COUNT] = {
     [WIRE_READ_HEAD] =
         TO(IDLE) | TO(READ_BODY) | TO(HANDLING) | TO(WRITING) | TO(DISCARDING) | TO(LINGERING) | TO(CLOSING),
     [WIRE_READ_BODY] = TO(IDLE) | TO(HANDLING) | TO(WRITING) | TO(DISCARDING) | TO(LINGERING) | TO(CLOSING),
-    [WIRE_HANDLING] = TO(IDLE) | TO(WRITING) | TO(CLOSING),
+    [WIRE_HANDLING] = TO(IDLE) | TO(STREAMING) | TO(WRITING) | TO(CLOSING),
+    [WIRE_STREAMING] = TO(IDLE) | TO(WRITING) | TO(LINGERING) | TO(CLOSING),
     [WIRE_WRITING] = TO(IDLE) | TO(DISCARDING) | TO(LINGERING) | TO(CLOSING),
     [WIRE_DISCARDING] = TO(IDLE) | TO(CLOSING),
     [WIRE_LINGERING] = TO(CLOSING),
@@ -55,6 +62,7 @@ void wire_connection_free(struct wire_connection *c)
 {
     c->server->stats.connections--;
     list_remove(&c->all);
+    wire_stream_free(c);
     free(c);
 }
 
@@ -153,7 +161,7 @@ static bool step_idle(struct wire_connection *c)
     c->exchange.user = NULL;
     c->exchange.started_ns = clock_monotonic_ns();
     c->head_bytes = 0;
-    c->accepted = c->answered = false;
+    c->accepted = c->answered = c->peer_watched = false;
     wire_parser_start(&c->parser, &server->config, c->block->headers);
     wire_connection_set_state(c, WIRE_READ_HEAD);
     return true;
@@ -263,6 +271,7 @@ void wire_connection_process(struct wire_connection *c)
             more = step_body(c);
             break;
         case WIRE_HANDLING:
+        case WIRE_STREAMING:
         case WIRE_WRITING:
         case WIRE_DISCARDING:
         case WIRE_LINGERING:
@@ -279,8 +288,8 @@ void wire_connection_process(struct wire_connection *c)
         return;
     /* While a request is being handled we go on reading, which tells us when the peer goes away, until the block is
      * full of what it sent ahead. */
-    bool full = (c->state == WIRE_HANDLING || c->state == WIRE_WRITING) && !wire_connection_dropping(c) &&
-                c->fill == c->block->capacity;
+    bool answering = c->state == WIRE_HANDLING || c->state == WIRE_STREAMING || c->state == WIRE_WRITING;
+    bool full = answering && !wire_connection_dropping(c) && c->fill == c->block->capacity;
     bool paused = c->state == WIRE_READ_BODY && c->body.paused;
     if (full || paused)
         wire_socket_read_stop(c);
@@ -333,6 +342,10 @@ void wire_connection_received(struct wire_connection *c, size_t size)
             wire_connection_close(c);
             return;
         }
+        if (c->peer_watched && (c->state == WIRE_HANDLING || c->state == WIRE_STREAMING)) {
+            wire_connection_abort(c, -ERROR_CANCELLED);
+            return;
+        }
     } else if (wire_connection_dropping(c)) {
         drop(c, size);
     } else if (c->state == WIRE_READ_BODY) {
@@ -378,6 +391,14 @@ void wire_resume(struct wire_exchange *x)
         wire_deadline_renew(c);
     }
     wire_connection_process(c);
+}
+
+bool wire_peer_watch(struct wire_exchange *x)
+{
+    struct wire_connection *c = container_of(x, struct wire_connection, exchange);
+    assert(c->state == WIRE_HANDLING);
+    c->peer_watched = true;
+    return !c->eof;
 }
 
 void wire_close_after(struct wire_exchange *x)

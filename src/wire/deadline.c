@@ -5,9 +5,16 @@
 static const enum wire_deadline deadline_of[WIRE_STATE_COUNT] = {
     [WIRE_IDLE] = WIRE_DEADLINE_IDLE,        [WIRE_READ_HEAD] = WIRE_DEADLINE_HEAD,
     [WIRE_READ_BODY] = WIRE_DEADLINE_BODY,   [WIRE_HANDLING] = WIRE_DEADLINE_NONE, /* the handler has its own */
-    [WIRE_WRITING] = WIRE_DEADLINE_WRITE,    [WIRE_DISCARDING] = WIRE_DEADLINE_BODY,
-    [WIRE_LINGERING] = WIRE_DEADLINE_LINGER, [WIRE_CLOSING] = WIRE_DEADLINE_NONE,
+    [WIRE_STREAMING] = WIRE_DEADLINE_STREAM, [WIRE_WRITING] = WIRE_DEADLINE_WRITE,
+    [WIRE_DISCARDING] = WIRE_DEADLINE_BODY,  [WIRE_LINGERING] = WIRE_DEADLINE_LINGER,
+    [WIRE_CLOSING] = WIRE_DEADLINE_NONE,
 };
+
+uint32_t wire_deadline_stream_ms(uint32_t write_timeout_ms)
+{
+    uint32_t quarter_ms = write_timeout_ms / 4;
+    return quarter_ms > 0 && quarter_ms < WIRE_STREAM_LOOK_MS ? quarter_ms : WIRE_STREAM_LOOK_MS;
+}
 
 void wire_deadlines_init(struct wire_server *server)
 {
@@ -18,6 +25,7 @@ void wire_deadlines_init(struct wire_server *server)
     server->deadlines[WIRE_DEADLINE_HEAD].timeout_ms = config->head_timeout_ms;
     server->deadlines[WIRE_DEADLINE_BODY].timeout_ms = config->body_window_ms;
     server->deadlines[WIRE_DEADLINE_WRITE].timeout_ms = config->write_timeout_ms / 4;
+    server->deadlines[WIRE_DEADLINE_STREAM].timeout_ms = wire_deadline_stream_ms(config->write_timeout_ms);
     server->deadlines[WIRE_DEADLINE_LINGER].timeout_ms = WIRE_LINGER_MS;
 }
 
@@ -67,7 +75,7 @@ static void expired(struct wire_connection *c)
         }
         break;
     case WIRE_WRITING:
-        pending = wire_socket_pending(c);
+        pending = wire_socket_pending(c) + wire_stream_waiting(c);
         c->out_stalls = pending < c->out_seen ? 0 : c->out_stalls + 1;
         c->out_seen = pending;
         if (c->out_stalls >= 4) {
@@ -76,6 +84,10 @@ static void expired(struct wire_connection *c)
         } else {
             wire_deadline_renew(c);
         }
+        break;
+    case WIRE_STREAMING:
+        wire_deadline_renew(c);
+        wire_stream_look(c);
         break;
     case WIRE_IDLE:
     case WIRE_LINGERING:

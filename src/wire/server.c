@@ -241,6 +241,7 @@ void wire_server_limits_set(struct wire_server *server, const struct wire_config
     wire_deadlines_set(server, WIRE_DEADLINE_HEAD, config->head_timeout_ms);
     wire_deadlines_set(server, WIRE_DEADLINE_IDLE, config->idle_timeout_ms);
     wire_deadlines_set(server, WIRE_DEADLINE_WRITE, config->write_timeout_ms / 4);
+    wire_deadlines_set(server, WIRE_DEADLINE_STREAM, wire_deadline_stream_ms(config->write_timeout_ms));
     if (server->timer.data && uv_is_active((uv_handle_t *)&server->timer)) {
         (void)uv_timer_stop(&server->timer); /* cannot fail; it starts again with the tick of the new time-outs */
         timer_update(server);

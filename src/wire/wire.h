@@ -26,8 +26,12 @@
  * Handlers may call wire from inside any of these, wire_server_stop included. wire sets SIGPIPE to be ignored.
  *
  * A peer that half-closes (FIN behind its request) is still answered; so one that closes altogether is noticed only
- * when the answer is written, unless it resets or its socket is a local one. A handler that neither accepts nor answers
- * in head() is a bug (assert).
+ * when the answer is written, unless it resets, its socket is a local one, or the handler asked for it
+ * (wire_peer_watch). A handler that neither accepts nor answers in head() is a bug (assert).
+ *
+ * An answer may stream: wire_stream_begin sends its head, wire_stream_write a piece of the body, as often as there is
+ * one, wire_stream_end ends it. What the peer does not take at once is kept, up to a maximum: before that is full the
+ * producer is told to stop, and room() tells it to go on. A peer that takes nothing for the write time-out is reset.
  *
  * An answer before the body has arrived: the rest is read and dropped up to 64 KiB and the connection goes on; if more
  * is to come, or nobody knows how much (chunked), or the client waits for 100-continue, the answer says `Connection:
@@ -126,6 +130,9 @@ struct wire_handler {
     void (*end)(void *ctx, struct wire_exchange *x);
     void (*reset)(void *ctx, struct wire_exchange *x, int code);
     void (*done)(void *ctx, struct wire_exchange *x);
+    /* An answer that streams and whose producer was told to stop: it may go on. Not called once it was ended. May be
+     * NULL when nothing streams. */
+    void (*room)(void *ctx, struct wire_exchange *x);
     /* A connection ended; free *connection_user here. May be NULL. */
     void (*closed)(void *ctx, void *connection_user);
     /* The body of an error that wire itself answers (400, 403, 408, 413, 414, 417, 431, 503): fill `answer`, whose
@@ -169,6 +176,33 @@ void wire_accept(struct wire_exchange *x, enum wire_body_mode mode, size_t body_
  * body is read (an early refusal). done() or reset() may be called from inside, and head() of a request that waits
  * behind. answer->body may point into x->body. */
 void wire_answer(struct wire_exchange *x, const struct wire_answer *answer);
+
+struct wire_stream_options {
+    size_t buffer_bytes_max; /* framing included; at least 256 */
+    uint32_t idle_ms;        /* `idle` is sent when nothing else was for so long (up to a second more); 0: never */
+    struct str idle;         /* lasts until the stream ends; for instance a comment, which also finds out who is gone */
+};
+/* From end() on, in place of wire_answer: sends the head of an answer whose body comes later, chunked, or to a client
+ * of HTTP/1.0 ended by closing. `head` as for wire_answer, without a body and a Content-Length, and not 204 or 304. To
+ * HEAD the head goes out and the pieces are dropped. From here on x->body is gone, and a peer that closes its side
+ * counts as gone altogether: it is reset at once. Returns as wire_stream_write. */
+must_check int wire_stream_begin(struct wire_exchange *x, const struct wire_answer *head,
+                                 const struct wire_stream_options *options);
+/* A piece of the body, copied; an empty one sends nothing. Never blocks.
+ *    0                  taken, go on
+ *    1                  taken, but half of the buffer is full now: stop; room() will be called
+ *   -ERROR_AGAIN        not taken: it does not fit into the buffer now (who stops when told to, and whose pieces are
+ *                       small beside the buffer, never meets this); room() will be called
+ *   -ERROR_LIMIT        not taken: it never fits into the buffer
+ *   -ERROR_CANCELLED    the peer is gone; -ERROR_NO_MEMORY: it was let go. reset() was called from inside, x is gone */
+must_check int wire_stream_write(struct wire_exchange *x, struct str piece);
+/* The body is complete. done() or reset() may be called from inside. A stream that cannot be completed is cut by
+ * wire_connection_end, so that the client sees that something is missing. */
+void wire_stream_end(struct wire_exchange *x);
+/* From end() on: from now on a peer that closes its side (FIN) counts as gone, although HTTP would let it wait for the
+ * answer; for answers that are dear to make. A peer that has sent more than a read buffer ahead is not noticed before
+ * something is written to it. False: it has closed already. */
+must_check bool wire_peer_watch(struct wire_exchange *x);
 /* WIRE_STREAM: stop and continue reading. wire_resume may call data() and end() from inside. A paused body has no
  * time-out. */
 void wire_pause(struct wire_exchange *x);

@@ -6,6 +6,7 @@
  *   parse.c       llhttp: where a head ends, what chunks hold        request.c  what a head must satisfy
  *   body.c        where body bytes go                                block.c    read buffers and their pool
  *   answer.c      heads of answers, writing them                     deadline.c time-outs
+ *   stream.c      answers whose body comes in pieces                 sse.c      server-sent events in such a body
  *
  * States of a connection (legal moves: connection.c; what ends a state that lasts too long: deadline.c):
  *
@@ -14,6 +15,7 @@
  *       ▲               │ no body ────────────────────────────▲                    │
  *       │               │                  │                                       ▼
  *       │               └── answered early ┴──────────────► (WRITING, if the kernel took only a part)
+ *       │                   HANDLING ─ wire_stream_begin ─► STREAMING ─ …_end ─────┤ (WRITING likewise)
  *       │                                                                          │
  *       ├────────────────────────── keep-alive, nothing unread ────────────────────┤
  *       └───────── DISCARDING ◄──── keep-alive, ≤ 64 KiB of the body unread ───────┤
@@ -22,6 +24,7 @@
 #ifndef BULKHEAD_WIRE_INTERNAL_H
 #define BULKHEAD_WIRE_INTERNAL_H
 
+#include "base/buf.h"
 #include "base/list.h"
 #include "wire/wire.h"
 
@@ -40,6 +43,10 @@
 #define WIRE_DISCARD_BYTES_MAX (64 * KIB)
 /* How long a connection that we end waits for the peer to stop sending. */
 #define WIRE_LINGER_MS 2000u
+/* The head of an answer takes at most this much of the scratch memory. */
+#define WIRE_ANSWER_HEAD_BYTES_MAX (WIRE_SCRATCH_BYTES / 2)
+/* A look at a stream; more often where the write time-out is short. */
+#define WIRE_STREAM_LOOK_MS 1000u
 /* Body memory: first allocation; then doubled up to what was announced. */
 #define WIRE_BODY_FIRST_BYTES (16 * KIB)
 /* WIRE_STREAM: largest chunk. One read(2) takes at most WIRE_READ_BYTES_MAX, so that a fast peer cannot keep the loop
@@ -109,6 +116,7 @@ enum wire_state {
     WIRE_READ_HEAD,  /* a head is incomplete, or head() is being called */
     WIRE_READ_BODY,  /* accepted; the body is incomplete */
     WIRE_HANDLING,   /* the handler holds the whole request */
+    WIRE_STREAMING,  /* an answer has begun, and more of it will come */
     WIRE_WRITING,    /* answered; the kernel has not taken everything */
     WIRE_DISCARDING, /* answered; reading the unwanted rest of the body */
     WIRE_LINGERING,  /* answered and shut down for writing; dropping what still comes, so that no RST overtakes it */
@@ -121,8 +129,9 @@ enum wire_deadline {
     WIRE_DEADLINE_NONE = 0,
     WIRE_DEADLINE_IDLE,
     WIRE_DEADLINE_HEAD,
-    WIRE_DEADLINE_BODY,  /* a window of the body rate */
-    WIRE_DEADLINE_WRITE, /* a quarter of the write time-out */
+    WIRE_DEADLINE_BODY,   /* a window of the body rate */
+    WIRE_DEADLINE_WRITE,  /* a quarter of the write time-out */
+    WIRE_DEADLINE_STREAM, /* a look at a stream: is it taken, is it idle? */
     WIRE_DEADLINE_LINGER,
     WIRE_DEADLINE_COUNT
 };
@@ -158,6 +167,22 @@ struct wire_socket {
     bool reading;
 };
 
+/* An answer that streams. */
+struct wire_stream {
+    /* What the kernel has not taken: `flying` is libuv's until it is written, what came since then waits. */
+    struct buf flying, waiting;
+    size_t bytes_max;
+    struct str idle;
+    uint32_t idle_ms;
+    bool chunked;
+    bool bodyless; /* the answer to HEAD */
+    bool stopped;  /* the producer was told to stop */
+    bool ended;
+    uint64_t given, taken; /* bytes of the answer so far; of them, what the peer had taken at the last look */
+    uint64_t taken_ms;     /* when it had last taken something, or there was nothing to take */
+    uint64_t written_ms;   /* last piece */
+};
+
 struct wire_connection {
     struct wire_socket socket;
     struct wire_server *server;
@@ -170,6 +195,7 @@ struct wire_connection {
     bool processing;       /* wire_connection_process is on the stack */
     bool exchange_open;    /* head() was called, neither done nor reset yet */
     bool accepted, answered;
+    bool peer_watched;    /* a FIN ends the exchange */
     bool expect_continue; /* the client waits for our word before it sends the body */
     bool close_after;     /* no further request after this answer */
     bool linger;          /* … and the peer may still be sending */
@@ -185,6 +211,7 @@ struct wire_connection {
     char *out_copy, *out_owned; /* in libuv's queue; freed when written */
     size_t out_seen;            /* pending at the last look, and how often it had not moved */
     uint32_t out_stalls;
+    struct wire_stream *stream; /* NULL: the answer does not stream */
     struct wire_exchange exchange;
 };
 
@@ -223,7 +250,22 @@ void wire_body_received(struct wire_connection *c, size_t size);
 must_check int wire_body_advance(struct wire_connection *c);
 void wire_body_release(struct wire_connection *c);
 
-/* ---- answers: answer.c ---- */
+/* ---- answers: answer.c, stream.c ---- */
+
+enum wire_framing { WIRE_FRAMED_LENGTH = 0, WIRE_FRAMED_CHUNKED, WIRE_FRAMED_CLOSE };
+/* Formats the head of an answer into server->scratch; returns its size, at most WIRE_ANSWER_HEAD_BYTES_MAX. 0: its
+ * headers do not fit. */
+size_t wire_answer_head(struct wire_connection *c, const struct wire_answer *a, enum wire_framing framing);
+/* libuv has written what was flying. */
+void wire_stream_written(struct wire_connection *c, int status);
+/* A look at it, every now and then: is it taken, is it idle? */
+void wire_stream_look(struct wire_connection *c);
+void wire_stream_free(struct wire_connection *c); /* also where there is none */
+/* What waits behind the bytes that libuv has. */
+static inline size_t wire_stream_waiting(const struct wire_connection *c)
+{
+    return c->stream ? c->stream->waiting.size : 0;
+}
 
 /* Writes an answer of wire's own (no exchange). */
 void wire_answer_error(struct wire_connection *c, int code, const char *text, bool body);
@@ -235,6 +277,8 @@ size_t wire_answer_refusal(struct wire_server *server, int code);
 void wire_deadlines_init(struct wire_server *server);
 /* Gives the list a new time-out, as if its connections had come with it. 0: none. */
 void wire_deadlines_set(struct wire_server *server, enum wire_deadline kind, uint32_t timeout_ms);
+/* How often a stream is looked at. */
+uint32_t wire_deadline_stream_ms(uint32_t write_timeout_ms);
 /* Puts c into the list of its state, or renews its place there. */
 void wire_deadline_renew(struct wire_connection *c);
 /* Called by the timer. */
