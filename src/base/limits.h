@@ -98,6 +98,27 @@
  */
 #define LIMIT_CHANNEL_FRAMES 1024u
 
+/* Generations. A prompt is bounded by the body that brought it; tokens by the longest contexts in the field (1 M). What
+ * the OpenAI API says: 4 stop strings, 20 top_logprobs, logit_bias for up to 300 tokens. */
+#define LIMIT_PROMPT_TOKENS (1024u * 1024)
+#define LIMIT_STOPS         4u
+#define LIMIT_STOP_BYTES    256u
+#define LIMIT_LOGIT_BIASES  300u
+#define LIMIT_TOP_LOGPROBS  20u
+#define LIMIT_GRAMMAR_BYTES (64 * KIB)
+/* Numbers and lengths (128), stop strings with their lengths, biases: 128 + 4 × 258 + 300 × 8 = 3560. */
+#define LIMIT_GENERATION_HEAD_BYTES 3584u
+/* Events. A token with its 20 rivals, each with 4 + 4 + 2 bytes and its text, takes 21 × 266 + 1 = 5587 bytes; an event
+ * has room for one of them, 4 KiB of text, a tool call's names and its own 64 bytes. 1024 token ids without
+ * probabilities take 11 bytes each, 2048 values of a vector 4: 11 KiB and 8 KiB. */
+#define LIMIT_EVENT_BYTES      (16 * KIB)
+#define LIMIT_EVENT_TEXT_BYTES (4 * KIB)
+#define LIMIT_EVENT_TOKENS     1024u
+#define LIMIT_EVENT_VALUES     2048u
+#define LIMIT_TOKEN_BYTES      256u
+/* Sequences that one replica works on at once. */
+#define LIMIT_SEQUENCES 64u
+
 /* Metrics: pairs of tenant and model with figures of their own; about 760 bytes each in a page that exists once. */
 #define LIMIT_METRICS_ROWS 100u
 

@@ -36,6 +36,29 @@
 
 #include <stdint.h>
 
+/* Tokens. A language model's sequences outlive leases, so these frames differ for it:
+ *
+ *   ITEM    host → guest, at any time, outside of a lease and in it: a new sequence. slot, request_id (never 0, never
+ *           that of a living sequence), tenant_id, payload = a generation (tensor/generation.h). The guest copies it
+ *           when it takes the frame; the host may write over it once it has taken the DONE of a LEASE that it pushed
+ *           later. More than the model's `sequences` at once, living and parked, is -ERROR_PEER.
+ *   LEASE   host → guest: the right to step until `a` microseconds (≥ 1) are over. No payload, b = 0, index = the
+ *           adapter whose sequences are stepped (0: the bare base), tenant_id = whose sequences, 0: everybody's. It
+ *           ends at the first boundary of a step behind its time, or when there is nothing left that it may step, or,
+ *           early, when another lease is better: the guest says DONE, status 0, a = microseconds, b = how many
+ *           sequences of the whole worker could be stepped further. One lease at a time.
+ *   PART    guest → host, in a lease only: what came of request_id: payload = one event (tensor/generation.h), at most
+ *           LIMIT_EVENT_BYTES; index and a are 0. FINAL: its last event (END), after which the id is free. WAIT: the
+ *           slot has no room for what another step may give; the guest steps on when it has CREDIT. DONE frees the slot
+ *           as well, once the host has taken it.
+ *   CANCEL  host → guest, at any time: the sequence is not wanted any more and gives no further event; it is gone when
+ *           the guest takes the frame, which it does between two steps at the latest. Unknown ids are ignored: an END
+ *           may have been on its way.
+ *   PARK    host → guest, at any time: the sequence is not stepped, and keeps what it has, until RESUME or CANCEL.
+ *   RESUME  host → guest. Both ignore unknown ids.
+ *
+ * What a sequence does wrong is told by its own END (finish ERROR), never by the lease: a DONE with a status means that
+ * the engine failed, and all its sequences are gone. With a channel's epoch all sequences end. */
 enum channel_frame_type {
     CHANNEL_NONE = 0,
     CHANNEL_OPEN,   /* guest → host, first frame: alive; a = CHANNEL_PROTOCOL */
@@ -51,7 +74,7 @@ enum channel_frame_type {
                    */
     CHANNEL_CREDIT, /* host → guest: the pieces of this slot were taken; its memory may be written again */
     CHANNEL_CANCEL, /* host → guest: request_id of lease_id is not wanted any more */
-    CHANNEL_PARK,   /* host → guest: keep the sequence but do not step it (token engines, later) */
+    CHANNEL_PARK,   /* host → guest: keep the sequence but do not step it (tokens) */
     CHANNEL_RESUME, /* host → guest */
     CHANNEL_DONE,   /* guest → host: the lease is over: slot, lease_id, status, a = microseconds the worker took; on
                        failure   payload = text */

@@ -1,4 +1,4 @@
-/* Engines: what executes a model. One shape for tensors and (later) tokens.
+/* Engines: what executes a model. One shape for tensors and tokens.
  *
  * Lives in the worker only (and in one-shot describers), single-threaded unless `cancel` says otherwise. A new engine
  * is one file with one `const struct engine_ops` and a row in engine_registry.c; one conformance suite runs against
@@ -7,6 +7,7 @@
 #ifndef BULKHEAD_ENGINE_ENGINE_H
 #define BULKHEAD_ENGINE_ENGINE_H
 
+#include "tensor/generation.h"
 #include "tensor/tensor.h"
 
 struct engine;
@@ -49,9 +50,27 @@ struct engine_sink {
     int (*output)(void *ctx, uint32_t output_index, const struct tensor_view *output);
 };
 
+/* Token engines: what a turn may work on, and for how long. */
+struct engine_turn {
+    uint64_t budget_ns; /* the turn ends at the first boundary of a step behind it; ≥ 1 */
+    uint64_t tenant_id; /* only sequences of this tenant; 0: of all */
+    uint32_t adapter;   /* only sequences with this adapter; 0: on the bare base */
+};
+
+/* Where the events of a turn go; called from inside token_step. What `event` points at is valid during the call only.
+ * `more` is asked before each step after the first: false ends the turn there (new frames, no room for events). */
+struct engine_token_sink {
+    void *ctx;
+    int (*event)(void *ctx, uint64_t request_id, const struct generation_event *event);
+    bool (*more)(void *ctx);
+};
+
+/* So that what a step gives fits the outbox: 64 sequences × 4 × LIMIT_EVENT_BYTES = 4 MiB. */
+#define ENGINE_STEP_EVENTS 4u
+
 enum engine_cap {
-    ENGINE_TENSOR = 1u << 0, /* finishes a batch in one step */
-    ENGINE_TOKEN = 1u << 1,  /* later: llama */
+    ENGINE_TENSOR = 1u << 0, /* finishes a batch in one step: submit, step */
+    ENGINE_TOKEN = 1u << 1,  /* sequences that live over many steps: token_submit, token_step */
     ENGINE_CANCEL = 1u << 2, /* cancel works while a step runs */
 };
 
@@ -83,8 +102,25 @@ struct engine_ops {
     int (*step)(struct engine *e, uint64_t budget_ns, const struct engine_sink *sink, struct error *err);
     /* Asks a running or pending request to stop; may come from another thread when ENGINE_CANCEL is set (but not during
      * close). A batch stops once all its requests are cancelled; one of several runs on, and its caller drops the
-     * answer. Unknown ids are ignored. NULL: not possible. park/resume: token engines only, NULL else. */
+     * answer. Unknown ids are ignored. NULL: not possible.
+     * Token engines: between two steps only (not from the sink). The sequence is gone at once and gives no event. */
     void (*cancel)(struct engine *e, uint64_t request_id);
+
+    /* Token engines only, NULL else; never while a step runs. */
+
+    /* Takes a sequence, which begins to run with the next step; what it needs of `g` is copied. It does no long work: a
+     * prompt that cannot be used is told by the sequence's END. -ERROR_AGAIN when the signature's `sequences` live
+     * already, -ERROR_INVALID_ARGUMENT for an id that lives, -ERROR_NO_MEMORY. request_id ≥ 1. */
+    int (*token_submit)(struct engine *e, uint64_t request_id, uint64_t tenant_id, const struct generation *g,
+                        struct error *err);
+    /* Steps all sequences that the turn allows, again and again, until its time is over, `more` says no or nothing is
+     * left to do. At least one step is made. Each step gives at most ENGINE_STEP_EVENTS events a sequence. A sequence
+     * ends with exactly one END and is forgotten then. Returns how many sequences of the engine could be stepped
+     * further (of any tenant or adapter, not parked), negative when the engine failed and all its sequences are gone:
+     * -ERROR_ENGINE, -ERROR_NO_MEMORY, -ERROR_GONE (the sink said stop). */
+    int (*token_step)(struct engine *e, const struct engine_turn *turn, const struct engine_token_sink *sink,
+                      struct error *err);
+    /* The sequence keeps what it has and is not stepped, until resume. -ERROR_NOT_FOUND: unknown id. */
     int (*park)(struct engine *e, uint64_t request_id, struct error *err);
     int (*resume)(struct engine *e, uint64_t request_id, struct error *err);
     void (*stats)(struct engine *e, struct engine_stats *ret_stats);

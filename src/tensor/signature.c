@@ -1,9 +1,11 @@
 /* The compact form of a signature: version, counts, flags, platform, then each spec as
  *   dtype u8 · rank u8 · rank × dim i64 · name size u8 · name
+ * A language model has no specs, and its six numbers as u32 instead.
  * little-endian, nothing aligned. 64 + 64 specs of rank 8 with names of 255 bytes take 41.3 KiB. */
 
 #include "tensor/tensor.h"
 
+enum { FLAG_BATCHABLE = 1, FLAG_TOKENS = 2, TOKEN_NUMBERS = 6 };
 enum { SIGNATURE_VERSION = 1, HEAD_BYTES = 5, PLATFORM_BYTES = sizeof((struct tensor_signature *)0)->platform };
 
 _Static_assert(HEAD_BYTES + PLATFORM_BYTES +
@@ -41,6 +43,19 @@ static void write_i64(struct writer *w, int64_t value)
         write_u8(w, (uint32_t)((uint64_t)value >> shift & 0xFF));
 }
 
+static void write_u32(struct writer *w, uint32_t value)
+{
+    for (unsigned shift = 0; shift < 32; shift += 8)
+        write_u8(w, value >> shift & 0xFF);
+}
+
+static void write_token_model(struct writer *w, const struct tensor_token_model *t)
+{
+    const uint32_t numbers[TOKEN_NUMBERS] = {t->flags, t->context, t->cells, t->sequences, t->vocabulary, t->embedding};
+    for (unsigned i = 0; i < TOKEN_NUMBERS; i++)
+        write_u32(w, numbers[i]);
+}
+
 static void write_spec(struct writer *w, const struct tensor_spec *spec)
 {
     size_t name_size = strnlen(spec->name, LIMIT_TENSOR_NAME_BYTES);
@@ -61,9 +76,12 @@ int tensor_signature_encode(const struct tensor_signature *s, void *data, size_t
     write_u8(&w, SIGNATURE_VERSION);
     write_u8(&w, s->n_inputs);
     write_u8(&w, s->n_outputs);
-    write_u8(&w, s->batchable);
+    bool tokens = s->token.sequences > 0;
+    write_u8(&w, (s->batchable ? FLAG_BATCHABLE : 0u) | (tokens ? FLAG_TOKENS : 0u));
     write_u8(&w, (uint32_t)platform_size);
     write_bytes(&w, s->platform, platform_size);
+    if (tokens)
+        write_token_model(&w, &s->token);
     for (uint32_t i = 0; i < s->n_inputs; i++)
         write_spec(&w, &s->inputs[i]);
     for (uint32_t i = 0; i < s->n_outputs; i++)
@@ -180,6 +198,23 @@ static int read_specs(struct reader *r, uint32_t n, bool batchable, struct tenso
     return 0;
 }
 
+static int read_token_model(struct reader *r, struct tensor_token_model *ret)
+{
+    const uint8_t *data = read_bytes(r, TOKEN_NUMBERS * sizeof(uint32_t));
+    uint32_t numbers[TOKEN_NUMBERS] = {0};
+    if (!data)
+        return -ERROR_PEER;
+    for (unsigned i = 0; i < TOKEN_NUMBERS * sizeof(uint32_t); i++)
+        numbers[i / 4] |= (uint32_t)data[i] << (8 * (i % 4));
+    struct tensor_token_model t = {numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5]};
+    if ((t.flags & ~(uint32_t)TENSOR_TOKEN_FLAGS_ALL) || !(t.flags & (TENSOR_TOKEN_EMBED | TENSOR_TOKEN_ANSWER)) ||
+        t.context < 1 || t.cells < t.context || t.sequences < 1 || t.sequences > LIMIT_SEQUENCES)
+        return refuse(r, "a number of a language model is out of range");
+    if (ret)
+        *ret = t;
+    return 0;
+}
+
 /* Walks a whole signature; into `ret` unless that is NULL. */
 static int read_signature(struct reader r, struct tensor_signature *ret)
 {
@@ -188,11 +223,14 @@ static int read_signature(struct reader r, struct tensor_signature *ret)
     if (!head)
         return -ERROR_PEER;
     uint32_t n_inputs = head[1], n_outputs = head[2];
-    bool batchable = head[3] == 1;
-    if (head[0] != SIGNATURE_VERSION || n_inputs > LIMIT_TENSORS || n_outputs > LIMIT_TENSORS || head[3] > 1 ||
-        head[4] >= PLATFORM_BYTES)
+    bool batchable = head[3] == FLAG_BATCHABLE, tokens = head[3] == FLAG_TOKENS;
+    if (head[0] != SIGNATURE_VERSION || n_inputs > LIMIT_TENSORS || n_outputs > LIMIT_TENSORS ||
+        head[3] > FLAG_TOKENS || (tokens && (n_inputs > 0 || n_outputs > 0)) || head[4] >= PLATFORM_BYTES)
         return refuse(&r, "its head is out of range");
     int status = read_text(&r, head[4], &platform);
+    if (status < 0)
+        return status;
+    status = tokens ? read_token_model(&r, ret ? &ret->token : NULL) : 0;
     if (status < 0)
         return status;
     status = read_specs(&r, n_inputs, batchable, ret ? ret->inputs : NULL);

@@ -76,10 +76,29 @@ struct tensor_spec {
     struct tensor_shape shape; /* dims -1 = dynamic */
 };
 
+enum tensor_token_flag {
+    TENSOR_TOKEN_CHAT = 1u << 0,   /* the model has a chat template */
+    TENSOR_TOKEN_TOOLS = 1u << 1,  /* … that knows tools */
+    TENSOR_TOKEN_EMBED = 1u << 2,  /* it gives embeddings */
+    TENSOR_TOKEN_ANSWER = 1u << 3, /* it generates text */
+    TENSOR_TOKEN_FLAGS_ALL = (1u << 4) - 1
+};
+
+/* What a language model is, which has no tensors that a request could give; all 0: it is none. */
+struct tensor_token_model {
+    uint32_t flags;     /* enum tensor_token_flag; ≥ one of EMBED and ANSWER */
+    uint32_t context;   /* tokens of one sequence, prompt and answer; ≥ 1 */
+    uint32_t cells;     /* tokens of all sequences at once; ≥ context */
+    uint32_t sequences; /* at once; 1 .. LIMIT_SEQUENCES */
+    uint32_t vocabulary;
+    uint32_t embedding; /* elements of a vector */
+};
+
 struct tensor_signature {
-    uint32_t n_inputs, n_outputs; /* ≤ LIMIT_TENSORS each */
-    bool batchable;               /* dim 0 of every input and output is dynamic and is the batch axis */
-    char platform[32];            /* OIP metadata "platform", such as "onnxruntime_onnx" */
+    uint32_t n_inputs, n_outputs;    /* ≤ LIMIT_TENSORS each */
+    struct tensor_token_model token; /* sequences ≥ 1: a language model, and n_inputs = n_outputs = 0 */
+    bool batchable;                  /* dim 0 of every input and output is dynamic and is the batch axis */
+    char platform[32];               /* OIP metadata "platform", such as "onnxruntime_onnx" */
     struct tensor_spec inputs[LIMIT_TENSORS];
     struct tensor_spec outputs[LIMIT_TENSORS];
 };

@@ -176,5 +176,43 @@ def metrics_page():
     write("metrics_page", "count_huge", b"\xff" * 400)
 
 
-for make in (bus, api_key, oip_binary, answer, metrics_page):
+def generation():
+    def encoded(kind=1, flags=0, grammar_kind=0, numbers=(0.7, 1.0, 40, 0.05, 0.5, -0.5), top=0, prompt=b"", tokens=(),
+                tools=b"", choice=b"", grammar=b"", stops=(), biases=()):
+        head = struct.pack("<4B2Q2IQ2fI3f2BH6I", 1, kind, flags, grammar_kind, 1, 2, 0, 16, 3, *numbers, top, len(stops),
+                           len(biases), len(prompt), len(tokens), len(tools), len(choice), len(grammar), 0)
+        return (b"\0" + head + prompt + struct.pack(f"<{len(tokens)}i", *tokens) + tools + choice + grammar +
+                b"".join(struct.pack("<H", len(s)) + s for s in stops) +
+                b"".join(struct.pack("<if", *b) for b in biases))
+
+    def event(kind=2, finish=0, id=b"", status=0, index=0, counts=(5, 2, 5, 1), name=b"", text=b"", tokens=(), values=()):
+        listed = b"".join(tokens)
+        return (b"\1" + struct.pack("<4Bi11I", 1, kind, finish, len(id), status, index, *counts, len(name), len(text),
+                                    len(tokens), len(listed), len(values), len(values)) +
+                id + name + text + listed + struct.pack(f"<{len(values)}f", *values))
+
+    rival = struct.pack("<ifH", 9, -2.5, 1) + b"b"
+    token = struct.pack("<ifHB", 7, -0.25, 1, 1) + b"a" + rival
+    cases = {
+        "completion": encoded(prompt="Grüße".encode()),
+        "tokens": encoded(tokens=(1, 2, 3), flags=31),
+        "tokens_negative": encoded(tokens=(1, -2)),
+        "chat": encoded(kind=2, prompt=b'[{"role":"user","content":"hi"}]', tools=b"[]", choice=b"auto", stops=(b"\n", b"END"),
+                        biases=((3, -100.0), (4, 5.0)), top=20, flags=1),
+        "schema": encoded(kind=2, grammar_kind=2, grammar=b'{"type":"object"}', prompt=b"[]"),
+        "gbnf": encoded(grammar_kind=1, grammar=b'root ::= "a"*'),
+        "nan": encoded(numbers=(float("nan"), 1.0, 0, 0.0, 0.0, 0.0)),
+        "event_text": event(text="ß".encode(), tokens=(token, token)),
+        "event_tool": event(kind=4, id=b"call_1", name=b"weather", text=b'{"city":', index=1),
+        "event_vector": event(kind=6, values=(0.5, -1.5)),
+        "event_end": event(kind=7, finish=2),
+        "event_error": event(kind=7, finish=4, status=-40, text=b"The prompt is too long."),
+        "event_lies": event(counts=(1, 3, 2, 0)),
+        "event_cut": event(tokens=(token[:-1],)),
+    }
+    for name, data in cases.items():
+        write("generation", name, data)
+
+
+for make in (bus, api_key, oip_binary, answer, metrics_page, generation):
     make()

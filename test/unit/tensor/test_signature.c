@@ -166,12 +166,44 @@ static void test_empty(void **state)
     assert_memory_equal(&back, &s, sizeof s);
 }
 
+static void test_language_model(void **state)
+{
+    (void)state;
+    static uint8_t data[TENSOR_SIGNATURE_BYTES_MAX];
+    static struct tensor_signature s, got;
+    s.token =
+        (struct tensor_token_model){TENSOR_TOKEN_CHAT | TENSOR_TOKEN_ANSWER, 2048, 8192, LIMIT_SEQUENCES, 259, 64};
+    memcpy(s.platform, "llamacpp_gguf", sizeof "llamacpp_gguf");
+    size_t size = encode(&s, data);
+    assert_int_equal(tensor_signature_decode(data, size, &got, NULL), 0);
+    assert_memory_equal(&got.token, &s.token, sizeof s.token);
+    for (size_t cut = 0; cut < size; cut++)
+        assert_int_equal(tensor_signature_decode(data, cut, &got, NULL), -ERROR_PEER);
+    const struct tensor_token_model lies[] = {
+        {TENSOR_TOKEN_CHAT, 1, 1, 1, 1, 1},
+        {TENSOR_TOKEN_FLAGS_ALL + 1, 1, 1, 1, 1, 1},
+        {TENSOR_TOKEN_ANSWER, 0, 1, 1, 1, 1},
+        {TENSOR_TOKEN_ANSWER, 2, 1, 1, 1, 1},
+        {TENSOR_TOKEN_ANSWER, 1, 1, LIMIT_SEQUENCES + 1, 1, 1},
+    };
+    for (size_t i = 0; i < sizeof lies / sizeof lies[0]; i++) {
+        s.token = lies[i];
+        size = encode(&s, data);
+        assert_int_equal(tensor_signature_decode(data, size, &got, NULL), -ERROR_PEER);
+    }
+    s.token = (struct tensor_token_model){TENSOR_TOKEN_ANSWER, 1, 1, 1, 1, 1};
+    s.n_inputs = 1;
+    set_spec(&s.inputs[0], "x", TENSOR_FP32, (struct tensor_shape){1, {-1}});
+    size = encode(&s, data);
+    assert_int_equal(tensor_signature_decode(data, size, &got, NULL), -ERROR_PEER);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip),   cmocka_unit_test(test_largest),    cmocka_unit_test(test_cut_and_longer),
-        cmocka_unit_test(test_out_of_range), cmocka_unit_test(test_duplicates), cmocka_unit_test(test_not_batchable),
-        cmocka_unit_test(test_empty),
+        cmocka_unit_test(test_round_trip),     cmocka_unit_test(test_language_model), cmocka_unit_test(test_largest),
+        cmocka_unit_test(test_cut_and_longer), cmocka_unit_test(test_out_of_range),   cmocka_unit_test(test_duplicates),
+        cmocka_unit_test(test_not_batchable),  cmocka_unit_test(test_empty),
     };
     return cmocka_run_group_tests_name("signature", tests, NULL, NULL);
 }
