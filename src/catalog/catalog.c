@@ -97,6 +97,11 @@ uint64_t catalog_generation(const struct catalog *c)
     return c->head->generation;
 }
 
+uint32_t catalog_n_quotas(const struct catalog *c)
+{
+    return c->head->n_quotas;
+}
+
 uint32_t catalog_n_tenants(const struct catalog *c)
 {
     return c->head->n_tenants;
@@ -115,6 +120,12 @@ uint32_t catalog_n_models(const struct catalog *c)
 uint32_t catalog_n_versions(const struct catalog *c)
 {
     return c->head->n_versions;
+}
+
+const struct catalog_quota *catalog_quota_at(const struct catalog *c, uint32_t index)
+{
+    assert(index < c->head->n_quotas);
+    return &c->quotas[index];
 }
 
 const struct catalog_tenant *catalog_tenant_at(const struct catalog *c, uint32_t index)

@@ -22,8 +22,14 @@ struct catalog_tenant {
     char name[LIMIT_NAME_BYTES + 1]; /* NUL-terminated DNS-1123, checked at open */
     uint32_t weight;                 /* ≥ 1 */
     uint32_t queue_max;              /* ≥ 1 */
-    uint64_t requests_per_minute;    /* 0 = unlimited */
-    uint64_t burst;                  /* ≥ 1 */
+    uint32_t quota;                  /* index + 1 of what it may use; 0 = no limits */
+    uint32_t key_quota;              /* likewise of each of its keys */
+};
+
+struct catalog_quota { /* 0 = no limit; of many tenants that have the same */
+    uint64_t requests_per_minute;
+    uint64_t burst; /* ≥ 1 */
+    uint64_t concurrency;
 };
 
 struct catalog_key {
@@ -65,11 +71,13 @@ must_check int catalog_open(int fd, size_t bytes, struct catalog **ret_catalog, 
 void catalog_close(struct catalog *c); /* accepts NULL */
 
 uint64_t catalog_generation(const struct catalog *c);
+uint32_t catalog_n_quotas(const struct catalog *c);
 uint32_t catalog_n_tenants(const struct catalog *c);
 uint32_t catalog_n_keys(const struct catalog *c);
 uint32_t catalog_n_models(const struct catalog *c);
 uint32_t catalog_n_versions(const struct catalog *c);
 /* index < n, asserted. Borrowed until catalog_close. */
+const struct catalog_quota *catalog_quota_at(const struct catalog *c, uint32_t index);
 const struct catalog_tenant *catalog_tenant_at(const struct catalog *c, uint32_t index);
 const struct catalog_key *catalog_key_at(const struct catalog *c, uint32_t index);
 const struct catalog_model *catalog_model_at(const struct catalog *c, uint32_t index);
@@ -88,10 +96,12 @@ struct catalog_builder;
 
 must_check int catalog_builder_new(uint64_t generation, struct catalog_builder **ret_builder);
 void catalog_builder_free(struct catalog_builder *b); /* accepts NULL */
-/* Copies. Add tenants first, then each model (with tenant index set; other index fields are filled by the builder)
- * directly followed by its versions, newest first, at least one; models grouped by tenant in ascending tenant index.
- * Keys at any time after their tenant. Return the index, or -ERROR_INVALID_ARGUMENT (a row that catalog_open would
- * refuse, or out of order), -ERROR_LIMIT, -ERROR_NO_MEMORY; the builder is unchanged then. */
+/* Copies. Add quotas first (one that was added lately is found again), then tenants, then each model (with tenant index
+ * set; other index fields are filled by the builder) directly followed by its versions, newest first, at least one;
+ * models grouped by tenant in ascending tenant index. Keys at any time after their tenant. Return the index, or
+ * -ERROR_INVALID_ARGUMENT (a row that catalog_open would refuse, or out of order), -ERROR_LIMIT, -ERROR_NO_MEMORY; the
+ * builder is unchanged then. */
+must_check int catalog_add_quota(struct catalog_builder *b, const struct catalog_quota *q);
 must_check int catalog_add_tenant(struct catalog_builder *b, const struct catalog_tenant *t);
 must_check int catalog_add_key(struct catalog_builder *b, const struct catalog_key *k);
 must_check int catalog_add_model(struct catalog_builder *b, const struct catalog_model *m);

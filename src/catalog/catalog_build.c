@@ -7,6 +7,9 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 
+/* Tenants of one kind come in a row as a rule: so many quotas are looked at for one that is the same. */
+#define QUOTAS_LATELY 16u
+
 struct rows { /* a growing array of rows of one size */
     char *data;
     uint32_t n, n_max;
@@ -15,7 +18,7 @@ struct rows { /* a growing array of rows of one size */
 
 struct catalog_builder {
     uint64_t generation;
-    struct rows tenants, keys, models, versions;
+    struct rows quotas, tenants, keys, models, versions;
 };
 
 static void rows_init(struct rows *r, size_t row_bytes, uint32_t n_max)
@@ -50,6 +53,7 @@ int catalog_builder_new(uint64_t generation, struct catalog_builder **ret_builde
     if (!b)
         return -ERROR_NO_MEMORY;
     b->generation = generation;
+    rows_init(&b->quotas, sizeof(struct catalog_quota), CATALOG_QUOTAS_MAX);
     rows_init(&b->tenants, sizeof(struct catalog_tenant), LIMIT_TENANTS);
     rows_init(&b->keys, sizeof(struct catalog_key), LIMIT_KEYS);
     rows_init(&b->models, sizeof(struct catalog_model), LIMIT_MODELS);
@@ -62,6 +66,7 @@ void catalog_builder_free(struct catalog_builder *b)
 {
     if (!b)
         return;
+    free(b->quotas.data);
     free(b->tenants.data);
     free(b->keys.data);
     free(b->models.data);
@@ -74,9 +79,20 @@ static struct catalog_model *model_last(struct catalog_builder *b)
     return b->models.n > 0 ? rows_at(&b->models, b->models.n - 1) : NULL;
 }
 
+int catalog_add_quota(struct catalog_builder *b, const struct catalog_quota *q)
+{
+    if (catalog_quota_fault(q))
+        return -ERROR_INVALID_ARGUMENT;
+    uint32_t oldest = b->quotas.n > QUOTAS_LATELY ? b->quotas.n - QUOTAS_LATELY : 0;
+    for (uint32_t i = b->quotas.n; i > oldest; i--)
+        if (memcmp(rows_at(&b->quotas, i - 1), q, sizeof *q) == 0)
+            return (int)(i - 1);
+    return rows_add(&b->quotas, q);
+}
+
 int catalog_add_tenant(struct catalog_builder *b, const struct catalog_tenant *t)
 {
-    if (catalog_tenant_fault(t))
+    if (t->quota > b->quotas.n || t->key_quota > b->quotas.n || catalog_tenant_fault(t))
         return -ERROR_INVALID_ARGUMENT;
     return rows_add(&b->tenants, t);
 }
@@ -205,6 +221,7 @@ static int image_fill(char *image, const struct catalog_layout *l, const struct 
         .version = CATALOG_VERSION,
         .bytes = l->bytes,
         .generation = b->generation,
+        .n_quotas = b->quotas.n,
         .n_tenants = b->tenants.n,
         .n_keys = b->keys.n,
         .n_models = b->models.n,
@@ -212,6 +229,7 @@ static int image_fill(char *image, const struct catalog_layout *l, const struct 
     };
     memcpy(head->magic, CATALOG_MAGIC, sizeof head->magic);
     random_bytes(&head->seed, sizeof head->seed);
+    rows_copy(image + l->quotas, &b->quotas);
     rows_copy(image + l->tenants, &b->tenants);
     rows_copy(image + l->keys, &b->keys);
     rows_copy(image + l->models, &b->models);
@@ -246,7 +264,7 @@ int catalog_build(struct catalog_builder *b, int *ret_fd, size_t *ret_bytes, str
     const struct catalog_model *last = model_last(b);
     if (last && last->n_versions == 0)
         return error_set(err, ERROR_INVALID_ARGUMENT, "catalog: a model without a version");
-    struct catalog_layout l = catalog_layout_of(b->tenants.n, b->keys.n, b->models.n, b->versions.n);
+    struct catalog_layout l = catalog_layout_of(b->quotas.n, b->tenants.n, b->keys.n, b->models.n, b->versions.n);
     if (l.bytes > LIMIT_CATALOG_BYTES)
         return error_set(err, ERROR_LIMIT, "catalog: the snapshot would be over the limit");
     _free_ char *image = calloc(1, l.bytes);

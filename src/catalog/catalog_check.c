@@ -2,7 +2,8 @@
 #include "catalog/catalog_internal.h"
 
 _Static_assert(sizeof(struct catalog_head) == 64, "no padding: the whole head is written");
-_Static_assert(sizeof(struct catalog_tenant) == 96, "no padding");
+_Static_assert(sizeof(struct catalog_quota) == 24, "no padding");
+_Static_assert(sizeof(struct catalog_tenant) == 88, "no padding");
 _Static_assert(sizeof(struct catalog_key) == 56, "no padding");
 _Static_assert(sizeof(struct catalog_model) == 112, "no padding");
 _Static_assert(sizeof(struct catalog_version) == 88, "no padding");
@@ -25,7 +26,8 @@ static size_t place(size_t *cursor, size_t bytes)
     return offset;
 }
 
-struct catalog_layout catalog_layout_of(uint32_t n_tenants, uint32_t n_keys, uint32_t n_models, uint32_t n_versions)
+struct catalog_layout catalog_layout_of(uint32_t n_quotas, uint32_t n_tenants, uint32_t n_keys, uint32_t n_models,
+                                        uint32_t n_versions)
 {
     struct catalog_layout l = {
         .n_key_slots = slots_for(n_keys),
@@ -34,6 +36,7 @@ struct catalog_layout catalog_layout_of(uint32_t n_tenants, uint32_t n_keys, uin
     };
     size_t cursor = 0;
     (void)place(&cursor, sizeof(struct catalog_head));
+    l.quotas = place(&cursor, n_quotas * sizeof(struct catalog_quota));
     l.tenants = place(&cursor, n_tenants * sizeof(struct catalog_tenant));
     l.keys = place(&cursor, n_keys * sizeof(struct catalog_key));
     l.models = place(&cursor, n_models * sizeof(struct catalog_model));
@@ -61,9 +64,12 @@ const char *catalog_tenant_fault(const struct catalog_tenant *t)
         return "weight is zero";
     if (t->queue_max < 1)
         return "queue is zero";
-    if (t->burst < 1)
-        return "burst is zero";
     return NULL;
+}
+
+const char *catalog_quota_fault(const struct catalog_quota *q)
+{
+    return q->burst < 1 ? "burst is zero" : NULL;
 }
 
 const char *catalog_key_fault(const struct catalog_key *k)
@@ -111,21 +117,26 @@ static int check_head(const struct catalog_head *h, size_t bytes, struct error *
         return error_set(err, ERROR_PEER, "catalog: no snapshot");
     if (h->version != CATALOG_VERSION)
         return error_set(err, ERROR_PEER, "catalog: format %u, but %u is expected", h->version, CATALOG_VERSION);
-    if (h->_reserved != 0)
-        return error_set(err, ERROR_PEER, "catalog: reserved bits are set");
-    if (h->n_tenants > LIMIT_TENANTS || h->n_keys > LIMIT_KEYS || h->n_models > LIMIT_MODELS ||
-        h->n_versions > LIMIT_MODELS * LIMIT_VERSIONS_SERVED)
+    if (h->n_quotas > CATALOG_QUOTAS_MAX || h->n_tenants > LIMIT_TENANTS || h->n_keys > LIMIT_KEYS ||
+        h->n_models > LIMIT_MODELS || h->n_versions > LIMIT_MODELS * LIMIT_VERSIONS_SERVED)
         return error_set(err, ERROR_PEER, "catalog: more rows than the limit");
-    size_t expected = catalog_layout_of(h->n_tenants, h->n_keys, h->n_models, h->n_versions).bytes;
+    size_t expected = catalog_layout_of(h->n_quotas, h->n_tenants, h->n_keys, h->n_models, h->n_versions).bytes;
     if (h->bytes != bytes || expected != bytes)
         return error_set(err, ERROR_PEER, "catalog: %zu bytes, but %zu are expected", bytes, expected);
     return 0;
 }
 
-static int check_tenants_and_keys(const struct catalog *c, struct error *err)
+static int check_plain_rows(const struct catalog *c, struct error *err)
 {
+    for (uint32_t i = 0; i < c->head->n_quotas; i++) {
+        const char *fault = catalog_quota_fault(&c->quotas[i]);
+        if (fault)
+            return refuse(err, "quota", i, fault);
+    }
     for (uint32_t i = 0; i < c->head->n_tenants; i++) {
         const char *fault = catalog_tenant_fault(&c->tenants[i]);
+        if (!fault && (c->tenants[i].quota > c->head->n_quotas || c->tenants[i].key_quota > c->head->n_quotas))
+            fault = "quota is out of range";
         if (fault)
             return refuse(err, "tenant", i, fault);
     }
@@ -218,10 +229,12 @@ int catalog_view(struct catalog *c, const void *data, size_t bytes, struct error
     int result = check_head(head, bytes, err);
     if (result < 0)
         return result;
-    struct catalog_layout l = catalog_layout_of(head->n_tenants, head->n_keys, head->n_models, head->n_versions);
+    struct catalog_layout l =
+        catalog_layout_of(head->n_quotas, head->n_tenants, head->n_keys, head->n_models, head->n_versions);
     const char *base = data;
     *c = (struct catalog){
         .head = head,
+        .quotas = (const void *)(base + l.quotas),
         .tenants = (const void *)(base + l.tenants),
         .keys = (const void *)(base + l.keys),
         .models = (const void *)(base + l.models),
@@ -232,7 +245,7 @@ int catalog_view(struct catalog *c, const void *data, size_t bytes, struct error
         .model_table = {(const void *)(base + l.model_slots), l.n_model_slots - 1},
         .bytes = bytes,
     };
-    if ((result = check_tenants_and_keys(c, err)) < 0 || (result = check_models(c, err)) < 0 ||
+    if ((result = check_plain_rows(c, err)) < 0 || (result = check_models(c, err)) < 0 ||
         (result = check_ranges(c, err)) < 0)
         return result;
     if ((result = check_table(&c->key_table, head->n_keys, "keys", err)) < 0 ||

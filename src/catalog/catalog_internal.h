@@ -1,9 +1,10 @@
 /* The snapshot's format; for the files of this room and its tests only.
  *
- *   head · tenants[] · keys[] · models[] · versions[] · ranges[] · key slots[] · tenant slots[] · model slots[]
+ *   head · quotas[] · tenants[] · keys[] · models[] · versions[] · ranges[] · key slots[] · tenant slots[] · model
+ * slots[]
  *
  * The sections follow each other in this order, each at the next multiple of CATALOG_ALIGN. Their places and sizes
- * follow from the four counts alone (catalog_layout_of), so the head carries no offsets: what is not stored cannot be
+ * follow from the five counts alone (catalog_layout_of), so the head carries no offsets: what is not stored cannot be
  * wrong. Numbers are in the host's byte order; a snapshot never leaves its host.
  *
  * An index table is open-addressed with linear probing; it has a power of two of slots, at least twice as many as rows,
@@ -16,14 +17,16 @@
 #include "catalog/catalog.h"
 
 #define CATALOG_MAGIC   "bhcatlg\n"
-#define CATALOG_VERSION 1u
+#define CATALOG_VERSION 2u
 #define CATALOG_ALIGN   64u
+/* Two of a tenant. */
+#define CATALOG_QUOTAS_MAX (2 * LIMIT_TENANTS)
 
 struct catalog_head {
     char magic[8];
     uint32_t version;
-    uint32_t _reserved; /* 0 */
-    uint64_t bytes;     /* of the whole snapshot */
+    uint32_t n_quotas;
+    uint64_t bytes; /* of the whole snapshot */
     uint64_t generation;
     struct hash_seed seed;
     uint32_t n_tenants, n_keys, n_models, n_versions;
@@ -44,7 +47,7 @@ struct catalog_table {
 };
 
 struct catalog_layout { /* offsets from the start of the snapshot; n_*: numbers of slots */
-    size_t tenants, keys, models, versions, ranges;
+    size_t quotas, tenants, keys, models, versions, ranges;
     size_t key_slots, tenant_slots, model_slots;
     size_t n_key_slots, n_tenant_slots, n_model_slots;
     size_t bytes;
@@ -52,6 +55,7 @@ struct catalog_layout { /* offsets from the start of the snapshot; n_*: numbers 
 
 struct catalog { /* a checked snapshot */
     const struct catalog_head *head;
+    const struct catalog_quota *quotas;
     const struct catalog_tenant *tenants;
     const struct catalog_key *keys;
     const struct catalog_model *models;
@@ -63,12 +67,14 @@ struct catalog { /* a checked snapshot */
 };
 
 /* Counts must be within their limits. */
-struct catalog_layout catalog_layout_of(uint32_t n_tenants, uint32_t n_keys, uint32_t n_models, uint32_t n_versions);
+struct catalog_layout catalog_layout_of(uint32_t n_quotas, uint32_t n_tenants, uint32_t n_keys, uint32_t n_models,
+                                        uint32_t n_versions);
 
 /* Checks all of [data, data + bytes) and fills *c. data is aligned to 8 and outlives *c. -ERROR_PEER. */
 must_check int catalog_view(struct catalog *c, const void *data, size_t bytes, struct error *err);
 
 /* What is wrong with a row by itself; NULL when nothing is. The builder refuses what the reader would refuse. */
+const char *catalog_quota_fault(const struct catalog_quota *q);
 const char *catalog_tenant_fault(const struct catalog_tenant *t);
 const char *catalog_key_fault(const struct catalog_key *k);
 const char *catalog_model_fault(const struct catalog_model *m);

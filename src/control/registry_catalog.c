@@ -35,6 +35,31 @@ static int added(struct assemble *a, int result, const char *what)
     return 1;
 }
 
+/* *ret_place: index + 1, or 0 where nothing is limited. */
+static int add_quota(struct assemble *a, struct catalog_quota *quota, uint32_t *ret_place)
+{
+    static const struct catalog_quota none;
+    *ret_place = 0;
+    uint64_t burst = quota->burst ? quota->burst : quota->requests_per_minute / 60;
+    quota->burst = 0;
+    if (memcmp(quota, &none, sizeof none) == 0)
+        return 0;
+    quota->burst = burst && quota->requests_per_minute ? burst : 1;
+    int index = catalog_add_quota(a->builder, quota);
+    *ret_place = (uint32_t)index + 1;
+    return added(a, index, "quota");
+}
+
+static int add_quotas(struct assemble *a, const struct resource_tenant *tenant, struct catalog_tenant *row)
+{
+    struct catalog_quota own = {
+        .requests_per_minute = tenant->requests_per_minute, .burst = tenant->burst, .concurrency = tenant->concurrency};
+    struct catalog_quota of_key = {.requests_per_minute = tenant->per_key.requests_per_minute,
+                                   .burst = tenant->per_key.burst,
+                                   .concurrency = tenant->per_key.concurrency};
+    return add_quota(a, &own, &row->quota) != 0 || add_quota(a, &of_key, &row->key_quota) != 0;
+}
+
 static int add_tenant(void *ctx, const struct store_resource *stored)
 {
     struct assemble *a = ctx;
@@ -53,12 +78,10 @@ static int add_tenant(void *ctx, const struct store_resource *stored)
         a->tenants_capacity = capacity;
     }
     const struct resource_tenant *tenant = &resource.tenant;
-    uint64_t burst = tenant->burst ? tenant->burst : tenant->requests_per_minute / 60;
-    struct catalog_tenant row = {.uid = stored->uid,
-                                 .weight = (uint32_t)tenant->weight,
-                                 .queue_max = (uint32_t)tenant->queue_depth,
-                                 .requests_per_minute = tenant->requests_per_minute,
-                                 .burst = burst ? burst : 1};
+    struct catalog_tenant row = {
+        .uid = stored->uid, .weight = (uint32_t)tenant->weight, .queue_max = (uint32_t)tenant->queue_depth};
+    if (add_quotas(a, tenant, &row) != 0)
+        return 1;
     memcpy(row.name, tenant->meta.name, sizeof row.name);
     int index = catalog_add_tenant(a->builder, &row);
     struct tenant *noted = &a->tenants[a->n_tenants];

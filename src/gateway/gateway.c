@@ -133,6 +133,7 @@ static void on_housekeeping(uv_timer_t *timer)
 {
     struct gateway *g = timer->data;
     gateway_replicas_check(g, uv_hrtime());
+    gateway_quotas_check(g, uv_hrtime());
     stats_send(g);
 }
 
@@ -282,6 +283,7 @@ static int state_init(struct gateway *g, int bus_fd, struct error *err)
     map_init(&g->replicas, LIMIT_REPLICAS * 2);
     map_init(&g->requests, LIMIT_ADMIN_CONNECTIONS * 2);
     list_init(&g->busy);
+    gateway_quotas_init(g);
     list_init(&g->connections);
     list_init(&g->requests_free);
     buf_init(&g->answer, ANSWER_PER_BODY_BYTE * g->config.body_bytes_max + ANSWER_BASE_BYTES);

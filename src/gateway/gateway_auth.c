@@ -78,7 +78,7 @@ static void connection_remember(struct gateway *g, struct wire_exchange *x, stru
 }
 
 int gateway_authenticate(struct gateway *g, struct wire_exchange *x, struct gateway_tenant **ret_tenant,
-                         struct error *err)
+                         const char **ret_key_id, struct error *err)
 {
     struct str key = credential(&x->request);
     if (!key.data || key.size == 0)
@@ -87,6 +87,7 @@ int gateway_authenticate(struct gateway *g, struct wire_exchange *x, struct gate
     if (c && g->catalog && c->generation == catalog_generation(g->catalog) && c->key_bytes == key.size &&
         bytes_equal_secret(c->key, key.data, key.size)) {
         *ret_tenant = c->tenant;
+        *ret_key_id = key.data + sizeof KEY_PREFIX - 1; /* what was remembered has a key's size */
         return 0;
     }
     struct gateway_tenant *tenant = NULL;
@@ -95,6 +96,7 @@ int gateway_authenticate(struct gateway *g, struct wire_exchange *x, struct gate
         return r;
     connection_remember(g, x, key, tenant);
     *ret_tenant = tenant;
+    *ret_key_id = key.data + sizeof KEY_PREFIX - 1;
     return 0;
 }
 

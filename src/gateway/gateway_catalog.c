@@ -32,7 +32,6 @@ static void tenant_set(struct gateway *g, struct gateway_tenant *t, const struct
     t->index = index;
     (void)snprintf(t->name, sizeof t->name, "%s", row->name);
     schedule_tenant_set(g->schedule, &t->schedule, row->weight, row->queue_max);
-    schedule_rate_set(&t->schedule.rate, row->requests_per_minute, row->burst); /* keeps what is used up */
 }
 
 static struct gateway_version *version_new(struct gateway *g, const struct catalog_version *row,
@@ -88,6 +87,7 @@ static void tenant_release(struct gateway *g, struct gateway_tenant *t)
     uint64_t generation = g->catalog ? catalog_generation(g->catalog) : 0;
     if (t->generation == generation || t->n_versions > 0 || t->n_requests > 0)
         return;
+    gateway_quotas_forget(g, t);
     (void)map_remove(&g->tenants, t->uid);
     schedule_tenant_remove(g->schedule, &t->schedule);
     slab_give(&g->tenants_slab, t);
@@ -208,6 +208,7 @@ int gateway_catalog_take(struct gateway *g, int fd, size_t bytes, struct error *
     g->tenant_at = tenant_at;
     g->version_at = version_at;
     g->stats.generation = catalog_generation(catalog);
+    gateway_quotas_set(g);
     connections_sweep(g);
     gateway_replicas_attach(g);
     sweep(g);

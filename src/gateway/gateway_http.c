@@ -119,8 +119,13 @@ void gateway_answer(struct gateway_request *r, int status, const char *content_t
         gateway_request_free(r);
         return;
     }
+    struct gateway_quota_headers quota;
+    gateway_quota_headers(r, &quota);
+    assert(n_headers <= sizeof quota.headers / sizeof quota.headers[0] - GATEWAY_QUOTA_HEADERS_MAX);
+    for (uint32_t i = 0; i < n_headers; i++)
+        quota.headers[quota.n++] = headers[i];
     struct wire_answer answer = {
-        .status = status, .content_type = content_type, .headers = headers, .n_headers = n_headers, .body = body};
+        .status = status, .content_type = content_type, .headers = quota.headers, .n_headers = quota.n, .body = body};
     wire_answer(r->x, &answer); /* done() or reset() frees r */
 }
 
@@ -129,6 +134,7 @@ void gateway_fail(struct gateway_request *r, int code, const struct error *err)
     if (r->arrival_ns != 0 && (r->x || r->infer_id))
         gateway_stats_failure(r);
     gateway_metrics_refusal(r, code < 0 ? code : -code);
+    gateway_quota_refund(r, code);
     struct buf *body = &r->gateway->answer;
     const struct error_info *info = error_info(code);
     buf_clear(body);
@@ -163,32 +169,23 @@ static void on_error_answer(void *ctx, int code, const char *text, struct wire_a
 
 /* --- requests --- */
 
-static int admit(struct gateway_request *r, struct error *err)
+static int admit(struct gateway_request *r, const char *key_id, struct error *err)
 {
     struct gateway *g = r->gateway;
     if (g->draining && r->route->scope != GATEWAY_OPEN)
         return error_set_default(err, ERROR_DRAINING);
-    if (!r->route->metered)
-        return 0;
-    uint64_t retry_ns = 0;
-    int code = schedule_rate_take(&r->tenant->schedule.rate, uv_hrtime(), &retry_ns);
-    if (code < 0) {
-        (void)error_set(
-            err, code, "The tenant's rate limit of %llu requests per minute is used up.",
-            (unsigned long long)catalog_tenant_at(r->gateway->catalog, r->tenant->index)->requests_per_minute);
-        err->retry_after_ms = (uint32_t)(retry_ns / 1000000 + 1);
-    }
-    return code;
+    return r->route->metered ? gateway_quota_enter(r, key_id, err) : 0;
 }
 
 static int head_check(struct gateway_request *r, struct error *err)
 {
     struct wire_exchange *x = r->x;
     bool path_known = false;
+    const char *key_id = NULL; /* a metered route has a tenant */
     r->route = route_find(&x->request, r->params, &path_known);
     if (!r->route || r->route->scope != GATEWAY_OPEN) {
         struct gateway_tenant *tenant = NULL;
-        int code = gateway_authenticate(r->gateway, x, &tenant, err);
+        int code = gateway_authenticate(r->gateway, x, &tenant, &key_id, err);
         if (code < 0)
             return code;
         r->tenant = tenant;
@@ -196,7 +193,7 @@ static int head_check(struct gateway_request *r, struct error *err)
     }
     if (!r->route)
         return error_set_default(err, path_known ? ERROR_METHOD_NOT_ALLOWED : ERROR_NOT_FOUND);
-    return admit(r, err);
+    return admit(r, key_id, err);
 }
 
 static void on_head(void *ctx, struct wire_exchange *x)

@@ -106,6 +106,8 @@ static size_t lease_bytes(const struct oip_request *oip)
     return bytes;
 }
 
+static void infer_decoded(struct gateway_request *r, const struct tensor_signature *signature);
+
 static void submit(struct gateway_request *r, const struct tensor_signature *signature)
 {
     struct gateway *g = r->gateway;
@@ -136,6 +138,13 @@ static void submit(struct gateway_request *r, const struct tensor_signature *sig
         .shape_key = shape_key(r, signature),
         .deadline_ns = r->deadline_ns,
     };
+    code = gateway_quota_reserve(r, &err);
+    if (code > 0)
+        r->next = infer_decoded;
+    if (code < 0)
+        gateway_fail(r, code, &err);
+    if (code != 0)
+        return;
     uint64_t retry_ns = 0;
     code = schedule_submit(g->schedule, &r->schedule, uv_hrtime(), &retry_ns);
     if (code < 0) {
@@ -247,6 +256,7 @@ void gateway_version_fail(struct gateway_version *v, int code, const struct erro
         wait_end(r);
         gateway_fail(r, code, err);
     }
+    gateway_quotas_fail(v, code, err);
     for (struct schedule_request *q; (q = schedule_target_flush(v->gateway->schedule, &v->schedule));)
         gateway_fail(container_of(q, struct gateway_request, schedule), code, err);
     v->n_requests--;

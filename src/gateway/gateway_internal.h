@@ -16,6 +16,7 @@
 #include "catalog/catalog.h"
 #include "channel/channel.h"
 #include "gateway/gateway.h"
+#include "schedule/quota.h"
 #include "schedule/schedule.h"
 
 #include <openssl/evp.h>
@@ -23,11 +24,33 @@
 
 #define GATEWAY_KEY_BYTES_MAX 128u /* longer credentials are nobody's */
 
+/* What a tenant, or one of its keys, has used of its limits. Exists only while something of it is used. */
+struct gateway_quota {
+    struct schedule_quota schedule;
+    struct gateway_tenant *tenant;
+    struct list in_all;    /* gateway_quotas.all */
+    struct list in_waited; /* gateway_quotas.waited */
+    struct list waiting;   /* requests that wait for others' reservations to end */
+    uint64_t id;           /* of a key: in gateway_quotas.keys; 0: the tenant's own */
+    char key[CATALOG_KEY_ID_BYTES];
+};
+
+struct gateway_quotas {
+    struct map keys;    /* of keys */
+    struct list all;    /* struct gateway_quota; housekeeping goes round */
+    struct list waited; /* those that requests wait for */
+    struct hash_seed seed;
+    uint32_t n; /* in `all` */
+};
+
+enum { GATEWAY_QUOTA_TENANT, GATEWAY_QUOTA_KEY, GATEWAY_QUOTA_LEVELS };
+
 struct gateway_tenant {
     struct schedule_tenant schedule; /* first */
+    struct gateway_quota *quota;     /* NULL: nothing of it is used */
     uint64_t uid;
-    uint64_t generation; /* of the last catalog that held it … */
-    uint32_t index;      /* … and its place there */
+    uint64_t generation;             /* of the last catalog that held it … */
+    uint32_t index;                  /* … and its place there */
     struct bus_metrics_row *metrics; /* of requests that have no model yet; NULL before the first */
     uint32_t n_versions;
     uint32_t n_requests; /* alive, in any state */
@@ -48,6 +71,7 @@ struct gateway_version {
     uint32_t n_replicas;
     uint32_t n_requests; /* alive, in any state: the version's memory stays as long */
     uint32_t replicas_max;
+    uint64_t cost_ns;          /* of a lease, slots counted: the most of lately; 0 = none has ended */
     uint32_t demanded;         /* replicas asked of control and not yet seen */
     uint64_t demanded_ns;      /* when */
     uint64_t refused_until_ns; /* after a failed start */
@@ -139,7 +163,9 @@ struct gateway_request {
     const struct gateway_route *route;
     struct gateway_tenant *tenant;
     struct gateway_version *version;
-    struct list node; /* in version->waiting, or in the free list */
+    struct list node;                                   /* in version->waiting, quota->waiting or the free list */
+    struct gateway_quota *quotas[GATEWAY_QUOTA_LEVELS]; /* that it counts in; NULL: no limits there */
+    struct schedule_quota_ticket tickets[GATEWAY_QUOTA_LEVELS];
     uint64_t id;
     uint64_t arrival_ns; /* of an inference request: its body was there; 0: another request */
     uint64_t deadline_ns;
@@ -173,6 +199,7 @@ struct gateway {
     struct gateway_version **version_at; /* [n_versions of catalog]; NULL until it is first asked for */
     struct map tenants, versions, replicas, requests;
     struct slab tenants_slab;
+    struct gateway_quotas quotas;
     struct list busy;        /* replicas whose channel is looked at every turn */
     struct list connections; /* struct gateway_connection */
     struct list requests_free;
@@ -210,11 +237,42 @@ void gateway_bus_infer(struct gateway *g, const struct bus_infer *body, int fd);
 /* The control process that asked is gone: nobody waits for these answers, and the next one counts from 1 again. */
 void gateway_bus_infers_lost(struct gateway *g);
 
-/* gateway_auth.c: the tenant of a request's key. 0, or -ERROR_UNAUTHENTICATED; -ERROR_NO_MEMORY says nothing about the
- * key. */
+/* gateway_auth.c: the tenant of a request's key, and the key's id (CATALOG_KEY_ID_BYTES in the request's head). 0, or
+ * -ERROR_UNAUTHENTICATED; -ERROR_NO_MEMORY says nothing about the key. */
 must_check int gateway_authenticate(struct gateway *g, struct wire_exchange *x, struct gateway_tenant **ret_tenant,
-                                    struct error *err);
+                                    const char **ret_key_id, struct error *err);
 void gateway_connection_closed(void *ctx, void *connection);
+
+/* gateway_quota.c. Requests of the operator (over the bus) count in no quota. */
+void gateway_quotas_init(struct gateway *g);
+/* A new catalog was taken: its limits. */
+void gateway_quotas_set(struct gateway *g);
+/* Now and then: frees what is unused again, refuses who waited until its deadline. */
+void gateway_quotas_check(struct gateway *g, uint64_t now_ns);
+/* The tenant goes, and with it what it used. It has no requests. */
+void gateway_quotas_forget(struct gateway *g, struct gateway_tenant *t);
+/* At a request's head. 0, or a refusal that took nothing. */
+must_check int gateway_quota_enter(struct gateway_request *r, const char *key_id, struct error *err);
+/* Before it is queued. 0; 1: it waits, `next` is called later (or its version or deadline ends it); or a refusal. */
+must_check int gateway_quota_reserve(struct gateway_request *r, struct error *err);
+/* Lets those go on that waited for a reservation to end. */
+void gateway_quotas_continue(struct gateway *g);
+/* Refuses those of a version that wait. */
+void gateway_quotas_fail(struct gateway_version *v, int code, const struct error *err);
+/* A lease of these requests ended, or was lost: each is charged its share of the time by rows. */
+void gateway_quota_charge(const struct schedule_lease *lease, uint64_t took_ns);
+/* It is refused with this: does not count where that is not the client's fault. */
+void gateway_quota_refund(struct gateway_request *r, int code);
+/* Its end: gives back all that it still holds. */
+void gateway_quota_leave(struct gateway_request *r);
+/* The headers of its answer that tell what is left. */
+#define GATEWAY_QUOTA_HEADERS_MAX 6u
+struct gateway_quota_headers {
+    struct wire_header headers[GATEWAY_QUOTA_HEADERS_MAX + 2]; /* room for the answer's own */
+    uint32_t n;
+    char values[GATEWAY_QUOTA_HEADERS_MAX][24];
+};
+void gateway_quota_headers(const struct gateway_request *r, struct gateway_quota_headers *ret_headers);
 
 /* gateway_catalog.c */
 must_check int gateway_catalog_take(struct gateway *g, int fd, size_t bytes, struct error *err);

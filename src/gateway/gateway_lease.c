@@ -133,6 +133,7 @@ void gateway_expire(struct gateway *g, uint64_t now_ns)
 void gateway_dispatch(struct gateway *g)
 {
     uint64_t now_ns = uv_hrtime();
+    gateway_quotas_continue(g);
     gateway_expire(g, now_ns); /* the alarm may be late: nothing runs after its deadline */
     for (struct schedule_lease *lease; (lease = schedule_next(g->schedule, now_ns));) {
         struct gateway_replica *replica = container_of(lease->replica, struct gateway_replica, schedule);
@@ -282,6 +283,7 @@ static int on_done(struct gateway_replica *replica, const struct channel_frame *
     g->stats.lease_ns += now_ns - lease->started_ns;
     gateway_metrics_lease(replica->version, now_ns - lease->started_ns, replica->rows);
     schedule_complete(g->schedule, lease, now_ns);
+    gateway_quota_charge(lease, now_ns - lease->started_ns);
     replica->lease = NULL;
     if (code >= 0)
         gateway_stats_lease(replica, now_ns, f->a * NS_PER_US);
@@ -300,6 +302,7 @@ int gateway_lease_frame(struct gateway_replica *replica, const struct channel_fr
 void gateway_lease_lost(struct gateway_replica *replica, struct schedule_lease *lease, const struct error *err)
 {
     replica->lease = NULL;
+    gateway_quota_charge(lease, uv_hrtime() - lease->started_ns);
     lease_answer(replica, lease, err->code, err);
     schedule_lease_free(replica->gateway->schedule, lease);
 }

@@ -50,6 +50,8 @@ struct gateway_request *gateway_request_new(struct gateway *g)
     r->deadline_ns = 0;
     r->body = (struct str){0};
     r->next = NULL;
+    memset(r->quotas, 0, sizeof r->quotas);
+    memset(r->tickets, 0, sizeof r->tickets);
     r->id = ++g->request_id_last;
     return r;
 }
@@ -58,6 +60,7 @@ void gateway_request_free(struct gateway_request *r)
 {
     struct gateway *g = r->gateway;
     assert(r->state == GATEWAY_REQUEST_ANSWERED);
+    gateway_quota_leave(r);
     if (r->version) {
         r->version->n_requests--;
         gateway_version_release(r->version);

@@ -110,6 +110,10 @@ struct resource_tenant {
     uint64_t requests_per_minute; /* spec.quota.requestsPerMinute; 0 = unlimited */
     uint64_t burst;               /* spec.quota.burst; 0 = a sixtieth of requestsPerMinute, at least 1 … */
     uint64_t queue_depth;         /* spec.quota.queueDepth */
+    uint64_t concurrency;         /* spec.quota.concurrency … 0 = no limit, here and below */
+    struct {                      /* spec.quota.perKey: of each key, beside the tenant's own */
+        uint64_t requests_per_minute, burst, concurrency;
+    } per_key;
 };
 
 struct resource_model {

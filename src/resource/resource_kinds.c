@@ -163,6 +163,13 @@ static const struct resource_field server_fields[] = {
          "as one at level process."},
 };
 
+/* A number of spec.quota, 0 meaning no limit. */
+#define QUOTA(path_, type_, unit_, max_, member_, help_)                                                \
+    {                                                                                                   \
+        .path = path_, .type = type_, .unit = unit_, .max = max_, .default_text = "0", .mutable = true, \
+        PLACE(tenant, member_), .help = help_                                                           \
+    }
+
 static const struct resource_field tenant_fields[] = {
     META_NAME(tenant, NULL, "The tenant's name, unique on the server."),
     META_REST(tenant),
@@ -209,6 +216,15 @@ static const struct resource_field tenant_fields[] = {
      .mutable = true,
      PLACE(tenant, queue_depth),
      .help = "Requests that may wait for a device at once; one more is refused with 429."},
+    QUOTA("spec.quota.concurrency", RESOURCE_INTEGER, "requests", 1000000, concurrency,
+          "Inference requests at once, from their head to the end of their answer; one more is refused with 429. 0 "
+          "means no limit."),
+    QUOTA("spec.quota.perKey.requestsPerMinute", RESOURCE_INTEGER, "requests per minute", 1000000000,
+          per_key.requests_per_minute, "Like spec.quota.requestsPerMinute, for each key of the tenant beside it."),
+    QUOTA("spec.quota.perKey.burst", RESOURCE_INTEGER, "requests", 1000000000, per_key.burst,
+          "Like spec.quota.burst, for each key."),
+    QUOTA("spec.quota.perKey.concurrency", RESOURCE_INTEGER, "requests", 1000000, per_key.concurrency,
+          "Like spec.quota.concurrency, for each key."),
 };
 
 static const struct resource_field model_fields[] = {

@@ -66,10 +66,8 @@ struct schedule_order_node {
 
 struct schedule_tenant {
     /* set by schedule_tenant_set */
-    uint32_t weight;          /* ≥ 1 */
-    uint32_t queue_max;       /* queued requests over all targets; 0 refuses every request */
-    uint32_t concurrency_max; /* 0 = unlimited; kept for the quota issue, no code reads it yet */
-    struct schedule_rate rate;
+    uint32_t weight;    /* ≥ 1 */
+    uint32_t queue_max; /* queued requests over all targets; 0 refuses every request */
     /* read-only */
     uint32_t queued, leased; /* requests */
     uint64_t served_ns;      /* cost of the leases that ended (lease time × slots), for shares */

@@ -11,7 +11,7 @@
 #include "base/memory.h"
 #include "base/slab.h"
 #include "catalog/catalog.h"
-#include "schedule/schedule.h"
+#include "schedule/quota.h"
 
 #include <openssl/evp.h>
 #include <stdio.h>
@@ -21,11 +21,12 @@ enum { ROUNDS = 61, OPS = 20000, GATEWAY_TENANT_BYTES = 256, KEY_BYTES = 63 };
 
 struct tenant { /* as the gateway's: the scheduler's part first */
     struct schedule_tenant schedule;
+    struct schedule_quota *quota;
 };
 
 struct world {
     struct catalog *catalog;
-    struct slab slab;
+    struct slab slab, quotas;
     struct tenant **tenant_at;
     char (*ids)[CATALOG_KEY_ID_BYTES];    /* of the keys, then as many of nobody */
     char sent[OPS][CATALOG_KEY_ID_BYTES]; /* those of one round, in order: in life each stands in its request */
@@ -70,6 +71,7 @@ static void world_init(struct world *w, uint32_t n)
     struct catalog_builder *b = NULL;
     require(catalog_builder_new(1, &b) == 0);
     slab_init(&w->slab, GATEWAY_TENANT_BYTES);
+    slab_init(&w->quotas, sizeof(struct schedule_quota));
     size_t bytes = memory_large_size(2 * (size_t)n * CATALOG_KEY_ID_BYTES);
     w->ids = aligned_alloc(memory_large_alignment(bytes), bytes);
     w->tenant_at = memory_large_new((size_t)n * sizeof *w->tenant_at);
@@ -78,11 +80,13 @@ static void world_init(struct world *w, uint32_t n)
     for (uint32_t i = 0; i < 2 * n; i++)
         id_random(w->ids[i]);
     for (uint32_t i = 0; i < n; i++) {
-        struct catalog_tenant row = {.uid = i + 1, .weight = 1, .queue_max = 16, .requests_per_minute = 1, .burst = 1};
+        struct catalog_tenant row = {.uid = i + 1, .weight = 1, .queue_max = 16};
         (void)snprintf(row.name, sizeof row.name, "tenant-%u", i);
         require(catalog_add_tenant(b, &row) >= 0);
         w->tenant_at[i] = slab_take(&w->slab);
         require(w->tenant_at[i] != NULL);
+        w->tenant_at[i]->quota = slab_take(&w->quotas);
+        require(w->tenant_at[i]->quota != NULL);
     }
     for (uint32_t i = 0; i < n; i++) { /* a prime times i: each tenant once, in an order unlike that in memory */
         struct catalog_key key = {.tenant = (uint32_t)(((uint64_t)i * 2654435761U) % n)};
@@ -100,6 +104,7 @@ static void world_done(struct world *w)
 {
     catalog_close(w->catalog);
     slab_done(&w->slab);
+    slab_done(&w->quotas);
     free(w->tenant_at);
     free(w->ids);
 }
@@ -113,7 +118,7 @@ static bool admit(struct world *w, const char *id)
         return false;
     }
     uint64_t retry_ns;
-    if (schedule_rate_take(&w->tenant_at[row->tenant]->schedule.rate, w->now_ns++, &retry_ns) < 0) {
+    if (schedule_rate_take(&w->tenant_at[row->tenant]->quota->rate, w->now_ns++, &retry_ns) < 0) {
         w->n_limited++;
         return false;
     }
@@ -163,7 +168,7 @@ static void report(struct world *w, const char *name, uint32_t first, const uint
 static void rates_set(struct world *w, uint64_t per_minute)
 {
     for (uint32_t i = 0; i < w->n_keys; i++) {
-        struct schedule_rate *rate = &w->tenant_at[i]->schedule.rate;
+        struct schedule_rate *rate = &w->tenant_at[i]->quota->rate;
         uint64_t retry_ns;
         schedule_rate_set(rate, per_minute, 1);
         if (per_minute == 1) /* used up */
@@ -179,7 +184,7 @@ static void bench_keys(uint32_t n)
     report(&w, "known key, over its rate", 0, &w.n_limited);
     report(&w, "unknown key", n, &w.n_unknown);
     for (uint32_t i = 0; i < n; i++)
-        w.tenant_at[i]->schedule.rate = (struct schedule_rate){0};
+        w.tenant_at[i]->quota->rate = (struct schedule_rate){0};
     rates_set(&w, UINT64_C(60) * NS_PER_S * 1000); /* looked at and moved on each time, and never used up */
     w.now_ns += 1000 * NS_PER_S;
     report(&w, "known key, accepted", 0, &w.n_accepted);

@@ -124,10 +124,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         uint32_t n = headers_read(&rest, headers);
         struct wire_exchange x = {.request = {.headers = headers, .n_headers = n}, .connection_user = &connection};
         struct gateway_tenant *tenant = NULL;
+        const char *key_id = NULL;
         struct error err = {0};
-        int r = gateway_authenticate(&gateway, &x, &tenant, &err);
+        int r = gateway_authenticate(&gateway, &x, &tenant, &key_id, &err);
         assert(r == 0 || (r == -ERROR_UNAUTHENTICATED && err.code == r && err.text[0]));
         assert(tenant == expected(headers, n));
+        assert(r < 0 || memcmp(key_id, tenant == &tenants[0] ? keys[0] + 3 : keys[1] + 3, CATALOG_KEY_ID_BYTES) == 0);
         for (uint32_t i = 0; i < n; i++)
             free((void *)headers[i].value.data);
     }

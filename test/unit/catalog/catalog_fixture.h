@@ -15,7 +15,7 @@ static inline void fixture_key_id(uint32_t number, char id[static CATALOG_KEY_ID
 
 static inline struct catalog_tenant fixture_tenant(uint32_t number)
 {
-    struct catalog_tenant t = {.uid = 1000 + number, .weight = 1 + number, .queue_max = 256, .burst = 1};
+    struct catalog_tenant t = {.uid = 1000 + number, .weight = 1 + number, .queue_max = 256};
     (void)snprintf(t.name, sizeof t.name, "t%u", number);
     return t;
 }
@@ -40,6 +40,13 @@ static inline struct catalog_builder *fixture_builder(uint32_t n_tenants, uint32
     assert(result == 0);
     for (uint32_t i = 0; i < n_tenants; i++) {
         struct catalog_tenant t = fixture_tenant(i);
+        if (i % 2) {
+            struct catalog_quota q = {.requests_per_minute = i, .burst = 1};
+            result = catalog_add_quota(b, &q);
+            assert(result == (int)(i / 2));
+            t.quota = (uint32_t)result + 1;
+            t.key_quota = 1;
+        }
         result = catalog_add_tenant(b, &t);
         assert(result == (int)i);
     }
@@ -78,6 +85,8 @@ static inline uint64_t fixture_read_everything(const struct catalog *c)
     for (uint32_t i = 0; i < catalog_n_tenants(c); i++) {
         const struct catalog_tenant *t = catalog_tenant_find(c, str_from(catalog_tenant_at(c, i)->name));
         sum += t ? t->uid : 1;
+        sum += t && t->quota > 0 ? catalog_quota_at(c, t->quota - 1)->burst : 1;
+        sum += t && t->key_quota > 0 ? catalog_quota_at(c, t->key_quota - 1)->burst : 1;
         uint32_t first = 0, n = 0;
         catalog_models_of(c, i, &first, &n);
         for (uint32_t m = first; m < first + n; m++) {

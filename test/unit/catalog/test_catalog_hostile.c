@@ -123,6 +123,21 @@ static void key_tenant_outside(struct catalog *c)
     ((struct catalog_key *)(uintptr_t)c->keys)[0].tenant = c->head->n_tenants;
 }
 
+static void quota_outside(struct catalog *c)
+{
+    ((struct catalog_tenant *)(uintptr_t)c->tenants)[0].quota = c->head->n_quotas + 1;
+}
+
+static void key_quota_outside(struct catalog *c)
+{
+    ((struct catalog_tenant *)(uintptr_t)c->tenants)[0].key_quota = UINT32_MAX;
+}
+
+static void quota_without_burst(struct catalog *c)
+{
+    ((struct catalog_quota *)(uintptr_t)c->quotas)[0].burst = 0;
+}
+
 static void name_without_end(struct catalog *c)
 {
     memset(((struct catalog_tenant *)(uintptr_t)c->tenants)[0].name, 'a', LIMIT_NAME_BYTES + 1);
@@ -191,6 +206,9 @@ static void test_named_attacks(void **state)
     (void)state;
     static const struct attack attacks[] = {
         {"key_tenant_outside", key_tenant_outside},
+        {"quota_outside", quota_outside},
+        {"key_quota_outside", key_quota_outside},
+        {"quota_without_burst", quota_without_burst},
         {"name_without_end", name_without_end},
         {"engine_without_end", engine_without_end},
         {"name_with_slash", name_with_slash},

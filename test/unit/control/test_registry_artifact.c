@@ -188,10 +188,12 @@ static void test_catalog(void **state)
     const struct catalog_tenant *zoo = catalog_tenant_find(c, STR("zoo"));
     assert_int_equal(zoo->weight, 2);
     assert_int_equal(zoo->queue_max, 9);
-    assert_int_equal(zoo->requests_per_minute, 600);
-    assert_int_equal(zoo->burst, 10);
+    assert_int_equal(catalog_quota_at(c, zoo->quota - 1)->requests_per_minute, 600);
+    assert_int_equal(catalog_quota_at(c, zoo->quota - 1)->burst, 10);
+    assert_int_equal(zoo->key_quota, 0);
     const struct catalog_tenant *acme = catalog_tenant_find(c, STR("acme"));
-    assert_int_equal(acme->burst, 1);
+    assert_int_equal(acme->quota, 0);
+    assert_int_equal(catalog_n_quotas(c), 1);
     uint32_t zoo_index = 0, acme_index = 0;
     for (uint32_t i = 0; i < catalog_n_tenants(c); i++)
         *(catalog_tenant_at(c, i) == zoo ? &zoo_index : &acme_index) = i;

@@ -38,7 +38,7 @@ static int give(uint64_t generation, uint32_t n, uint64_t uid0, bool reversed)
     assert_int_equal(catalog_builder_new(generation, &b), 0);
     for (uint32_t i = 0; i < n; i++) {
         uint32_t number = reversed ? n - 1 - i : i;
-        struct catalog_tenant t = {.uid = 100 + number, .weight = 1, .queue_max = 10, .burst = 1};
+        struct catalog_tenant t = {.uid = 100 + number, .weight = 1, .queue_max = 10};
         (void)snprintf(t.name, sizeof t.name, "t%u", number);
         assert_int_equal(catalog_add_tenant(b, &t), i);
     }

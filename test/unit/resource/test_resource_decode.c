@@ -232,7 +232,10 @@ static void test_tenant_and_server_refusals(void **state)
         {TENANT("\"quota\":{\"queueDepth\":65537}"),
          "Tenant acme: spec.quota.queueDepth: must be between 1 and 65536, found 65537"},
         /* fields of later releases are not fields yet */
-        {TENANT("\"quota\":{\"concurrency\":3}"), "Tenant acme: spec.quota.concurrency: unknown field"},
+        {TENANT("\"quota\":{\"concurency\":3}"),
+         "Tenant acme: spec.quota.concurency: unknown field (did you mean \"concurrency\"?)"},
+        {TENANT("\"quota\":{\"perKey\":{\"queueDepth\":3}}"),
+         "Tenant acme: spec.quota.perKey.queueDepth: unknown field (did you mean \"spec.quota.queueDepth\"?)"},
         {TENANT("\"quota\":{\"tokensPerMinute\":3}"), "Tenant acme: spec.quota.tokensPerMinute: unknown field"},
         {SERVER("\"listen\":\"localhost:80\""),
          "Server here: spec.listen: expected ADDRESS:PORT such as 127.0.0.1:8080 or [::1]:8080, found \"localhost:80\""},

@@ -1,0 +1,389 @@
+/* Quotas of tenants and keys: what a request takes at its head, reserves before it is queued, is charged when its lease
+ * ends, and gives back at its end.
+ *
+ * State exists for who uses something, and no longer. There is no bound beside that of tenants and keys, so none is
+ * ever thrown out while something of it is used: no key escapes its limit by being one of many. Where there is no
+ * memory for it, the request is refused. */
+#include "gateway/gateway_internal.h"
+
+#include "base/clock.h"
+#include "base/random.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+/* So many times the most expensive lease of lately is kept for a request: it may run alone, and be an expensive one. */
+#define RESERVE_FACTOR 8u
+/* A lease that was cheaper lowers the memory of the most expensive one by this part. */
+#define COST_DECAY 64u
+/* States looked at in each round of housekeeping, four times a second. */
+#define CHECKS 2048u
+
+static const struct {
+    const char *field, *what;
+    uint64_t unit;
+} limit_names[SCHEDULE_LIMIT_COUNT] = {
+    [SCHEDULE_COMPUTE_HOUR] = {"computeSecondsPerHour", "seconds of compute per hour", NS_PER_S},
+    [SCHEDULE_COMPUTE_DAY] = {"computeSecondsPerDay", "seconds of compute per day", NS_PER_S},
+    [SCHEDULE_TOKENS_MINUTE] = {"tokensPerMinute", "tokens per minute", 1},
+    [SCHEDULE_TOKENS_DAY] = {"tokensPerDay", "tokens per day", 1},
+    [SCHEDULE_LIMIT_REQUESTS] = {"requestsPerMinute", "requests per minute", 1},
+    [SCHEDULE_LIMIT_CONCURRENCY] = {"concurrency", "requests at once", 1},
+};
+
+static struct schedule_quota_time time_now(void)
+{
+    return (struct schedule_quota_time){uv_hrtime(), clock_wall_ms() * NS_PER_MS};
+}
+
+void gateway_quotas_init(struct gateway *g)
+{
+    map_init(&g->quotas.keys, LIMIT_KEYS * 2);
+    list_init(&g->quotas.all);
+    list_init(&g->quotas.waited);
+    random_bytes(&g->quotas.seed, sizeof g->quotas.seed);
+}
+
+/* --- limits and state --- */
+
+/* What the catalog says; NULL: no limits. */
+static const struct catalog_quota *row_of(const struct gateway *g, const struct gateway_tenant *t, int level)
+{
+    if (t->generation != catalog_generation(g->catalog))
+        return NULL;
+    const struct catalog_tenant *tenant = catalog_tenant_at(g->catalog, t->index);
+    uint32_t quota = level == GATEWAY_QUOTA_TENANT ? tenant->quota : tenant->key_quota;
+    return quota > 0 ? catalog_quota_at(g->catalog, quota - 1) : NULL;
+}
+
+static void limits_set(struct gateway_quota *q, const struct catalog_quota *row)
+{
+    struct schedule_quota_limits limits = {0};
+    if (row)
+        limits = (struct schedule_quota_limits){
+            .requests = row->requests_per_minute,
+            .burst = row->burst,
+            .concurrency = row->concurrency,
+        };
+    schedule_quota_set(&q->schedule, &limits);
+}
+
+void gateway_quotas_set(struct gateway *g)
+{
+    if (g->quotas.n == 0)
+        return;
+    list_each(node, &g->quotas.all)
+    {
+        struct gateway_quota *q = container_of(node, struct gateway_quota, in_all);
+        limits_set(q, row_of(g, q->tenant, q->id ? GATEWAY_QUOTA_KEY : GATEWAY_QUOTA_TENANT));
+    }
+}
+
+static void quota_free(struct gateway *g, struct gateway_quota *q)
+{
+    if (q->id)
+        (void)map_remove(&g->quotas.keys, q->id);
+    else
+        q->tenant->quota = NULL;
+    list_remove(&q->in_all);
+    g->quotas.n--;
+    free(q);
+}
+
+/* The state of the tenant, or of that key of it; made when there is none. NULL: no memory. */
+static struct gateway_quota *quota_get(struct gateway *g, struct gateway_tenant *t, const char *key_id)
+{
+    uint64_t id = key_id ? hash_bytes(g->quotas.seed, key_id, CATALOG_KEY_ID_BYTES) | 1 : 0;
+    struct gateway_quota *q = id ? map_get(&g->quotas.keys, id) : t->quota;
+    if (q) /* two keys of one hash are not seen in this world's life: then the second is refused */
+        return !id || (q->tenant == t && memcmp(q->key, key_id, sizeof q->key) == 0) ? q : NULL;
+    q = calloc(1, sizeof *q);
+    if (!q || (id && map_put(&g->quotas.keys, id, q) < 0)) {
+        free(q);
+        return NULL;
+    }
+    q->tenant = t;
+    q->id = id;
+    list_init(&q->waiting);
+    if (id)
+        memcpy(q->key, key_id, sizeof q->key);
+    else
+        t->quota = q;
+    list_append(&g->quotas.all, &q->in_all);
+    g->quotas.n++;
+    limits_set(q, row_of(g, t, id ? GATEWAY_QUOTA_KEY : GATEWAY_QUOTA_TENANT));
+    return q;
+}
+
+void gateway_quotas_forget(struct gateway *g, struct gateway_tenant *t)
+{
+    if (g->quotas.n == 0)
+        return;
+    list_each_safe(node, &g->quotas.all)
+    {
+        struct gateway_quota *q = container_of(node, struct gateway_quota, in_all);
+        if (q->tenant == t)
+            quota_free(g, q);
+    }
+}
+
+/* --- a request --- */
+
+static int refuse(struct gateway_request *r, int level, int code, const struct schedule_quota_refusal *refusal,
+                  struct error *err)
+{
+    const struct schedule_quota_limits *limits = &r->quotas[level]->schedule.limits;
+    bool key = level == GATEWAY_QUOTA_KEY;
+    uint64_t limit = refusal->limit == SCHEDULE_LIMIT_REQUESTS      ? limits->requests
+                     : refusal->limit == SCHEDULE_LIMIT_CONCURRENCY ? limits->concurrency
+                                                                    : limits->windows[refusal->limit];
+    (void)error_set(err, code, "The %s's quota of %llu %s is used up (spec.quota.%s%s).", key ? "key" : "tenant",
+                    (unsigned long long)(limit / limit_names[refusal->limit].unit), limit_names[refusal->limit].what,
+                    key ? "perKey." : "", limit_names[refusal->limit].field);
+    err->retry_after_ms = (uint32_t)(refusal->retry_ns / NS_PER_MS + 1); /* at most a day */
+    return code;
+}
+
+int gateway_quota_enter(struct gateway_request *r, const char *key_id, struct error *err)
+{
+    struct gateway *g = r->gateway;
+    struct schedule_quota_time now = time_now();
+    for (int level = 0; level < GATEWAY_QUOTA_LEVELS; level++) {
+        if (!row_of(g, r->tenant, level))
+            continue;
+        struct gateway_quota *q = quota_get(g, r->tenant, level == GATEWAY_QUOTA_KEY ? key_id : NULL);
+        if (!q)
+            return error_set_default(err, ERROR_NO_MEMORY);
+        r->quotas[level] = q;
+        struct schedule_quota_refusal refusal;
+        int code = schedule_quota_enter(&q->schedule, &r->tickets[level], now, &refusal);
+        if (code < 0) /* gateway_fail gives back what the other level took */
+            return refuse(r, level, code, &refusal, err);
+    }
+    return 0;
+}
+
+/* Waits in the list of the one that has no room. */
+static int wait_start(struct gateway_request *r, struct gateway_quota *q, struct error *err)
+{
+    struct gateway_tenant *t = r->tenant;
+    if (t->n_waiting + t->schedule.queued >= t->schedule.queue_max)
+        return error_set_default(err, ERROR_QUEUE_FULL);
+    gateway_request_state_set(r, GATEWAY_REQUEST_WAITING);
+    t->n_waiting++;
+    if (list_empty(&q->waiting))
+        list_append(&r->gateway->quotas.waited, &q->in_waited);
+    list_append(&q->waiting, &r->node);
+    return 1;
+}
+
+int gateway_quota_reserve(struct gateway_request *r, struct error *err)
+{
+    struct schedule_quota_time now = time_now();
+    uint64_t amount = r->version->cost_ns * RESERVE_FACTOR;
+    for (int level = 0; level < GATEWAY_QUOTA_LEVELS; level++) {
+        struct gateway_quota *q = r->quotas[level];
+        struct schedule_quota_refusal refusal;
+        int code =
+            q ? schedule_quota_reserve(&q->schedule, &r->tickets[level], SCHEDULE_COMPUTE, amount, now, &refusal) : 0;
+        if (code == 0)
+            continue;
+        for (int taken = 0; taken < level; taken++) /* who waits keeps nothing from others */
+            if (r->quotas[taken])
+                schedule_quota_settle(&r->quotas[taken]->schedule, &r->tickets[taken], SCHEDULE_COMPUTE, 0, now);
+        return code == -ERROR_AGAIN ? wait_start(r, q, err) : refuse(r, level, code, &refusal, err);
+    }
+    return 0;
+}
+
+static void wait_end(struct gateway_quota *q, struct gateway_request *r)
+{
+    list_remove(&r->node);
+    r->tenant->n_waiting--;
+    if (list_empty(&q->waiting))
+        list_remove(&q->in_waited);
+}
+
+void gateway_quotas_continue(struct gateway *g)
+{
+    if (g->quotas.n == 0 || list_empty(&g->quotas.waited))
+        return;
+    struct schedule_quota_time now = time_now();
+    list_each_safe(node, &g->quotas.waited)
+    {
+        struct gateway_quota *q = container_of(node, struct gateway_quota, in_waited);
+        struct list *first;
+        while ((first = list_first(&q->waiting)) && schedule_quota_room(&q->schedule, SCHEDULE_COMPUTE, now)) {
+            struct gateway_request *r = container_of(first, struct gateway_request, node);
+            wait_end(q, r);
+            gateway_request_state_set(r, GATEWAY_REQUEST_HANDLED);
+            r->next(r, r->version->signature);
+        }
+    }
+}
+
+/* Calls out for those that wait and that `which` names; q stays, though its last request may go. */
+static void waiting_fail(struct gateway *g, bool (*which)(const struct gateway_request *r, const void *ctx),
+                         const void *ctx, int code, const struct error *err)
+{
+    if (g->quotas.n == 0)
+        return;
+    list_each_safe(node, &g->quotas.waited)
+    {
+        struct gateway_quota *q = container_of(node, struct gateway_quota, in_waited);
+        list_each_safe(request, &q->waiting)
+        {
+            struct gateway_request *r = container_of(request, struct gateway_request, node);
+            if (!which(r, ctx))
+                continue;
+            wait_end(q, r);
+            gateway_fail(r, code, err);
+        }
+    }
+}
+
+static bool is_of_version(const struct gateway_request *r, const void *ctx)
+{
+    return r->version == ctx;
+}
+
+static bool is_late(const struct gateway_request *r, const void *ctx)
+{
+    return r->deadline_ns <= *(const uint64_t *)ctx;
+}
+
+void gateway_quotas_fail(struct gateway_version *v, int code, const struct error *err)
+{
+    waiting_fail(v->gateway, is_of_version, v, code, err);
+}
+
+void gateway_quotas_check(struct gateway *g, uint64_t now_ns)
+{
+    waiting_fail(g, is_late, &now_ns, ERROR_DEADLINE, NULL);
+    struct schedule_quota_time now = time_now();
+    uint32_t n = g->quotas.n < CHECKS ? g->quotas.n : CHECKS;
+    for (; n > 0; n--) {
+        struct gateway_quota *q = container_of(list_first(&g->quotas.all), struct gateway_quota, in_all);
+        if (schedule_quota_fresh(&q->schedule, now)) {
+            quota_free(g, q);
+            continue;
+        }
+        list_remove(&q->in_all);
+        list_append(&g->quotas.all, &q->in_all);
+    }
+}
+
+void gateway_quota_charge(const struct schedule_lease *lease, uint64_t took_ns)
+{
+    uint64_t cost_ns;
+    if (__builtin_mul_overflow(took_ns, lease->slots, &cost_ns) || cost_ns > UINT64_MAX / LIMIT_BATCH_ITEMS)
+        cost_ns = UINT64_MAX / LIMIT_BATCH_ITEMS;
+    struct schedule_quota_time now = time_now();
+    for (uint32_t k = 0; k < lease->n_requests; k++) {
+        struct gateway_request *r = container_of(lease->requests[k], struct gateway_request, schedule);
+        struct gateway_version *v = r->version;
+        if (k == 0) {
+            v->cost_ns -= v->cost_ns / COST_DECAY;
+            v->cost_ns = cost_ns > v->cost_ns ? cost_ns : v->cost_ns;
+        }
+        for (int level = 0; level < GATEWAY_QUOTA_LEVELS; level++)
+            if (r->quotas[level])
+                schedule_quota_settle(&r->quotas[level]->schedule, &r->tickets[level], SCHEDULE_COMPUTE,
+                                      cost_ns / lease->rows * r->schedule.rows, now);
+    }
+}
+
+void gateway_quota_refund(struct gateway_request *r, int code)
+{
+    int status = error_info(code)->http_status;
+    if ((status != 429 && status != 503) || r->state == GATEWAY_REQUEST_LEASED)
+        return;
+    for (int level = 0; level < GATEWAY_QUOTA_LEVELS; level++)
+        if (r->quotas[level])
+            schedule_quota_refund(&r->quotas[level]->schedule, &r->tickets[level]);
+}
+
+void gateway_quota_leave(struct gateway_request *r)
+{
+    struct schedule_quota_time now = {0};
+    for (int level = 0; level < GATEWAY_QUOTA_LEVELS; level++) {
+        struct gateway_quota *q = r->quotas[level];
+        if (!q)
+            continue;
+        if (list_empty(&q->waiting)) /* its last waiting request was cancelled */
+            list_remove(&q->in_waited);
+        now = now.now_ns ? now : time_now();
+        schedule_quota_leave(&q->schedule, &r->tickets[level], now);
+        r->quotas[level] = NULL;
+    }
+}
+
+/* --- headers --- */
+
+static void header_add(struct gateway_quota_headers *h, struct str name, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+static void header_add(struct gateway_quota_headers *h, struct str name, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    (void)vsnprintf(h->values[h->n], sizeof h->values[h->n], format, args); /* numbers: they fit */
+    va_end(args);
+    h->headers[h->n] = (struct wire_header){name, str_from(h->values[h->n])};
+    h->n++;
+}
+
+/* As OpenAI's: 6m0s, 1s, 20ms. */
+static void header_add_time(struct gateway_quota_headers *h, struct str name, uint64_t ns)
+{
+    unsigned long long ms = (ns + NS_PER_MS - 1) / NS_PER_MS, s = (ms + 999) / 1000;
+    if (ms < 1000)
+        header_add(h, name, "%llums", ms);
+    else if (s < 60)
+        header_add(h, name, "%llus", s);
+    else if (s < 3600)
+        header_add(h, name, "%llum%llus", s / 60, s % 60);
+    else
+        header_add(h, name, "%lluh%llum%llus", s / 3600, s / 60 % 60, s % 60);
+}
+
+static uint64_t rest_of(const struct schedule_quota_state *s)
+{
+    return s->limit > s->used ? s->limit - s->used : 0;
+}
+
+/* The one of which less is left. */
+static void tighter(struct schedule_quota_state *s, struct schedule_quota_state other)
+{
+    if (other.limit && (!s->limit || rest_of(&other) < rest_of(s)))
+        *s = other;
+}
+
+void gateway_quota_headers(const struct gateway_request *r, struct gateway_quota_headers *ret_headers)
+{
+    ret_headers->n = 0;
+    if (!r->quotas[GATEWAY_QUOTA_TENANT] && !r->quotas[GATEWAY_QUOTA_KEY])
+        return;
+    struct schedule_quota_time now = time_now();
+    struct schedule_quota_state requests = {0}, compute = {0};
+    for (int level = 0; level < GATEWAY_QUOTA_LEVELS; level++) {
+        const struct gateway_quota *q = r->quotas[level];
+        if (!q)
+            continue;
+        tighter(&requests, schedule_quota_requests(&q->schedule, now));
+        tighter(&compute, schedule_quota_window(&q->schedule, SCHEDULE_COMPUTE_HOUR, now));
+        tighter(&compute, schedule_quota_window(&q->schedule, SCHEDULE_COMPUTE_DAY, now));
+    }
+    if (requests.limit) {
+        header_add(ret_headers, STR("x-ratelimit-limit-requests"), "%llu", (unsigned long long)requests.limit);
+        header_add(ret_headers, STR("x-ratelimit-remaining-requests"), "%llu", (unsigned long long)rest_of(&requests));
+        header_add_time(ret_headers, STR("x-ratelimit-reset-requests"), requests.reset_ns);
+    }
+    if (compute.limit) {
+        header_add(ret_headers, STR("x-ratelimit-limit-compute"), "%llu",
+                   (unsigned long long)(compute.limit / NS_PER_S));
+        header_add(ret_headers, STR("x-ratelimit-remaining-compute"), "%.3f",
+                   (double)rest_of(&compute) / (double)NS_PER_S);
+        header_add_time(ret_headers, STR("x-ratelimit-reset-compute"), compute.reset_ns);
+    }
+}

@@ -1,0 +1,274 @@
+#include "schedule/quota.h"
+#include "schedule/schedule_internal.h"
+
+#include "base/clock.h"
+
+#include <assert.h>
+
+#define RETRY_NS_CONCURRENCY_MIN NS_PER_MS
+/* A lease is never charged more; 2^44 times 2^20 requests at once is no overflow. */
+#define RESERVED_MAX SCHEDULE_CHARGE_NS_MAX
+
+static const uint64_t window_ns[SCHEDULE_WINDOW_COUNT] = {
+    [SCHEDULE_COMPUTE_HOUR] = 3600 * NS_PER_S,
+    [SCHEDULE_COMPUTE_DAY] = 86400 * NS_PER_S,
+    [SCHEDULE_TOKENS_MINUTE] = 60 * NS_PER_S,
+    [SCHEDULE_TOKENS_DAY] = 86400 * NS_PER_S,
+};
+
+static const enum schedule_quota_kind window_kind[SCHEDULE_WINDOW_COUNT] = {
+    [SCHEDULE_COMPUTE_HOUR] = SCHEDULE_COMPUTE,
+    [SCHEDULE_COMPUTE_DAY] = SCHEDULE_COMPUTE,
+    [SCHEDULE_TOKENS_MINUTE] = SCHEDULE_TOKENS,
+    [SCHEDULE_TOKENS_DAY] = SCHEDULE_TOKENS,
+};
+
+uint64_t schedule_window_ns(enum schedule_window window)
+{
+    return window_ns[window];
+}
+
+enum schedule_quota_kind schedule_window_kind(enum schedule_window window)
+{
+    return window_kind[window];
+}
+
+static uint64_t add_capped(uint64_t a, uint64_t b)
+{
+    uint64_t sum;
+    return __builtin_add_overflow(a, b, &sum) ? UINT64_MAX : sum;
+}
+
+/* What counts in the window of now; all of it where the clock was set back. */
+static uint64_t used_now(const struct schedule_quota *q, enum schedule_window w, uint64_t wall_ns)
+{
+    return q->use[w].window >= wall_ns / window_ns[w] ? q->use[w].used : 0;
+}
+
+/* A later window than that of now: the clock was set back. What was used counts until the window of now ends. */
+static void clock_follow(struct schedule_quota *q, uint64_t wall_ns)
+{
+    for (enum schedule_window w = 0; w < SCHEDULE_WINDOW_COUNT; w++)
+        if (q->use[w].window > wall_ns / window_ns[w])
+            q->use[w].window = wall_ns / window_ns[w];
+}
+
+static uint64_t window_left_ns(enum schedule_window w, uint64_t wall_ns)
+{
+    return window_ns[w] - wall_ns % window_ns[w];
+}
+
+void schedule_quota_set(struct schedule_quota *q, const struct schedule_quota_limits *limits)
+{
+    q->limits = *limits;
+    schedule_rate_set(&q->rate, limits->requests, limits->burst);
+}
+
+static void refusal_note(struct schedule_quota_refusal *refusal, enum schedule_quota_limit limit, uint64_t retry_ns)
+{
+    if (retry_ns >= refusal->retry_ns)
+        *refusal = (struct schedule_quota_refusal){.limit = limit, .retry_ns = retry_ns};
+}
+
+/* Notes every window of the kind that is used up; false when there is none. */
+static bool windows_used_up(const struct schedule_quota *q, enum schedule_quota_kind kind, uint64_t wall_ns,
+                            struct schedule_quota_refusal *refusal)
+{
+    bool any = false;
+    for (enum schedule_window w = 0; w < SCHEDULE_WINDOW_COUNT; w++)
+        if (window_kind[w] == kind && q->limits.windows[w] && used_now(q, w, wall_ns) >= q->limits.windows[w]) {
+            refusal_note(refusal, (enum schedule_quota_limit)w, window_left_ns(w, wall_ns));
+            any = true;
+        }
+    return any;
+}
+
+int schedule_quota_enter(struct schedule_quota *q, struct schedule_quota_ticket *t, struct schedule_quota_time time,
+                         struct schedule_quota_refusal *ret_refusal)
+{
+    assert(!t->_entered);
+    clock_follow(q, time.wall_ns);
+    struct schedule_quota_refusal refusal = {0};
+    bool refused = false;
+    for (enum schedule_quota_kind kind = 0; kind < SCHEDULE_QUOTA_KINDS; kind++)
+        refused |= windows_used_up(q, kind, time.wall_ns, &refusal);
+    if (q->limits.concurrency && q->active >= q->limits.concurrency) {
+        uint64_t stay_ns = q->_stay_ns / q->limits.concurrency;
+        refusal_note(&refusal, SCHEDULE_LIMIT_CONCURRENCY,
+                     stay_ns > RETRY_NS_CONCURRENCY_MIN ? stay_ns : RETRY_NS_CONCURRENCY_MIN);
+        refused = true;
+    }
+    uint64_t retry_ns = 0;
+    struct schedule_rate rate = q->rate; /* taken only when nothing else refuses */
+    bool limited = schedule_rate_take(&rate, time.now_ns, &retry_ns) < 0;
+    if (limited) {
+        refusal_note(&refusal, SCHEDULE_LIMIT_REQUESTS, retry_ns);
+        q->rate = rate; /* cut to what the limits can express, so that the time that is told comes */
+    }
+    if (refused || limited) {
+        *ret_refusal = refusal;
+        return refusal.limit == SCHEDULE_LIMIT_REQUESTS ? -ERROR_RATE_LIMITED : -ERROR_QUOTA_EXCEEDED;
+    }
+    q->rate = rate;
+    q->active++;
+    *t = (struct schedule_quota_ticket){._entered = true, ._entered_ns = time.now_ns};
+    return 0;
+}
+
+void schedule_quota_refund(struct schedule_quota *q, const struct schedule_quota_ticket *t)
+{
+    if (!t->_entered)
+        return;
+    uint64_t interval_ns = q->rate.interval_ns;
+    q->rate.arrival_ns = q->rate.arrival_ns > interval_ns ? q->rate.arrival_ns - interval_ns : 0;
+}
+
+static void reservation_end(struct schedule_quota *q, struct schedule_quota_ticket *t, enum schedule_quota_kind kind)
+{
+    if (!t->_holds[kind])
+        return;
+    assert(q->n_reserved[kind] > 0 && q->reserved[kind] >= t->_reserved[kind]);
+    q->reserved[kind] -= t->_reserved[kind];
+    q->n_reserved[kind]--;
+    t->_reserved[kind] = 0;
+    t->_holds[kind] = false;
+}
+
+/* What is left in the window that has least; 0: used up. */
+static uint64_t rest_of(const struct schedule_quota *q, enum schedule_quota_kind kind, uint64_t wall_ns)
+{
+    uint64_t rest = UINT64_MAX;
+    for (enum schedule_window w = 0; w < SCHEDULE_WINDOW_COUNT; w++)
+        if (window_kind[w] == kind && q->limits.windows[w]) {
+            uint64_t limit = q->limits.windows[w], used = used_now(q, w, wall_ns);
+            uint64_t left = limit > used ? limit - used : 0;
+            rest = left < rest ? left : rest;
+        }
+    return rest;
+}
+
+bool schedule_quota_room(const struct schedule_quota *q, enum schedule_quota_kind kind, struct schedule_quota_time time)
+{
+    uint64_t rest = rest_of(q, kind, time.wall_ns);
+    return rest == 0 || q->n_reserved[kind] == 0 || q->reserved[kind] < rest;
+}
+
+int schedule_quota_reserve(struct schedule_quota *q, struct schedule_quota_ticket *t, enum schedule_quota_kind kind,
+                           uint64_t amount, struct schedule_quota_time time, struct schedule_quota_refusal *ret_refusal)
+{
+    struct schedule_quota_refusal refusal = {0};
+    clock_follow(q, time.wall_ns);
+    reservation_end(q, t, kind);
+    if (windows_used_up(q, kind, time.wall_ns, &refusal)) {
+        *ret_refusal = refusal;
+        return -ERROR_QUOTA_EXCEEDED;
+    }
+    if (!schedule_quota_room(q, kind, time))
+        return -ERROR_AGAIN;
+    /* Not cut to the rest: a window may end meanwhile, and then the rest is larger. */
+    uint64_t reserved = amount && amount < RESERVED_MAX ? amount : RESERVED_MAX;
+    t->_reserved[kind] = reserved;
+    t->_holds[kind] = true;
+    q->reserved[kind] += reserved;
+    q->n_reserved[kind]++;
+    return 0;
+}
+
+void schedule_quota_spend(struct schedule_quota *q, struct schedule_quota_ticket *t, enum schedule_quota_kind kind,
+                          uint64_t used, struct schedule_quota_time time)
+{
+    uint64_t covered = used < t->_reserved[kind] ? used : t->_reserved[kind];
+    t->_reserved[kind] -= covered;
+    q->reserved[kind] -= covered;
+    clock_follow(q, time.wall_ns);
+    for (enum schedule_window w = 0; w < SCHEDULE_WINDOW_COUNT; w++)
+        if (window_kind[w] == kind) {
+            uint64_t before = used_now(q, w, time.wall_ns);
+            q->use[w] = (struct schedule_quota_use){time.wall_ns / window_ns[w], add_capped(before, used)};
+        }
+}
+
+void schedule_quota_settle(struct schedule_quota *q, struct schedule_quota_ticket *t, enum schedule_quota_kind kind,
+                           uint64_t used, struct schedule_quota_time time)
+{
+    schedule_quota_spend(q, t, kind, used, time);
+    reservation_end(q, t, kind);
+}
+
+void schedule_quota_leave(struct schedule_quota *q, struct schedule_quota_ticket *t, struct schedule_quota_time time)
+{
+    for (enum schedule_quota_kind kind = 0; kind < SCHEDULE_QUOTA_KINDS; kind++)
+        reservation_end(q, t, kind);
+    if (t->_entered) {
+        assert(q->active > 0);
+        q->active--;
+        uint64_t stay_ns = time.now_ns > t->_entered_ns ? time.now_ns - t->_entered_ns : 0;
+        q->_stay_ns = q->_stay_ns ? q->_stay_ns - q->_stay_ns / 8 + stay_ns / 8 : stay_ns;
+    }
+    *t = (struct schedule_quota_ticket){0};
+}
+
+bool schedule_quota_fresh(struct schedule_quota *q, struct schedule_quota_time time)
+{
+    clock_follow(q, time.wall_ns);
+    if (q->active > 0 || q->n_reserved[SCHEDULE_COMPUTE] > 0 || q->n_reserved[SCHEDULE_TOKENS] > 0)
+        return false;
+    if (q->rate.interval_ns && q->rate.arrival_ns > time.now_ns)
+        return false;
+    for (enum schedule_window w = 0; w < SCHEDULE_WINDOW_COUNT; w++)
+        if (q->limits.windows[w] && used_now(q, w, time.wall_ns) > 0)
+            return false;
+    return true;
+}
+
+struct schedule_quota_state schedule_quota_window(const struct schedule_quota *q, enum schedule_window window,
+                                                  struct schedule_quota_time time)
+{
+    uint64_t used = used_now(q, window, time.wall_ns);
+    return (struct schedule_quota_state){
+        .limit = q->limits.windows[window],
+        .used = used,
+        .reset_ns = used > 0 ? window_left_ns(window, time.wall_ns) : 0,
+    };
+}
+
+struct schedule_quota_state schedule_quota_requests(const struct schedule_quota *q, struct schedule_quota_time time)
+{
+    const struct schedule_rate *r = &q->rate;
+    if (!r->interval_ns)
+        return (struct schedule_quota_state){0};
+    uint64_t most_ns = r->burst_ns + r->interval_ns; /* further ahead counts as that: schedule_rate_take */
+    uint64_t ahead_ns = r->arrival_ns > time.now_ns ? r->arrival_ns - time.now_ns : 0;
+    if (ahead_ns > most_ns)
+        ahead_ns = most_ns;
+    return (struct schedule_quota_state){
+        .limit = r->burst_ns / r->interval_ns + 1,
+        .used = (ahead_ns + r->interval_ns - 1) / r->interval_ns,
+        .reset_ns = ahead_ns,
+    };
+}
+
+void schedule_quota_save(const struct schedule_quota *q, struct schedule_quota_time time,
+                         struct schedule_quota_saved *ret_saved)
+{
+    *ret_saved = (struct schedule_quota_saved){0};
+    for (enum schedule_window w = 0; w < SCHEDULE_WINDOW_COUNT; w++)
+        ret_saved->use[w] = q->use[w];
+    if (q->rate.interval_ns && q->rate.arrival_ns > time.now_ns)
+        ret_saved->rate_wall_ns = add_capped(time.wall_ns, q->rate.arrival_ns - time.now_ns);
+}
+
+void schedule_quota_restore(struct schedule_quota *q, const struct schedule_quota_saved *saved,
+                            struct schedule_quota_time time)
+{
+    for (enum schedule_window w = 0; w < SCHEDULE_WINDOW_COUNT; w++) {
+        uint64_t window = time.wall_ns / window_ns[w];
+        q->use[w] = saved->use[w];
+        if (q->use[w].window > window) /* saved before the clock was set back */
+            q->use[w].window = window;
+    }
+    uint64_t ahead_ns = saved->rate_wall_ns > time.wall_ns ? saved->rate_wall_ns - time.wall_ns : 0;
+    if (ahead_ns > SCHEDULE_TIME_MAX)
+        ahead_ns = SCHEDULE_TIME_MAX;
+    q->rate.arrival_ns = time.now_ns + ahead_ns; /* schedule_rate_take cuts it to what the limits can express */
+}
