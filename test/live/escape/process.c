@@ -134,7 +134,7 @@ static enum verdict signal_raise_own(const char *argument)
 {
     (void)argument;
     int before = getpriority(PRIO_PROCESS, 0);
-    if (setpriority(PRIO_PROCESS, 0, -5) < 0)
+    if (setpriority(PRIO_PROCESS, 0, before - 1) < 0)
         return HELD;
     (void)setpriority(PRIO_PROCESS, 0, before);
     return ESCAPED;
