@@ -70,7 +70,10 @@ enum bus_role { BUS_SUPERVISOR = 1, BUS_CONTROL = 2, BUS_GATEWAY = 4, BUS_WORKER
     X(STATS, BUS_GATEWAY, BUS_CONTROL, struct bus_stats, 0)                                       \
     /* fds: the page of bus/metrics.h; the socket of spec.metrics.listen */                       \
     X(METRICS, BUS_GATEWAY, BUS_CONTROL, struct bus_empty, 1)                                     \
-    X(METRICS_LISTEN, BUS_SUPERVISOR, BUS_CONTROL, struct bus_empty, 1)
+    X(METRICS_LISTEN, BUS_SUPERVISOR, BUS_CONTROL, struct bus_empty, 1)                           \
+    /* bus/quota.h; all that is stored follows a gateway's first catalog, which serves then */    \
+    X(QUOTA_USED, BUS_GATEWAY, BUS_CONTROL, struct bus_quotas, 1)                                 \
+    X(QUOTA_STORED, BUS_CONTROL, BUS_GATEWAY, struct bus_quotas, 1)
 
 struct bus_empty {
     uint8_t _nothing;
@@ -132,6 +135,11 @@ struct bus_catalog {
 struct bus_catalog_taken {
     uint64_t generation;
     struct error error; /* code 0: taken */
+};
+
+struct bus_quotas { /* fd: n rows, a sealed memfd */
+    uint32_t n;     /* ≤ LIMIT_QUOTA_ROWS */
+    uint32_t last;  /* QUOTA_STORED: 1 = no more follow */
 };
 
 struct bus_demand {

@@ -30,6 +30,7 @@ struct catalog_quota { /* 0 = no limit; of many tenants that have the same */
     uint64_t requests_per_minute;
     uint64_t burst; /* ≥ 1 */
     uint64_t concurrency;
+    uint64_t compute_s_per_hour, compute_s_per_day; /* seconds of device slots, < 2^32 */
 };
 
 struct catalog_key {

@@ -2,7 +2,7 @@
 #include "catalog/catalog_internal.h"
 
 _Static_assert(sizeof(struct catalog_head) == 64, "no padding: the whole head is written");
-_Static_assert(sizeof(struct catalog_quota) == 24, "no padding");
+_Static_assert(sizeof(struct catalog_quota) == 40, "no padding");
 _Static_assert(sizeof(struct catalog_tenant) == 88, "no padding");
 _Static_assert(sizeof(struct catalog_key) == 56, "no padding");
 _Static_assert(sizeof(struct catalog_model) == 112, "no padding");
@@ -69,7 +69,11 @@ const char *catalog_tenant_fault(const struct catalog_tenant *t)
 
 const char *catalog_quota_fault(const struct catalog_quota *q)
 {
-    return q->burst < 1 ? "burst is zero" : NULL;
+    if (q->burst < 1)
+        return "burst is zero";
+    if (q->compute_s_per_hour > UINT32_MAX || q->compute_s_per_day > UINT32_MAX)
+        return "compute is out of range";
+    return NULL;
 }
 
 const char *catalog_key_fault(const struct catalog_key *k)

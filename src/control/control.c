@@ -77,6 +77,8 @@ static void on_gateway_message(void *ctx, struct bus_message *m)
         control_replica_loaded(c, &m->body.REPLICA_LOADED);
     else if (m->type == BUS_INFER_DONE)
         control_infer_done(c, &m->body.INFER_DONE, m->fds[0]);
+    else if (m->type == BUS_QUOTA_USED)
+        control_quota_used(c, &m->body.QUOTA_USED, m->fds[0]);
     else if (m->type == BUS_STATS)
         c->stats = m->body.STATS;
     else if (m->type == BUS_METRICS)
@@ -209,6 +211,7 @@ static int registry_start(struct control *c, struct error *err)
         .engine_known = engine_known,
         .engine_id = engine_id,
         .served = control_pool_served,
+        .running = control_running,
         .ctx = c,
     };
     return registry_open(&config, &c->registry, err);

@@ -14,6 +14,7 @@
 struct control_replica {
     struct bus_replica_state state;
     struct control_version *version;
+    uint64_t memory_bytes; /* its limit; 0 = not looked up yet */
     bool loaded, stopping;
     uint64_t loaded_ns;
 };
@@ -60,6 +61,8 @@ struct control {
     uint64_t infer_last;
     struct map ingests;                 /* id → struct control_ingest: processes that open a model */
     struct list ingest_queue;           /* struct control_apply, in their order */
+    bool quota_told;                    /* the gateway knows what was used */
+    uint64_t quota_purge_ns;            /* when to forget next */
     struct bus_stats stats;             /* of the gateway, as last told */
     const struct bus_metrics *metrics;  /* its page; NULL: none yet */
     struct wire_server *metrics_server; /* NULL: spec.metrics.listen is not set */
@@ -73,6 +76,11 @@ void control_publish_tick(struct control *c, uint64_t now_ns);
 bool control_publish_waits(const struct control *c);
 /* A new gateway: it has nothing yet. */
 void control_publish_again(struct control *c);
+
+/* control_quota.c */
+void control_quota_used(struct control *c, const struct bus_quotas *body, int fd);
+/* Tells a gateway that has its first catalog what was used; nothing where it knows. */
+void control_quota_tell(struct control *c);
 
 /* control_isolation.c */
 /* What the supervisor says of one level; starts and stops follow. */
@@ -98,6 +106,8 @@ void control_isolation_append(const struct control *c, struct buf *json);
 /* control_replica.c */
 /* A level is there again: what was refused for it may start at once. */
 void control_replicas_allow(struct control *c);
+/* What runs for a tenant; ctx is the struct control. */
+void control_running(void *ctx, uint64_t tenant_uid, struct registry_running *ret_running);
 void control_replica_state(struct control *c, const struct bus_replica_state *body);
 void control_replica_loaded(struct control *c, const struct bus_replica_loaded *body);
 void control_demand(struct control *c, const struct bus_demand *body);

@@ -35,6 +35,7 @@ void control_publish(struct control *c, uint64_t generation, control_taken_cb ta
 void control_publish_again(struct control *c)
 {
     c->generation_sent = c->generation_taken = 0;
+    c->quota_told = false;
     c->publish_wanted = true;
 }
 
@@ -64,6 +65,9 @@ void control_publish_flush(struct control *c)
     body.bytes = bytes;
     if (bus_conn_send(c->gateway, BUS_CATALOG, &body, &fd, 1) == 0) /* else: gone, and its successor gets a new one */
         c->generation_sent = body.generation;
+    control_quota_tell(c);
+    if (!c->quota_told)
+        publish_retry(c);
 }
 
 static void waiters_release(struct control *c, uint64_t generation, uint64_t now_ns)

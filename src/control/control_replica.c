@@ -69,10 +69,50 @@ static int replica_start(struct control *c, const struct registry_version *row, 
         return error_set_default(err, ERROR_NO_MEMORY);
     }
     replica->version = map_get(&c->versions, row->uid);
-    replica->state = (struct bus_replica_state){
-        .replica_uid = body.replica_uid, .version_uid = row->uid, .phase = BUS_REPLICA_STARTING};
+    replica->state = (struct bus_replica_state){.replica_uid = body.replica_uid,
+                                                .version_uid = row->uid,
+                                                .tenant_uid = row->tenant_uid,
+                                                .phase = BUS_REPLICA_STARTING};
+    replica->memory_bytes = row->memory_bytes;
     replica->version->n_replicas++;
     (void)bus_conn_send(c->supervisor, BUS_REPLICA_START, &body, &fd, 1); /* without it we end anyway */
+    return 0;
+}
+
+void control_running(void *ctx, uint64_t tenant_uid, struct registry_running *ret_running)
+{
+    struct control *c = ctx;
+    struct registry_running running = {0};
+    size_t cursor = 0;
+    for (struct control_replica *r; (r = map_next(&c->replicas, &cursor));) {
+        if (r->state.tenant_uid != tenant_uid)
+            continue;
+        struct registry_version row;
+        struct error err = {0};
+        if (r->memory_bytes == 0 && registry_version_find(c->registry, r->state.version_uid, &row, &err) >= 0)
+            r->memory_bytes = row.memory_bytes; /* started by an earlier control process */
+        running.replicas++;
+        running.memory_bytes += r->memory_bytes;
+    }
+    *ret_running = running;
+}
+
+/* May one more replica of this version start under its tenant's quotas? */
+static int quota_refusal(struct control *c, const struct registry_version *row, struct error *err)
+{
+    const struct registry_running *max = &row->tenant_max;
+    struct registry_running now;
+    if (max->replicas == 0 && max->memory_bytes == 0)
+        return 0;
+    control_running(c, row->tenant_uid, &now);
+    if (max->replicas > 0 && now.replicas >= max->replicas)
+        return error_set(err, ERROR_QUOTA_EXCEEDED,
+                         "the tenant's quota of %u replicas (spec.quota.replicas) is used up", max->replicas);
+    if (max->memory_bytes > 0 && now.memory_bytes + row->memory_bytes > max->memory_bytes)
+        return error_set(err, ERROR_QUOTA_EXCEEDED,
+                         "the tenant's replicas would take %llu MiB; its quota (spec.quota.memory) is %llu MiB",
+                         (unsigned long long)((now.memory_bytes + row->memory_bytes) / MIB),
+                         (unsigned long long)(max->memory_bytes / MIB));
     return 0;
 }
 
@@ -152,7 +192,9 @@ static void version_reconcile(struct control *c, struct control_version *v)
         return;
     }
     for (; have < wanted; have++) {
-        int r = refused < 0 ? refused : replica_start(c, &row, &err);
+        int r = refused < 0 ? refused : quota_refusal(c, &row, &err);
+        if (r >= 0)
+            r = replica_start(c, &row, &err);
         v->level_refused = refused < 0;
         v->start_failed = r < 0;
         if (r >= 0)

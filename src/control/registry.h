@@ -9,11 +9,17 @@
 #include "base/buf.h"
 #include "base/error.h"
 #include "base/list.h"
+#include "bus/quota.h"
 #include "catalog/catalog.h"
 #include "resource/resource.h"
 #include "store/store.h"
 
 struct registry;
+
+struct registry_running { /* replicas of a tenant that have not ended, and the memory that they may use */
+    uint32_t replicas;
+    uint64_t memory_bytes;
+};
 
 struct registry_config {
     const struct store_ops *store;
@@ -33,6 +39,8 @@ struct registry_config {
     uint64_t (*engine_id)(void *ctx, struct str name);
     /* Called for each version that a new catalog holds; NULL allowed. */
     void (*served)(void *ctx, const char *engine, uint32_t level);
+    /* What runs for a tenant now; NULL allowed: nothing. */
+    void (*running)(void *ctx, uint64_t tenant_uid, struct registry_running *ret_running);
     void *ctx;
 };
 
@@ -51,8 +59,9 @@ struct registry_version {
     uint32_t number;
     char engine[32];
     uint32_t level;
-    uint32_t runtime; /* 0: any; as isolate counts them (enum isolate_runtime) */
-    uint32_t floor;   /* the tenant's isolation.minimum of now: a version below it must not run */
+    uint32_t runtime;                   /* 0: any; as isolate counts them (enum isolate_runtime) */
+    uint32_t floor;                     /* the tenant's isolation.minimum of now: a version below it must not run */
+    struct registry_running tenant_max; /* its quota.replicas and quota.memory of now; 0 = no limit */
     uint64_t cpu_milli, memory_bytes;
     uint64_t artifact_bytes;
     uint8_t digest[STORE_DIGEST_BYTES];
@@ -117,6 +126,15 @@ must_check int registry_upload_write(struct registry_upload *u, struct str chunk
 must_check int registry_upload_finish(struct registry_upload *u, char ret_hex[static 65], uint64_t *ret_bytes,
                                       struct error *err);
 void registry_upload_abort(struct registry_upload *u); /* accepts NULL */
+
+/* What tenants and keys have used; put is durable when it returns, and changes no generation. -ERROR_PEER for a row
+ * that bus_quota_check refuses: nothing is stored then. */
+must_check int registry_quota_put(struct registry *r, const struct bus_quota *rows, uint32_t n, struct error *err);
+/* Those that still mean something; tenant_uid 0 = all. each() returns non-zero to stop. */
+must_check int registry_quota_each(struct registry *r, uint64_t tenant_uid,
+                                   int (*row)(void *ctx, const struct bus_quota *row), void *ctx, struct error *err);
+/* Forgets those that do not. */
+must_check int registry_quota_purge(struct registry *r, struct error *err);
 
 /* Builds the catalog of the present state into a sealed memfd. */
 must_check int registry_catalog(struct registry *r, uint64_t *ret_generation, int *ret_fd, size_t *ret_bytes,

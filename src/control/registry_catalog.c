@@ -40,11 +40,11 @@ static int add_quota(struct assemble *a, struct catalog_quota *quota, uint32_t *
 {
     static const struct catalog_quota none;
     *ret_place = 0;
-    uint64_t burst = quota->burst ? quota->burst : quota->requests_per_minute / 60;
+    uint64_t burst = registry_burst(quota->burst, quota->requests_per_minute);
     quota->burst = 0;
     if (memcmp(quota, &none, sizeof none) == 0)
         return 0;
-    quota->burst = burst && quota->requests_per_minute ? burst : 1;
+    quota->burst = burst;
     int index = catalog_add_quota(a->builder, quota);
     *ret_place = (uint32_t)index + 1;
     return added(a, index, "quota");
@@ -52,11 +52,16 @@ static int add_quota(struct assemble *a, struct catalog_quota *quota, uint32_t *
 
 static int add_quotas(struct assemble *a, const struct resource_tenant *tenant, struct catalog_tenant *row)
 {
-    struct catalog_quota own = {
-        .requests_per_minute = tenant->requests_per_minute, .burst = tenant->burst, .concurrency = tenant->concurrency};
+    struct catalog_quota own = {.requests_per_minute = tenant->requests_per_minute,
+                                .burst = tenant->burst,
+                                .concurrency = tenant->concurrency,
+                                .compute_s_per_hour = tenant->compute_s_per_hour,
+                                .compute_s_per_day = tenant->compute_s_per_day};
     struct catalog_quota of_key = {.requests_per_minute = tenant->per_key.requests_per_minute,
                                    .burst = tenant->per_key.burst,
-                                   .concurrency = tenant->per_key.concurrency};
+                                   .concurrency = tenant->per_key.concurrency,
+                                   .compute_s_per_hour = tenant->per_key.compute_s_per_hour,
+                                   .compute_s_per_day = tenant->per_key.compute_s_per_day};
     return add_quota(a, &own, &row->quota) != 0 || add_quota(a, &of_key, &row->key_quota) != 0;
 }
 

@@ -102,8 +102,11 @@ static int check_model(const struct registry_plan *plan, const struct registry_p
             return error_set(err, -ERROR_INVALID_RESOURCE, "%s: metadata.tenant: there is no Tenant %s", item->title,
                              item->next.meta.tenant);
     }
-    int rc = check_isolation(plan, item, planned ? &planned->next.tenant : &stored.tenant, err);
-    return rc < 0 ? rc : check_resources(plan, item, err);
+    const struct resource_tenant *tenant = planned ? &planned->next.tenant : &stored.tenant;
+    int rc = check_isolation(plan, item, tenant, err);
+    if (rc >= 0)
+        rc = check_resources(plan, item, err);
+    return rc < 0 ? rc : registry_holding_check(plan, item, tenant, err);
 }
 
 struct floor {

@@ -53,6 +53,8 @@ static int get_resource(void *ctx, const struct store_resource *stored)
     buf_append_char(&status, '{');
     if (get->kind == RESOURCE_MODEL)
         get->rc = model_status(get, stored->uid, &status);
+    if (get->kind == RESOURCE_TENANT)
+        get->rc = registry_quota_status(get->registry, &resource.tenant, stored->uid, &status, get->err);
     append_time(&status, "created", stored->created_ms);
     buf_append_char(&status, ',');
     append_time(&status, "changed", stored->changed_ms);

@@ -117,6 +117,27 @@ struct registry_plan {
     uint32_t n_items;
 };
 
+/* registry_limits.c. What a tenant's stored models hold, and what the plan (NULL: none) adds. */
+struct registry_holding {
+    uint64_t models;
+    uint64_t artifact_bytes; /* each artifact once */
+};
+must_check int registry_holding(struct registry *r, struct str tenant, const struct registry_plan *plan,
+                                struct registry_holding *ret_holding, struct error *err);
+/* May a model's item add what it adds to its tenant? */
+must_check int registry_holding_check(const struct registry_plan *plan, const struct registry_plan_item *item,
+                                      const struct resource_tenant *tenant, struct error *err);
+
+/* registry_quota.c. Appends `"quota":{…},` of a tenant's status. */
+must_check int registry_quota_status(struct registry *r, const struct resource_tenant *tenant, uint64_t uid,
+                                     struct buf *json, struct error *err);
+/* Requests at once within a rate, as a quota means it. */
+static inline uint64_t registry_burst(uint64_t burst, uint64_t per_minute)
+{
+    burst = burst ? burst : per_minute / 60;
+    return burst && per_minute ? burst : 1;
+}
+
 /* registry_describe.c. 0 when every new version of a plan that was checked is described; else 1 with what is
  * wanted next. */
 must_check int registry_plan_described(const struct registry_plan *plan, struct registry_ingest *ingest,

@@ -131,6 +131,7 @@ static int version_complete(struct registry *r, struct str document, struct regi
         return rc;
     version->tenant_uid = row.uid;
     version->floor = registry_level_rank(tenant.tenant.isolation_minimum);
+    version->tenant_max = (struct registry_running){(uint32_t)tenant.tenant.replicas, tenant.tenant.memory_bytes};
     return 0;
 }
 

@@ -134,6 +134,7 @@ static void on_housekeeping(uv_timer_t *timer)
     struct gateway *g = timer->data;
     gateway_replicas_check(g, uv_hrtime());
     gateway_quotas_check(g, uv_hrtime());
+    gateway_quotas_tell(g, false);
     stats_send(g);
 }
 
@@ -143,6 +144,7 @@ static void on_drained(void *ctx)
 {
     struct gateway *g = ctx;
     struct bus_empty nothing = {0};
+    gateway_quotas_tell(g, true);
     (void)bus_conn_send(g->supervisor, BUS_DRAINED, &nothing, NULL, 0); /* without it we end anyway */
 }
 
@@ -179,18 +181,13 @@ static int serve_start(struct gateway *g, int fd, struct error *err)
 
 static int listen_fd = -1; /* kept until the first catalog is there: no request is refused for want of one */
 
-static void on_catalog(struct gateway *g, struct bus_message *m)
+/* Once it has a catalog, and knows what was used before. */
+static void serve_begin(struct gateway *g)
 {
-    const struct bus_catalog *body = &m->body.CATALOG;
-    struct bus_catalog_taken answer = {.generation = body->generation};
-    int code = gateway_catalog_take(g, m->fds[0], body->bytes, &answer.error);
-    if (code < 0)
-        log_alert("catalog_refused", "a catalog was refused: %s", error_text(&answer.error, code));
-    (void)bus_conn_send(g->control, BUS_CATALOG_TAKEN, &answer, NULL, 0); /* a gone control sends it again */
-    if (code < 0 || g->server || g->draining)
-        return;
     struct error err = {0};
-    code = serve_start(g, listen_fd, &err);
+    if (g->server || g->draining || !g->catalog || !g->quotas.restored)
+        return;
+    int code = serve_start(g, listen_fd, &err);
     if (code < 0) {
         log_alert("listen", "%s", error_text(&err, code));
         _exit(1);
@@ -200,15 +197,30 @@ static void on_catalog(struct gateway *g, struct bus_message *m)
     (void)bus_conn_send(g->supervisor, BUS_READY, &nothing, NULL, 0); /* without it we end anyway */
 }
 
+static void on_catalog(struct gateway *g, struct bus_message *m)
+{
+    const struct bus_catalog *body = &m->body.CATALOG;
+    struct bus_catalog_taken answer = {.generation = body->generation};
+    int code = gateway_catalog_take(g, m->fds[0], body->bytes, &answer.error);
+    if (code < 0)
+        log_alert("catalog_refused", "a catalog was refused: %s", error_text(&answer.error, code));
+    (void)bus_conn_send(g->control, BUS_CATALOG_TAKEN, &answer, NULL, 0); /* a gone control sends it again */
+    serve_begin(g);
+}
+
 static void on_control_message(void *ctx, struct bus_message *m)
 {
     struct gateway *g = ctx;
-    if (m->type == BUS_CATALOG)
+    if (m->type == BUS_CATALOG) {
         on_catalog(g, m);
-    else if (m->type == BUS_DEMAND_REFUSED)
+    } else if (m->type == BUS_QUOTA_STORED) {
+        gateway_quotas_stored(g, &m->body.QUOTA_STORED, m->fds[0]);
+        serve_begin(g);
+    } else if (m->type == BUS_DEMAND_REFUSED) {
         gateway_demand_refused(g, &m->body.DEMAND_REFUSED);
-    else if (m->type == BUS_INFER)
+    } else if (m->type == BUS_INFER) {
         gateway_bus_infer(g, &m->body.INFER, m->fds[0]);
+    }
 }
 
 static void on_control_gone(void *ctx, int code)
@@ -230,6 +242,7 @@ static void on_peer(struct gateway *g, struct bus_message *m)
     m->fds[0] = -1;
     memset(&g->stats_sent, 0, sizeof g->stats_sent);
     gateway_metrics_tell(g);
+    gateway_quotas_tell_all(g);
     gateway_replicas_tell(g);
 }
 

@@ -28,19 +28,23 @@
 struct gateway_quota {
     struct schedule_quota schedule;
     struct gateway_tenant *tenant;
-    struct list in_all;    /* gateway_quotas.all */
-    struct list in_waited; /* gateway_quotas.waited */
-    struct list waiting;   /* requests that wait for others' reservations to end */
-    uint64_t id;           /* of a key: in gateway_quotas.keys; 0: the tenant's own */
+    struct list in_all;     /* gateway_quotas.all */
+    struct list in_waited;  /* gateway_quotas.waited */
+    struct list in_changed; /* gateway_quotas.changed */
+    struct list waiting;    /* requests that wait for others' reservations to end */
+    uint64_t id;            /* of a key: in gateway_quotas.keys; 0: the tenant's own */
     char key[CATALOG_KEY_ID_BYTES];
 };
 
 struct gateway_quotas {
-    struct map keys;    /* of keys */
-    struct list all;    /* struct gateway_quota; housekeeping goes round */
-    struct list waited; /* those that requests wait for */
+    struct map keys;     /* of keys */
+    struct list all;     /* struct gateway_quota; housekeeping goes round */
+    struct list waited;  /* those that requests wait for */
+    struct list changed; /* those whose use control was not told yet, first changed first */
     struct hash_seed seed;
-    uint32_t n; /* in `all` */
+    uint64_t tell_ns; /* when to tell next */
+    uint32_t n;       /* in `all` */
+    bool restored;    /* what an earlier gateway counted is here */
 };
 
 enum { GATEWAY_QUOTA_TENANT, GATEWAY_QUOTA_KEY, GATEWAY_QUOTA_LEVELS };
@@ -273,6 +277,19 @@ struct gateway_quota_headers {
     char values[GATEWAY_QUOTA_HEADERS_MAX][24];
 };
 void gateway_quota_headers(const struct gateway_request *r, struct gateway_quota_headers *ret_headers);
+
+/* The state of the tenant, or with its id of that key of it; made when there is none. NULL: no memory. */
+struct gateway_quota *gateway_quota_get(struct gateway *g, struct gateway_tenant *t, const char *key_id);
+struct schedule_quota_time gateway_quota_time(void);
+
+/* gateway_quota_use.c */
+void gateway_quota_changed(struct gateway *g, struct gateway_quota *q);
+/* Tells control what changed, at most once a second, or `now`. */
+void gateway_quotas_tell(struct gateway *g, bool now);
+/* A new control: it is told all again. */
+void gateway_quotas_tell_all(struct gateway *g);
+/* What the store held when this gateway began. */
+void gateway_quotas_stored(struct gateway *g, const struct bus_quotas *body, int fd);
 
 /* gateway_catalog.c */
 must_check int gateway_catalog_take(struct gateway *g, int fd, size_t bytes, struct error *err);

@@ -31,7 +31,7 @@ static const struct {
     [SCHEDULE_LIMIT_CONCURRENCY] = {"concurrency", "requests at once", 1},
 };
 
-static struct schedule_quota_time time_now(void)
+struct schedule_quota_time gateway_quota_time(void)
 {
     return (struct schedule_quota_time){uv_hrtime(), clock_wall_ms() * NS_PER_MS};
 }
@@ -41,6 +41,7 @@ void gateway_quotas_init(struct gateway *g)
     map_init(&g->quotas.keys, LIMIT_KEYS * 2);
     list_init(&g->quotas.all);
     list_init(&g->quotas.waited);
+    list_init(&g->quotas.changed);
     random_bytes(&g->quotas.seed, sizeof g->quotas.seed);
 }
 
@@ -64,6 +65,8 @@ static void limits_set(struct gateway_quota *q, const struct catalog_quota *row)
             .requests = row->requests_per_minute,
             .burst = row->burst,
             .concurrency = row->concurrency,
+            .windows = {[SCHEDULE_COMPUTE_HOUR] = row->compute_s_per_hour * NS_PER_S,
+                        [SCHEDULE_COMPUTE_DAY] = row->compute_s_per_day * NS_PER_S},
         };
     schedule_quota_set(&q->schedule, &limits);
 }
@@ -86,12 +89,12 @@ static void quota_free(struct gateway *g, struct gateway_quota *q)
     else
         q->tenant->quota = NULL;
     list_remove(&q->in_all);
+    list_remove(&q->in_changed);
     g->quotas.n--;
     free(q);
 }
 
-/* The state of the tenant, or of that key of it; made when there is none. NULL: no memory. */
-static struct gateway_quota *quota_get(struct gateway *g, struct gateway_tenant *t, const char *key_id)
+struct gateway_quota *gateway_quota_get(struct gateway *g, struct gateway_tenant *t, const char *key_id)
 {
     uint64_t id = key_id ? hash_bytes(g->quotas.seed, key_id, CATALOG_KEY_ID_BYTES) | 1 : 0;
     struct gateway_quota *q = id ? map_get(&g->quotas.keys, id) : t->quota;
@@ -147,11 +150,11 @@ static int refuse(struct gateway_request *r, int level, int code, const struct s
 int gateway_quota_enter(struct gateway_request *r, const char *key_id, struct error *err)
 {
     struct gateway *g = r->gateway;
-    struct schedule_quota_time now = time_now();
+    struct schedule_quota_time now = gateway_quota_time();
     for (int level = 0; level < GATEWAY_QUOTA_LEVELS; level++) {
         if (!row_of(g, r->tenant, level))
             continue;
-        struct gateway_quota *q = quota_get(g, r->tenant, level == GATEWAY_QUOTA_KEY ? key_id : NULL);
+        struct gateway_quota *q = gateway_quota_get(g, r->tenant, level == GATEWAY_QUOTA_KEY ? key_id : NULL);
         if (!q)
             return error_set_default(err, ERROR_NO_MEMORY);
         r->quotas[level] = q;
@@ -159,6 +162,8 @@ int gateway_quota_enter(struct gateway_request *r, const char *key_id, struct er
         int code = schedule_quota_enter(&q->schedule, &r->tickets[level], now, &refusal);
         if (code < 0) /* gateway_fail gives back what the other level took */
             return refuse(r, level, code, &refusal, err);
+        if (q->schedule.limits.requests)
+            gateway_quota_changed(g, q);
     }
     return 0;
 }
@@ -179,7 +184,7 @@ static int wait_start(struct gateway_request *r, struct gateway_quota *q, struct
 
 int gateway_quota_reserve(struct gateway_request *r, struct error *err)
 {
-    struct schedule_quota_time now = time_now();
+    struct schedule_quota_time now = gateway_quota_time();
     uint64_t amount = r->version->cost_ns * RESERVE_FACTOR;
     for (int level = 0; level < GATEWAY_QUOTA_LEVELS; level++) {
         struct gateway_quota *q = r->quotas[level];
@@ -208,7 +213,7 @@ void gateway_quotas_continue(struct gateway *g)
 {
     if (g->quotas.n == 0 || list_empty(&g->quotas.waited))
         return;
-    struct schedule_quota_time now = time_now();
+    struct schedule_quota_time now = gateway_quota_time();
     list_each_safe(node, &g->quotas.waited)
     {
         struct gateway_quota *q = container_of(node, struct gateway_quota, in_waited);
@@ -260,7 +265,7 @@ void gateway_quotas_fail(struct gateway_version *v, int code, const struct error
 void gateway_quotas_check(struct gateway *g, uint64_t now_ns)
 {
     waiting_fail(g, is_late, &now_ns, ERROR_DEADLINE, NULL);
-    struct schedule_quota_time now = time_now();
+    struct schedule_quota_time now = gateway_quota_time();
     uint32_t n = g->quotas.n < CHECKS ? g->quotas.n : CHECKS;
     for (; n > 0; n--) {
         struct gateway_quota *q = container_of(list_first(&g->quotas.all), struct gateway_quota, in_all);
@@ -278,7 +283,7 @@ void gateway_quota_charge(const struct schedule_lease *lease, uint64_t took_ns)
     uint64_t cost_ns;
     if (__builtin_mul_overflow(took_ns, lease->slots, &cost_ns) || cost_ns > UINT64_MAX / LIMIT_BATCH_ITEMS)
         cost_ns = UINT64_MAX / LIMIT_BATCH_ITEMS;
-    struct schedule_quota_time now = time_now();
+    struct schedule_quota_time now = gateway_quota_time();
     for (uint32_t k = 0; k < lease->n_requests; k++) {
         struct gateway_request *r = container_of(lease->requests[k], struct gateway_request, schedule);
         struct gateway_version *v = r->version;
@@ -287,9 +292,11 @@ void gateway_quota_charge(const struct schedule_lease *lease, uint64_t took_ns)
             v->cost_ns = cost_ns > v->cost_ns ? cost_ns : v->cost_ns;
         }
         for (int level = 0; level < GATEWAY_QUOTA_LEVELS; level++)
-            if (r->quotas[level])
+            if (r->quotas[level]) {
                 schedule_quota_settle(&r->quotas[level]->schedule, &r->tickets[level], SCHEDULE_COMPUTE,
                                       cost_ns / lease->rows * r->schedule.rows, now);
+                gateway_quota_changed(r->gateway, r->quotas[level]);
+            }
     }
 }
 
@@ -312,7 +319,7 @@ void gateway_quota_leave(struct gateway_request *r)
             continue;
         if (list_empty(&q->waiting)) /* its last waiting request was cancelled */
             list_remove(&q->in_waited);
-        now = now.now_ns ? now : time_now();
+        now = now.now_ns ? now : gateway_quota_time();
         schedule_quota_leave(&q->schedule, &r->tickets[level], now);
         r->quotas[level] = NULL;
     }
@@ -364,7 +371,7 @@ void gateway_quota_headers(const struct gateway_request *r, struct gateway_quota
     ret_headers->n = 0;
     if (!r->quotas[GATEWAY_QUOTA_TENANT] && !r->quotas[GATEWAY_QUOTA_KEY])
         return;
-    struct schedule_quota_time now = time_now();
+    struct schedule_quota_time now = gateway_quota_time();
     struct schedule_quota_state requests = {0}, compute = {0};
     for (int level = 0; level < GATEWAY_QUOTA_LEVELS; level++) {
         const struct gateway_quota *q = r->quotas[level];

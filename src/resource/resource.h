@@ -113,7 +113,10 @@ struct resource_tenant {
     uint64_t concurrency;         /* spec.quota.concurrency … 0 = no limit, here and below */
     struct {                      /* spec.quota.perKey: of each key, beside the tenant's own */
         uint64_t requests_per_minute, burst, concurrency;
+        uint64_t compute_s_per_hour, compute_s_per_day;
     } per_key;
+    uint64_t compute_s_per_hour, compute_s_per_day;
+    uint64_t memory_bytes, replicas, models, artifact_bytes; /* spec.quota.memory … */
 };
 
 struct resource_model {

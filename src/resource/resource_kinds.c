@@ -163,6 +163,9 @@ static const struct resource_field server_fields[] = {
          "as one at level process."},
 };
 
+/* 4096 slots, as many as a device can have, for an hour. */
+#define COMPUTE_HOUR_MAX (4096u * 3600u)
+
 /* A number of spec.quota, 0 meaning no limit. */
 #define QUOTA(path_, type_, unit_, max_, member_, help_)                                                \
     {                                                                                                   \
@@ -219,12 +222,33 @@ static const struct resource_field tenant_fields[] = {
     QUOTA("spec.quota.concurrency", RESOURCE_INTEGER, "requests", 1000000, concurrency,
           "Inference requests at once, from their head to the end of their answer; one more is refused with 429. 0 "
           "means no limit."),
+    QUOTA(
+        "spec.quota.computeSecondsPerHour", RESOURCE_INTEGER, "seconds", COMPUTE_HOUR_MAX, compute_s_per_hour,
+        "Time on the device, times the slots taken, in each hour of the clock (UTC), as the server measures it. Who has "
+        "used it up is refused with 429 until the hour ends. 0 means no limit."),
+    QUOTA("spec.quota.computeSecondsPerDay", RESOURCE_INTEGER, "seconds", 24 * COMPUTE_HOUR_MAX, compute_s_per_day,
+          "Likewise in each day (UTC)."),
+    QUOTA(
+        "spec.quota.replicas", RESOURCE_INTEGER, "replicas", LIMIT_REPLICAS, replicas,
+        "Replicas of all its models that run at once; no further one is started. Those that run already stay. 0 means no "
+        "limit."),
+    QUOTA("spec.quota.memory", RESOURCE_BYTES, NULL, 1024 * GIB, memory_bytes,
+          "spec.resources.memory of all replicas that run at once; likewise."),
+    QUOTA("spec.quota.models", RESOURCE_INTEGER, "models", LIMIT_MODELS, models,
+          "Models it may have; apply refuses one more. 0 means no limit."),
+    QUOTA("spec.quota.artifactBytes", RESOURCE_BYTES, NULL, 1024 * GIB, artifact_bytes,
+          "Size of the artifacts of all its models' versions, each artifact once; apply refuses a version beyond it. 0 "
+          "means no limit."),
     QUOTA("spec.quota.perKey.requestsPerMinute", RESOURCE_INTEGER, "requests per minute", 1000000000,
           per_key.requests_per_minute, "Like spec.quota.requestsPerMinute, for each key of the tenant beside it."),
     QUOTA("spec.quota.perKey.burst", RESOURCE_INTEGER, "requests", 1000000000, per_key.burst,
           "Like spec.quota.burst, for each key."),
     QUOTA("spec.quota.perKey.concurrency", RESOURCE_INTEGER, "requests", 1000000, per_key.concurrency,
           "Like spec.quota.concurrency, for each key."),
+    QUOTA("spec.quota.perKey.computeSecondsPerHour", RESOURCE_INTEGER, "seconds", COMPUTE_HOUR_MAX,
+          per_key.compute_s_per_hour, "Like spec.quota.computeSecondsPerHour, for each key."),
+    QUOTA("spec.quota.perKey.computeSecondsPerDay", RESOURCE_INTEGER, "seconds", 24 * COMPUTE_HOUR_MAX,
+          per_key.compute_s_per_day, "Like spec.quota.computeSecondsPerDay, for each key."),
 };
 
 static const struct resource_field model_fields[] = {

@@ -60,6 +60,13 @@ struct store_key {
     uint64_t created_ms;
 };
 
+struct store_quota { /* what a tenant, or one of its keys, has used */
+    uint64_t tenant_uid;
+    struct str key;    /* its id; empty: of the tenant itself */
+    struct str use;    /* bytes that the store does not interpret */
+    uint64_t until_ms; /* ≤ INT64_MAX; afterwards it means nothing */
+};
+
 struct store_ops {
     const char *name;
     /* `path`: of the database file, in a folder that exists and is writable; store_memory ignores it. Creates (mode
@@ -111,6 +118,15 @@ struct store_ops {
     /* ordered by (tenant_uid, id) */
     int (*key_each)(struct store *s, uint64_t tenant_uid /* 0 = all */,
                     int (*each)(void *ctx, const struct store_key *k), void *ctx, struct error *err);
+
+    /* Inserts or replaces by (tenant_uid, key): a transaction of its own (so outside of any) that leaves the revision
+     * as it is, for nothing that was applied changes. All or nothing. */
+    int (*quota_put)(struct store *s, const struct store_quota *rows, size_t n, struct error *err);
+    /* ordered by (tenant_uid, key) */
+    int (*quota_each)(struct store *s, uint64_t tenant_uid /* 0 = all */,
+                      int (*each)(void *ctx, const struct store_quota *q), void *ctx, struct error *err);
+    /* Forgets rows whose time has passed; as quota_put. */
+    int (*quota_purge)(struct store *s, uint64_t now_ms, struct error *err);
 };
 
 /* Embedded first in a back-end's struct. */

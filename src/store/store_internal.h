@@ -37,6 +37,10 @@ enum store_statement {
     STORE_KEY_DELETE_TENANT,
     STORE_KEYS,
     STORE_KEYS_OF_TENANT,
+    STORE_QUOTA_PUT,
+    STORE_QUOTA_PURGE,
+    STORE_QUOTAS,
+    STORE_QUOTAS_OF_TENANT,
     STORE_STATEMENT_COUNT
 };
 
@@ -122,6 +126,9 @@ must_check int store_key_delete(struct store *s, struct str id, bool *ret_existe
 must_check int store_key_delete_tenant(struct store *s, uint64_t tenant_uid, struct error *err);
 must_check int store_key_each(struct store *s, uint64_t tenant_uid, int (*each)(void *ctx, const struct store_key *k),
                               void *ctx, struct error *err);
+
+must_check int store_quota_each(struct store *s, uint64_t tenant_uid,
+                                int (*each)(void *ctx, const struct store_quota *q), void *ctx, struct error *err);
 
 /* --- store_vfs.c --- */
 

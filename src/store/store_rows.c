@@ -263,3 +263,28 @@ int store_key_each(struct store *store, uint64_t tenant_uid, int (*each)(void *c
     }
     return finish_rows(s, id, st, code, err);
 }
+
+int store_quota_each(struct store *store, uint64_t tenant_uid, int (*each)(void *ctx, const struct store_quota *q),
+                     void *ctx, struct error *err)
+{
+    struct store_sql *s = store_sql(store);
+    enum store_statement id = tenant_uid ? STORE_QUOTAS_OF_TENANT : STORE_QUOTAS;
+    sqlite3_stmt *st = NULL;
+    int result = store_take(s, id, &st, err);
+    if (result < 0)
+        return result;
+    if (tenant_uid)
+        store_bind_u64(st, 1, tenant_uid);
+    int code;
+    while ((code = sqlite3_step(st)) == SQLITE_ROW) {
+        struct store_quota q = {
+            .tenant_uid = store_column_u64(st, 0),
+            .key = store_column_str(st, 1),
+            .use = store_column_bytes(st, 2),
+            .until_ms = store_column_u64(st, 3),
+        };
+        if (each(ctx, &q) != 0)
+            break;
+    }
+    return finish_rows(s, id, st, code, err);
+}

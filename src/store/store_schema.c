@@ -52,6 +52,15 @@ static const char *const migrations[] = {
     " signature BLOB NOT NULL,"
     " PRIMARY KEY (digest, engine)"
     ") STRICT, WITHOUT ROWID;",
+    /* 2 → 3. No reference: what was used may be told of a tenant that is just being deleted; it is forgotten in time.
+     */
+    "CREATE TABLE quota ("
+    " tenant_uid INTEGER NOT NULL,"
+    " key TEXT NOT NULL,"
+    " use BLOB NOT NULL,"
+    " until_ms INTEGER NOT NULL,"
+    " PRIMARY KEY (tenant_uid, key)"
+    ") STRICT, WITHOUT ROWID;",
 };
 
 enum { MIGRATIONS = sizeof migrations / sizeof migrations[0] };

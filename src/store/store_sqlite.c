@@ -99,6 +99,62 @@ static int sql_uid_next(struct store *store, uint64_t *ret_uid, struct error *er
     return result < 0 ? result : take_number(store_sql(store), STORE_UID_NEXT, ret_uid, err);
 }
 
+/* --- what was used: transactions of their own, without a revision --- */
+
+static int aside_commit(struct store_sql *s, int result, struct error *err)
+{
+    sqlite3_stmt *st = NULL;
+    if (result == 0)
+        result = store_check_write(s, err);
+    if (result == 0)
+        result = store_take(s, STORE_COMMIT, &st, err);
+    if (result == 0)
+        result = store_run(s, STORE_COMMIT, st, err);
+    if (result < 0) {
+        sql_rollback(&s->store);
+        return result;
+    }
+    s->transaction = false;
+    if (s->log_pages >= s->checkpoint_pages)
+        checkpoint(s);
+    return 0;
+}
+
+static int sql_quota_put(struct store *store, const struct store_quota *rows, size_t n, struct error *err)
+{
+    struct store_sql *s = store_sql(store);
+    int result = sql_begin(store, err);
+    if (result < 0)
+        return result;
+    for (size_t i = 0; result == 0 && i < n; i++) {
+        sqlite3_stmt *st = NULL;
+        result = store_take(s, STORE_QUOTA_PUT, &st, err);
+        if (result < 0)
+            break;
+        store_bind_u64(st, 1, rows[i].tenant_uid);
+        store_bind_str(st, 2, rows[i].key);
+        store_bind_bytes(st, 3, rows[i].use);
+        store_bind_u64(st, 4, rows[i].until_ms);
+        result = store_run(s, STORE_QUOTA_PUT, st, err);
+    }
+    return aside_commit(s, result, err);
+}
+
+static int sql_quota_purge(struct store *store, uint64_t now_ms, struct error *err)
+{
+    struct store_sql *s = store_sql(store);
+    sqlite3_stmt *st = NULL;
+    int result = sql_begin(store, err);
+    if (result < 0)
+        return result;
+    result = store_take(s, STORE_QUOTA_PURGE, &st, err);
+    if (result == 0) {
+        store_bind_u64(st, 1, now_ms);
+        result = store_run(s, STORE_QUOTA_PURGE, st, err);
+    }
+    return aside_commit(s, result, err);
+}
+
 #define OPERATIONS                                                                                                    \
     .close = store_close, .begin = sql_begin, .commit = sql_commit, .rollback = sql_rollback,                         \
     .revision = sql_revision, .uid_next = sql_uid_next, .resource_put = store_resource_put,                           \
@@ -106,7 +162,8 @@ static int sql_uid_next(struct store *store, uint64_t *ret_uid, struct error *er
     .version_each = store_version_each, .version_delete_model = store_version_delete_model,                           \
     .description_put = store_description_put, .description_find = store_description_find,                             \
     .description_release = store_description_release, .artifact_used = store_artifact_used, .key_put = store_key_put, \
-    .key_delete = store_key_delete, .key_delete_tenant = store_key_delete_tenant, .key_each = store_key_each
+    .key_delete = store_key_delete, .key_delete_tenant = store_key_delete_tenant, .key_each = store_key_each,         \
+    .quota_put = sql_quota_put, .quota_each = store_quota_each, .quota_purge = sql_quota_purge
 
 const struct store_ops store_sqlite = {.name = "sqlite", .open = store_open_file, OPERATIONS};
 const struct store_ops store_memory = {.name = "memory", .open = store_open_memory, OPERATIONS};

@@ -5,6 +5,7 @@
 
 #define RESOURCE_COLUMNS "kind, uid, tenant, name, generation, resource_version, document, created_ms, changed_ms"
 #define VERSION_COLUMNS  "uid, model_uid, number, digest, artifact_bytes, document, created_ms"
+#define QUOTA_COLUMNS    "tenant_uid, key, use, until_ms"
 #define KEY_COLUMNS      "id, hash, tenant_uid, name, created_ms"
 
 static const char *const texts[STORE_STATEMENT_COUNT] = {
@@ -39,6 +40,11 @@ static const char *const texts[STORE_STATEMENT_COUNT] = {
     [STORE_KEY_DELETE] = "DELETE FROM key WHERE id = ?",
     [STORE_KEY_DELETE_TENANT] = "DELETE FROM key WHERE tenant_uid = ?",
     [STORE_KEYS] = "SELECT " KEY_COLUMNS " FROM key ORDER BY tenant_uid, id",
+    [STORE_QUOTA_PUT] = "INSERT INTO quota (" QUOTA_COLUMNS ") VALUES (?, ?, ?, ?)"
+                        " ON CONFLICT (tenant_uid, key) DO UPDATE SET use = excluded.use, until_ms = excluded.until_ms",
+    [STORE_QUOTA_PURGE] = "DELETE FROM quota WHERE until_ms < ?",
+    [STORE_QUOTAS] = "SELECT " QUOTA_COLUMNS " FROM quota ORDER BY tenant_uid, key",
+    [STORE_QUOTAS_OF_TENANT] = "SELECT " QUOTA_COLUMNS " FROM quota WHERE tenant_uid = ? ORDER BY key",
     [STORE_KEYS_OF_TENANT] = "SELECT " KEY_COLUMNS " FROM key WHERE tenant_uid = ? ORDER BY id",
 };
 

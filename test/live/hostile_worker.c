@@ -367,6 +367,17 @@ static void done_twice(struct hostile *h)
     done(h);
 }
 
+/* Serves as asked, and says that each lease took no time. */
+static void takes_no_time(struct hostile *h)
+{
+    load(h);
+    for (;;) {
+        take_lease(h);
+        (void)poll(NULL, 0, 300);
+        answer(h);
+    }
+}
+
 static void lease_of_another(struct hostile *h)
 {
     load(h);
@@ -631,6 +642,7 @@ static const struct {
     {"pieces-for-ever", pieces_for_ever},
     {"done-early", done_early},
     {"done-twice", done_twice},
+    {"takes-no-time", takes_no_time},
     {"lease-of-another", lease_of_another},
     {"failure-text", failure_text},
     {"produced-leaps", produced_leaps},

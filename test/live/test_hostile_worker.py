@@ -23,7 +23,7 @@ FAILS = {500, 503}
 MAY_ANSWER = {200} | FAILS
 # Answers the first request before (or while) it misbehaves, or never answers: its client gives up after a while.
 EXPECTED = {name: MAY_ANSWER for name in (
-    "load-twice", "flood-idle", "ring-for-ever", "done-twice", "consumed-lies", "changes-memory", "punches-holes",
+    "takes-no-time", "load-twice", "flood-idle", "ring-for-ever", "done-twice", "consumed-lies", "changes-memory", "punches-holes",
     "sends-descriptors", "talks-to-supervisor")}
 SILENT = {"never-open", "blocks-bell-reader", "blocks-bell-writer", "closes-bells", "ring-for-ever", "consumed-lies"}
 PATIENCE_S = 3
@@ -75,6 +75,14 @@ def hostile(make_server, folder):
 
 def test_the_table_of_behaviours_was_read():
     assert "BULKHEAD_HOSTILE" in os.environ or len(BEHAVIOURS) >= 30 and EXPECTED.keys() | SILENT <= set(BEHAVIOURS)
+
+
+def test_what_a_worker_says_of_its_time_changes_no_quota(hostile):
+    hostile.apply(tenant_yaml("evil", quota={"computeSecondsPerDay": 1}))
+    hostile.model("takes-no-time")
+    statuses = [provoke(hostile, hostile.evil, "takes-no-time") for _ in range(8)]
+    assert statuses[0] == 200 and statuses[-1] == 429, statuses
+    assert statuses.count(200) <= 4, statuses  # of 0.3 s each
 
 
 GROUPS = [BEHAVIOURS[i:i + 10] for i in range(0, len(BEHAVIOURS), 10)]

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from conftest import CEILING_S, IDENTITY, model_yaml, tenant_yaml, vector, wait_until
+from conftest import IDENTITY, model_yaml, processes, tenant_yaml, vector, wait_until
 from load import Load
 
 INPUTS = vector(1, [1, 2, 3, 4])
@@ -227,3 +227,208 @@ def test_a_quota_that_means_nothing_is_an_error(server, quota, words):
     assert result.returncode != 0
     for word in words:
         assert word in result.stderr, result.stderr
+
+
+# --- compute ---
+
+
+def window_left(period=3600):
+    return period - time.time() % period
+
+
+@pytest.fixture
+def in_one_hour():
+    """The test does not run over the end of an hour, or of a day: it waits for the next one where that is near."""
+    if window_left() < 45:
+        time.sleep(window_left() + 0.1)
+
+
+def lease_seconds(server):
+    return wait_until(lambda: server.status()["gateway"]["leaseSeconds"], "leases")
+
+
+def quota_status(server):
+    return json.loads(server.cli("get", "tenant", "acme", "-o", "json").stdout)["status"]["quota"]
+
+
+def used(server, limit):
+    """As `get tenant` shows it, a second later at most."""
+    return quota_status(server)[limit]["used"]
+
+
+@pytest.mark.parametrize("level", ("tenant", "key"))
+def test_concurrent_requests_do_not_overrun_a_compute_quota(serving, in_one_hour, level):
+    """64 clients at once, each of whom would find something left: together they get the quota and one request more. The
+    first of them has no estimate to go by."""
+    limit = {"computeSecondsPerHour": 1}
+    server = serving(limit if level == "tenant" else {"perKey": limit}, busy="60ms", batching={"maxSize": 1})
+    with Load(server, server.acme, model="slow", threads=64) as load:
+        wait_until(lambda: load.count(429) > 64, "the quota to be used up")
+    assert load.broken == 0 and load.wrong == 0
+    assert set(load.statuses) == {200, 429} and set(load.codes) == {"quota_exceeded"}, (load.statuses, load.codes)
+    took = lease_seconds(server)
+    assert 1 <= took < 1 + 2 * took / load.count(), (took, load.statuses)  # a lease of mean length over, or two
+    answer = server.infer("slow", INPUTS, server.acme)
+    refused(answer, "quota_exceeded", level, "1 seconds of compute per hour", "computeSecondsPerHour")
+    assert abs(int(answer.headers["Retry-After"]) - window_left()) <= 2  # true: the hour's end
+    assert answer.headers["x-ratelimit-limit-compute"] == "1"
+    assert answer.headers["x-ratelimit-remaining-compute"] == "0.000"
+    assert abs(seconds(answer.headers["x-ratelimit-reset-compute"]) - window_left()) <= 2
+    if level == "key":
+        assert passes(server, server.key("acme", "other"), "slow")
+
+
+def test_a_first_request_passes_under_a_small_quota(serving, in_one_hour):
+    server = serving({"computeSecondsPerDay": 1, "computeSecondsPerHour": 1}, busy="1500ms")
+    first = server.infer("slow", INPUTS, server.acme)
+    assert first.status == 200
+    assert first.headers["x-ratelimit-remaining-compute"] == "0.000"
+    refused(server.infer("slow", INPUTS, server.acme), "quota_exceeded", "per day")  # the one that lasts longer
+    answer = server.infer("echo", INPUTS, server.acme)
+    assert abs(int(answer.headers["Retry-After"]) - window_left(86400)) <= 2
+    server.quota({"computeSecondsPerDay": 1000, "computeSecondsPerHour": 100})  # more, and what is used stays used
+    answer = server.infer("echo", INPUTS, server.acme)
+    assert answer.status == 200
+    assert float(answer.headers["x-ratelimit-remaining-compute"]) <= 98.5
+
+
+def test_a_fair_share_of_a_batch_is_charged(serving, in_one_hour):
+    """A batch's time is its requests' by rows."""
+    server = serving({"computeSecondsPerHour": 1000}, busy="100ms")
+    assert passes(server, model="slow")
+    before = lease_seconds(server)
+    with contextlib.ExitStack() as stack:
+        with stopped(server, "slow"):
+            socks = in_flight(server, stack, 1, model="slow")
+            wait_until(lambda: server.status()["device"]["used"] == 1, "it to run")
+            socks += in_flight(server, stack, 8, model="slow")
+            wait_until(lambda: server.status()["gateway"]["queued"] == 8, "them to wait")
+        for sock in socks:
+            assert sock.recv(100).startswith(b"HTTP/1.1 200 ")
+    wait_until(lambda: server.status()["gateway"]["leases"] == 3, "two leases")
+    took = lease_seconds(server)
+    assert took > before
+    rest = float(server.infer("echo", INPUTS, server.acme).headers["x-ratelimit-remaining-compute"])
+    assert 1000 - rest == pytest.approx(took, abs=0.02)
+
+
+def test_what_was_really_used_is_charged(serving, in_one_hour):
+    """A client that goes while its request runs has used what it ran; one that goes while it waits has used nothing."""
+    server = serving({"computeSecondsPerHour": 1000}, busy="300ms", batching={"maxSize": 1})
+    assert passes(server, model="slow")
+    for _ in range(2):
+        sock = server.raw()
+        sock.sendall(request(server, model="slow") + BODY)
+        if _ == 0:
+            wait_until(lambda: server.status()["device"]["used"] == 1, "it to run")
+        else:
+            wait_until(lambda: server.status()["gateway"]["queued"] == 1, "it to wait")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        sock.close()
+    wait_until(lambda: server.status()["gateway"]["leases"] == 2, "the one that ran to end")
+    took = lease_seconds(server)
+    rest = float(server.infer("echo", INPUTS, server.acme).headers["x-ratelimit-remaining-compute"])
+    assert 0.6 <= took == pytest.approx(1000 - rest, abs=0.02)
+
+
+# --- what is used outlives processes ---
+
+
+@pytest.mark.parametrize("victim", ("restart", "gateway", "control", "server"))
+def test_counters_survive(serving, in_one_hour, victim):
+    server = serving({"computeSecondsPerDay": 100, "requestsPerMinute": 1, "burst": 5,
+                      "perKey": {"computeSecondsPerHour": 50}}, busy="200ms")
+    for _ in range(3):
+        answer = server.infer("slow", INPUTS, server.acme)
+        assert answer.status == 200
+    before = float(answer.headers["x-ratelimit-remaining-compute"])
+    assert before < 49.5
+    wait_until(lambda: used(server, "computeSecondsPerDay") >= 49.99 - before, "the store to have it")
+    if victim == "restart":
+        assert server.stop() == 0
+        server.start()
+    elif victim == "server":
+        pid = server.process.pid
+        server.alerts_expected = True
+        os.kill(pid, signal.SIGKILL)
+        server.process.wait()
+        server.reader.join()
+        wait_until(lambda: not [p for p, (parent, _) in processes().items() if parent == pid], "its processes to be gone")
+        server.start()
+    else:
+        old = server.pid(victim)
+        server.alerts_expected = True
+        os.kill(old, signal.SIGKILL)
+        wait_until(lambda: server.pid(victim) not in (None, old), "another")
+        wait_until(lambda: server.cli("status", check=False).returncode == 0 and server.status()["ready"], "service")
+    answer = wait_until(lambda: answer_of(server), "an answer")
+    assert answer.status == 200, answer.body
+    assert answer.headers["x-ratelimit-limit-compute"] == "50"  # the key's, of which less is left
+    assert float(answer.headers["x-ratelimit-remaining-compute"]) == pytest.approx(before, abs=0.01)
+    assert answer.headers["x-ratelimit-remaining-requests"] == "1"
+    assert [server.infer("echo", INPUTS, server.acme).status for _ in range(2)] == [200, 429]
+
+
+def answer_of(server):
+    with contextlib.suppress(OSError):
+        return server.infer("echo", INPUTS, server.acme)
+    return None
+
+
+# --- what control holds them to ---
+
+
+def test_status_shows_use_against_limit(serving, in_one_hour):
+    server = serving({"computeSecondsPerHour": 100, "computeSecondsPerDay": 200, "requestsPerMinute": 1, "burst": 9, "models": 3,
+                      "artifactBytes": "1Mi", "replicas": 5, "memory": "1Gi"}, busy="200ms", resources={"memory": "64Mi"})
+    assert passes(server, model="slow") and passes(server)
+    wait_until(lambda: used(server, "computeSecondsPerHour") >= 0.2, "the use")
+    text = server.cli("get", "tenant", "acme", "-o", "yaml").stdout
+    quota = quota_status(server)
+    assert "computeSecondsPerHour" in text
+    assert quota["computeSecondsPerHour"]["limit"] == 100 and quota["computeSecondsPerDay"]["limit"] == 200
+    took = lease_seconds(server)
+    assert quota["computeSecondsPerDay"]["used"] == pytest.approx(took, abs=0.02)
+    assert quota["computeSecondsPerHour"]["resets"].endswith(":00:00.000Z")
+    assert quota["burst"] == {"limit": 9, "used": 2}
+    assert quota["models"] == {"limit": 3, "used": 2}
+    assert quota["replicas"] == {"limit": 5, "used": 2}
+    assert quota["memory"] == {"limit": 1 << 30, "used": 2 * 64 << 20}
+    assert 0 < quota["artifactBytes"]["used"] < quota["artifactBytes"]["limit"] == 1 << 20
+
+
+def test_models_and_artifacts_are_counted_at_apply(server, folder):
+    for name, size in (("one", 100), ("two", 300), ("three", 100)):
+        (folder / f"{name}.json").write_text(json.dumps(IDENTITY) + " " * (size - len(json.dumps(IDENTITY))) )
+    server.apply(tenant_yaml("acme", quota={"models": 2, "artifactBytes": 450}))
+
+    def model(name, source, **spec):
+        return server.apply(model_yaml(name, "acme", source + ".json", **spec), check=False)
+
+    assert model("a", "one").returncode == 0
+    assert model("b", "three").returncode == 0  # the same bytes as one's: counted once
+    again = model("c", "one")
+    assert again.returncode != 0 and "spec.quota.models" in again.stderr, again.stderr
+    assert model("b", "two").returncode == 0
+    (folder / "two.json").write_text((folder / "two.json").read_text() + " ")
+    beyond = model("b", "two")
+    assert beyond.returncode != 0 and "spec.quota.artifactBytes" in beyond.stderr and "450" in beyond.stderr
+    assert model("b", "one").returncode == 0  # takes nothing more
+    assert model("a", "one", batching={"maxSize": 4}).returncode == 0
+    server.apply(tenant_yaml("acme", quota={"models": 1}))  # below what there is: nothing goes
+    assert model("a", "one", batching={"maxSize": 5}).returncode == 0
+    server.cli("delete", "model", "b", "--tenant", "acme")
+    assert model("c", "one").returncode != 0
+    server.cli("delete", "model", "a", "--tenant", "acme")
+    assert model("c", "one").returncode == 0
+
+
+@pytest.mark.parametrize("quota, word", (({"replicas": 1}, "spec.quota.replicas"), ({"memory": "100Mi"}, "spec.quota.memory")))
+def test_no_further_replica_starts(serving, quota, word):
+    server = serving(quota, resources={"memory": "64Mi"}, replicas={"idleAfter": "1s"})
+    assert passes(server)
+    answer = server.infer("slow", INPUTS, server.acme)
+    assert (answer.status, answer.code) == (503, "model_unavailable")
+    assert word in answer.json["error"] and int(answer.headers["Retry-After"]) >= 1
+    assert passes(server)  # the one that runs is not touched
+    wait_until(lambda: passes(server, model="slow"), "room for the other, once the first is idle")

@@ -388,6 +388,62 @@ static void test_failed_write_ends_the_transaction(void **state)
     assert_int_equal(must_commit(f), 1);
 }
 
+static int dump_quota(void *ctx, const struct store_quota *q)
+{
+    buf_format(ctx, "%llu " STR_FORMAT " " STR_FORMAT " %llu\n", (unsigned long long)q->tenant_uid, STR_ARG(q->key),
+               STR_ARG(q->use), (unsigned long long)q->until_ms);
+    return 0;
+}
+
+static void expect_quotas(struct fixture *f, uint64_t tenant_uid, const char *expected)
+{
+    _buf_ struct buf text;
+    buf_init(&text, 4 * KIB);
+    assert_int_equal(f->ops->quota_each(f->store, tenant_uid, dump_quota, &text, NULL), 0);
+    assert_string_equal(buf_terminate(&text), expected);
+}
+
+static void test_quotas(void **state)
+{
+    struct fixture *f = *state;
+    const struct store_quota rows[] = {
+        {.tenant_uid = 9, .use = STR("own"), .until_ms = 100},
+        {.tenant_uid = 9, .key = STR("Key0000000000001"), .use = STR("key"), .until_ms = 200},
+        {.tenant_uid = 7, .use = STR("other"), .until_ms = INT64_MAX},
+    };
+    assert_int_equal(f->ops->quota_put(f->store, rows, 3, NULL), 0);
+    expect_quotas(f, 0, "7  other 9223372036854775807\n9  own 100\n9 Key0000000000001 key 200\n");
+    expect_quotas(f, 9, "9  own 100\n9 Key0000000000001 key 200\n");
+    expect_quotas(f, 8, "");
+    struct store_quota again = {.tenant_uid = 9, .use = STR("more"), .until_ms = 150};
+    assert_int_equal(f->ops->quota_put(f->store, &again, 1, NULL), 0);
+    expect_quotas(f, 9, "9  more 150\n9 Key0000000000001 key 200\n");
+    assert_int_equal(f->ops->quota_purge(f->store, 200, NULL), 0);
+    expect_quotas(f, 0, "7  other 9223372036854775807\n9 Key0000000000001 key 200\n");
+    expect_dump(f, "revision 0\n"); /* nothing was applied */
+    must_begin(f);
+    assert_int_equal(f->ops->quota_put(f->store, &again, 1, NULL), -ERROR_INTERNAL);
+    assert_int_equal(put_resource(f, KIND_TENANT, 1, "", "acme", "{}"), 0); /* the transaction is as it was */
+    assert_int_equal(must_commit(f), 1);
+    expect_quotas(f, 9, "9 Key0000000000001 key 200\n");
+}
+
+/* All or nothing, and the next one works. */
+static void test_a_failed_quota_put_leaves_nothing(void **state)
+{
+    struct fixture *f = *state;
+    char use[4096];
+    memset(use, 'x', sizeof use);
+    const struct store_quota rows[] = {{.tenant_uid = 1, .use = STR("small"), .until_ms = 1},
+                                       {.tenant_uid = 2, .use = {use, sizeof use}, .until_ms = 1}};
+    int before = sqlite3_limit(store_sql(f->store)->db, SQLITE_LIMIT_LENGTH, 2048);
+    assert_true(f->ops->quota_put(f->store, rows, 2, NULL) < 0);
+    (void)sqlite3_limit(store_sql(f->store)->db, SQLITE_LIMIT_LENGTH, before);
+    expect_quotas(f, 0, "");
+    assert_int_equal(f->ops->quota_put(f->store, rows, 1, NULL), 0);
+    expect_quotas(f, 0, "1  small 1\n");
+}
+
 #define CONFORMANCE(test)                                    \
     {"sqlite: " #test, test, setup_sqlite, teardown, NULL},  \
     {                                                        \
@@ -411,6 +467,8 @@ int main(void)
         CONFORMANCE(test_bytes_are_kept),
         CONFORMANCE(test_failed_write_ends_the_transaction),
         CONFORMANCE(test_reads_inside_a_transaction),
+        CONFORMANCE(test_quotas),
+        CONFORMANCE(test_a_failed_quota_put_leaves_nothing),
     };
     return cmocka_run_group_tests_name("store", tests, NULL, NULL);
 }

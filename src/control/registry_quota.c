@@ -1,0 +1,150 @@
+/* What was used of quotas: rows of bus/quota.h in and out of the store, and as the status of a tenant. */
+#include "registry_internal.h"
+
+#include "base/clock.h"
+
+/* No window is longer than a day; a clock that is wrong must not keep a row for ever. */
+#define UNTIL_MS_MAX (UINT64_C(2) * 86400 * 1000)
+
+int registry_quota_put(struct registry *r, const struct bus_quota *rows, uint32_t n, struct error *err)
+{
+    struct store_quota *stored = calloc(n, sizeof *stored);
+    struct bus_quota_use *uses = calloc(n, sizeof *uses);
+    int rc = stored && uses ? 0 : error_set_default(err, -ERROR_NO_MEMORY);
+    uint64_t now_ms = clock_wall_ms();
+    for (uint32_t i = 0; rc == 0 && i < n; i++) {
+        if (!bus_quota_check(&rows[i])) {
+            rc = error_set(err, -ERROR_PEER, "a row of the gateway's is malformed");
+            break;
+        }
+        uses[i] = rows[i].use;
+        uint64_t until_ms = bus_quota_until_ms(&uses[i]);
+        stored[i] = (struct store_quota){
+            .tenant_uid = rows[i].tenant_uid,
+            .key = bus_quota_key(&rows[i]),
+            .use = {(const char *)&uses[i], sizeof uses[i]},
+            .until_ms = until_ms < now_ms + UNTIL_MS_MAX ? until_ms : now_ms + UNTIL_MS_MAX,
+        };
+    }
+    if (rc == 0)
+        rc = r->config.store->quota_put(r->store, stored, n, err);
+    free(stored);
+    free(uses);
+    return rc;
+}
+
+int registry_quota_purge(struct registry *r, struct error *err)
+{
+    return r->config.store->quota_purge(r->store, clock_wall_ms(), err);
+}
+
+struct each {
+    int (*row)(void *ctx, const struct bus_quota *row);
+    void *ctx;
+    uint64_t now_ms;
+};
+
+static int each_stored(void *ctx, const struct store_quota *stored)
+{
+    struct each *each = ctx;
+    struct bus_quota row = {.tenant_uid = stored->tenant_uid};
+    if (stored->use.size != sizeof row.use || stored->until_ms < each->now_ms ||
+        (stored->key.size != 0 && stored->key.size != sizeof row.key))
+        return 0;
+    memcpy(&row.use, stored->use.data, sizeof row.use);
+    memcpy(row.key, stored->key.data, stored->key.size);
+    return bus_quota_check(&row) ? each->row(each->ctx, &row) : 0;
+}
+
+int registry_quota_each(struct registry *r, uint64_t tenant_uid, int (*row)(void *ctx, const struct bus_quota *row),
+                        void *ctx, struct error *err)
+{
+    struct each each = {row, ctx, clock_wall_ms()};
+    return r->config.store->quota_each(r->store, tenant_uid, each_stored, &each, err);
+}
+
+/* --- status --- */
+
+struct status {
+    const struct resource_tenant *tenant;
+    struct buf *json;
+    struct bus_quota_use use;
+    uint64_t now_ms;
+};
+
+static int note_own(void *ctx, const struct bus_quota *row)
+{
+    struct status *s = ctx;
+    if (row->key[0])
+        return 0;
+    s->use = row->use;
+    return 1;
+}
+
+static void member(struct status *s, const char *name)
+{
+    if (s->json->data[s->json->size - 1] != '{')
+        buf_append_char(s->json, ',');
+    buf_format(s->json, "\"%s\":", name);
+}
+
+static void append_window(struct status *s, const char *name, enum bus_quota_window w, uint64_t limit)
+{
+    bool counts = s->use.windows[w].until_ms > s->now_ms;
+    uint64_t used_ns = counts ? s->use.windows[w].used : 0;
+    if (limit == 0)
+        return;
+    member(s, name);
+    buf_format(s->json, "{\"limit\":%llu,\"used\":%.3f", (unsigned long long)limit, (double)used_ns / (double)NS_PER_S);
+    if (counts) {
+        char text[CLOCK_TEXT_BYTES];
+        clock_wall_text(s->use.windows[w].until_ms, text);
+        buf_format(s->json, ",\"resets\":\"%s\"", text);
+    }
+    buf_append_char(s->json, '}');
+}
+
+static void append_count(struct status *s, const char *name, uint64_t limit, uint64_t used)
+{
+    if (limit == 0)
+        return;
+    member(s, name);
+    buf_format(s->json, "{\"limit\":%llu,\"used\":%llu}", (unsigned long long)limit, (unsigned long long)used);
+}
+
+/* Of the burst. */
+static uint64_t requests_used(const struct status *s, uint64_t burst)
+{
+    uint64_t ahead_ms = s->use.rate_until_ms > s->now_ms ? s->use.rate_until_ms - s->now_ms : 0;
+    uint64_t per_minute = s->tenant->requests_per_minute, used;
+    if (__builtin_mul_overflow(ahead_ms, per_minute, &used))
+        return burst;
+    used = (used + 59999) / 60000;
+    return used < burst ? used : burst;
+}
+
+int registry_quota_status(struct registry *r, const struct resource_tenant *tenant, uint64_t uid, struct buf *json,
+                          struct error *err)
+{
+    struct status s = {.tenant = tenant, .json = json, .now_ms = clock_wall_ms()};
+    struct registry_holding holding;
+    int rc = registry_quota_each(r, uid, note_own, &s, err);
+    if (rc >= 0)
+        rc = registry_holding(r, str_from(tenant->meta.name), NULL, &holding, err);
+    if (rc < 0)
+        return rc;
+    uint64_t burst = registry_burst(tenant->burst, tenant->requests_per_minute);
+    buf_append_text(json, "\"quota\":{");
+    append_count(&s, "burst", tenant->requests_per_minute ? burst : 0, requests_used(&s, burst));
+    append_window(&s, "computeSecondsPerHour", BUS_QUOTA_COMPUTE_HOUR, tenant->compute_s_per_hour);
+    append_window(&s, "computeSecondsPerDay", BUS_QUOTA_COMPUTE_DAY, tenant->compute_s_per_day);
+    append_count(&s, "models", tenant->models, holding.models);
+    append_count(&s, "artifactBytes", tenant->artifact_bytes, holding.artifact_bytes);
+    struct registry_running running = {0};
+    if (r->config.running)
+        r->config.running(r->config.ctx, uid, &running);
+    append_count(&s, "replicas", tenant->replicas, running.replicas);
+    append_count(&s, "memory", tenant->memory_bytes, running.memory_bytes);
+    buf_append_text(json, "},");
+    return 0;
+}
