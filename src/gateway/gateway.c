@@ -306,7 +306,10 @@ static int state_init(struct gateway *g, int bus_fd, struct error *err)
     g->sha_ctx = EVP_MD_CTX_new();
     if (!g->sha || !g->sha_ctx || uv_loop_init(&g->loop) < 0)
         return error_set(err, ERROR_NO_MEMORY, "the gateway cannot set itself up");
-    int r = schedule_new(g->config.slots, &g->schedule);
+    struct schedule_device_config device = {.name = "cpu", .slots = g->config.slots};
+    struct schedule_config config = {.devices = &device, .n_devices = 1};
+    random_bytes(&config.seed, sizeof config.seed);
+    int r = schedule_new(&config, &g->schedule);
     if (r < 0)
         return error_set_default(err, r);
     r = gateway_metrics_start(g, err);

@@ -19,7 +19,8 @@ static int tenant_get(struct gateway *g, const struct catalog_tenant *row, struc
             return -ERROR_NO_MEMORY;
         }
         t->uid = row->uid;
-        schedule_tenant_set(g->schedule, &t->schedule, row->weight, row->queue_max);
+        schedule_tenant_set(g->schedule, &t->schedule,
+                            &(struct schedule_tenant_config){.weight = row->weight, .queue_max = row->queue_max});
     }
     *ret_tenant = t;
     return 0;
@@ -31,7 +32,8 @@ static void tenant_set(struct gateway *g, struct gateway_tenant *t, const struct
     t->generation = generation;
     t->index = index;
     (void)snprintf(t->name, sizeof t->name, "%s", row->name);
-    schedule_tenant_set(g->schedule, &t->schedule, row->weight, row->queue_max);
+    schedule_tenant_set(g->schedule, &t->schedule,
+                        &(struct schedule_tenant_config){.weight = row->weight, .queue_max = row->queue_max});
 }
 
 static struct gateway_version *version_new(struct gateway *g, const struct catalog_version *row,
@@ -53,7 +55,8 @@ static struct gateway_version *version_new(struct gateway *g, const struct catal
     (void)snprintf(v->number_text, sizeof v->number_text, "%u", row->number);
     (void)snprintf(v->model, sizeof v->model, "%s", model->name);
     tenant->n_versions++;
-    schedule_target_set(g->schedule, &v->schedule, &tenant->schedule, row->slots, 1, 0, 2 * g->config.body_bytes_max);
+    schedule_target_set(g->schedule, &v->schedule, &tenant->schedule,
+                        &(struct schedule_target_config){.slots = row->slots});
     return v;
 }
 
@@ -78,8 +81,13 @@ static void version_set(struct gateway *g, struct gateway_version *v, const stru
     if (!newest && (v->idle_after_ns == 0 || v->idle_after_ns > OLD_IDLE_NS))
         v->idle_after_ns = OLD_IDLE_NS;
     uint32_t rows = v->signature && !v->signature->batchable ? 1 : model->batch_max;
-    schedule_target_set(g->schedule, &v->schedule, &v->tenant->schedule, row->slots, rows, model->batch_delay_ns,
-                        2 * g->config.body_bytes_max);
+    schedule_target_set(g->schedule, &v->schedule, &v->tenant->schedule,
+                        &(struct schedule_target_config){
+                            .slots = row->slots,
+                            .batch_rows_max = rows,
+                            .batch_bytes_max = 2 * g->config.body_bytes_max,
+                            .delay_ns = model->batch_delay_ns,
+                        });
 }
 
 static void tenant_release(struct gateway *g, struct gateway_tenant *t)

@@ -269,8 +269,12 @@ static int signature_take(struct gateway_replica *replica, const struct channel_
         for (uint32_t d = 1; d < s->inputs[i].shape.rank; d++)
             v->shapes_fixed = v->shapes_fixed && s->inputs[i].shape.dims[d] >= 0;
     if (!s->batchable)
-        schedule_target_set(v->gateway->schedule, &v->schedule, v->schedule.tenant, v->schedule.slots, 1,
-                            v->schedule.delay_ns, v->schedule.batch_bytes_max);
+        schedule_target_set(v->gateway->schedule, &v->schedule, v->schedule.tenant,
+                            &(struct schedule_target_config){
+                                .slots = v->schedule.slots,
+                                .batch_bytes_max = v->schedule.batch_bytes_max,
+                                .delay_ns = v->schedule.delay_ns,
+                            });
     return 0;
 }
 

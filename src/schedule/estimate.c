@@ -53,3 +53,9 @@ void schedule_estimate_learn(struct schedule_target *g, uint32_t rows, uint64_t 
         *estimate_ns = sample_ns;
     g->estimate_ns = schedule_estimate(g, 1);
 }
+
+uint64_t schedule_estimate_cost(const struct schedule_target *g, uint32_t rows)
+{
+    uint64_t time_ns = schedule_estimate(g, rows);
+    return (time_ns ? time_ns : SCHEDULE_CHARGE_NS_UNKNOWN) * g->slots; /* samples are ≤ SCHEDULE_CHARGE_NS_MAX */
+}

@@ -1,72 +1,94 @@
-/* Start-time fair queuing over several slots.
+/* Start-time fair queuing over several slots, at two levels: tenants in a class of a device, and the targets of one
+ * such tenant.
  *
- * A tenant's virtual time V is the cost it was charged, divided by its weight. The runnable tenant with the least V is
- * next. A tenant that becomes runnable starts at max(V, v), where
+ * The virtual time V of a flow (or lane) is the cost it was charged, divided by its weight. The runnable one with the
+ * least V is next. One that becomes runnable starts at max(V, v), where
  *
- *     v = max over all leases started so far of (S − k × c),   S the tenant's V just before, c the charge in V,
+ *     v = max over all leases started so far of (S − k × c),   S its owner's V just before, c the charge in V,
  *                                                               k = how many such leases fit the device, less one.
  *
- * With one slot k is 0 and v is the start tag of the lease in service, as in the paper. With several slots a tenant may
+ * With one slot k is 0 and v is the start tag of the lease in service, as in the paper. With several slots a flow may
  * have k leases under way when it starts another, so that its V runs ahead of what it has really used by k × c;
  * starting newcomers at S would make them pay for that, and would take from a tenant with short leases and few replicas
- * what it was owed each time a tenant with long ones starts. docs/internals/scheduler.md has the bound. */
+ * what it was owed each time a tenant with long ones starts. When a class has nothing left to do, v passes all V, as in
+ * the paper (flow.c). docs/internals/scheduler.md has the bound. */
 #include "schedule/schedule_internal.h"
 
 #include <assert.h>
 
 enum { KEY_SHIFT = 28 }; /* 2^-32 ns → 2^-4 ns; see SCHEDULE_CHARGE_NS_MAX */
 
-static inline uint64_t vtime_key(const struct schedule_tenant *t)
+uint64_t schedule_lane_key(const struct schedule *s, const struct schedule_lane *lane)
 {
-    return (uint64_t)(t->_vtime >> KEY_SHIFT);
+    return s->policy == SCHEDULE_FIFO ? schedule_lane_head(lane)->_sorted.tie : (uint64_t)(lane->vtime >> KEY_SHIFT);
 }
 
-void schedule_fair_update(struct schedule *s, struct schedule_tenant *t)
+void schedule_lane_start(struct schedule_lane *lane)
 {
-    if (!t->_runnable) {
-        schedule_heap_remove(&s->fair, &t->_turn);
+    if (lane->vtime < lane->flow->lanes_vtime)
+        lane->vtime = lane->flow->lanes_vtime;
+}
+
+void schedule_fair_update(struct schedule *s, struct schedule_flow *f)
+{
+    struct schedule_class_state *c = schedule_class_of(s, f);
+    if (!f->runnable) {
+        schedule_heap_remove(&c->fair, &f->turn);
         return;
     }
-    if (!t->_turn) {
-        if (t->_vtime < s->vtime)
-            t->_vtime = s->vtime;
-    } else if (schedule_heap_key(&s->fair, &t->_turn) == vtime_key(t)) {
+    if (!f->turn && f->vtime < c->vtime)
+        f->vtime = c->vtime;
+    uint64_t key = s->policy == SCHEDULE_FIFO ? f->runnable->key : (uint64_t)(f->vtime >> KEY_SHIFT);
+    if (f->turn && schedule_heap_key(&c->fair, &f->turn) == key)
         return;
-    }
-    schedule_heap_set(&s->fair, &t->_turn, vtime_key(t), s->turn++);
+    schedule_heap_set(&c->fair, &f->turn, key, s->turn++);
 }
 
-struct schedule_tenant *schedule_fair_peek(const struct schedule *s)
+struct schedule_flow *schedule_fair_peek(const struct schedule_class_state *c)
 {
-    uint32_t *handle = schedule_heap_peek(&s->fair, NULL);
-    return handle ? container_of(handle, struct schedule_tenant, _turn) : NULL;
+    uint32_t *handle = schedule_heap_peek(&c->fair, NULL);
+    return handle ? container_of(handle, struct schedule_flow, turn) : NULL;
 }
 
-static uint64_t lease_cost(const struct schedule_lease *lease, uint64_t time_ns)
+/* Charges one level and moves its v on. n_more: such leases that fit the device beside this one. */
+static void charge(unsigned __int128 *vtime, unsigned __int128 *level_vtime, unsigned __int128 cost, uint32_t n_more)
 {
-    return (time_ns < SCHEDULE_CHARGE_NS_MAX ? time_ns : SCHEDULE_CHARGE_NS_MAX) * lease->slots;
+    unsigned __int128 ahead = cost * n_more;
+    if (*vtime > ahead && *vtime - ahead > *level_vtime)
+        *level_vtime = *vtime - ahead;
+    *vtime += cost;
 }
 
-void schedule_fair_charge(struct schedule *s, struct schedule_tenant *t, struct schedule_lease *lease)
+void schedule_fair_charge(struct schedule *s, struct schedule_flow *f, struct schedule_lane *lane,
+                          struct schedule_lease *lease)
 {
-    uint64_t time_ns = lease->estimate_ns ? lease->estimate_ns : SCHEDULE_CHARGE_NS_UNKNOWN;
-    lease->_charged_ns = lease_cost(lease, time_ns);
-    lease->_vtime_per_ns = t->_vtime_per_ns;
-
-    unsigned __int128 charge = (unsigned __int128)lease->_charged_ns * lease->_vtime_per_ns;
-    unsigned __int128 ahead = charge * (s->slots / lease->slots - 1);
-    if (t->_vtime > ahead && t->_vtime - ahead > s->vtime)
-        s->vtime = t->_vtime - ahead;
-    t->_vtime += charge;
+    struct schedule_class_state *c = schedule_class_of(s, f);
+    uint32_t n_more = s->devices[f->device].slots / lease->slots - 1;
+    lease->_charged_ns = schedule_estimate_cost(lane->target, lease->rows);
+    lease->_vtime_per_ns = f->tenant->_vtime_per_ns;
+    lease->_lane_vtime_per_ns = lane->target->_vtime_per_ns;
+    charge(&f->vtime, &c->vtime, (unsigned __int128)lease->_charged_ns * lease->_vtime_per_ns, n_more);
+    charge(&lane->vtime, &f->lanes_vtime, (unsigned __int128)lease->_charged_ns * lease->_lane_vtime_per_ns, n_more);
+    if (f->vtime > c->vtime_most)
+        c->vtime_most = f->vtime;
 }
 
-void schedule_fair_correct(struct schedule_tenant *t, struct schedule_lease *lease, uint64_t time_ns)
+static void correct(unsigned __int128 *vtime, uint64_t charged_ns, uint64_t cost_ns, uint64_t vtime_per_ns)
 {
-    uint64_t cost_ns = lease_cost(lease, time_ns);
-    unsigned __int128 charged = (unsigned __int128)lease->_charged_ns * lease->_vtime_per_ns;
-    assert(t->_vtime >= charged); /* the charges of running leases are part of it */
-    t->_vtime -= charged;
-    t->_vtime += (unsigned __int128)cost_ns * lease->_vtime_per_ns;
+    unsigned __int128 charged = (unsigned __int128)charged_ns * vtime_per_ns;
+    assert(*vtime >= charged); /* the charges of running leases are part of it */
+    *vtime -= charged;
+    *vtime += (unsigned __int128)cost_ns * vtime_per_ns;
+}
+
+void schedule_fair_correct(struct schedule *s, struct schedule_lease *lease, uint64_t cost_ns)
+{
+    struct schedule_lane *lane = lease->_lane;
+    struct schedule_flow *f = lane->flow;
+    struct schedule_class_state *c = schedule_class_of(s, f);
+    correct(&f->vtime, lease->_charged_ns, cost_ns, lease->_vtime_per_ns);
+    correct(&lane->vtime, lease->_charged_ns, cost_ns, lease->_lane_vtime_per_ns);
+    if (f->vtime > c->vtime_most)
+        c->vtime_most = f->vtime;
     lease->_charged_ns = cost_ns;
-    t->served_ns += cost_ns;
 }

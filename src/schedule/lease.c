@@ -4,7 +4,7 @@
 
 #include <assert.h>
 
-/* Given-back leases kept for the next ones; more than the device can run at once is never useful. */
+/* Given-back leases kept for the next ones; more than the devices can run at once is never useful. */
 static struct schedule_lease *pool_take(struct schedule *s)
 {
     struct schedule_lease *lease = s->pool;
@@ -55,13 +55,13 @@ static uint64_t lease_limit(const struct schedule_lease *lease, const struct sch
 }
 
 /* How often this tenant gets a lease, as long as it always had something queued. */
-static void lease_gap_learn(struct schedule_tenant *t, uint64_t now_ns)
+static void lease_gap_learn(struct schedule_active *a, uint64_t now_ns)
 {
-    if (t->_lease_started_ns) {
-        uint64_t gap_ns = now_ns - t->_lease_started_ns;
-        t->_lease_gap_ns = t->_lease_gap_ns ? t->_lease_gap_ns - t->_lease_gap_ns / 4 + gap_ns / 4 : gap_ns;
+    if (a->lease_started_ns) {
+        uint64_t gap_ns = now_ns - a->lease_started_ns;
+        a->lease_gap_ns = a->lease_gap_ns ? a->lease_gap_ns - a->lease_gap_ns / 4 + gap_ns / 4 : gap_ns;
     }
-    t->_lease_started_ns = now_ns;
+    a->lease_started_ns = now_ns;
 }
 
 static struct schedule_replica *replica_take(struct schedule_target *g)
@@ -79,68 +79,136 @@ static void replica_give(struct schedule_target *g, struct schedule_replica *r)
     g->replicas_free++;
 }
 
-struct schedule_lease *schedule_next(struct schedule *s, uint64_t now_ns)
+/* Counts the device's idle time up to now; before its used slots change. */
+static void device_count(struct schedule *s, struct schedule_device *d)
 {
-    schedule_time_advance(s, now_ns);
-    schedule_delays_end(s);
-    s->lease_missing = false;
-    struct schedule_tenant *t = schedule_fair_peek(s);
-    if (!t)
-        return NULL;
-    struct schedule_target *g = container_of(t->_runnable, struct schedule_target, _in_runnable);
-    if (g->slots > s->slots - s->slots_used)
-        return NULL; /* its turn is kept: serving others meanwhile could take the slots away from it for ever */
+    d->idle_ns += (d->slots - d->slots_used) * (s->now_ns - d->since_ns);
+    d->since_ns = s->now_ns;
+}
+
+static struct schedule_lease *lease_start(struct schedule *s, struct schedule_flow *f, bool due, uint8_t earning)
+{
+    struct schedule_device *d = &s->devices[f->device];
+    struct schedule_lane *lane = schedule_flow_lane(f);
+    struct schedule_target *g = lane->target;
     struct schedule_lease *lease = pool_take(s);
     if (!lease) {
         s->lease_missing = true;
         return NULL;
     }
-
-    lease_gap_learn(t, s->now_ns);
-    lease->rows = lease->n_requests = 0;
-    schedule_queue_gather(s, g, lease);
+    lease_gap_learn(f->active, s->now_ns);
+    schedule_queue_gather(s, lane, lease);
     lease->replica = replica_take(g);
     lease->replica->lease = lease;
     lease->started_ns = s->now_ns;
     lease->estimate_ns = schedule_estimate(g, lease->rows);
     lease->limit_ns = lease_limit(lease, g);
     lease->slots = g->slots;
+    lease->device = f->device;
+    lease->priority = lane->class;
+    lease->due = due;
+    lease->_earning = earning;
+    lease->_lane = lane;
     lease->_running = true;
     lease->_limit = 0;
     schedule_heap_set(&s->limits, &lease->_limit, lease->limit_ns, 0);
-    s->slots_used += lease->slots;
+    device_count(s, d);
+    d->slots_used += lease->slots;
+    d->started_sum_ns += lease->slots * lease->started_ns;
+    d->classes[lane->class].n_running++;
     s->n_leases_running++;
-    t->leased += lease->n_requests;
-    schedule_fair_charge(s, t, lease);
+    lane->running++;
+    f->running++;
+    g->tenant->leased += lease->n_requests;
+    schedule_fair_charge(s, f, lane, lease);
+    schedule_class_charge(s, lease);
+    schedule_preempt_started(s, lease);
     schedule_target_update(s, g);
     return lease;
 }
 
-/* The caller follows with schedule_target_update. */
-static void lease_end(struct schedule *s, struct schedule_lease *lease)
+struct schedule_lease *schedule_next(struct schedule *s, uint64_t now_ns)
+{
+    schedule_time_advance(s, now_ns);
+    schedule_delays_end(s);
+    s->lease_missing = false;
+    for (uint32_t i = 0; i < s->n_devices; i++) {
+        struct schedule_device *d = &s->devices[i];
+        bool due;
+        uint8_t earning;
+        struct schedule_flow *f = d->slots_used < d->slots ? schedule_class_pick(d, &due, &earning) : NULL;
+        /* If it needs more slots than are free, its turn is kept: serving others meanwhile could take the slots away
+         * from it for ever. */
+        if (f && schedule_flow_lane(f)->target->slots <= d->slots - d->slots_used)
+            return lease_start(s, f, due, earning);
+    }
+    return NULL;
+}
+
+/* The lease holds nothing any more; its cost goes to the tenant, and the rest of its time to the system. The caller
+ * follows with schedule_target_update. */
+static void lease_end(struct schedule *s, struct schedule_lease *lease, bool charged)
 {
     assert(lease->_running);
-    struct schedule_tenant *t = lease->replica->target->tenant;
+    struct schedule_lane *lane = lease->_lane;
+    struct schedule_tenant *t = lane->target->tenant;
+    struct schedule_device *d = &s->devices[lease->device];
+    uint64_t time_ns = s->now_ns - lease->started_ns;
+    uint64_t charged_time_ns = !charged ? 0 : time_ns < SCHEDULE_CHARGE_NS_MAX ? time_ns : SCHEDULE_CHARGE_NS_MAX;
+    uint64_t cost_ns = charged_time_ns * lease->slots;
+    schedule_preempt_ended(s, lease);
+    schedule_class_correct(s, lease, cost_ns);
+    schedule_fair_correct(s, lease, cost_ns);
     lease->_running = false;
     lease->replica->lease = NULL;
     for (uint32_t i = 0; i < lease->n_requests; i++)
         lease->requests[i]->lease = NULL;
     schedule_heap_remove(&s->limits, &lease->_limit);
-    s->slots_used -= lease->slots;
+    device_count(s, d);
+    d->slots_used -= lease->slots;
+    d->started_sum_ns -= lease->slots * lease->started_ns;
+    d->tenants_ns += cost_ns;
+    d->system_ns += (time_ns - charged_time_ns) * lease->slots;
+    d->classes[lane->class].n_running--;
     s->n_leases_running--;
+    lane->running--;
+    lane->flow->running--;
     t->leased -= lease->n_requests;
-    schedule_fair_correct(t, lease, s->now_ns - lease->started_ns);
-    s->busy_ns += lease->_charged_ns;
+    t->served_ns += cost_ns;
+    s->busy_ns += cost_ns;
+}
+
+/* The requests of a lease that has ended leave the scheduler. */
+static void requests_out(struct schedule *s, const struct schedule_lease *lease)
+{
     s->leases++;
     s->requests += lease->n_requests;
+    for (uint32_t i = 0; i < lease->n_requests; i++)
+        s->n_deadlines -= lease->requests[i]->deadline_ns != 0;
 }
 
 void schedule_complete(struct schedule *s, struct schedule_lease *lease, uint64_t now_ns)
 {
     schedule_time_advance(s, now_ns);
     struct schedule_replica *replica = lease->replica;
-    lease_end(s, lease);
+    lease_end(s, lease, true);
+    requests_out(s, lease);
     schedule_estimate_learn(replica->target, lease->rows, s->now_ns - lease->started_ns);
+    replica_give(replica->target, replica);
+    schedule_target_update(s, replica->target);
+}
+
+void schedule_requeue(struct schedule *s, struct schedule_lease *lease, uint64_t now_ns)
+{
+    assert(lease->preempted);
+    schedule_time_advance(s, now_ns);
+    struct schedule_replica *replica = lease->replica;
+    lease_end(s, lease, false);
+    s->preempted++;
+    for (uint32_t i = lease->n_requests; i-- > 0;) { /* the last first: each goes before those that are there */
+        lease->requests[i]->requeued = true;
+        schedule_queue_append(s, lease->requests[i]);
+    }
     replica_give(replica->target, replica);
     schedule_target_update(s, replica->target);
 }
@@ -163,7 +231,8 @@ void schedule_replica_remove(struct schedule *s, struct schedule_replica *r, uin
     schedule_time_advance(s, now_ns);
     struct schedule_lease *lease = r->lease;
     if (lease) {
-        lease_end(s, lease); /* teaches the estimate nothing: how long it takes to die is not how long it takes */
+        lease_end(s, lease, true); /* teaches the estimate nothing: how long it takes to die is not how long it takes */
+        requests_out(s, lease);
     } else {
         list_remove(&r->_node);
         g->replicas_free--;

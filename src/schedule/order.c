@@ -3,7 +3,7 @@
 /* The root of two trees put together; neither is NULL and both are roots without siblings. */
 static struct schedule_order_node *meld(struct schedule_order_node *a, struct schedule_order_node *b)
 {
-    if (b->key < a->key) {
+    if ((int64_t)(b->key - a->key) < 0) {
         struct schedule_order_node *swap = a;
         a = b;
         b = swap;

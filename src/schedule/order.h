@@ -1,6 +1,7 @@
 /* A pairing heap of embedded nodes (Fredman, Sedgewick, Sleator, Tarjan 1986), private to this room: the least key at
- * the root, insertion O(1), removal O(log n) amortised, no memory of its own. A tenant orders its targets with one:
- * most tenants have one target, and none should pay an array for that. */
+ * the root, insertion O(1), removal O(log n) amortised, no memory of its own. Keys are compared
+ * modulo 2^64, so those in one heap must lie within 2^63 of each other. A flow orders its lanes with one: most have one
+ * lane, and none should pay an array for that. */
 #ifndef BULKHEAD_SCHEDULE_ORDER_H
 #define BULKHEAD_SCHEDULE_ORDER_H
 

@@ -55,6 +55,21 @@ static void submit(struct schedule *s, struct schedule_request *r, uint64_t now_
     require(schedule_submit(s, r, now_ns, NULL) == 0);
 }
 
+static struct schedule *schedule_make(uint32_t slots)
+{
+    struct schedule *s = NULL;
+    const struct schedule_device_config device = {.name = "cpu", .slots = slots};
+    const struct schedule_config config = {
+        .devices = &device,
+        .n_devices = 1,
+        .share_permille = {0, 50, 50},
+        .queue_max = UINT32_MAX,
+        .seed = random_next(),
+    };
+    require(schedule_new(&config, &s) == 0);
+    return s;
+}
+
 enum { GATEWAY_TENANT_BYTES = 256 }; /* the scheduler's part is embedded in a struct of about this size */
 static struct slab tenants;
 
@@ -67,12 +82,14 @@ static struct place *places_new(struct schedule *s, uint32_t n)
         struct place *p = &places[i];
         p->tenant = slab_take(&tenants);
         require(p->tenant != NULL);
-        schedule_tenant_set(s, p->tenant, 1 + (uint32_t)(random_next() % 8), 16);
-        schedule_target_set(s, &p->target, p->tenant, 1, 1, 0, 1 << 20);
+        schedule_tenant_set(
+            s, p->tenant,
+            &(struct schedule_tenant_config){.weight = 1 + (uint32_t)(random_next() % 8), .queue_max = 16});
+        schedule_target_set(s, &p->target, p->tenant, &(struct schedule_target_config){.batch_bytes_max = 1 << 20});
         schedule_replica_add(s, &p->replica, &p->target);
-        p->tenant->_vtime = (unsigned __int128)(random_next() % NS_PER_MS) << 32; /* an order unlike that in memory */
         for (int r = 0; r < 2; r++)
-            p->requests[r] = (struct schedule_request){.target = &p->target, .rows = 1, .bytes = 256, .shape_key = 1};
+            p->requests[r] = (struct schedule_request){
+                .target = &p->target, .priority = SCHEDULE_INTERACTIVE, .rows = 1, .bytes = 256, .shape_key = 1};
     }
     return places;
 }
@@ -148,7 +165,7 @@ static void op_alone(struct world *w, uint32_t i)
 static void bench_alone(void)
 {
     struct world w = {.now_ns = NS_PER_S};
-    require(schedule_new(4, &w.schedule) == 0);
+    w.schedule = schedule_make(4);
     w.places = places_new(w.schedule, 1);
     measure("submit, next, complete; device idle", 1, &w, OPS, op_alone);
     places_free(w.schedule, w.places, 1);
@@ -169,7 +186,7 @@ static void op_backlogged(struct world *w, uint32_t i)
 static void bench_backlogged(uint32_t n)
 {
     struct world w = {.now_ns = NS_PER_S};
-    require(schedule_new(1, &w.schedule) == 0);
+    w.schedule = schedule_make(1);
     w.places = places_new(w.schedule, n);
     for (uint32_t i = 0; i < n; i++) {
         submit(w.schedule, &w.places[i].requests[0], w.now_ns);
@@ -183,27 +200,21 @@ static void bench_backlogged(uint32_t n)
 /* Only the order of tenants: whose turn is it, charge, back into the order. */
 static void op_turn(struct world *w, uint32_t i)
 {
-    struct schedule_tenant *t = schedule_fair_peek(w->schedule);
-    w->lease.estimate_ns = costs_ns[i % COSTS];
-    schedule_fair_charge(w->schedule, t, &w->lease);
-    schedule_fair_update(w->schedule, t);
+    struct schedule_flow *f = schedule_fair_peek(&w->schedule->devices[0].classes[SCHEDULE_INTERACTIVE]);
+    struct schedule_lane *lane = schedule_flow_lane(f);
+    lane->target->_estimate_ns[0] = costs_ns[i % COSTS];
+    schedule_fair_charge(w->schedule, f, lane, &w->lease);
+    schedule_fair_update(w->schedule, f);
 }
 
 static void bench_turn(uint32_t n)
 {
-    struct world w = {.lease = {.slots = 1}};
-    require(schedule_new(1, &w.schedule) == 0);
+    struct world w = {.lease = {.slots = 1, .rows = 1}, .now_ns = NS_PER_S};
+    w.schedule = schedule_make(1);
     w.places = places_new(w.schedule, n);
-    require(schedule_heap_reserve(&w.schedule->fair, n) == 0);
-    for (uint32_t i = 0; i < n; i++) {
-        schedule_order_insert(&w.places[i].tenant->_runnable, &w.places[i].target._in_runnable, i);
-        schedule_fair_update(w.schedule, w.places[i].tenant);
-    }
+    for (uint32_t i = 0; i < n; i++)
+        submit(w.schedule, &w.places[i].requests[0], w.now_ns);
     measure("pick and requeue", n, &w, 2 * n, op_turn);
-    for (uint32_t i = 0; i < n; i++) {
-        schedule_order_remove(&w.places[i].tenant->_runnable, &w.places[i].target._in_runnable);
-        schedule_fair_update(w.schedule, w.places[i].tenant);
-    }
     places_free(w.schedule, w.places, n);
     schedule_free(w.schedule);
 }

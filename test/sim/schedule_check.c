@@ -33,16 +33,13 @@ static bool target_runnable(const struct target *g)
     return g->n_queued > 0 && g->n_free > 0 && g->waits_until_ns == 0;
 }
 
-/* Its runnable target whose head has waited longest; NULL = none. */
-static struct target *tenant_target(const struct tenant *t)
+static bool tenant_runnable(const struct tenant *t)
 {
-    struct target *first = NULL;
     for (uint32_t i = 0; i < TARGETS_MAX; i++) {
-        struct target *g = t->targets[i];
-        if (g && target_runnable(g) && (!first || queue_head(g)->order < queue_head(first)->order))
-            first = g;
+        if (t->targets[i] && target_runnable(t->targets[i]))
+            return true;
     }
-    return first;
+    return false;
 }
 
 static struct pair *pair_of(struct world *w, const struct tenant *a, const struct tenant *b, double *ret_difference)
@@ -55,7 +52,7 @@ static struct pair *pair_of(struct world *w, const struct tenant *a, const struc
 static void tenant_update(struct world *w, struct tenant *t)
 {
     bool was = t->runnable;
-    t->runnable = tenant_target(t) != NULL;
+    t->runnable = tenant_runnable(t);
     if (was || !t->runnable)
         return;
     for (uint32_t i = 0; i < TENANTS_MAX; i++) {
@@ -74,11 +71,24 @@ void check_target_changed(struct world *w, struct target *g)
 {
     g->waits_until_ns = 0;
     if (g->n_queued > 0 && g->n_free > 0 && g->delay_ns > 0 && !batch_full(g)) {
-        uint64_t until_ns = queue_head(g)->schedule.arrival_ns + g->delay_ns;
+        uint64_t until_ns = g->window_ns + g->delay_ns;
         if (until_ns > w->now_ns)
             g->waits_until_ns = until_ns;
     }
     tenant_update(w, g->tenant);
+}
+
+void check_window(struct target *g)
+{
+    if (g->delay_ns == 0) // nobody looks
+        return;
+    g->window_ns = g->n_queued > SCHEDULE_SCAN_MAX ? 0 : UINT64_MAX;
+    list_each(node, &g->queue)
+    {
+        const struct request *r = container_of(node, struct request, in_queue);
+        if (r->schedule.arrival_ns < g->window_ns)
+            g->window_ns = r->schedule.arrival_ns;
+    }
 }
 
 void check_delays(struct world *w)
@@ -187,7 +197,7 @@ void check_lease_started(struct world *w, struct run *run)
     const struct schedule_lease *lease = run->lease;
     struct target *g = run->replica->target;
     struct tenant *t = g->tenant;
-    sim_require(t->runnable && tenant_target(t) == g, "a lease for a target whose turn it is not");
+    sim_require(t->runnable && target_runnable(g), "a lease for a target that cannot run");
     sim_require(lease->slots == g->slots && w->slots_used + lease->slots <= w->slots, "slots oversubscribed: %u + %u",
                 w->slots_used, lease->slots);
     static struct request *batch[LIMIT_BATCH_ITEMS];
@@ -220,8 +230,10 @@ void check_nothing_to_start(struct world *w)
         if (!t || !t->runnable)
             continue;
         some = true;
-        if (tenant_target(t)->slots > w->slots - w->slots_used)
-            some_too_big = true;
+        for (uint32_t j = 0; j < TARGETS_MAX; j++) {
+            const struct target *g = t->targets[j];
+            some_too_big |= g && target_runnable(g) && g->slots > w->slots - w->slots_used;
+        }
     }
     sim_require(!some || some_too_big, "%u of %u slots stay free while something could run", w->slots - w->slots_used,
                 w->slots);

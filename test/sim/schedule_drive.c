@@ -36,10 +36,13 @@ void world_drive(struct world *w)
     uint64_t wakeup_ns = schedule_wakeup(w->s), expected_ns = check_wakeup_expected(w);
     sim_require(wakeup_ns == expected_ns, "wake-up at %" PRIu64 ", not %" PRIu64, wakeup_ns, expected_ns);
     sim_require(wakeup_ns > w->now_ns, "wake-up for something that is possible already");
-    struct schedule_stats stats;
-    schedule_stats(w->s, &stats);
-    sim_require(stats.vtime >= w->vtime, "virtual time went back");
-    w->vtime = stats.vtime;
+    struct schedule_device_stats stats;
+    schedule_device_stats(w->s, 0, &stats);
+    sim_require(stats.vtime[SCHEDULE_INTERACTIVE] >= w->vtime, "virtual time went back");
+    w->vtime = stats.vtime[SCHEDULE_INTERACTIVE];
+    uint64_t sum_ns = stats.tenants_ns + stats.system_ns + stats.running_ns + stats.idle_ns;
+    sim_require(sum_ns == stats.wall_ns * stats.slots, "of %" PRIu64 " slot ns %" PRIu64 " are accounted for",
+                stats.wall_ns * stats.slots, sum_ns);
 }
 
 void world_probe(struct world *w, uint64_t now_ns)

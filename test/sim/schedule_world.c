@@ -30,10 +30,13 @@ void world_init(struct world *w, uint64_t seed, const struct profile *profile, u
     w->profile = *profile;
     w->slots = slots;
     w->now_ns = 1000 * NS_PER_S;
-    sim_require(schedule_new(slots, &w->s) == 0, "no scheduler");
+    const struct schedule_device_config device = {.name = "cpu", .slots = slots};
+    const struct schedule_config config = {.devices = &device, .n_devices = 1, .seed = sim_next(&w->random)};
+    sim_require(schedule_new(&config, &w->s) == 0, "no scheduler");
+    struct schedule_class_state *class = &w->s->devices[0].classes[SCHEDULE_INTERACTIVE];
     if (sim_chance(&w->random, 30)) // a server that has run for long: the heap's keys wrap soon
-        w->s->vtime = ((unsigned __int128)1 << 92) - ((unsigned __int128)sim_scale(&w->random, 1, NS_PER_S) << 32);
-    w->vtime = (uint64_t)(w->s->vtime >> 32);
+        class->vtime = ((unsigned __int128)1 << 92) - ((unsigned __int128)sim_scale(&w->random, 1, NS_PER_S) << 32);
+    w->vtime = (uint64_t)(class->vtime >> 32);
 }
 
 void world_done(struct world *w)
@@ -68,7 +71,7 @@ void tenant_change(struct world *w, struct tenant *t, uint32_t weight, uint32_t 
     sim_trace("tenant %u: weight %u, queue_max %u", t->index, weight, queue_max);
     t->weight = weight;
     t->queue_max = queue_max;
-    schedule_tenant_set(w->s, &t->schedule, weight, queue_max);
+    schedule_tenant_set(w->s, &t->schedule, &(struct schedule_tenant_config){.weight = weight, .queue_max = queue_max});
 }
 
 void tenant_remove(struct world *w, struct tenant *t)
@@ -83,6 +86,17 @@ void tenant_remove(struct world *w, struct tenant *t)
     schedule_tenant_remove(w->s, &t->schedule);
     w->tenants[t->index] = NULL;
     free(t);
+}
+
+static void target_tell(struct world *w, struct target *g)
+{
+    schedule_target_set(w->s, &g->schedule, &g->tenant->schedule,
+                        &(struct schedule_target_config){
+                            .slots = g->slots,
+                            .batch_rows_max = g->rows_max,
+                            .batch_bytes_max = g->bytes_max,
+                            .delay_ns = g->delay_ns,
+                        });
 }
 
 struct target *target_add(struct world *w, struct tenant *t)
@@ -115,7 +129,7 @@ void target_simple(struct world *w, struct target *g, uint64_t cost_ns)
     g->delay_ns = 0;
     for (uint32_t i = 0; i < SCHEDULE_ROW_CLASSES; i++)
         g->cost_ns[i] = g->schedule._estimate_ns[i] = cost_ns;
-    schedule_target_set(w->s, &g->schedule, &g->tenant->schedule, 1, 1, 0, g->bytes_max);
+    target_tell(w, g);
     check_target_changed(w, g);
 }
 
@@ -125,8 +139,11 @@ void target_change(struct world *w, struct target *g)
     g->slots = sim_chance(r, 70) ? 1 : (uint32_t)sim_between(r, 1, w->slots);
     g->rows_max = sim_chance(r, 40) ? 1 : (uint32_t)sim_scale(r, 2, ROWS_MAX);
     g->bytes_max = sim_chance(r, 80) ? 1 << 20 : sim_scale(r, 1, 4096);
+    bool delayed = g->delay_ns > 0;
     g->delay_ns = w->profile.delays && sim_chance(r, 50) ? sim_scale(r, 1000, 100 * NS_PER_MS) : 0;
-    schedule_target_set(w->s, &g->schedule, &g->tenant->schedule, g->slots, g->rows_max, g->delay_ns, g->bytes_max);
+    if (!delayed)
+        check_window(g);
+    target_tell(w, g);
     sim_trace("target %p of %u: slots %u, rows %u, delay %" PRIu64, (void *)g, g->tenant->index, g->slots, g->rows_max,
               g->delay_ns);
     check_target_changed(w, g);
@@ -164,6 +181,18 @@ static void request_dequeue(struct world *w, struct request *r)
     r->target->n_queued--;
     r->target->tenant->n_queued--;
     w->n_queued--;
+}
+
+/* It leaves its queue other than by a lease. */
+static void request_taken(struct world *w, struct request *r, uint64_t *counter)
+{
+    struct target *g = r->target;
+    bool first = r->schedule.arrival_ns == g->window_ns;
+    request_dequeue(w, r);
+    if (first)
+        check_window(g);
+    request_out(r, REQUEST_QUEUED, counter);
+    check_target_changed(w, g);
 }
 
 static void check_refusal(struct world *w, const struct request *r, int rc, uint64_t retry_ns)
@@ -204,9 +233,13 @@ bool request_submit(struct world *w, struct target *g, uint32_t rows, uint64_t s
     sim_require(g->tenant->n_queued < g->tenant->queue_max, "the queue bound was passed");
     sim_require(r->schedule.arrival_ns == w->now_ns, "arrived at another time");
     r->state = REQUEST_QUEUED;
-    r->order = w->n_arrivals++;
-    list_append(&g->queue, &r->in_queue);
-    g->n_queued++;
+    if (g->n_queued++ == 0)
+        g->window_ns = w->now_ns;
+    r->urgency = deadline_ns ? deadline_ns : w->now_ns + LIMIT_QUEUE_WAIT_MS * NS_PER_MS;
+    struct list *before = &g->queue;
+    while (before->prev != &g->queue && container_of(before->prev, struct request, in_queue)->urgency > r->urgency)
+        before = before->prev;
+    list_append(before, &r->in_queue);
     g->tenant->n_queued++;
     w->n_queued++;
     w->counts.submitted++;
@@ -216,23 +249,17 @@ bool request_submit(struct world *w, struct target *g, uint32_t rows, uint64_t s
 
 void request_cancel(struct world *w, struct request *r)
 {
-    struct target *g = r->target;
     bool queued = r->state == REQUEST_QUEUED;
     sim_require(schedule_cancel(w->s, &r->schedule) == queued, "cancelled in state %d", (int)r->state);
     if (!queued)
         return; // leased: its answer will be dropped
-    request_dequeue(w, r);
-    request_out(r, REQUEST_QUEUED, &w->counts.cancelled);
-    check_target_changed(w, g);
+    request_taken(w, r, &w->counts.cancelled);
 }
 
 void request_expired(struct world *w, struct request *r)
 {
-    struct target *g = r->target;
     sim_require(r->schedule.deadline_ns && r->schedule.deadline_ns <= w->now_ns, "expired before its time");
-    request_dequeue(w, r);
-    request_out(r, REQUEST_QUEUED, &w->counts.expired);
-    check_target_changed(w, g);
+    request_taken(w, r, &w->counts.expired);
 }
 
 void target_remove(struct world *w, struct target *g)
@@ -242,9 +269,7 @@ void target_remove(struct world *w, struct target *g)
     while ((flushed = schedule_target_flush(w->s, &g->schedule))) {
         struct request *r = container_of(flushed, struct request, schedule);
         sim_require(r->target == g, "flushed from another target");
-        request_dequeue(w, r);
-        request_out(r, REQUEST_QUEUED, &w->counts.flushed);
-        check_target_changed(w, g);
+        request_taken(w, r, &w->counts.flushed);
     }
     sim_require(g->n_queued == 0, "%u requests were not flushed", g->n_queued);
     for (uint32_t i = 0; i < REPLICAS_MAX; i++) {
@@ -365,6 +390,8 @@ void run_start(struct world *w, struct schedule_lease *lease)
         r->state = REQUEST_LEASED;
         run->requests[i] = r;
     }
+    if (g->n_queued > 0)
+        check_window(g);
     g->tenant->n_leased += lease->n_requests;
     w->counts.leases++;
     check_target_changed(w, g);

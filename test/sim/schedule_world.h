@@ -36,8 +36,8 @@ struct request {
     struct schedule_request schedule; /* first */
     enum request_state state;
     struct target *target;
-    struct list in_queue; /* of its target, in order of arrival */
-    uint64_t order;       /* of arrival */
+    struct list in_queue; /* of its target, by urgency and then arrival */
+    uint64_t urgency;     /* when it is due */
 };
 
 struct replica {
@@ -55,6 +55,7 @@ struct target {
     size_t bytes_max;
     uint64_t delay_ns;
     uint64_t cost_ns[SCHEDULE_ROW_CLASSES]; /* of a lease, by rows as the scheduler classes them */
+    uint64_t window_ns;                     /* since when its maxDelay runs */
     uint64_t waits_until_ns;                /* maxDelay holds it back until then; 0 = not */
     bool stays_down;                        /* no replica comes back before the end */
 };
@@ -104,7 +105,7 @@ struct world {
     struct schedule *s;
     uint32_t slots, slots_used;
     uint64_t now_ns, told_ns; /* told: the latest that the scheduler knows of */
-    uint64_t n_arrivals, n_queued, busy_ns, vtime;
+    uint64_t n_queued, busy_ns, vtime;
     struct tenant *tenants[TENANTS_MAX]; /* NULL = free place */
     struct run runs[SLOTS_MAX];
     struct pair pairs[TENANTS_MAX][TENANTS_MAX];   /* [i][j], i < j: account i − account j */
@@ -152,6 +153,8 @@ void world_compare(struct world *w);
 uint32_t rows_class(uint32_t rows);
 /* After any change of the target's queue, replicas, delay or of time. */
 void check_target_changed(struct world *w, struct target *g);
+/* After requests left its queue: maxDelay now runs since the first arrival of the rest. */
+void check_window(struct target *g);
 /* maxDelay of all targets against the present time; the scheduler looks when it is asked for the next lease. */
 void check_delays(struct world *w);
 void check_account_changed(struct world *w, struct tenant *t);

@@ -43,10 +43,11 @@ static void fixture_init(struct lease_fixture *f, const struct channel_geometry 
     list_init(&g->requests_free);
     buf_init(&g->answer, 5 * body_bytes_max);
     g->timer_ns = UINT64_MAX;
-    fixture_need(schedule_new(1, &g->schedule) == 0);
+    const struct schedule_device_config device = {.name = "cpu", .slots = 1};
+    fixture_need(schedule_new(&(struct schedule_config){.devices = &device, .n_devices = 1}, &g->schedule) == 0);
 
     (void)snprintf(f->tenant.name, sizeof f->tenant.name, "acme");
-    schedule_tenant_set(g->schedule, &f->tenant.schedule, 1, 1000);
+    schedule_tenant_set(g->schedule, &f->tenant.schedule, &(struct schedule_tenant_config){.queue_max = 1000});
     struct gateway_version *v = f->version = calloc(1, sizeof *v);
     struct gateway_replica *replica = f->replica = calloc(1, sizeof *replica);
     fixture_need(v && replica);
@@ -62,7 +63,9 @@ static void fixture_init(struct lease_fixture *f, const struct channel_geometry 
     list_init(&v->replicas);
     (void)snprintf(v->model, sizeof v->model, "m");
     (void)snprintf(v->number_text, sizeof v->number_text, "1");
-    schedule_target_set(g->schedule, &v->schedule, &f->tenant.schedule, 1, batch_max, 0, 2 * body_bytes_max);
+    schedule_target_set(
+        g->schedule, &v->schedule, &f->tenant.schedule,
+        &(struct schedule_target_config){.batch_rows_max = batch_max, .batch_bytes_max = 2 * body_bytes_max});
 
     replica->gateway = g;
     replica->version = v;

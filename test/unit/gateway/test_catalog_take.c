@@ -27,7 +27,8 @@ static int setup(void **state)
     list_init(&g.busy);
     list_init(&g.connections);
     list_init(&g.requests_free);
-    return schedule_new(1, &g.schedule);
+    const struct schedule_device_config device = {.name = "cpu", .slots = 1};
+    return schedule_new(&(struct schedule_config){.devices = &device, .n_devices = 1}, &g.schedule);
 }
 
 /* A catalog of n tenants, t0 …, each with a model m of versions 2 and 1; tenant i's versions have the uids uid0 + 10 i

@@ -32,14 +32,46 @@ static inline void world_init(struct world *w, uint32_t slots)
 {
     memset(w, 0, sizeof *w);
     w->now_ns = 1000 * NS_PER_S;
-    assert_int_equal(schedule_new(slots, &w->s), 0);
+    const struct schedule_device_config device = {.name = "cpu", .slots = slots};
+    const struct schedule_config config = {.devices = &device, .n_devices = 1, .share_permille = {0, 50, 50}};
+    assert_int_equal(schedule_new(&config, &w->s), 0);
+}
+
+/* The only device's state of the class that requests here are of. */
+static inline struct schedule_class_state *world_class(const struct world *w)
+{
+    return &w->s->devices[0].classes[SCHEDULE_INTERACTIVE];
+}
+
+/* Tenant i's flow of that class, or NULL. */
+static inline struct schedule_flow *world_flow(const struct world *w, uint32_t i)
+{
+    const struct schedule_active *a = w->tenants[i]._active;
+    return a ? container_of(a->flows.next, struct schedule_flow, in_active) : NULL;
+}
+
+static inline void world_tenant_set(struct world *w, uint32_t i, uint32_t weight, uint32_t queue_max)
+{
+    schedule_tenant_set(w->s, &w->tenants[i],
+                        &(struct schedule_tenant_config){.weight = weight, .queue_max = queue_max});
+}
+
+static inline void world_target_set(struct world *w, uint32_t i, uint32_t slots, uint32_t rows_max, uint64_t delay_ns,
+                                    size_t bytes_max)
+{
+    schedule_target_set(w->s, &w->targets[i], &w->tenants[i],
+                        &(struct schedule_target_config){.slots = slots,
+                                                         .batch_rows_max = rows_max,
+                                                         .delay_ns = delay_ns,
+                                                         .batch_bytes_max = bytes_max,
+                                                         .cancellable = true});
 }
 
 /* Tenant i with a one-slot target of batches up to `rows_max` and `n_replicas` replicas. */
 static inline void world_tenant(struct world *w, uint32_t i, uint32_t weight, uint32_t rows_max, uint32_t n_replicas)
 {
-    schedule_tenant_set(w->s, &w->tenants[i], weight, 1000);
-    schedule_target_set(w->s, &w->targets[i], &w->tenants[i], 1, rows_max, 0, 1 << 20);
+    world_tenant_set(w, i, weight, 1000);
+    world_target_set(w, i, 1, rows_max, 0, 1 << 20);
     for (uint32_t r = 0; r < n_replicas; r++)
         schedule_replica_add(w->s, &w->replicas[i][r], &w->targets[i]);
 }

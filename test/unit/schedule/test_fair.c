@@ -103,7 +103,7 @@ static void test_weight_beyond_the_replicas_saves_nothing(void **state)
     run(&w, loads, 2, 10 * NS_PER_S, used_ns);
     expect_near(used_ns[0], 10 * NS_PER_S, 100 * MS);
     expect_near(used_ns[1], 10 * NS_PER_S, 100 * MS);
-    schedule_tenant_set(w.s, &w.tenants[0], 1, 1000);
+    world_tenant_set(&w, 0, 1, 1000);
     schedule_replica_add(w.s, &w.replicas[0][1], &w.targets[0]);
     world_tenant(&w, 2, 1, 1, 2);
     run(&w, loads, 3, NS_PER_S, used_ns);
@@ -189,10 +189,10 @@ static void test_a_changed_weight_counts_at_once(void **state)
     uint64_t used_ns[2];
     run(&w, loads, 2, NS_PER_S, used_ns);
     expect_near(used_ns[0], NS_PER_S / 2, 4 * MS);
-    schedule_tenant_set(w.s, &w.tenants[0], 4, 1000);
+    world_tenant_set(&w, 0, 4, 1000);
     run(&w, loads, 2, NS_PER_S, used_ns);
     expect_near(used_ns[0], NS_PER_S * 4 / 5, 10 * MS);
-    schedule_tenant_set(w.s, &w.tenants[0], 0, 1000); // counts as 1
+    world_tenant_set(&w, 0, 0, 1000); // counts as 1
     assert_int_equal(w.tenants[0].weight, 1);
     run(&w, loads, 2, NS_PER_S, used_ns);
     expect_near(used_ns[0], NS_PER_S / 2, 10 * MS);
@@ -207,12 +207,13 @@ static void test_weight_changed_during_a_lease(void **state)
     world_init(&w, 1);
     world_tenant(&w, 0, 1000, 1, 1);
     world_teach(&w, 0, 1, 500 * MS);
-    unsigned __int128 before = w.tenants[0]._vtime;
+    unsigned __int128 before = world_class(&w)->vtime; // all has ended: nobody is ahead of it
+    world_submit(&w, 0);
     world_submit(&w, 0);
     struct schedule_lease *lease = world_next(&w);
-    schedule_tenant_set(w.s, &w.tenants[0], 1, 1000);
+    world_tenant_set(&w, 0, 1, 1000);
     world_complete(&w, lease);
-    assert_true(w.tenants[0]._vtime == before);
+    assert_true(world_flow(&w, 0)->vtime == before);
     world_done(&w);
 }
 
@@ -224,7 +225,7 @@ static void test_the_turn_is_kept_for_a_big_lease(void **state)
     world_init(&w, 4);
     world_tenant(&w, 0, 1, 1, 4);
     world_tenant(&w, 1, 1, 1, 1);
-    schedule_target_set(w.s, &w.targets[1], &w.tenants[1], 4, 1, 0, 100);
+    world_target_set(&w, 1, 4, 1, 0, 100);
     struct schedule_lease *small[4], *big;
     for (int i = 0; i < 12; i++)
         world_submit(&w, 0);
@@ -247,26 +248,48 @@ static void test_the_turn_is_kept_for_a_big_lease(void **state)
     world_done(&w);
 }
 
-static void test_targets_of_a_tenant_by_arrival(void **state)
+/* A tenant's targets share what it gets by their weights, whatever their leases cost and however much each has queued;
+ * one that was idle has saved nothing. */
+static void test_targets_of_a_tenant_by_weight(void **state)
 {
     (void)state;
     struct world w;
     world_init(&w, 1);
-    schedule_tenant_set(w.s, &w.tenants[0], 1, 1000);
+    world_tenant_set(&w, 0, 1, 1000);
+    static const struct {
+        uint32_t weight;
+        uint64_t time_ns;
+    } models[] = {{3, 1 * MS}, {1, 20 * MS}, {2, 5 * MS}};
     for (uint32_t i = 0; i < 3; i++) {
-        schedule_target_set(w.s, &w.targets[i], &w.tenants[0], 1, 1, 0, 100);
+        schedule_target_set(w.s, &w.targets[i], &w.tenants[0],
+                            &(struct schedule_target_config){.weight = models[i].weight, .batch_bytes_max = 100});
         schedule_replica_add(w.s, &w.replicas[i][0], &w.targets[i]);
     }
-    static const uint32_t order[] = {2, 0, 0, 1, 2, 1, 0};
-    for (size_t i = 0; i < sizeof order / sizeof *order; i++)
-        world_submit(&w, order[i]);
-    for (size_t i = 0; i < sizeof order / sizeof *order; i++) {
-        struct schedule_lease *lease = world_next(&w);
-        assert_ptr_equal(lease->requests[0], &w.requests[i]);
-        world_complete(&w, lease);
+    uint64_t used_ns[3] = {0};
+    for (uint32_t n = 2; n <= 3; n++) { // the third joins later
+        memset(used_ns, 0, sizeof used_ns);
+        uint64_t stop_ns = w.now_ns + 10 * NS_PER_S;
+        while (w.now_ns < stop_ns) {
+            for (uint32_t i = 0; i < n; i++) {
+                while (w.targets[i].queued < 2 + i) {
+                    w.n_requests = w.n_requests < WORLD_REQUESTS ? w.n_requests : 0;
+                    world_submit(&w, i);
+                }
+            }
+            struct schedule_lease *lease = world_next(&w);
+            uint32_t owner = world_owner(&w, lease);
+            w.now_ns += models[owner].time_ns;
+            used_ns[owner] += models[owner].time_ns;
+            world_complete(&w, lease);
+        }
+        uint32_t weights = n == 2 ? 4 : 6;
+        for (uint32_t i = 0; i < n; i++)
+            expect_near(used_ns[i], 10 * NS_PER_S * models[i].weight / weights, 60 * MS);
     }
     for (uint32_t i = 0; i < 3; i++) {
         struct schedule_lease *lease;
+        while (schedule_target_flush(w.s, &w.targets[i]))
+            ;
         schedule_replica_remove(w.s, &w.replicas[i][0], w.now_ns, &lease);
         schedule_target_remove(w.s, &w.targets[i]);
     }
@@ -281,16 +304,16 @@ static void test_virtual_time_may_pass_any_word(void **state)
     world_init(&w, 1);
     world_tenant(&w, 0, 1, 1, 1);
     world_tenant(&w, 1, 1, 1, 1);
-    w.s->vtime = ((unsigned __int128)1 << 92) - ((unsigned __int128)1 << 60); // its key wraps within a quarter second
+    world_class(&w)->vtime =
+        ((unsigned __int128)1 << 92) - ((unsigned __int128)1 << 60); // its key wraps within a quarter second
     const struct load loads[] = {{2 * MS, 3}, {2 * MS, 3}};
     uint64_t used_ns[2];
     run(&w, loads, 2, NS_PER_S, used_ns);
     expect_near(used_ns[0], NS_PER_S / 2, 4 * MS);
-    assert_true(w.tenants[0]._vtime >> 92);
-    w.tenants[2]._vtime = 5; // an old acquaintance from before the wrap
+    assert_true(world_flow(&w, 0)->vtime >> 92);
     world_tenant(&w, 2, 1, 1, 1);
     world_submit(&w, 2);
-    assert_true(w.tenants[2]._vtime == w.s->vtime);
+    assert_true(world_flow(&w, 2)->vtime == world_class(&w)->vtime);
     world_done(&w);
 }
 
@@ -300,7 +323,7 @@ static void test_longest_charge_keeps_order(void **state)
     struct world w;
     world_init(&w, SCHEDULE_SLOTS_MAX);
     world_tenant(&w, 0, 1, 1, 2);
-    schedule_target_set(w.s, &w.targets[0], &w.tenants[0], SCHEDULE_SLOTS_MAX, 1, 0, 100);
+    world_target_set(&w, 0, SCHEDULE_SLOTS_MAX, 1, 0, 100);
     world_tenant(&w, 1, 1, 1, 1);
     world_submit(&w, 1);
     world_submit(&w, 0);
@@ -333,7 +356,7 @@ int main(void)
         cmocka_unit_test(test_a_changed_weight_counts_at_once),
         cmocka_unit_test(test_weight_changed_during_a_lease),
         cmocka_unit_test(test_the_turn_is_kept_for_a_big_lease),
-        cmocka_unit_test(test_targets_of_a_tenant_by_arrival),
+        cmocka_unit_test(test_targets_of_a_tenant_by_weight),
         cmocka_unit_test(test_virtual_time_may_pass_any_word),
         cmocka_unit_test(test_longest_charge_keeps_order),
     };

@@ -5,10 +5,14 @@ static void test_slots_of_the_device(void **state)
 {
     (void)state;
     struct schedule *s = NULL;
-    assert_int_equal(schedule_new(0, &s), -ERROR_INVALID_ARGUMENT);
-    assert_int_equal(schedule_new(SCHEDULE_SLOTS_MAX + 1, &s), -ERROR_INVALID_ARGUMENT);
+    struct schedule_device_config device = {.name = "cpu"};
+    const struct schedule_config config = {.devices = &device, .n_devices = 1};
+    assert_int_equal(schedule_new(&config, &s), -ERROR_INVALID_ARGUMENT);
+    device.slots = SCHEDULE_SLOTS_MAX + 1;
+    assert_int_equal(schedule_new(&config, &s), -ERROR_INVALID_ARGUMENT);
     assert_null(s);
-    assert_int_equal(schedule_new(SCHEDULE_SLOTS_MAX, &s), 0);
+    device.slots = SCHEDULE_SLOTS_MAX;
+    assert_int_equal(schedule_new(&config, &s), 0);
     schedule_free(s);
     schedule_free(NULL);
 }
@@ -109,8 +113,8 @@ static void test_what_a_batch_gathers(void **state)
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
         struct world w;
         world_init(&w, 1);
-        schedule_tenant_set(w.s, &w.tenants[0], 1, 1000);
-        schedule_target_set(w.s, &w.targets[0], &w.tenants[0], 1, 8, 0, 100);
+        world_tenant_set(&w, 0, 1, 1000);
+        world_target_set(&w, 0, 1, 8, 0, 100);
         for (size_t i = 0; i < cases[c].n; i++) {
             struct schedule_request *r = world_request(&w, 0);
             r->rows = cases[c].rows[i];
@@ -135,7 +139,7 @@ static void test_scan_and_batch_are_bounded(void **state)
     struct world w;
     world_init(&w, 1);
     world_tenant(&w, 0, 1, 100000, 0);
-    schedule_tenant_set(w.s, &w.tenants[0], 1, 100000);
+    world_tenant_set(&w, 0, 1, 100000);
     world_submit(&w, 0);
     for (uint32_t i = 0; i < SCHEDULE_SCAN_MAX; i++) {
         struct schedule_request *other = world_request(&w, 0);
@@ -174,7 +178,7 @@ static void test_queue_bound(void **state)
     struct world w;
     world_init(&w, 1);
     world_tenant(&w, 0, 1, 1, 1);
-    schedule_tenant_set(w.s, &w.tenants[0], 1, 3);
+    world_tenant_set(&w, 0, 1, 3);
     for (int i = 0; i < 3; i++)
         world_submit(&w, 0); // limit − 1, and limit
     struct schedule_request *r = world_request(&w, 0);
@@ -192,9 +196,9 @@ static void test_queue_bound(void **state)
     world_submit(&w, 0);
     assert_int_equal(schedule_submit(w.s, r, w.now_ns, &retry_ns), -ERROR_QUEUE_FULL);
     assert_int_equal(retry_ns, 20 * MS);
-    schedule_tenant_set(w.s, &w.tenants[0], 1, 0); // a smaller bound drops nothing
+    world_tenant_set(&w, 0, 1, 0); // a smaller bound drops nothing
     assert_int_equal(w.tenants[0].queued, 3);
-    schedule_tenant_set(w.s, &w.tenants[0], 1, 4);
+    world_tenant_set(&w, 0, 1, 4);
     assert_int_equal(schedule_submit(w.s, r, w.now_ns, &retry_ns), 0);
     world_done(&w);
 }
@@ -291,8 +295,11 @@ static void test_deadline_refused_at_once(void **state)
     r->deadline_ns = w.now_ns + 1; // could start at once: renews the estimate
     assert_int_equal(schedule_submit(w.s, r, w.now_ns, &retry_ns), 0);
     assert_true(schedule_cancel(w.s, r));
-    for (int i = 0; i < 4; i++)
-        world_submit(&w, 0); // two leases of 10 ms, then its own 8 ms
+    for (int i = 0; i < 4; i++) { // two leases of 10 ms, then its own 8 ms
+        struct schedule_request *ahead = world_request(&w, 0);
+        ahead->deadline_ns = w.now_ns + 26 * MS;
+        assert_int_equal(schedule_submit(w.s, ahead, w.now_ns, NULL), 0);
+    }
     r->deadline_ns = w.now_ns + 28 * MS;
     assert_int_equal(schedule_submit(w.s, r, w.now_ns, &retry_ns), 0);
     assert_true(schedule_cancel(w.s, r));
@@ -303,7 +310,7 @@ static void test_deadline_refused_at_once(void **state)
     assert_int_equal(schedule_submit(w.s, r, w.now_ns, &retry_ns), -ERROR_DEADLINE);
     assert_int_equal(retry_ns, 0);
     schedule_replica_add(w.s, &w.replicas[0][1], &w.targets[0]); // two at a time
-    r->deadline_ns = w.now_ns + 18 * MS;
+    r->deadline_ns = w.now_ns + 26 * MS;
     assert_int_equal(schedule_submit(w.s, r, w.now_ns, &retry_ns), 0);
     world_done(&w);
 }
