@@ -161,10 +161,34 @@ static bool step_idle(struct wire_connection *c)
     c->exchange.user = NULL;
     c->exchange.started_ns = clock_monotonic_ns();
     c->head_bytes = 0;
-    c->accepted = c->answered = c->peer_watched = false;
+    c->accepted = c->answered = c->peer_watched = c->probed = false;
     wire_parser_start(&c->parser, &server->config, c->block->headers);
     wire_connection_set_state(c, WIRE_READ_HEAD);
     return true;
+}
+
+/* 1: sent, 0: the kernel takes nothing now; negative: the connection cannot go on. */
+static int continue_send(struct wire_connection *c)
+{
+    static const char text[] = "HTTP/1.1 100 Continue\r\n\r\n";
+    struct iovec part = {(char *)text, sizeof(text) - 1};
+    ssize_t written = wire_socket_write(c, &part, 1);
+    if (written < 0 || (written > 0 && (size_t)written < part.iov_len))
+        return -ERROR_CANCELLED;
+    return written > 0;
+}
+
+void wire_connection_probe(struct wire_connection *c)
+{
+    /* A FIN says that the peer sends no more, and TCP has no word for "and takes no more": its kernel answers the next
+     * byte with a reset. A 100 may come at any time (RFC 9110 §15.2), but not to a client of HTTP/1.0. */
+    bool silent = c->probed || c->server->is_unix || c->parser.llhttp.http_minor == 0;
+    int sent = silent ? 0 : continue_send(c);
+    c->probed = c->probed || sent > 0;
+    if (sent < 0 || wire_socket_reset(c))
+        wire_connection_abort(c, -ERROR_CANCELLED);
+    else
+        wire_deadline_renew(c);
 }
 
 /* Hands a complete head to the handler. */
@@ -185,10 +209,7 @@ static void head_deliver(struct wire_connection *c)
     }
     if (c->body.kind != WIRE_BODY_NONE && c->expect_continue && c->next == c->begin + c->head_bytes) {
         /* If the kernel takes nothing now, the client will send after a while by itself (RFC 9110 §10.1.1). */
-        static const char text[] = "HTTP/1.1 100 Continue\r\n\r\n";
-        struct iovec part = {(char *)text, sizeof(text) - 1};
-        ssize_t written = wire_socket_write(c, &part, 1);
-        if (written < 0 || (written > 0 && (size_t)written < part.iov_len)) {
+        if (continue_send(c) < 0) {
             wire_connection_abort(c, -ERROR_CANCELLED);
             return;
         }
@@ -346,6 +367,8 @@ void wire_connection_received(struct wire_connection *c, size_t size)
             wire_connection_abort(c, -ERROR_CANCELLED);
             return;
         }
+        if (c->state == WIRE_HANDLING)
+            wire_deadline_renew(c);
     } else if (wire_connection_dropping(c)) {
         drop(c, size);
     } else if (c->state == WIRE_READ_BODY) {

@@ -27,6 +27,7 @@ void wire_deadlines_init(struct wire_server *server)
     server->deadlines[WIRE_DEADLINE_WRITE].timeout_ms = config->write_timeout_ms / 4;
     server->deadlines[WIRE_DEADLINE_STREAM].timeout_ms = wire_deadline_stream_ms(config->write_timeout_ms);
     server->deadlines[WIRE_DEADLINE_LINGER].timeout_ms = WIRE_LINGER_MS;
+    server->deadlines[WIRE_DEADLINE_PEER].timeout_ms = WIRE_PEER_MS;
 }
 
 void wire_deadlines_set(struct wire_server *server, enum wire_deadline kind, uint32_t timeout_ms)
@@ -44,7 +45,8 @@ void wire_deadlines_set(struct wire_server *server, enum wire_deadline kind, uin
 
 void wire_deadline_renew(struct wire_connection *c)
 {
-    struct wire_deadline_list *list = &c->server->deadlines[deadline_of[c->state]];
+    bool half = c->state == WIRE_HANDLING && c->eof;
+    struct wire_deadline_list *list = &c->server->deadlines[half ? WIRE_DEADLINE_PEER : deadline_of[c->state]];
     list_remove(&c->deadline);
     c->deadline_stale = false;
     if (list->timeout_ms == 0)
@@ -94,6 +96,8 @@ static void expired(struct wire_connection *c)
         wire_connection_close(c);
         break;
     case WIRE_HANDLING:
+        wire_connection_probe(c);
+        break;
     case WIRE_CLOSING:
     case WIRE_STATE_COUNT:
         break;
@@ -119,7 +123,7 @@ uint32_t wire_deadlines_tick_ms(const struct wire_server *server)
     uint32_t tick_ms = 1000;
     for (int kind = 0; kind < WIRE_DEADLINE_COUNT; kind++) {
         uint32_t timeout_ms = server->deadlines[kind].timeout_ms;
-        if (timeout_ms > 0 && timeout_ms < tick_ms)
+        if (timeout_ms > 0 && timeout_ms < tick_ms && kind != WIRE_DEADLINE_PEER)
             tick_ms = timeout_ms;
     }
     return tick_ms / 4 < 10 ? 10 : tick_ms / 4;

@@ -2,9 +2,11 @@
  */
 #include "wire/wire_internal.h"
 
+#include <errno.h>
 #include <linux/sockios.h>
 #include <poll.h>
 #include <sys/ioctl.h>
+#include <unistd.h>
 
 static struct wire_connection *connection_of(void *handle)
 {
@@ -118,6 +120,14 @@ size_t wire_socket_pending(const struct wire_connection *c)
     if (uv_fileno(&c->socket.uv.handle, &fd) == 0 && ioctl(fd, SIOCOUTQ, &in_kernel) == 0 && in_kernel > 0)
         pending += (size_t)in_kernel;
     return pending;
+}
+
+bool wire_socket_reset(const struct wire_connection *c)
+{
+    uv_os_fd_t fd;
+    if (c->server->is_unix || uv_fileno(&c->socket.uv.handle, &fd) < 0)
+        return false;
+    return write(fd, "", 0) < 0 && errno != EAGAIN && errno != EINTR; /* nothing to send, but its state is looked at */
 }
 
 void wire_socket_shutdown(struct wire_connection *c)

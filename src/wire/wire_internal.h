@@ -47,6 +47,9 @@
 #define WIRE_ANSWER_HEAD_BYTES_MAX (WIRE_SCRATCH_BYTES / 2)
 /* A look at a stream; more often where the write time-out is short. */
 #define WIRE_STREAM_LOOK_MS 1000u
+/* How long a peer that has sent its FIN is believed to wait for its answer before it is asked (again); looked at with
+ * the server's tick. */
+#define WIRE_PEER_MS 100u
 /* Body memory: first allocation; then doubled up to what was announced. */
 #define WIRE_BODY_FIRST_BYTES (16 * KIB)
 /* WIRE_STREAM: largest chunk. One read(2) takes at most WIRE_READ_BYTES_MAX, so that a fast peer cannot keep the loop
@@ -133,6 +136,7 @@ enum wire_deadline {
     WIRE_DEADLINE_WRITE,  /* a quarter of the write time-out */
     WIRE_DEADLINE_STREAM, /* a look at a stream: is it taken, is it idle? */
     WIRE_DEADLINE_LINGER,
+    WIRE_DEADLINE_PEER, /* a peer that sends no more, while its request is handled: is it still there? */
     WIRE_DEADLINE_COUNT
 };
 
@@ -197,6 +201,7 @@ struct wire_connection {
     bool accepted, answered;
     bool peer_watched;    /* a FIN ends the exchange */
     bool expect_continue; /* the client waits for our word before it sends the body */
+    bool probed;          /* it was sent a 100 to find out whether anybody is there */
     bool close_after;     /* no further request after this answer */
     bool linger;          /* … and the peer may still be sending */
     void *user;
@@ -225,6 +230,8 @@ void wire_connection_abort(struct wire_connection *c, int code);
 /* The same, but the peer is told why. text NULL: the code's default. */
 void wire_connection_fail(struct wire_connection *c, int code, const char *text);
 void wire_connection_close(struct wire_connection *c);
+/* In WIRE_HANDLING, after the peer's FIN: finds out whether it only sends no more or is gone; then aborts. */
+void wire_connection_probe(struct wire_connection *c);
 /* In WIRE_IDLE, in the server's list, without a socket yet. NULL: out of memory. */
 must_check struct wire_connection *wire_connection_new(struct wire_server *server);
 /* After its socket is closed. */
@@ -339,6 +346,8 @@ must_check int wire_socket_write_later(struct wire_connection *c, const struct i
 /* Bytes of queued answers that the peer has not taken: in libuv's queue and in the kernel's, which tells us of its own
  * progress in steps of a megabyte only. */
 size_t wire_socket_pending(const struct wire_connection *c);
+/* The peer has reset the connection: a write would fail. Of a TCP socket whose reading has ended. */
+bool wire_socket_reset(const struct wire_connection *c);
 void wire_socket_shutdown(struct wire_connection *c);
 void wire_socket_close(struct wire_connection *c);
 /* Called by the socket. An empty space: no memory, the socket closes. size 0: the peer has sent everything. */

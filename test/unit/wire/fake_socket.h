@@ -89,6 +89,12 @@ size_t wire_socket_pending(const struct wire_connection *c)
     return pending;
 }
 
+bool wire_socket_reset(const struct wire_connection *c)
+{
+    (void)c;
+    return fake.broken;
+}
+
 void wire_socket_shutdown(struct wire_connection *c)
 {
     (void)c;

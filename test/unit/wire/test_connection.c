@@ -126,6 +126,55 @@ static void test_half_close(void **state)
     peer_close(&p);
 }
 
+/* Who sends no more while its request is handled is asked with a 100 whether it is still there: once. */
+static void test_half_close_or_gone(void **state)
+{
+    (void)state;
+    f.act = ACT_HOLD;
+    fixture_start(&f);
+    struct peer p = peer_open(&f);
+    assert_true(peer_say(&f, &p, GET("/c")));
+    until(&f, f.held);
+    shutdown(p.fd, SHUT_WR);
+    static const char probe[] = "HTTP/1.1 100 Continue\r\n\r\n";
+    until(&f, (peer_poll(&p), p.size >= sizeof probe - 1));
+    struct wire_connection *c = container_of(f.held, struct wire_connection, exchange);
+    uint64_t asked_ms = c->deadline_ms;
+    until(&f, c->deadline_ms > asked_ms); /* it was looked at again */
+    (void)peer_poll(&p);
+    assert_int_equal(p.size, sizeof probe - 1);
+    assert_memory_equal(p.in, probe, sizeof probe - 1);
+    p.size = 0;
+    fixture_answer(&f, f.held, 200);
+    assert_string_equal(peer_answer(&f, &p).body, "GET /c  0");
+    until(&f, peer_ended(&p));
+    assert_int_equal(p.error, 0);
+    peer_close(&p);
+    assert_int_equal(f.resets, 0);
+
+    f.held = NULL;
+    p = peer_open(&f);
+    assert_true(peer_say(&f, &p, GET("/d")));
+    until(&f, f.held);
+    peer_close(&p);
+    until(&f, f.resets == 1);
+    assert_int_equal(f.reset_code, -ERROR_CANCELLED);
+    until(&f, stats_of(&f).connections == 0);
+
+    f.held = NULL; /* HTTP/1.0 knows no 100 */
+    p = peer_open(&f);
+    assert_true(peer_say(&f, &p, "GET /e HTTP/1.0\r\n\r\n"));
+    until(&f, f.held);
+    shutdown(p.fd, SHUT_WR);
+    c = container_of(f.held, struct wire_connection, exchange);
+    until(&f, c->eof);
+    asked_ms = c->deadline_ms;
+    until(&f, c->deadline_ms > asked_ms);
+    fixture_answer(&f, f.held, 200);
+    assert_string_equal(peer_answer(&f, &p).body, "GET /e  0");
+    peer_close(&p);
+}
+
 static void test_no_body(void **state)
 {
     (void)state;
@@ -357,9 +406,9 @@ static void test_large_answer(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_keep_alive), TEST(test_http10_keep_alive), TEST(test_pipelining),   TEST(test_half_close),
-        TEST(test_no_body),    TEST(test_answer_headers),    TEST(test_close_after),  TEST(test_early_answer),
-        TEST(test_continue),   TEST(test_peer_goes),         TEST(test_large_answer),
+        TEST(test_keep_alive),         TEST(test_http10_keep_alive), TEST(test_pipelining),     TEST(test_half_close),
+        TEST(test_half_close_or_gone), TEST(test_no_body),           TEST(test_answer_headers), TEST(test_close_after),
+        TEST(test_early_answer),       TEST(test_continue),          TEST(test_peer_goes),      TEST(test_large_answer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
