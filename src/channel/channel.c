@@ -1,8 +1,11 @@
 #include "channel/channel_internal.h"
 
 #include <assert.h>
+#include <linux/futex.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #define CHANNEL_SLOTS_MAX  8u
 #define CHANNEL_FRAMES_MIN 64u
@@ -189,6 +192,41 @@ int channel_pull(struct channel *c, struct channel_frame *ret_frame, struct erro
     atomic_store_explicit(&c->_own->consumed, c->_consumed, memory_order_release);
     *ret_frame = copy;
     return 1;
+}
+
+bool channel_cancels_told(const struct channel *c)
+{
+    return !c->ops->pump;
+}
+
+void channel_lease_cancel(struct channel *c, uint64_t lease_id)
+{
+    if (!channel_cancels_told(c))
+        return;
+    atomic_store_explicit(&c->_own->cancelled_lease, lease_id, memory_order_relaxed);
+    atomic_fetch_add_explicit(&c->_own->cancels, 1, memory_order_seq_cst);
+    (void)syscall(SYS_futex, &c->_own->cancels, FUTEX_WAKE, 1, NULL, NULL, 0); /* nobody sleeps: nothing to do */
+}
+
+uint64_t channel_lease_cancelled(const struct channel *c)
+{
+    return atomic_load_explicit(&c->_other->cancelled_lease, memory_order_acquire);
+}
+
+uint32_t channel_cancels(const struct channel *c)
+{
+    return atomic_load_explicit(&c->_other->cancels, memory_order_acquire);
+}
+
+/* The guest's mapping is read-only, which is enough to wait on and to wake. */
+void channel_cancels_wait(const struct channel *c, uint32_t seen)
+{
+    (void)syscall(SYS_futex, &c->_other->cancels, FUTEX_WAIT, seen, NULL, NULL, 0); /* early or not, the caller looks */
+}
+
+void channel_cancels_wake(const struct channel *c)
+{
+    (void)syscall(SYS_futex, &c->_other->cancels, FUTEX_WAKE, 1, NULL, NULL, 0);
 }
 
 static size_t slot_offset(const struct channel *c, uint32_t slot, uint64_t slot_bytes)

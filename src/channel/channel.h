@@ -1,10 +1,10 @@
 /* The channel between a gateway and one worker: frames in two one-way rings, payload in slots of shared memory.
  *
- * host = the gateway's end (in the gateway, on its loop), guest = the worker's end (in the worker, its only thread).
- * Back-ends: `shm` (two memfds and two pipes as bells; see below), `stream` (one byte stream to where no memory can be
- * shared: a socket, or a virtio-serial port in a guest) and `fake` (the same layout on the heap, both ends in one
- * process, for tests). One writer per memory: the host writes `inbox` only, the guest writes `outbox` only; each end's
- * consumer position is in its own memory.
+ * host = the gateway's end (in the gateway, on its loop), guest = the worker's end (in the worker, one thread but for
+ * channel_cancels*). Back-ends: `shm` (two memfds and two pipes as bells; see below), `stream` (one byte stream to
+ * where no memory can be shared: a socket, or a virtio-serial port in a guest) and `fake` (the same layout on the heap,
+ * both ends in one process, for tests). One writer per memory: the host writes `inbox` only, the guest writes `outbox`
+ * only; each end's consumer position is in its own memory.
  *
  * inbox:  header page | frames [n_frames] × 64 B | slot 0 | slot 1 …   written by the host, read by the guest
  * outbox: header page | frames [n_frames] × 64 B | slot 0 | slot 1 …   written by the guest, read by the host
@@ -195,6 +195,22 @@ uint32_t channel_room(const struct channel *c);
 /* Takes the next frame: 1 = got one, 0 = none, -ERROR_PEER = the other side broke the protocol (position out of range,
  * unknown type, wrong direction, epoch, slot, offset or length). */
 must_check int channel_pull(struct channel *c, struct channel_frame *ret_frame, struct error *err);
+
+/* Host: nobody wants anything of this lease any more, and the guest may be computing it. Beside the CANCEL frames,
+ * which a guest reads between its steps: this wakes whoever sleeps in channel_cancels_wait. One system call. Does
+ * nothing over a stream. */
+void channel_lease_cancel(struct channel *c, uint64_t lease_id);
+/* Guest, any thread: the latest lease given up so; 0: none. One load. */
+uint64_t channel_lease_cancelled(const struct channel *c);
+/* Guest, any thread: how many were given up, counted round. */
+uint32_t channel_cancels(const struct channel *c);
+/* Guest, a thread that does nothing else: sleeps while channel_cancels is `seen`; may come back early. Nothing is spent
+ * on it until the host gives a lease up: that is why it is no bell. */
+void channel_cancels_wait(const struct channel *c, uint32_t seen);
+/* Guest: wakes its own thread out of that wait. */
+void channel_cancels_wake(const struct channel *c);
+/* Whether this back-end can tell it: memory is shared. */
+bool channel_cancels_told(const struct channel *c);
 
 /* Own slot memory for writing, [own slot bytes], 64-byte aligned. */
 void *channel_slot_own(struct channel *c, uint32_t slot);

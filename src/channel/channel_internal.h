@@ -15,6 +15,9 @@ struct channel_memory {
     alignas(64) _Atomic uint32_t produced; /* frames published in this memory, counts for ever (wraps) */
     alignas(64) _Atomic uint32_t consumed; /* frames taken from the other memory */
     alignas(64) _Atomic uint32_t parked;   /* 1: the owner sleeps, ring its bell after publishing */
+    /* Host only: a futex that counts the leases given up while they run, and the latest of them. */
+    alignas(64) _Atomic uint32_t cancels;
+    _Atomic uint64_t cancelled_lease;
 };
 
 /* Sets positions and mappings of an end; memories are zeroed or continue a fresh channel. */

@@ -25,7 +25,7 @@ static const struct filter_row run_rows[] = {
     {"exit_group", FILTER_ALWAYS, "the end"},
     {"fcntl", FILTER_ONE_OF(1, F_GET_SEALS, F_ADD_SEALS, F_GETFL, F_SETFD), "seals of a channel's memory"},
     {"fstat", FILTER_ALWAYS, "size of a memory (glibc 2.39 and later)"},
-    {"futex", FILTER_ALWAYS, "the engine's threads wait for each other"},
+    {"futex", FILTER_ALWAYS, "the engine's threads wait for each other; the watcher for a lease that is given up"},
     {"getpid", FILTER_ALWAYS, "each log line names it; abort"},
     {"getrandom", FILTER_ALWAYS, "seeds"},
     {"gettid", FILTER_ALWAYS, "the engine names threads; abort"},

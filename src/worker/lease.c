@@ -196,8 +196,11 @@ static int engine_run(struct worker_lease *l, uint64_t wanted, struct error *err
         if (l->cancelled[i]) /* the engine did not know it then */
             w->ops->cancel(w->engine, l->items[i].request_id);
     struct engine_sink sink = {.ctx = l, .output = on_output};
+    if (r == 0)
+        worker_watch_begin(l);
     while (r == 0)
         r = w->ops->step(w->engine, STEP_BUDGET_NS, &sink, err);
+    worker_watch_end(l);
     if (l->out_refused)
         r = error_set(err, ERROR_ENGINE,
                       "The outputs of this batch are larger than the server takes; ask for fewer rows or outputs.");

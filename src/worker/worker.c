@@ -82,6 +82,7 @@ static int take_channel(struct worker *w, struct bus_message *m)
         log_error("channel_failed", "%s", error_text(&err, r));
         return r;
     }
+    worker_watch_stop(w);
     channel_close(w->channel);
     w->channel = channel;
     return open_frame(w);
@@ -153,6 +154,8 @@ static int load(struct worker *w)
 {
     struct error err = {0};
     int r = w->engine ? 0 : worker_model_open(w, &err); /* a new gateway asks again: the model stays */
+    if (r >= 0)
+        worker_watch_start(w);
     int sent = load_answer(w, r, &err);
     channel_ring(w->channel);
     return sent < 0 ? sent : 0;
@@ -264,6 +267,7 @@ int worker_serve(struct worker *w)
     }
     while (r == 0)
         r = channel_work(w);
+    worker_watch_stop(w);
     w->ops->close(w->engine);
     channel_close(w->channel);
     free(w->signature);

@@ -7,7 +7,19 @@
 #include "channel/channel.h"
 #include "engine/engine.h"
 
+#include <pthread.h>
+
 struct worker;
+struct worker_lease;
+
+/* See watch.c. */
+struct worker_watch {
+    struct channel *channel; /* that it watches; NULL: there is no watcher */
+    pthread_t thread;
+    pthread_mutex_t lock;
+    struct worker_lease *running; /* guarded: submitted to the engine, its step not over */
+    _Atomic bool ending, ended;
+};
 
 /* The lease being run. */
 struct worker_lease {
@@ -34,6 +46,7 @@ struct worker {
     struct tensor_signature *signature;
     uint32_t steps, items; /* since the last STATS */
     struct worker_lease lease; /* one at a time; here and not on the stack: 20 KiB */
+    struct worker_watch watch;
 };
 
 /* Pushes a frame, waiting for room; negative when the channel or the supervisor is gone. */
@@ -51,6 +64,15 @@ must_check int worker_configure(struct worker *w, enum bus_type type, struct bus
 must_check int worker_serve(struct worker *w);
 /* Opens the engine on the model and describes it; on failure what was made stays in w. */
 must_check int worker_model_open(struct worker *w, struct error *err);
+
+/* A thread that cancels a lease in the engine, while it runs, when the host gives it up (channel_lease_cancel). Nothing
+ * happens where the engine cannot be cancelled by another thread or the channel cannot tell: then a step runs to its
+ * end. To be stopped before the channel is closed; both may be called twice. */
+void worker_watch_start(struct worker *w);
+void worker_watch_stop(struct worker *w);
+/* Around the steps of a lease that the engine has taken. */
+void worker_watch_begin(struct worker_lease *l);
+void worker_watch_end(struct worker_lease *l);
 
 /* Runs one lease from its LEASE frame to its DONE. Negative only when the channel cannot go on. */
 must_check int worker_lease_run(struct worker *w, const struct channel_frame *frame);

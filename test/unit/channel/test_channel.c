@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -259,6 +260,44 @@ static void guest_cannot_make_the_host_block(void **state)
     (void)alarm(0);
 }
 
+struct sleeper {
+    const struct channel *guest;
+    uint32_t seen;
+};
+
+static void *sleep_until_cancelled(void *ctx)
+{
+    struct sleeper *s = ctx;
+    while (channel_cancels(s->guest) == s->seen)
+        channel_cancels_wait(s->guest, s->seen);
+    return NULL;
+}
+
+static void a_lease_given_up_wakes_who_waits_for_that(void **state)
+{
+    struct pair *p = *state;
+    assert_true(channel_cancels_told(p->host));
+    assert_int_equal(channel_lease_cancelled(p->guest), 0);
+    for (uint64_t lease = 5; lease < 50; lease += 9) {
+        struct sleeper s = {p->guest, channel_cancels(p->guest)};
+        pthread_t thread;
+        assert_int_equal(pthread_create(&thread, NULL, sleep_until_cancelled, &s), 0);
+        channel_lease_cancel(p->host, lease);
+        assert_int_equal(pthread_join(thread, NULL), 0);
+        assert_int_equal(channel_lease_cancelled(p->guest), lease);
+    }
+    assert_false(channel_pending(p->guest));
+}
+
+static void a_stream_does_not_tell_of_leases_given_up(void **state)
+{
+    struct pair *p = *state;
+    assert_false(channel_cancels_told(p->host));
+    channel_lease_cancel(p->host, 5);
+    assert_int_equal(channel_lease_cancelled(p->guest), 0);
+    assert_int_equal(channel_cancels(p->guest), 0);
+}
+
 static void geometry_is_checked(void **state)
 {
     (void)state;
@@ -295,6 +334,9 @@ int main(void)
         ALL(payload_that_wraps_is_refused),
         ALL(other_epoch_is_refused),
         SHARED(position_out_of_range_is_refused),
+        SHARED(a_lease_given_up_wakes_who_waits_for_that),
+        {"stream: a_stream_does_not_tell_of_leases_given_up", a_stream_does_not_tell_of_leases_given_up, stream_setup,
+         teardown, NULL},
         SHARED(hostile_consumer_position_only_blocks_its_owner),
         {"shm: guest_cannot_write_the_inbox", guest_cannot_write_the_inbox, shm_setup, teardown, NULL},
         {"shm: guest_cannot_make_the_host_block", guest_cannot_make_the_host_block, shm_setup, teardown, NULL},

@@ -3,6 +3,7 @@
 #include "worker/worker.c"
 
 #include "base/buf.h"
+#include "base/clock.h"
 
 #include <fcntl.h>
 #include <pthread.h>
@@ -64,6 +65,7 @@ static void setup(struct fixture *f, const char *model, uint64_t outbox_slot_byt
 static int join(struct fixture *f)
 {
     assert_int_equal(pthread_join(f->thread, NULL), 0);
+    worker_watch_stop(&f->w);
     channel_close(f->host);
     channel_close(f->w.channel);
     channel_fds_close(&f->guest_fds);
@@ -308,6 +310,37 @@ static void batches_keep_their_rows(void **state)
     unload(&f);
 }
 
+static const char model_slow[] =
+    "{\"inputs\":[{\"name\":\"x\",\"datatype\":\"UINT8\",\"shape\":[-1,-1]}],\"busy\":\"10s\"}";
+
+/* The identity engine computes for ten seconds of its thread's time; nobody waits for those here. */
+static void a_lease_given_up_ends_while_it_is_computed(void **state)
+{
+    (void)state;
+    struct fixture f;
+    setup(&f, model_slow, OUTBOX_SLOT_BYTES);
+    load_model(&f);
+    struct tensor tensor = bytes_of(4);
+    for (int i = 0; i < 3; i++) {
+        uint64_t before_ns = clock_monotonic_ns();
+        struct channel_frame lease = lease_of(&f, &tensor, 1, 1);
+        lease.lease_id = 70 + (uint64_t)i;
+        push(&f, lease);
+        push(&f, (struct channel_frame){.type = CHANNEL_ITEM, .lease_id = lease.lease_id, .request_id = 100, .a = 1});
+        channel_ring(f.host);
+        if (i == 0)
+            while (f.w.watch.running == NULL) /* in the step; the other two are given up at any moment */
+                (void)poll(NULL, 0, 1);
+        channel_lease_cancel(f.host, lease.lease_id - 1); /* another one: nothing to it */
+        channel_lease_cancel(f.host, lease.lease_id);
+        struct channel_frame done = pull_type(&f, CHANNEL_DONE);
+        assert_int_equal(done.lease_id, lease.lease_id);
+        assert_int_equal(done.status, -ERROR_CANCELLED);
+        assert_true(clock_monotonic_ns() - before_ns < 9 * NS_PER_S);
+    }
+    unload(&f);
+}
+
 /* All sizes around what fills a slot, for the first output and then for what follows it. */
 static void outputs_larger_than_the_slot_come_in_pieces(void **state)
 {
@@ -542,6 +575,7 @@ int main(void)
         cmocka_unit_test(load_tells_why_not),
         cmocka_unit_test(small_outputs_come_whole),
         cmocka_unit_test(batches_keep_their_rows),
+        cmocka_unit_test(a_lease_given_up_ends_while_it_is_computed),
         cmocka_unit_test(outputs_larger_than_the_slot_come_in_pieces),
         cmocka_unit_test(bytes_travel_whole),
         cmocka_unit_test(a_failed_lease_says_why),
