@@ -194,6 +194,7 @@ static void config_fill(const struct arguments *a, const struct resource_server 
         .idle_timeout_ms = ms_of(server->idle_timeout_ns),
         .write_timeout_ms = ms_of(server->write_timeout_ns),
         .drain_timeout_ms = ms_of(server->drain_timeout_ns),
+        .request_timeout_ms = ms_of(server->request_timeout_ns),
         .pool_size = (uint32_t)server->pool_size,
         .allow_unlimited = a->allow_unlimited,
         .program_fd = -1,

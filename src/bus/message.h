@@ -97,6 +97,8 @@ struct bus_role_config { /* fds: control: admin socket, store folder; gateway: l
     uint64_t memory_bytes; /* of the host */
     uint64_t body_bytes_max;
     uint32_t head_timeout_ms, idle_timeout_ms, write_timeout_ms, drain_timeout_ms;
+    uint32_t request_timeout_ms;
+    uint32_t _reserved_request;
     /* Of each engine that this server has: what opens models for it. Another id: other code, so what was described may
      * differ. */
     struct bus_engine engines[BUS_ENGINES_MAX];

@@ -174,7 +174,8 @@ static void write_build(struct writer *w, const struct family *f)
 #define STATS(member) offsetof(struct bus_stats, member)
 
 static const struct family families[] = {
-    {"bulkhead_requests_total", "counter", "Requests answered, by HTTP status.", write_requests, 0},
+    {"bulkhead_requests_total", "counter",
+     "Requests answered, by HTTP status; 499: the client went away before its answer.", write_requests, 0},
     {"bulkhead_request_duration_seconds", "histogram",
      "From the last byte of an inference request to its answer, for those whose client waited for it.", write_durations,
      ROW(duration)},

@@ -167,6 +167,7 @@ static void on_reload(struct gateway *g, const struct bus_role_config *body)
     g->config.head_timeout_ms = body->head_timeout_ms;
     g->config.idle_timeout_ms = body->idle_timeout_ms;
     g->config.write_timeout_ms = body->write_timeout_ms;
+    g->config.request_timeout_ms = body->request_timeout_ms;
     log_setup("gateway", (enum log_level)g->config.log_level);
     struct wire_config config = wire_config_of(g);
     if (g->server)

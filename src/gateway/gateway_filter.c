@@ -22,7 +22,7 @@ static const struct filter_row rows[] = {
      "seals of catalogs and inboxes; copies for a bus queue that waits; libuv reads a stream's mode"},
     {"fstat", FILTER_ALWAYS, "size of a sealed memory (glibc 2.39 and later)"},
     {"ftruncate", FILTER_ALWAYS, "size of the answer to an operator's request"},
-    {"futex", FILTER_ALWAYS, "locks of libcrypto and malloc"},
+    {"futex", FILTER_ALWAYS, "locks of libcrypto and malloc; wakes a worker whose lease is given up"},
     {"getpid", FILTER_ALWAYS, "each log line names it; abort"},
     {"getrandom", FILTER_ALWAYS, "seeds of hash tables"},
     {"getsockopt", FILTER_ONE_OF(1, SOL_SOCKET), "libuv asks what kind of socket it was given"},

@@ -73,7 +73,7 @@ void gateway_signature_wait(struct gateway_request *r, struct gateway_version *v
         return;
     }
     if (r->deadline_ns == 0)
-        r->deadline_ns = uv_hrtime() + LIMIT_QUEUE_WAIT_MS * NS_PER_MS;
+        r->deadline_ns = uv_hrtime() + r->gateway->config.request_timeout_ms * NS_PER_MS;
     wait_start(r, v);
 }
 
@@ -177,14 +177,22 @@ static void infer_start(struct gateway_request *r, struct gateway_version *v)
     v->n_requests++;
 }
 
-static void deadline_set(struct gateway_request *r)
+/* The least of what the server grants, the header says and the body says (in microseconds, as in Triton). */
+static int deadline_set(struct gateway_request *r, struct error *err)
 {
-    uint64_t wait_ns = LIMIT_QUEUE_WAIT_MS * NS_PER_MS;
-    uint64_t wish_ns;
+    uint64_t wait_ns = r->gateway->config.request_timeout_ms * NS_PER_MS;
+    struct str header = gateway_header(r, STR("x-request-timeout-ms"));
+    uint64_t wish_ns, ms;
+    if (header.data && (str_to_u64(header, &ms) < 0 || ms == 0))
+        return error_set(err, ERROR_INVALID_REQUEST,
+                         "The header X-Request-Timeout-Ms must be a number of milliseconds, 1 or more.");
+    if (header.data && !__builtin_mul_overflow(ms, NS_PER_MS, &wish_ns) && wish_ns < wait_ns)
+        wait_ns = wish_ns;
     if (r->oip.timeout_us > 0 && !__builtin_mul_overflow(r->oip.timeout_us, UINT64_C(1000), &wish_ns) &&
         wish_ns < wait_ns)
         wait_ns = wish_ns;
     r->deadline_ns = r->arrival_ns + wait_ns;
+    return 0;
 }
 
 void gateway_infer(struct gateway_request *r, struct gateway_version *v, size_t json_size)
@@ -192,11 +200,12 @@ void gateway_infer(struct gateway_request *r, struct gateway_version *v, size_t 
     struct error err = {0};
     infer_start(r, v);
     int code = oip_request_decode(r->body, json_size, &r->arena, &r->oip, &err);
+    if (code >= 0)
+        code = deadline_set(r, &err);
     if (code < 0) {
         gateway_fail(r, code, &err);
         return;
     }
-    deadline_set(r);
     gateway_signature_wait(r, v, infer_decoded);
 }
 
@@ -212,13 +221,25 @@ static void raw_decode(struct gateway_request *r, const struct tensor_signature 
 
 void gateway_infer_raw(struct gateway_request *r, struct gateway_version *v)
 {
+    struct error err = {0};
     infer_start(r, v);
     r->oip.timeout_us = 0;
-    deadline_set(r);
+    int code = deadline_set(r, &err);
+    if (code < 0) {
+        gateway_fail(r, code, &err);
+        return;
+    }
     gateway_signature_wait(r, v, raw_decode);
 }
 
 /* --- the ways out --- */
+
+void gateway_request_drop(struct gateway_request *r)
+{
+    gateway_metrics_answer(r, error_info(ERROR_CANCELLED)->http_status);
+    gateway_request_state_set(r, GATEWAY_REQUEST_ANSWERED);
+    gateway_request_free(r);
+}
 
 void gateway_request_cancel(struct gateway_request *r)
 {
@@ -226,16 +247,20 @@ void gateway_request_cancel(struct gateway_request *r)
     switch (r->state) {
     case GATEWAY_REQUEST_WAITING:
         wait_end(r);
-        break;
+        gateway_request_drop(r);
+        return;
     case GATEWAY_REQUEST_QUEUED:
         (void)schedule_cancel(g->schedule, &r->schedule); /* queued: always taken out */
-        break;
+        gateway_request_drop(r);
+        return;
     case GATEWAY_REQUEST_LEASED: {
         struct gateway_replica *replica = container_of(r->schedule.lease->replica, struct gateway_replica, schedule);
         struct channel_frame frame = {.type = CHANNEL_CANCEL, .lease_id = replica->lease_id, .request_id = r->id};
         if (replica->channel && channel_push(replica->channel, &frame) == 0)
             channel_ring(replica->channel);
-        return; /* freed when its lease ends */
+        if (++replica->n_cancelled == r->schedule.lease->n_requests && replica->channel)
+            channel_lease_cancel(replica->channel, replica->lease_id); /* nobody is left who wants its answer */
+        return;                                                        /* dropped when its lease ends */
     }
     case GATEWAY_REQUEST_READING:
     case GATEWAY_REQUEST_HANDLED:
@@ -303,10 +328,6 @@ static uint32_t outputs_collect(const struct gateway_request *r, struct gateway_
 void gateway_infer_answer(struct gateway_request *r, struct gateway_replica *replica, uint32_t row0)
 {
     struct gateway *g = r->gateway;
-    if (!r->x && !r->infer_id) {
-        gateway_answer(r, 200, NULL, NULL, 0, (struct str){0}); /* nobody waits: only frees */
-        return;
-    }
     struct tensor_view views[LIMIT_TENSORS];
     bool binary[LIMIT_TENSORS];
     uint32_t n = outputs_collect(r, replica, row0, views, binary);

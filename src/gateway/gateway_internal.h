@@ -134,6 +134,7 @@ struct gateway_replica {
     uint64_t lease_id;
     struct schedule_lease *lease;
     uint32_t rows;                    /* of the running lease: the sum of its requests' rows */
+    uint32_t n_cancelled;             /* of the running lease: requests that nobody waits for any more */
     uint64_t started_ns, sent_ns;     /* of the running lease: granted; its last frame pushed */
     uint64_t took_ns[GATEWAY_PHASES]; /* of the lease that just ended */
     uint32_t n_frames;                /* taken since the last lease began */
@@ -300,6 +301,8 @@ void gateway_version_release(struct gateway_version *v);
 
 /* gateway_infer.c */
 void gateway_request_submit(struct gateway_request *r);
+/* Ends a request whose client went away before its answer: counted as 499, answered by nobody. */
+void gateway_request_drop(struct gateway_request *r);
 /* Answers one request of a finished lease from the replica's outputs; row0: its first row. */
 void gateway_infer_answer(struct gateway_request *r, struct gateway_replica *replica, uint32_t row0);
 /* The client is gone, or the request is given up: takes it out of wherever it waits. */

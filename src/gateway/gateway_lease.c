@@ -99,6 +99,7 @@ static int lease_send(struct gateway_replica *replica, struct schedule_lease *le
     replica->lease_id = ++g->lease_id_last;
     replica->outputs_wanted = wanted;
     replica->n_frames = 0;
+    replica->n_cancelled = 0;
     struct channel_frame frame = {
         .type = CHANNEL_LEASE,
         .lease_id = replica->lease_id,
@@ -257,7 +258,9 @@ static void lease_answer(struct gateway_replica *replica, struct schedule_lease 
     for (uint32_t k = 0; k < lease->n_requests; k++) {
         struct gateway_request *r = request_of(lease->requests[k]);
         uint32_t rows = r->rows;
-        if (code < 0)
+        if (!r->x && !r->infer_id)
+            gateway_request_drop(r);
+        else if (code < 0)
             gateway_fail(r, code, err);
         else
             gateway_infer_answer(r, replica, row0);

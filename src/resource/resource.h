@@ -93,7 +93,7 @@ struct resource_server { /* defaults are those of base/limits.h */
     char metrics_listen[64]; /* spec.metrics.listen; "" = none */
     uint64_t connections;    /* spec.limits.connections … each with the limits.h default */
     uint64_t body_bytes;
-    uint64_t head_timeout_ns, idle_timeout_ns, write_timeout_ns;
+    uint64_t head_timeout_ns, idle_timeout_ns, write_timeout_ns, request_timeout_ns;
     uint64_t cpu_reserved; /* spec.cpu.reserved: cores kept from the device; default: 1 where more than 2 cores, so
                               UINT64_MAX = not set */
     uint64_t uid_base, uid_count; /* spec.uids.base/count: roles and replicas get their uids from here */

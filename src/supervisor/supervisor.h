@@ -29,7 +29,7 @@ struct supervisor_config {      /* its texts are borrowed for the life of the pr
     uint32_t log_level;
     uint32_t connections_max;
     uint64_t body_bytes_max;
-    uint32_t head_timeout_ms, idle_timeout_ms, write_timeout_ms, drain_timeout_ms;
+    uint32_t head_timeout_ms, idle_timeout_ms, write_timeout_ms, drain_timeout_ms, request_timeout_ms;
     uint32_t pool_size; /* blank workers kept per engine that a model of level pool needs */
     bool allow_unlimited;
     int program_fd; /* `bulkhead` itself */

@@ -166,6 +166,7 @@ void supervisor_child_config(const struct supervisor_child *c, struct bus_role_c
         .idle_timeout_ms = config->idle_timeout_ms,
         .write_timeout_ms = config->write_timeout_ms,
         .drain_timeout_ms = config->drain_timeout_ms,
+        .request_timeout_ms = config->request_timeout_ms,
     };
     for (uint32_t i = 0; i < config->n_engines; i++) {
         struct bus_engine *engine = &ret_body->engines[i];

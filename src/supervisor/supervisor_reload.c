@@ -29,6 +29,7 @@ static const struct field fields[] = {
     {"spec.timeouts.head", PLACE(head_timeout_ms), false, true},
     {"spec.timeouts.idle", PLACE(idle_timeout_ms), false, true},
     {"spec.timeouts.write", PLACE(write_timeout_ms), false, true},
+    {"spec.timeouts.request", PLACE(request_timeout_ms), false, true},
     {"spec.log.level", PLACE(log_level), false, true},
     {"spec.drainTimeout", PLACE(drain_timeout_ms), false, true},
     {"spec.pool.size", PLACE(pool_size), false, true},

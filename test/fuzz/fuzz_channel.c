@@ -69,7 +69,7 @@ static struct channel_frame frame_of(struct input *in)
     f.slot = byte(in) & 3;
     f.index = byte(in) & 7;
     f.a = byte(in);
-    f.status = -(byte(in) & 31);
+    f.status = -(byte(in) & 63);
     f.lease_id = byte(in) & 3;
     f.offset = number(in, SLOT_BYTES);
     f.length = number(in, SLOT_BYTES);

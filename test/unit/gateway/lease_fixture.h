@@ -36,6 +36,7 @@ static void fixture_init(struct lease_fixture *f, const struct channel_geometry 
     log_setup("test", LOG_LEVEL_ALERT);
     struct gateway *g = &f->g;
     g->config.body_bytes_max = body_bytes_max;
+    g->config.request_timeout_ms = LIMIT_QUEUE_WAIT_MS;
     map_init(&g->requests, 1000);
     map_init(&g->replicas, 10);
     map_init(&g->versions, 10);
