@@ -16,7 +16,7 @@
 #define CONFIG_BYTES_MAX (64 * KIB)
 
 struct arguments {
-    const char *data, *listen, *config, *engines;
+    const char *data, *listen, *config, *engines, *scheduler;
     bool allow_unlimited;
     uint32_t rootless_ids; /* 0: started as root; else users 1 … of the namespace are the server's */
 };
@@ -33,7 +33,11 @@ static int arguments_parse(int argc, char **argv, struct arguments *a)
     struct {
         const char *name;
         const char **value;
-    } flags[] = {{"--data", &a->data}, {"--listen", &a->listen}, {"--config", &a->config}, {"--engines", &a->engines}};
+    } flags[] = {{"--data", &a->data},
+                 {"--listen", &a->listen},
+                 {"--config", &a->config},
+                 {"--engines", &a->engines},
+                 {"--scheduler", &a->scheduler}};
     for (int i = 1; i < argc; i++) {
         bool known = strcmp(argv[i], "--allow-unlimited") == 0;
         a->allow_unlimited = a->allow_unlimited || known;
@@ -52,6 +56,8 @@ static int arguments_parse(int argc, char **argv, struct arguments *a)
         if (!known)
             return usage("unknown argument", argv[i]);
     }
+    if (a->scheduler && strcmp(a->scheduler, "fair") != 0 && strcmp(a->scheduler, "fifo") != 0)
+        return usage("--scheduler takes fair or fifo, not", a->scheduler);
     return a->data ? 0 : usage("--data DIR is required", NULL);
 }
 
@@ -162,12 +168,29 @@ static int programs_open(const struct arguments *a, struct supervisor_config *co
     return 0;
 }
 
-static uint32_t device_slots(const struct resource_server *server)
+static uint32_t cpu_slots(const struct resource_server *server)
 {
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     uint64_t have = cores > 0 ? (uint64_t)cores : 1;
     uint64_t reserved = server->cpu_reserved == UINT64_MAX ? (have > 2 ? 1 : 0) : server->cpu_reserved;
     return (uint32_t)(have > reserved ? have - reserved : 1);
+}
+
+/* cpu first, listed or found; then the others in their order. LIMIT_DEVICES hold all that the file may list, but cpu.
+ */
+static uint32_t devices_of(const struct resource_server *server, struct bus_device devices[static LIMIT_DEVICES])
+{
+    uint32_t n = 1;
+    devices[0] = (struct bus_device){.name = "cpu", .slots = cpu_slots(server)};
+    for (uint32_t i = 0; i < server->devices.n; i++) {
+        bool is_cpu = strcmp(server->devices.entries[i].name, "cpu") == 0;
+        if (!is_cpu && n == LIMIT_DEVICES)
+            break;
+        struct bus_device *device = is_cpu ? &devices[0] : &devices[n++];
+        device->slots = server->devices.entries[i].slots;
+        memcpy(device->name, server->devices.entries[i].name, sizeof device->name);
+    }
+    return n;
 }
 
 static uint32_t ms_of(uint64_t ns)
@@ -186,7 +209,10 @@ static void config_fill(const struct arguments *a, const struct resource_server 
         .admin_group = server->group,
         .uid_base = (uint32_t)server->uid_base,
         .uid_count = (uint32_t)server->uid_count,
-        .slots = device_slots(server),
+        .fifo = a->scheduler && strcmp(a->scheduler, "fifo") == 0,
+        .share_interactive = (uint32_t)server->share_interactive * 10,
+        .share_batch = (uint32_t)server->share_batch * 10,
+        .queue_bytes_max = server->queue_bytes,
         .log_level = server->log_level,
         .connections_max = (uint32_t)server->connections,
         .body_bytes_max = server->body_bytes,
@@ -200,6 +226,7 @@ static void config_fill(const struct arguments *a, const struct resource_server 
         .program_fd = -1,
         .worker_fd = -1,
     };
+    config->n_devices = devices_of(server, config->devices);
     if (a->rootless_ids > 0) { /* spec.uids speaks of the host's ids, which a plain user does not have */
         config->uid_base = 1;
         config->uid_count = config->uid_count < a->rootless_ids ? config->uid_count : a->rootless_ids;

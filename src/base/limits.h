@@ -121,8 +121,8 @@
 /* Sequences that one replica works on at once. */
 #define LIMIT_SEQUENCES 64u
 
-/* Quotas: what tenants and keys used goes to the store at most so many at a time, once a second: 1.5 MiB, about 0.1 s of
- * control's time. */
+/* Quotas: what tenants and keys used goes to the store at most so many at a time, once a second: 1.5 MiB, about 0.1 s
+ * of control's time. */
 #define LIMIT_QUOTA_ROWS 16384u
 
 /* Metrics: pairs of tenant and model with figures of their own; about 760 bytes each in a page that exists once. */

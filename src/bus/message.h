@@ -86,10 +86,16 @@ struct bus_engine {
     uint64_t id;   /* of its library and of the worker program */
 };
 
+struct bus_device {
+    char name[LIMIT_NAME_BYTES + 1];
+    uint32_t slots; /* ≥ 1 */
+    uint32_t _reserved;
+};
+
 struct bus_role_config { /* fds: control: admin socket, store folder; gateway: listening socket, empty folder */
     uint32_t uid, gid;
     uint32_t admin_gid; /* control: group that may use the admin socket; UINT32_MAX = none */
-    uint32_t slots;     /* of the device `cpu` */
+    uint32_t fifo;      /* 1: --scheduler fifo */
     uint32_t log_level;
     uint32_t connections_max;
     uint32_t allow_unlimited;
@@ -98,7 +104,10 @@ struct bus_role_config { /* fds: control: admin socket, store folder; gateway: l
     uint64_t body_bytes_max;
     uint32_t head_timeout_ms, idle_timeout_ms, write_timeout_ms, drain_timeout_ms;
     uint32_t request_timeout_ms;
-    uint32_t _reserved_request;
+    uint32_t share_interactive, share_batch;  /* permille of each device; together at most 500 */
+    uint32_t n_devices;                       /* ≥ 1 */
+    struct bus_device devices[LIMIT_DEVICES]; /* [0]: cpu */
+    uint64_t queue_bytes_max;
     /* Of each engine that this server has: what opens models for it. Another id: other code, so what was described may
      * differ. */
     struct bus_engine engines[BUS_ENGINES_MAX];

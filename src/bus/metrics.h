@@ -42,11 +42,24 @@ struct bus_metrics_row {
     uint64_t lease_ns;
     uint64_t worker_restarts;
     uint64_t refusals[BUS_METRICS_REFUSAL_COUNT];
+    uint64_t served_ns;       /* slots × time of its leases */
+    uint64_t queued, running; /* requests now, as of the last look */
+};
+
+#define BUS_METRICS_CLASSES 3u /* critical, interactive, batch */
+
+struct bus_metrics_device { /* slots × ns since the gateway began; looked at four times a second */
+    char name[LIMIT_NAME_BYTES + 1];
+    uint64_t slots, used;
+    uint64_t queued[BUS_METRICS_CLASSES];
+    uint64_t wall_ns; /* not × slots */
+    uint64_t tenants_ns, system_ns, running_ns, idle_ns;
 };
 
 struct bus_metrics {
-    uint32_t n_rows; /* written with release, after the row's names */
-    uint32_t _reserved;
+    uint32_t n_rows;    /* written with release, after the row's names */
+    uint32_t n_devices; /* written before the page is sent */
+    struct bus_metrics_device devices[LIMIT_DEVICES];
     struct bus_metrics_row rows[LIMIT_METRICS_ROWS + 1]; /* [0] is `other` */
 };
 

@@ -12,10 +12,13 @@
 #include "base/limits.h"
 #include "base/str.h"
 
-#define CATALOG_KEY_ID_BYTES 16u
-#define CATALOG_DIGEST_BYTES 32u
-#define CATALOG_ENGINE_BYTES 32u
-#define CATALOG_LEVEL_COUNT  6u /* = ISOLATE_LEVEL_COUNT; control, which sees both, asserts it */
+#define CATALOG_KEY_ID_BYTES  16u
+#define CATALOG_DIGEST_BYTES  32u
+#define CATALOG_ENGINE_BYTES  32u
+#define CATALOG_CLASS_COUNT   3u /* = SCHEDULE_CLASS_COUNT; the gateway asserts it */
+#define CATALOG_CLASS_DEFAULT 1u /* interactive */
+#define CATALOG_DEVICE_NONE   UINT32_MAX
+#define CATALOG_LEVEL_COUNT   6u /* = ISOLATE_LEVEL_COUNT; control, which sees both, asserts it */
 
 struct catalog_tenant {
     uint64_t uid;
@@ -24,6 +27,9 @@ struct catalog_tenant {
     uint32_t queue_max;              /* ≥ 1 */
     uint32_t quota;                  /* index + 1 of what it may use; 0 = no limits */
     uint32_t key_quota;              /* likewise of each of its keys */
+    uint32_t classes;                /* bit per enum schedule_class that its requests may have; at least one */
+    uint32_t _reserved;
+    uint64_t queue_bytes_max; /* 0 = no bound of its own */
 };
 
 struct catalog_quota { /* 0 = no limit; of many tenants that have the same */
@@ -47,16 +53,23 @@ struct catalog_model {
     uint32_t n_versions;    /* 1 .. LIMIT_VERSIONS_SERVED */
     uint32_t batch_max;     /* rows, ≥ 1 */
     uint64_t batch_delay_ns;
-    uint32_t replicas_min, replicas_max; /* min ≤ max, max in 1 .. LIMIT_REPLICAS_PER_MODEL */
-    uint64_t idle_after_ns;              /* 0 = never */
+    uint32_t replicas_min, replicas_max;       /* min ≤ max, max in 1 .. LIMIT_REPLICAS_PER_MODEL */
+    uint64_t idle_after_ns;                    /* 0 = never */
+    uint32_t weight;                           /* against the tenant's other models; ≥ 1 */
+    uint32_t class;                            /* enum schedule_class of requests that name none */
+    uint32_t n_preferred;                      /* ≤ LIMIT_BATCH_PREFERRED */
+    uint32_t preferred[LIMIT_BATCH_PREFERRED]; /* rows, ascending, 1 .. batch_max */
+    uint32_t _reserved;
     char name[LIMIT_NAME_BYTES + 1];
 };
 
 struct catalog_version {
     uint64_t uid;
-    uint32_t model;                    /* index */
-    uint32_t number;                   /* ≥ 1 */
-    uint32_t slots;                    /* device slots a lease takes, ≥ 1 */
+    uint32_t model;  /* index */
+    uint32_t number; /* ≥ 1 */
+    uint32_t slots;  /* device slots a lease takes, ≥ 1 */
+    uint32_t device; /* index in the server's devices; CATALOG_DEVICE_NONE: it has no such device */
+    uint32_t _reserved;
     uint32_t level;                    /* enum isolate_level as a number, < CATALOG_LEVEL_COUNT, for `status` */
     char engine[CATALOG_ENGINE_BYTES]; /* NUL-terminated DNS-1123 */
     uint8_t digest[CATALOG_DIGEST_BYTES];

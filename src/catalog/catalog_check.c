@@ -3,10 +3,10 @@
 
 _Static_assert(sizeof(struct catalog_head) == 64, "no padding: the whole head is written");
 _Static_assert(sizeof(struct catalog_quota) == 40, "no padding");
-_Static_assert(sizeof(struct catalog_tenant) == 88, "no padding");
+_Static_assert(sizeof(struct catalog_tenant) == 104, "no padding");
 _Static_assert(sizeof(struct catalog_key) == 56, "no padding");
-_Static_assert(sizeof(struct catalog_model) == 112, "no padding");
-_Static_assert(sizeof(struct catalog_version) == 88, "no padding");
+_Static_assert(sizeof(struct catalog_model) == 160, "no padding");
+_Static_assert(sizeof(struct catalog_version) == 96, "no padding");
 _Static_assert(sizeof(struct catalog_slot) == 8, "one load");
 
 static size_t slots_for(uint32_t n)
@@ -64,6 +64,8 @@ const char *catalog_tenant_fault(const struct catalog_tenant *t)
         return "weight is zero";
     if (t->queue_max < 1)
         return "queue is zero";
+    if (t->classes == 0 || t->classes >> CATALOG_CLASS_COUNT != 0)
+        return "classes are unknown";
     return NULL;
 }
 
@@ -94,6 +96,15 @@ const char *catalog_model_fault(const struct catalog_model *m)
         return "batch is zero";
     if (m->replicas_max < 1 || m->replicas_max > LIMIT_REPLICAS_PER_MODEL || m->replicas_min > m->replicas_max)
         return "replicas are out of range";
+    if (m->weight < 1)
+        return "weight is zero";
+    if (m->class >= CATALOG_CLASS_COUNT)
+        return "class is unknown";
+    if (m->n_preferred > LIMIT_BATCH_PREFERRED)
+        return "too many preferred sizes";
+    for (uint32_t i = 0; i < m->n_preferred; i++)
+        if (m->preferred[i] < 1 || m->preferred[i] > m->batch_max || (i > 0 && m->preferred[i] <= m->preferred[i - 1]))
+            return "preferred sizes are out of range or order";
     return NULL;
 }
 
@@ -103,6 +114,8 @@ const char *catalog_version_fault(const struct catalog_version *v)
         return "number is zero";
     if (v->slots < 1)
         return "slots is zero";
+    if (v->device >= LIMIT_DEVICES && v->device != CATALOG_DEVICE_NONE)
+        return "device is out of range";
     if (v->level >= CATALOG_LEVEL_COUNT)
         return "level is unknown";
     if (!text_is_name(v->engine, sizeof v->engine))

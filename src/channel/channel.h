@@ -82,7 +82,12 @@ enum channel_frame_type {
     CHANNEL_TYPE_COUNT
 };
 
-enum channel_flag { CHANNEL_FINAL = 1u << 0, CHANNEL_WAIT = 1u << 1 };
+enum channel_flag {
+    CHANNEL_FINAL = 1u << 0,
+    CHANNEL_WAIT = 1u << 1,
+    CHANNEL_CANCELLABLE =
+        1u << 2, /* of a LOAD that succeeded: leases that run can be given up (channel_lease_cancel) */
+};
 
 #define CHANNEL_PROTOCOL 1u
 

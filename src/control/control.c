@@ -204,7 +204,8 @@ static int registry_start(struct control *c, struct error *err)
         .store = &store_sqlite,
         .database = "/bulkhead.db",
         .artifacts_dir = artifacts, /* open for the life of the process */
-        .slots = c->config.slots,
+        .devices = c->config.devices,
+        .n_devices = c->config.n_devices,
         .memory_bytes_max = c->config.memory_bytes,
         .level_refusal = control_level_refusal,
         .runtime_refusal = control_runtime_refusal,

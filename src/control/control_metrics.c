@@ -165,6 +165,26 @@ static void write_u64(struct writer *w, const struct family *f)
     buf_format(w->out, "%s %llu\n", f->name, (unsigned long long)value);
 }
 
+static void device_line(struct writer *w, const struct family *f, const struct bus_metrics_device *d, const char *use,
+                        uint64_t ns)
+{
+    char name[2 * LIMIT_NAME_BYTES + 1];
+    (void)escape(d->name, name);
+    buf_format(w->out, "%s{device=\"%s\",use=\"%s\"} ", f->name, name, use);
+    append_seconds(w->out, ns);
+    buf_append_char(w->out, '\n');
+}
+
+static void write_devices(struct writer *w, const struct family *f)
+{
+    for (uint32_t i = 0; w->page && i < w->page->n_devices && i < LIMIT_DEVICES; i++) {
+        const struct bus_metrics_device *d = &w->page->devices[i];
+        device_line(w, f, d, "tenants", bus_metrics_read(&d->tenants_ns));
+        device_line(w, f, d, "system", bus_metrics_read(&d->system_ns));
+        device_line(w, f, d, "idle", bus_metrics_read(&d->idle_ns));
+    }
+}
+
 static void write_build(struct writer *w, const struct family *f)
 {
     buf_format(w->out, "%s{version=\"%s\"} 1\n", f->name, BULKHEAD_VERSION);
@@ -192,8 +212,11 @@ static const struct family families[] = {
      write_refusals, 0},
     {"bulkhead_connections", "gauge", "Open connections of clients.", write_u32, STATS(connections)},
     {"bulkhead_queued_requests", "gauge", "Requests that wait for a device.", write_u32, STATS(queued)},
-    {"bulkhead_device_slots", "gauge", "Slots of the device.", write_u32, STATS(slots)},
-    {"bulkhead_device_slots_used", "gauge", "Slots of the device that leases hold.", write_u32, STATS(slots_used)},
+    {"bulkhead_device_slots", "gauge", "Slots of the device cpu.", write_u32, STATS(slots)},
+    {"bulkhead_device_slots_used", "gauge", "Slots of the device cpu that leases hold.", write_u32, STATS(slots_used)},
+    {"bulkhead_device_seconds_total", "counter",
+     "Slots times seconds of a device: charged to tenants, lost to pre-emption (system), unused (idle); of leases that ended.",
+     write_devices, 0},
     {"bulkhead_catalog_generation", "gauge", "The catalog that is served; grows with every change.", write_u64,
      STATS(generation)},
     {"bulkhead_build_info", "gauge", "Always 1; the label tells the version.", write_build, 0},
@@ -216,6 +239,6 @@ void control_metrics_write(const struct bus_metrics *m, const struct bus_stats *
 void control_metrics(struct control *c, struct buf *ret_text)
 {
     struct bus_stats stats = c->stats;
-    stats.slots = c->config.slots; /* known before the gateway tells its first figures */
+    stats.slots = c->config.devices[0].slots; /* known before the gateway tells its first figures */
     control_metrics_write(c->metrics, &stats, ret_text);
 }

@@ -67,6 +67,45 @@ void control_replicas(struct control *c, struct str tenant, struct str name, str
     buf_append_char(ret_items, ']');
 }
 
+static double seconds_of(uint64_t ns)
+{
+    return (double)ns / (double)NS_PER_S;
+}
+
+static void append_device(struct control *c, uint32_t index, struct buf *json)
+{
+    static const struct bus_metrics_device none;
+    const struct bus_metrics_device *d = c->metrics ? &c->metrics->devices[index] : &none;
+    uint64_t tenants = bus_metrics_read(&d->tenants_ns), system = bus_metrics_read(&d->system_ns);
+    uint64_t running = bus_metrics_read(&d->running_ns), idle = bus_metrics_read(&d->idle_ns), queued = 0;
+    double all = (double)tenants + (double)system + (double)running + (double)idle;
+    for (uint32_t i = 0; i < BUS_METRICS_CLASSES; i++)
+        queued += bus_metrics_read(&d->queued[i]);
+    buf_format(json,
+               "{\"apiVersion\":\"" RESOURCE_API_VERSION "\",\"kind\":\"Device\",\"metadata\":{\"name\":\"%s\"},"
+               "\"status\":{\"slots\":%u,\"used\":%llu,\"queued\":%llu,\"busyPercent\":%.1f,"
+               "\"seconds\":{\"tenants\":%.3f,\"system\":%.3f,\"idle\":%.3f}}}",
+               c->config.devices[index].name, c->config.devices[index].slots,
+               (unsigned long long)bus_metrics_read(&d->used), (unsigned long long)queued,
+               all > 0 ? 100 * (all - (double)idle) / all : 0.0, seconds_of(tenants + running), seconds_of(system),
+               seconds_of(idle));
+}
+
+void control_devices(struct control *c, struct str name, struct buf *ret_items)
+{
+    bool first = true;
+    buf_append_char(ret_items, '[');
+    for (uint32_t i = 0; i < c->config.n_devices; i++) {
+        if (name.size > 0 && !str_equal(name, str_from(c->config.devices[i].name)))
+            continue;
+        if (!first)
+            buf_append_char(ret_items, ',');
+        first = false;
+        append_device(c, i, ret_items);
+    }
+    buf_append_char(ret_items, ']');
+}
+
 void control_status(struct control *c, struct buf *json)
 {
     const struct bus_stats *s = &c->stats;
@@ -81,7 +120,8 @@ void control_status(struct control *c, struct buf *json)
                c->gateway ? "true" : "false", s->connections, s->queued, (unsigned long long)s->requests,
                (unsigned long long)s->refused, (unsigned long long)s->failed, (unsigned long long)s->bytes_in,
                (unsigned long long)s->bytes_out, (unsigned long long)s->leases, (double)s->lease_ns / (double)NS_PER_S);
-    buf_format(json, ",\"device\":{\"name\":\"cpu\",\"slots\":%u,\"used\":%u}", c->config.slots, s->slots_used);
+    buf_format(json, ",\"device\":{\"name\":\"cpu\",\"slots\":%u,\"used\":%u}", c->config.devices[0].slots,
+               s->slots_used);
     buf_append_char(json, ',');
     control_isolation_append(c, json);
     buf_append_text(json, ",\"replicas\":");

@@ -9,6 +9,7 @@
 #include "base/buf.h"
 #include "base/error.h"
 #include "base/list.h"
+#include "bus/message.h"
 #include "bus/quota.h"
 #include "catalog/catalog.h"
 #include "resource/resource.h"
@@ -23,9 +24,11 @@ struct registry_running { /* replicas of a tenant that have not ended, and the m
 
 struct registry_config {
     const struct store_ops *store;
-    const char *database;      /* path for store->open */
-    int artifacts_dir;         /* descriptor of the folder of artifacts, named by their SHA-256 in hex; borrowed */
-    uint32_t slots;            /* of the device: a model that wants more cores is refused */
+    const char *database; /* path for store->open */
+    int artifacts_dir;    /* descriptor of the folder of artifacts, named by their SHA-256 in hex; borrowed */
+    const struct bus_device *devices; /* [n_devices], cpu first: a model that wants another one, or more cores than cpu
+                                         has slots, is refused; borrowed */
+    uint32_t n_devices;
     uint64_t memory_bytes_max; /* of the host: a model that wants more is refused */
     /* May a model run at this level on this host? 0, -ERROR_ISOLATION_UNAVAILABLE or -ERROR_AGAIN (not known yet), err
      * with the reason (from isolate's probe). Levels here and in struct registry_version are isolate's ranks: 1 =

@@ -83,8 +83,11 @@ static int add_tenant(void *ctx, const struct store_resource *stored)
         a->tenants_capacity = capacity;
     }
     const struct resource_tenant *tenant = &resource.tenant;
-    struct catalog_tenant row = {
-        .uid = stored->uid, .weight = (uint32_t)tenant->weight, .queue_max = (uint32_t)tenant->queue_depth};
+    struct catalog_tenant row = {.uid = stored->uid,
+                                 .weight = (uint32_t)tenant->weight,
+                                 .queue_max = (uint32_t)tenant->queue_depth,
+                                 .classes = tenant->classes,
+                                 .queue_bytes_max = tenant->queue_bytes};
     if (add_quotas(a, tenant, &row) != 0)
         return 1;
     memcpy(row.name, tenant->meta.name, sizeof row.name);
@@ -125,7 +128,8 @@ static int add_version(void *ctx, const struct store_version *v)
     }
     struct catalog_version row = {.uid = v->uid,
                                   .number = v->number,
-                                  .slots = (uint32_t)(model.cpu_milli / 1000),
+                                  .slots = registry_slots(&model),
+                                  .device = registry_device(a->registry, &model),
                                   .level = registry_level_rank(model.isolation_level)};
     static_assert(sizeof row.engine == sizeof model.engine, "engine names have one size");
     memcpy(row.engine, model.engine, sizeof row.engine);
@@ -145,11 +149,17 @@ static int add_model(struct assemble *a, const struct resource_model *model, uin
     a->n_versions = 0;
     a->model = (struct catalog_model){.uid = uid,
                                       .tenant = (uint32_t)tenant->index,
-                                      .batch_max = (uint32_t)model->batch_max,
+                                      .batch_max = model->batch_invariant ? (uint32_t)model->batch_max : 1,
                                       .batch_delay_ns = model->batch_delay_ns,
                                       .replicas_min = (uint32_t)model->replicas_min,
                                       .replicas_max = (uint32_t)model->replicas_max,
-                                      .idle_after_ns = model->replicas_idle_after_ns};
+                                      .idle_after_ns = model->replicas_idle_after_ns,
+                                      .weight = (uint32_t)model->weight,
+                                      .class = model->class};
+    if (model->batch_invariant) {
+        a->model.n_preferred = model->batch_preferred.n;
+        memcpy(a->model.preferred, model->batch_preferred.values, sizeof a->model.preferred);
+    }
     memcpy(a->model.name, model->meta.name, sizeof a->model.name);
     const struct store_ops *ops = a->registry->config.store;
     int rc = ops->version_each(a->registry->store, uid, add_version, a, a->err);

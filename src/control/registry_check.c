@@ -66,6 +66,25 @@ static int check_isolation(const struct registry_plan *plan, const struct regist
     return 0;
 }
 
+/* A class that is not the default was chosen: then the tenant must have it. */
+static int check_class(const struct registry_plan_item *item, const struct resource_tenant *tenant, struct error *err)
+{
+    static const char *const classes[CATALOG_CLASS_COUNT] = {"critical", "interactive", "batch"};
+    const struct resource_model *model = &item->next.model;
+    if (model->class == CATALOG_CLASS_DEFAULT || (tenant->classes >> model->class & 1))
+        return 0;
+    return error_set(err, -ERROR_REFUSED, "%s: spec.class: tenant %s may not use class %s; its spec.classes say which",
+                     item->title, model->meta.tenant, classes[model->class]);
+}
+
+uint32_t registry_device(const struct registry *r, const struct resource_model *model)
+{
+    for (uint32_t i = 0; i < r->config.n_devices; i++)
+        if (strcmp(model->device[0] ? model->device : "cpu", r->config.devices[i].name) == 0)
+            return i;
+    return CATALOG_DEVICE_NONE;
+}
+
 static int check_resources(const struct registry_plan *plan, const struct registry_plan_item *item, struct error *err)
 {
     const struct resource_model *model = &item->next.model;
@@ -76,9 +95,14 @@ static int check_resources(const struct registry_plan *plan, const struct regist
     if (model->cpu_milli < 1000 || model->cpu_milli % 1000 != 0)
         return error_set(err, -ERROR_INVALID_RESOURCE, "%s: spec.resources.cpu: whole cores only, 1 or more",
                          item->title);
-    if (model->cpu_milli / 1000 > config->slots)
+    if (model->cpu_milli / 1000 > config->devices[0].slots)
         return error_set(err, -ERROR_REFUSED, "%s: spec.resources.cpu: %llu cores, but the device has %u slots",
-                         item->title, (unsigned long long)(model->cpu_milli / 1000), config->slots);
+                         item->title, (unsigned long long)(model->cpu_milli / 1000), config->devices[0].slots);
+    if (registry_device(plan->registry, model) == CATALOG_DEVICE_NONE)
+        return error_set(err, -ERROR_REFUSED,
+                         "%s: spec.resources.device: this server has no device \"%s\"; `bulkhead get devices` lists "
+                         "those it has",
+                         item->title, model->device);
     if (model->memory_bytes > config->memory_bytes_max)
         return error_set(err, -ERROR_REFUSED, "%s: spec.resources.memory: %llu MiB, but the host has %llu MiB",
                          item->title, (unsigned long long)(model->memory_bytes / MIB),
@@ -104,6 +128,8 @@ static int check_model(const struct registry_plan *plan, const struct registry_p
     }
     const struct resource_tenant *tenant = planned ? &planned->next.tenant : &stored.tenant;
     int rc = check_isolation(plan, item, tenant, err);
+    if (rc >= 0)
+        rc = check_class(item, tenant, err);
     if (rc >= 0)
         rc = check_resources(plan, item, err);
     return rc < 0 ? rc : registry_holding_check(plan, item, tenant, err);

@@ -209,6 +209,7 @@ static int get_kind(struct get *get)
     case RESOURCE_NONE:
     case RESOURCE_SERVER:
     case RESOURCE_REPLICA:
+    case RESOURCE_DEVICE:
     case RESOURCE_KIND_COUNT:
     default:
         return error_set(get->err, -ERROR_INVALID_REQUEST, "resources of this kind are not kept by the registry");

@@ -3,6 +3,7 @@
 #define BULKHEAD_CONTROL_REGISTRY_INTERNAL_H
 
 #include "base/list.h"
+#include "catalog/catalog.h"
 #include "control/registry.h"
 
 #define REGISTRY_UPLOADS_MAX 8u
@@ -57,6 +58,15 @@ must_check int registry_need(struct registry *r, enum resource_kind kind, struct
 void registry_title(const struct resource_meta *meta, char title[static REGISTRY_TITLE_BYTES]);
 const char *registry_level_name(uint32_t level);
 /* DESIGN §5's rank as `isolate` counts it: 1 = shared … 5 = microvm. A resource's enum counts from 0. */
+/* The index of a model's device; CATALOG_DEVICE_NONE: this server does not have it. */
+uint32_t registry_device(const struct registry *r, const struct resource_model *model);
+/* Slots that a lease takes: of cpu a core each, of any other device one. */
+static inline uint32_t registry_slots(const struct resource_model *model)
+{
+    bool cpu = !model->device[0] || strcmp(model->device, "cpu") == 0;
+    return cpu ? (uint32_t)(model->cpu_milli / 1000) : 1;
+}
+
 static inline uint32_t registry_level_rank(uint32_t level)
 {
     return level + 1;

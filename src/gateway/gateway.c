@@ -118,11 +118,13 @@ static void stats_send(struct gateway *g)
     struct schedule_stats schedule;
     if (g->server)
         wire_server_stats(g->server, &wire);
+    struct schedule_device_stats cpu;
     schedule_stats(g->schedule, &schedule);
+    schedule_device_stats(g->schedule, 0, &cpu);
     g->stats.connections = wire.connections;
     g->stats.queued = (uint32_t)schedule.queued;
-    g->stats.slots = schedule.slots;
-    g->stats.slots_used = schedule.slots_used;
+    g->stats.slots = cpu.slots;
+    g->stats.slots_used = cpu.slots_used;
     if (memcmp(&g->stats, &g->stats_sent, sizeof g->stats) == 0)
         return;
     if (bus_conn_send(g->control, BUS_STATS, &g->stats, NULL, 0) == 0)
@@ -133,6 +135,7 @@ static void on_housekeeping(uv_timer_t *timer)
 {
     struct gateway *g = timer->data;
     gateway_replicas_check(g, uv_hrtime());
+    gateway_metrics_look(g);
     gateway_quotas_check(g, uv_hrtime());
     gateway_quotas_tell(g, false);
     stats_send(g);
@@ -288,6 +291,25 @@ static void routes_check(void)
         }
 }
 
+static int scheduler_new(struct gateway *g)
+{
+    struct schedule_device_config devices[LIMIT_DEVICES];
+    struct schedule_config config = {
+        .devices = devices,
+        .n_devices = g->config.n_devices,
+        .policy = g->config.fifo ? SCHEDULE_FIFO : SCHEDULE_FAIR,
+        .share_permille =
+            {[SCHEDULE_INTERACTIVE] = g->config.share_interactive, [SCHEDULE_BATCH] = g->config.share_batch},
+        .queue_bytes_max = g->config.queue_bytes_max,
+    };
+    if (g->config.n_devices > LIMIT_DEVICES)
+        return -ERROR_PEER;
+    for (uint32_t i = 0; i < g->config.n_devices; i++)
+        devices[i] = (struct schedule_device_config){g->config.devices[i].name, g->config.devices[i].slots};
+    random_bytes(&config.seed, sizeof config.seed);
+    return schedule_new(&config, &g->schedule);
+}
+
 static int state_init(struct gateway *g, int bus_fd, struct error *err)
 {
     static const struct bus_conn_events events = {.message = on_supervisor_message, .gone = on_supervisor_gone};
@@ -307,10 +329,7 @@ static int state_init(struct gateway *g, int bus_fd, struct error *err)
     g->sha_ctx = EVP_MD_CTX_new();
     if (!g->sha || !g->sha_ctx || uv_loop_init(&g->loop) < 0)
         return error_set(err, ERROR_NO_MEMORY, "the gateway cannot set itself up");
-    struct schedule_device_config device = {.name = "cpu", .slots = g->config.slots};
-    struct schedule_config config = {.devices = &device, .n_devices = 1};
-    random_bytes(&config.seed, sizeof config.seed);
-    int r = schedule_new(&config, &g->schedule);
+    int r = scheduler_new(g);
     if (r < 0)
         return error_set_default(err, r);
     r = gateway_metrics_start(g, err);

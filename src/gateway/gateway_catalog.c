@@ -4,10 +4,21 @@
 #include "gateway/gateway_internal.h"
 
 #include <stdio.h>
+#include <string.h>
+
+_Static_assert(CATALOG_CLASS_COUNT == SCHEDULE_CLASS_COUNT && CATALOG_CLASS_DEFAULT == SCHEDULE_INTERACTIVE,
+               "classes have one numbering");
 
 /* An old version that nobody asks for by its number any more lets go of its replicas after this, whatever the model's
  * idleAfter: without it they would stay for ever, for idleAfter 0 means that the newest one always stays ready. */
 #define OLD_IDLE_NS UINT64_C(30000000000)
+
+static void tenant_schedule(struct gateway *g, struct gateway_tenant *t, const struct catalog_tenant *row)
+{
+    struct schedule_tenant_config config = {
+        .weight = row->weight, .queue_max = row->queue_max, .queue_bytes_max = row->queue_bytes_max};
+    schedule_tenant_set(g->schedule, &t->schedule, &config);
+}
 
 static int tenant_get(struct gateway *g, const struct catalog_tenant *row, struct gateway_tenant **ret_tenant)
 {
@@ -19,8 +30,7 @@ static int tenant_get(struct gateway *g, const struct catalog_tenant *row, struc
             return -ERROR_NO_MEMORY;
         }
         t->uid = row->uid;
-        schedule_tenant_set(g->schedule, &t->schedule,
-                            &(struct schedule_tenant_config){.weight = row->weight, .queue_max = row->queue_max});
+        tenant_schedule(g, t, row);
     }
     *ret_tenant = t;
     return 0;
@@ -32,8 +42,27 @@ static void tenant_set(struct gateway *g, struct gateway_tenant *t, const struct
     t->generation = generation;
     t->index = index;
     (void)snprintf(t->name, sizeof t->name, "%s", row->name);
-    schedule_tenant_set(g->schedule, &t->schedule,
-                        &(struct schedule_tenant_config){.weight = row->weight, .queue_max = row->queue_max});
+    t->classes = row->classes;
+    tenant_schedule(g, t, row);
+}
+
+void gateway_version_schedule(struct gateway_version *v)
+{
+    struct gateway *g = v->gateway;
+    struct schedule_target_config config = {
+        .device = v->device == CATALOG_DEVICE_NONE ? 0 : v->device, /* nothing of such a version is submitted */
+        .weight = v->weight,
+        .slots = v->slots,
+        .batch_rows_max = v->signature && !v->signature->batchable ? 1 : v->batch_max,
+        .batch_bytes_max = 2 * g->config.body_bytes_max,
+        .delay_ns = v->delay_ns,
+        .cancellable = v->cancellable,
+    };
+    if (config.batch_rows_max > 1) {
+        config.preferred = v->preferred;
+        config.n_preferred = v->n_preferred;
+    }
+    schedule_target_set(g->schedule, &v->schedule, &v->tenant->schedule, &config);
 }
 
 static struct gateway_version *version_new(struct gateway *g, const struct catalog_version *row,
@@ -54,9 +83,10 @@ static struct gateway_version *version_new(struct gateway *g, const struct catal
     v->idle_since_ns = uv_hrtime();
     (void)snprintf(v->number_text, sizeof v->number_text, "%u", row->number);
     (void)snprintf(v->model, sizeof v->model, "%s", model->name);
+    v->slots = row->slots;
+    v->device = row->device;
     tenant->n_versions++;
-    schedule_target_set(g->schedule, &v->schedule, &tenant->schedule,
-                        &(struct schedule_target_config){.slots = row->slots});
+    gateway_version_schedule(v);
     return v;
 }
 
@@ -71,8 +101,8 @@ static int version_get(struct gateway *g, const struct catalog_version *row, con
     return 0;
 }
 
-static void version_set(struct gateway *g, struct gateway_version *v, const struct catalog_version *row,
-                        const struct catalog_model *model, bool newest, uint64_t generation)
+static void version_set(struct gateway_version *v, const struct catalog_version *row, const struct catalog_model *model,
+                        bool newest, uint64_t generation)
 {
     v->generation = generation;
     v->replicas_max = model->replicas_max;
@@ -80,14 +110,13 @@ static void version_set(struct gateway *g, struct gateway_version *v, const stru
     v->idle_after_ns = model->idle_after_ns;
     if (!newest && (v->idle_after_ns == 0 || v->idle_after_ns > OLD_IDLE_NS))
         v->idle_after_ns = OLD_IDLE_NS;
-    uint32_t rows = v->signature && !v->signature->batchable ? 1 : model->batch_max;
-    schedule_target_set(g->schedule, &v->schedule, &v->tenant->schedule,
-                        &(struct schedule_target_config){
-                            .slots = row->slots,
-                            .batch_rows_max = rows,
-                            .batch_bytes_max = 2 * g->config.body_bytes_max,
-                            .delay_ns = model->batch_delay_ns,
-                        });
+    v->delay_ns = model->batch_delay_ns;
+    v->weight = model->weight;
+    v->class = (enum schedule_class)model->class;
+    v->n_preferred = model->n_preferred;
+    memcpy(v->preferred, model->preferred, sizeof v->preferred);
+    v->device = row->device;
+    gateway_version_schedule(v);
 }
 
 static void tenant_release(struct gateway *g, struct gateway_tenant *t)
@@ -189,7 +218,7 @@ static void rows_set(struct gateway *g, struct catalog *catalog, struct gateway_
         const struct catalog_version *row = catalog_version_at(catalog, i);
         const struct catalog_model *model = catalog_model_at(catalog, row->model);
         if (version_at[i])
-            version_set(g, version_at[i], row, model, i == model->version_first, generation);
+            version_set(version_at[i], row, model, i == model->version_first, generation);
     }
 }
 
@@ -235,7 +264,7 @@ static struct gateway_version *version_obtain(struct gateway *g, uint32_t index)
     const struct catalog_model *model = catalog_model_at(g->catalog, row->model);
     struct gateway_version *v = version_new(g, row, model, g->tenant_at[model->tenant]);
     if (v)
-        version_set(g, v, row, model, index == model->version_first, catalog_generation(g->catalog));
+        version_set(v, row, model, index == model->version_first, catalog_generation(g->catalog));
     g->version_at[index] = v;
     return v;
 }

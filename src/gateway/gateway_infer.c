@@ -10,6 +10,8 @@
 int gateway_version_state(const struct gateway_version *v, struct error *err)
 {
     uint64_t now_ns = uv_hrtime();
+    if (v->device == CATALOG_DEVICE_NONE)
+        return error_set(err, ERROR_MODEL_UNAVAILABLE, "The model wants a device that this server no longer has.");
     if (v->refused_until_ns <= now_ns)
         return 0;
     int r = error_set(err, ERROR_MODEL_UNAVAILABLE, "%s", v->refusal.text);
@@ -108,6 +110,34 @@ static size_t lease_bytes(const struct oip_request *oip)
 
 static void infer_decoded(struct gateway_request *r, const struct tensor_signature *signature);
 
+/* The header's class, else the parameter's (Triton counts from 1, the highest), else the model's as far as its tenant
+ * may use it: the next lower one, else the lowest above. What was asked for and is not allowed is refused. */
+static int class_of(const struct gateway_request *r, enum schedule_class *ret_class, struct error *err)
+{
+    static const char *const names[SCHEDULE_CLASS_COUNT] = {"critical", "interactive", "batch"};
+    uint32_t allowed = r->tenant->classes, class = r->version->class;
+    struct str header = gateway_header(r, STR("x-request-class"));
+    if (!header.data && r->oip.priority == 0) {
+        while (class < SCHEDULE_CLASS_COUNT && !(allowed >> class & 1))
+            class ++;
+        for (uint32_t i = 0; class == SCHEDULE_CLASS_COUNT && i < SCHEDULE_CLASS_COUNT; i++)
+            if (allowed >> (SCHEDULE_CLASS_COUNT - 1 - i) & 1)
+                class = SCHEDULE_CLASS_COUNT - 1 - i;
+    } else if (header.data) {
+        for (class = 0; class < SCHEDULE_CLASS_COUNT && !str_equal(header, str_from(names[class]));)
+            class ++;
+        if (class == SCHEDULE_CLASS_COUNT)
+            return error_set(err, ERROR_INVALID_REQUEST,
+                             "The header X-Request-Class must be critical, interactive or batch.");
+    } else {
+        class = r->oip.priority < SCHEDULE_CLASS_COUNT ? (uint32_t)r->oip.priority - 1 : SCHEDULE_BATCH;
+    }
+    if (class >= SCHEDULE_CLASS_COUNT || !(allowed >> class & 1))
+        return error_set(err, ERROR_FORBIDDEN, "This tenant may not use class %s.", names[class]);
+    *ret_class = (enum schedule_class) class;
+    return 0;
+}
+
 static void submit(struct gateway_request *r, const struct tensor_signature *signature)
 {
     struct gateway *g = r->gateway;
@@ -118,6 +148,9 @@ static void submit(struct gateway_request *r, const struct tensor_signature *sig
         code =
             error_set(&err, ERROR_INVALID_TENSOR, "The batch has %u rows; this model takes at most %u in one request.",
                       rows, r->version->batch_max);
+    enum schedule_class class = SCHEDULE_INTERACTIVE;
+    if (code >= 0)
+        code = class_of(r, &class, &err);
     if (code < 0) {
         gateway_fail(r, code, &err);
         return;
@@ -132,7 +165,7 @@ static void submit(struct gateway_request *r, const struct tensor_signature *sig
     }
     r->schedule = (struct schedule_request){
         .target = &r->version->schedule,
-        .priority = SCHEDULE_INTERACTIVE,
+        .priority = class,
         .rows = rows > 0 ? rows : 1,
         .bytes = bytes,
         .shape_key = shape_key(r, signature),
@@ -162,7 +195,7 @@ static void infer_decoded(struct gateway_request *r, const struct tensor_signatu
 {
     struct error err = {0};
     int code = gateway_version_state(r->version, &err);
-    if (code < 0 && r->version->n_replicas == 0) {
+    if (code < 0 && (r->version->n_replicas == 0 || r->version->device == CATALOG_DEVICE_NONE)) {
         gateway_fail(r, code, &err);
         return;
     }
@@ -224,6 +257,7 @@ void gateway_infer_raw(struct gateway_request *r, struct gateway_version *v)
     struct error err = {0};
     infer_start(r, v);
     r->oip.timeout_us = 0;
+    r->oip.priority = 0;
     int code = deadline_set(r, &err);
     if (code < 0) {
         gateway_fail(r, code, &err);

@@ -59,6 +59,7 @@ struct gateway_tenant {
     uint32_t n_versions;
     uint32_t n_requests; /* alive, in any state */
     uint32_t n_waiting;  /* waiting for a signature */
+    uint32_t classes;    /* bit per class that its requests may have */
     char name[LIMIT_NAME_BYTES + 1];
 };
 
@@ -85,6 +86,11 @@ struct gateway_version {
     struct gateway_version_stats *stats; /* NULL until the first inference request */
     uint32_t number;
     uint32_t batch_max;
+    uint32_t n_preferred, preferred[LIMIT_BATCH_PREFERRED];
+    uint32_t weight, slots, device;
+    uint64_t delay_ns;
+    enum schedule_class class; /* of requests that name none */
+    bool cancellable;          /* its workers give running leases up: the last one loaded said so */
     char number_text[12];
     char model[LIMIT_NAME_BYTES + 1];
 };
@@ -145,7 +151,8 @@ struct gateway_replica {
 
 /* The life of a request:
  *
- *   READING ─body─► HANDLED ─► WAITING (for a signature) ─► QUEUED ─► LEASED ─► ANSWERED
+ *                                                               ┌─pre-empted─┐
+ *   READING ─body─► HANDLED ─► WAITING (for a signature) ─► QUEUED ─────► LEASED ─► ANSWERED
  *                      └────────────────────────────────────┘ │                    ▲
  *      (any but ANSWERED) ─ refused, failed, client gone ─────┴────────────────────┘
  */
@@ -298,6 +305,8 @@ must_check int gateway_catalog_take(struct gateway *g, int fd, size_t bytes, str
 struct gateway_version *gateway_version_of_uid(struct gateway *g, uint64_t uid);
 /* Frees versions and tenants that no catalog, request or replica needs any more. */
 void gateway_version_release(struct gateway_version *v);
+/* Tells the scheduler of its target as it is now: rows of the catalog, signature, workers. */
+void gateway_version_schedule(struct gateway_version *v);
 
 /* gateway_infer.c */
 void gateway_request_submit(struct gateway_request *r);
@@ -331,7 +340,9 @@ void gateway_metrics_refusal(struct gateway_request *r, int code);
 void gateway_metrics_other(struct gateway *g, int status);
 void gateway_metrics_took(struct gateway_request *r, uint64_t ns);
 void gateway_metrics_waited(struct gateway_request *r, uint64_t ns);
-void gateway_metrics_lease(struct gateway_version *v, uint64_t ns, uint32_t rows);
+void gateway_metrics_lease(struct gateway_version *v, uint64_t ns, uint32_t slots, uint32_t rows);
+/* What is so now, and not counted: queues, devices. */
+void gateway_metrics_look(struct gateway *g);
 void gateway_metrics_restart(struct gateway_version *v);
 
 /* gateway_lease.c */

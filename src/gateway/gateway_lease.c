@@ -131,11 +131,59 @@ void gateway_expire(struct gateway *g, uint64_t now_ns)
         gateway_fail(request_of(r), ERROR_DEADLINE, NULL);
 }
 
+/* The queues hold more than the server takes: the lowest class, and there the tenant furthest over its share, gives. */
+static void shed(struct gateway *g)
+{
+    enum schedule_shed_reason reason;
+    uint64_t retry_ns;
+    for (struct schedule_request *r; (r = schedule_shed(g->schedule, &reason, &retry_ns));) {
+        struct error err = {0};
+        (void)error_set(
+            &err, ERROR_OVERLOADED,
+            reason == SCHEDULE_SHED_CLASS
+                ? "The server is overloaded and gives way to requests of a higher class; try again later."
+                : "The server is overloaded, and of what waits this tenant has most for its share; try again "
+                  "later.");
+        err.retry_after_ms = (uint32_t)(retry_ns / NS_PER_MS + 1);
+        gateway_fail(request_of(r), ERROR_OVERLOADED, &err);
+    }
+}
+
+/* Critical requests wait for what these leases hold. A worker that obeys says so in its DONE; one that does not runs
+ * on. */
+static void preempt(struct gateway *g, uint64_t now_ns)
+{
+    for (struct schedule_lease *lease; (lease = schedule_preempt(g->schedule, now_ns));) {
+        struct gateway_replica *replica = container_of(lease->replica, struct gateway_replica, schedule);
+        channel_lease_cancel(replica->channel, replica->lease_id);
+    }
+}
+
+/* The worker gave the lease up for a critical one: what it held waits again, but for requests of clients that left. */
+static void lease_requeue(struct gateway_replica *replica, struct schedule_lease *lease)
+{
+    struct gateway *g = replica->gateway;
+    replica->lease = NULL;
+    schedule_requeue(g->schedule, lease, uv_hrtime());
+    for (uint32_t k = 0; k < lease->n_requests; k++) {
+        struct gateway_request *r = request_of(lease->requests[k]);
+        gateway_request_state_set(r, GATEWAY_REQUEST_QUEUED);
+        if (r->x || r->infer_id)
+            continue;
+        (void)schedule_cancel(g->schedule, &r->schedule); /* queued: always taken out */
+        gateway_request_drop(r);
+    }
+    schedule_lease_free(g->schedule, lease);
+    outputs_reset(replica);
+    gateway_replica_idle(replica);
+}
+
 void gateway_dispatch(struct gateway *g)
 {
     uint64_t now_ns = uv_hrtime();
     gateway_quotas_continue(g);
     gateway_expire(g, now_ns); /* the alarm may be late: nothing runs after its deadline */
+    shed(g);
     for (struct schedule_lease *lease; (lease = schedule_next(g->schedule, now_ns));) {
         struct gateway_replica *replica = container_of(lease->replica, struct gateway_replica, schedule);
         int code = lease_send(replica, lease);
@@ -144,6 +192,7 @@ void gateway_dispatch(struct gateway *g)
         else
             list_append(&g->busy, &replica->in_busy);
     }
+    preempt(g, now_ns);
 }
 
 /* --- the worker's frames --- */
@@ -274,6 +323,10 @@ static int on_done(struct gateway_replica *replica, const struct channel_frame *
     struct schedule_lease *lease = replica->lease;
     if (!lease || f->lease_id != replica->lease_id)
         return error_set(err, ERROR_PEER, "the end of a lease it does not hold");
+    if (f->status == -ERROR_CANCELLED && lease->preempted) {
+        lease_requeue(replica, lease);
+        return 0;
+    }
     struct error failure = {0};
     int code = f->status < 0 ? -ERROR_ENGINE : 0;
     if (code < 0)
@@ -284,7 +337,7 @@ static int on_done(struct gateway_replica *replica, const struct channel_frame *
     uint64_t now_ns = uv_hrtime();
     g->stats.leases++;
     g->stats.lease_ns += now_ns - lease->started_ns;
-    gateway_metrics_lease(replica->version, now_ns - lease->started_ns, replica->rows);
+    gateway_metrics_lease(replica->version, now_ns - lease->started_ns, lease->slots, replica->rows);
     schedule_complete(g->schedule, lease, now_ns);
     gateway_quota_charge(lease, now_ns - lease->started_ns);
     replica->lease = NULL;

@@ -1,10 +1,20 @@
 /* Counts for /metrics, in the page that control reads. */
 #include "gateway/gateway_internal.h"
 
+#include <string.h>
+
+_Static_assert(BUS_METRICS_CLASSES == SCHEDULE_CLASS_COUNT, "classes have one numbering");
+
 int gateway_metrics_start(struct gateway *g, struct error *err)
 {
     int r = bus_metrics_new(&g->metrics, &g->metrics_fd);
-    return r < 0 ? error_set(err, r, "the gateway has no memory for its figures") : 0;
+    if (r < 0)
+        return error_set(err, r, "the gateway has no memory for its figures");
+    g->metrics->n_devices = g->config.n_devices;
+    for (uint32_t i = 0; i < g->config.n_devices; i++)
+        memcpy(g->metrics->devices[i].name, g->config.devices[i].name, sizeof g->metrics->devices[i].name);
+    gateway_metrics_look(g);
+    return 0;
 }
 
 void gateway_metrics_tell(struct gateway *g)
@@ -90,14 +100,58 @@ void gateway_metrics_waited(struct gateway_request *r, uint64_t ns)
         bus_metrics_took(&row->queue_wait, ns);
 }
 
-void gateway_metrics_lease(struct gateway_version *v, uint64_t ns, uint32_t rows)
+void gateway_metrics_lease(struct gateway_version *v, uint64_t ns, uint32_t slots, uint32_t rows)
 {
     struct bus_metrics_row *row = row_of_version(v);
     if (!row)
         return;
     bus_metrics_add(&row->lease_ns, ns);
+    bus_metrics_add(&row->served_ns, ns * slots);
     bus_metrics_add(&row->batch_rows, rows);
     bus_metrics_add(&row->batch[bus_metrics_bucket(rows, 0, BUS_METRICS_BATCH_BUCKETS)], 1);
+}
+
+static void gauge(uint64_t *place, uint64_t value)
+{
+    __atomic_store_n(place, value, __ATOMIC_RELAXED);
+}
+
+static void device_look(struct gateway *g, uint32_t device)
+{
+    struct bus_metrics_device *row = &g->metrics->devices[device];
+    struct schedule_device_stats stats;
+    schedule_device_stats(g->schedule, device, &stats);
+    gauge(&row->slots, stats.slots);
+    gauge(&row->used, stats.slots_used);
+    for (uint32_t i = 0; i < BUS_METRICS_CLASSES; i++)
+        gauge(&row->queued[i], stats.queued[i]);
+    gauge(&row->wall_ns, stats.wall_ns);
+    gauge(&row->tenants_ns, stats.tenants_ns);
+    gauge(&row->system_ns, stats.system_ns);
+    gauge(&row->running_ns, stats.running_ns);
+    gauge(&row->idle_ns, stats.idle_ns);
+}
+
+void gateway_metrics_look(struct gateway *g)
+{
+    if (!g->metrics)
+        return;
+    for (uint32_t i = 0; i < g->config.n_devices; i++)
+        device_look(g, i);
+    for (uint32_t i = 0; i < g->metrics->n_rows; i++) {
+        gauge(&g->metrics->rows[i].queued, 0);
+        gauge(&g->metrics->rows[i].running, 0);
+    }
+    size_t cursor = 0;
+    for (struct gateway_version *v; (v = map_next(&g->versions, &cursor));)
+        if (v->schedule.queued > 0 && row_of_version(v))
+            bus_metrics_add(&v->metrics->queued, v->schedule.queued);
+    list_each_safe(node, &g->busy)
+    {
+        const struct gateway_replica *replica = container_of(node, struct gateway_replica, in_busy);
+        if (replica->lease && replica->version->metrics)
+            bus_metrics_add(&replica->version->metrics->running, replica->lease->n_requests);
+    }
 }
 
 void gateway_metrics_restart(struct gateway_version *v)

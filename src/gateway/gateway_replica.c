@@ -268,13 +268,6 @@ static int signature_take(struct gateway_replica *replica, const struct channel_
     for (uint32_t i = 0; i < s->n_inputs; i++)
         for (uint32_t d = 1; d < s->inputs[i].shape.rank; d++)
             v->shapes_fixed = v->shapes_fixed && s->inputs[i].shape.dims[d] >= 0;
-    if (!s->batchable)
-        schedule_target_set(v->gateway->schedule, &v->schedule, v->schedule.tenant,
-                            &(struct schedule_target_config){
-                                .slots = v->schedule.slots,
-                                .batch_bytes_max = v->schedule.batch_bytes_max,
-                                .delay_ns = v->schedule.delay_ns,
-                            });
     return 0;
 }
 
@@ -306,6 +299,8 @@ static int on_loaded(struct gateway_replica *replica, const struct channel_frame
     v->refused_until_ns = 0;
     v->demanded = 0;
     v->idle_since_ns = uv_hrtime();
+    v->cancellable = f->flags & CHANNEL_CANCELLABLE; /* an untrue one is pre-empted in vain */
+    gateway_version_schedule(v);
     schedule_replica_add(v->gateway->schedule, &replica->schedule, &v->schedule);
     loaded_tell(replica, NULL);
     waiting_continue(v);

@@ -25,6 +25,7 @@ enum resource_kind {
     RESOURCE_VERSION,
     RESOURCE_REPLICA,
     RESOURCE_KEY,
+    RESOURCE_DEVICE,
     RESOURCE_KIND_COUNT
 };
 
@@ -38,6 +39,9 @@ enum resource_type {
     RESOURCE_BOOLEAN,    /* bool */
     RESOURCE_ENUM,       /* uint32_t, index into `names` */
     RESOURCE_MAP,        /* labels/annotations: struct resource_map */
+    RESOURCE_SET,        /* uint32_t, bit i for names[i]; a list of at least one of them */
+    RESOURCE_SIZES,      /* struct resource_sizes; a list of whole numbers, ascending */
+    RESOURCE_DEVICES,    /* struct resource_devices; a list of {name, slots} */
     RESOURCE_TYPE_COUNT
 };
 
@@ -49,7 +53,7 @@ struct resource_field {
     const char *default_text; /* as the user would write it; NULL = required when `required`, else zero/absent */
     bool required;
     bool mutable;             /* may change after creation */
-    const char *const *names; /* RESOURCE_ENUM: NULL-terminated */
+    const char *const *names; /* RESOURCE_ENUM, RESOURCE_SET: NULL-terminated */
     size_t offset;            /* into the kind's struct */
     size_t size;              /* of the member */
     const char *help;
@@ -76,6 +80,20 @@ struct resource_map {
     } entries[RESOURCE_LABELS_MAX];
 };
 
+struct resource_sizes {
+    uint32_t n;
+    uint32_t values[LIMIT_BATCH_PREFERRED]; /* ascending, each within its field's min and max */
+};
+
+#define RESOURCE_DEVICE_SLOTS_MAX 4096u
+struct resource_devices {
+    uint32_t n;
+    struct {
+        char name[LIMIT_NAME_BYTES + 1]; /* unique */
+        uint32_t slots;                  /* ≥ 1 */
+    } entries[LIMIT_DEVICES];
+};
+
 /* First member of every kind's struct. */
 struct resource_meta {
     enum resource_kind kind;
@@ -96,11 +114,14 @@ struct resource_server { /* defaults are those of base/limits.h */
     uint64_t head_timeout_ns, idle_timeout_ns, write_timeout_ns, request_timeout_ns;
     uint64_t cpu_reserved; /* spec.cpu.reserved: cores kept from the device; default: 1 where more than 2 cores, so
                               UINT64_MAX = not set */
-    uint64_t uid_base, uid_count; /* spec.uids.base/count: roles and replicas get their uids from here */
-    char group[33];               /* spec.admin.group: "bulkhead" */
-    uint32_t log_level;           /* spec.log.level */
-    uint64_t drain_timeout_ns;    /* spec.drainTimeout */
-    uint64_t pool_size;           /* spec.pool.size: blank workers per engine */
+    uint64_t uid_base, uid_count;            /* spec.uids.base/count: roles and replicas get their uids from here */
+    char group[33];                          /* spec.admin.group: "bulkhead" */
+    uint32_t log_level;                      /* spec.log.level */
+    uint64_t drain_timeout_ns;               /* spec.drainTimeout */
+    uint64_t pool_size;                      /* spec.pool.size: blank workers per engine */
+    struct resource_devices devices;         /* spec.devices; n 0: `cpu` as it was found */
+    uint64_t share_interactive, share_batch; /* spec.classes: percent of each device */
+    uint64_t queue_bytes;                    /* spec.limits.queueBytes */
 };
 
 struct resource_tenant {
@@ -110,6 +131,8 @@ struct resource_tenant {
     uint64_t requests_per_minute; /* spec.quota.requestsPerMinute; 0 = unlimited */
     uint64_t burst;               /* spec.quota.burst; 0 = a sixtieth of requestsPerMinute, at least 1 … */
     uint64_t queue_depth;         /* spec.quota.queueDepth */
+    uint64_t queue_bytes;         /* spec.quota.queueBytes; 0 = only the server's bound */
+    uint32_t classes;             /* bit per class: critical, interactive, batch; at least one */
     uint64_t concurrency;         /* spec.quota.concurrency … 0 = no limit, here and below */
     struct {                      /* spec.quota.perKey: of each key, beside the tenant's own */
         uint64_t requests_per_minute, burst, concurrency;
@@ -124,11 +147,16 @@ struct resource_model {
     char engine[32];
     char source[1024]; /* as the user wrote it; content is the artifact */
     uint32_t isolation_level;
-    uint32_t isolation_runtime; /* index into any, runc, crun, runsc, kata */
-    uint64_t cpu_milli;         /* spec.resources.cpu; whole cores for now: 1000, 2000 … */
-    uint64_t memory_bytes;      /* spec.resources.memory */
-    uint64_t batch_max;         /* spec.batching.maxSize */
-    uint64_t batch_delay_ns;    /* spec.batching.maxDelay */
+    uint32_t isolation_runtime;            /* index into any, runc, crun, runsc, kata */
+    uint64_t cpu_milli;                    /* spec.resources.cpu; whole cores for now: 1000, 2000 … */
+    uint64_t memory_bytes;                 /* spec.resources.memory */
+    uint64_t batch_max;                    /* spec.batching.maxSize */
+    uint64_t batch_delay_ns;               /* spec.batching.maxDelay */
+    struct resource_sizes batch_preferred; /* spec.batching.preferredSizes */
+    bool batch_invariant;                  /* spec.batching.invariant: batched outputs equal the unbatched ones */
+    uint64_t weight;                       /* 1..1000, against the tenant's other models */
+    uint32_t class;                        /* index into critical, interactive, batch */
+    char device[LIMIT_NAME_BYTES + 1];     /* spec.resources.device; "" = cpu */
     uint64_t replicas_min, replicas_max, replicas_idle_after_ns;
 };
 

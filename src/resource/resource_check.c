@@ -27,6 +27,9 @@ static bool is_listen_address(struct str s)
 /* Blank workers must not use up the user ids that replicas need. */
 #define POOL_UIDS 8u
 
+/* What lower classes keep, in percent, of a device that critical requests could use up. */
+#define SHARES_MAX 50u
+
 static int check_server(const struct resource_server *s, struct error *err)
 {
     if (!is_listen_address(str_from(s->listen)))
@@ -40,6 +43,16 @@ static int check_server(const struct resource_server *s, struct error *err)
                          "spec.pool.size: %" PRIu64 " blank workers per engine need a spec.uids.count of at least "
                          "%" PRIu64,
                          s->pool_size, s->pool_size * POOL_UIDS);
+    bool cpu_listed = false;
+    for (uint32_t i = 0; i < s->devices.n; i++)
+        cpu_listed = cpu_listed || str_equal(str_from(s->devices.entries[i].name), STR("cpu"));
+    if (!cpu_listed && s->devices.n == LIMIT_DEVICES)
+        return error_set(err, ERROR_INVALID_RESOURCE, "spec.devices: at most %u devices, and cpu is one of them",
+                         LIMIT_DEVICES);
+    if (s->share_interactive + s->share_batch > SHARES_MAX)
+        return error_set(err, ERROR_INVALID_RESOURCE,
+                         "spec.classes: interactive and batch together keep at most %u percent, found %" PRIu64,
+                         SHARES_MAX, s->share_interactive + s->share_batch);
     return 0;
 }
 
@@ -51,6 +64,10 @@ static int check_model(const struct resource_model *m, struct error *err)
         return error_set(err, ERROR_INVALID_RESOURCE,
                          "spec.isolation.runtime: only workers of level container are run by an OCI runtime; change "
                          "spec.isolation.level to container, or leave this out");
+    if (m->batch_preferred.n > 0 && m->batch_preferred.values[m->batch_preferred.n - 1] > m->batch_max)
+        return error_set(err, ERROR_INVALID_RESOURCE,
+                         "spec.batching.preferredSizes: %u is more than spec.batching.maxSize, %" PRIu64,
+                         m->batch_preferred.values[m->batch_preferred.n - 1], m->batch_max);
     if (m->replicas_min > m->replicas_max)
         return error_set(err, ERROR_INVALID_RESOURCE,
                          "spec.replicas: min (%" PRIu64 ") must not be above max (%" PRIu64 ")", m->replicas_min,

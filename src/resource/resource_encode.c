@@ -14,6 +14,35 @@ static void append_map(struct buf *body, const struct resource_map *map)
     buf_append_char(body, '}');
 }
 
+static void append_words(struct buf *body, const struct resource_field *field, uint32_t words)
+{
+    bool first = true;
+    buf_append_char(body, '[');
+    for (uint32_t i = 0; field->names[i]; i++)
+        if (words & (1u << i)) {
+            buf_format(body, "%s\"%s\"", first ? "" : ",", field->names[i]);
+            first = false;
+        }
+    buf_append_char(body, ']');
+}
+
+static void append_sizes(struct buf *body, const struct resource_sizes *sizes)
+{
+    buf_append_char(body, '[');
+    for (uint32_t i = 0; i < sizes->n; i++)
+        buf_format(body, "%s%u", i > 0 ? "," : "", sizes->values[i]);
+    buf_append_char(body, ']');
+}
+
+static void append_devices(struct buf *body, const struct resource_devices *devices)
+{
+    buf_append_char(body, '[');
+    for (uint32_t i = 0; i < devices->n; i++)
+        buf_format(body, "%s{\"name\":\"%s\",\"slots\":%u}", i > 0 ? "," : "", devices->entries[i].name,
+                   devices->entries[i].slots);
+    buf_append_char(body, ']');
+}
+
 /* A field without a value is left out, so that what is not set stays not set. */
 static bool is_absent(const struct resource_field *field, const void *resource)
 {
@@ -24,6 +53,10 @@ static bool is_absent(const struct resource_field *field, const void *resource)
         return resource_value_number(field, resource) == field->absent;
     if (field->type == RESOURCE_MAP)
         return ((const struct resource_map *)(const void *)member)->n == 0;
+    if (field->type == RESOURCE_SIZES)
+        return ((const struct resource_sizes *)(const void *)member)->n == 0;
+    if (field->type == RESOURCE_DEVICES)
+        return ((const struct resource_devices *)(const void *)member)->n == 0;
     return member[0] == '\0';
 }
 
@@ -36,6 +69,14 @@ static void append_value(struct buf *body, const struct resource_field *field, c
         uint32_t index;
         memcpy(&index, member, sizeof index);
         buf_append_json(body, str_from(field->names[index]));
+    } else if (field->type == RESOURCE_SET) {
+        uint32_t words;
+        memcpy(&words, member, sizeof words);
+        append_words(body, field, words);
+    } else if (field->type == RESOURCE_SIZES) {
+        append_sizes(body, (const void *)member);
+    } else if (field->type == RESOURCE_DEVICES) {
+        append_devices(body, (const void *)member);
     } else if (field->type == RESOURCE_BOOLEAN) {
         buf_append_text(body, *member ? "true" : "false");
     } else if (resource_type_is_number(field->type)) {

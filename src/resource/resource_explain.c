@@ -13,7 +13,7 @@ static void format_bound(const struct resource_field *f, uint64_t value, char te
 /* "16Mi to 1Ti", "shared, pool, …", "1 to 31 bytes"; empty where everything of the type goes. */
 static void append_range(struct buf *text, const struct resource_field *f)
 {
-    if (f->type == RESOURCE_ENUM) {
+    if (f->type == RESOURCE_ENUM || f->type == RESOURCE_SET) {
         for (size_t i = 0; f->names[i]; i++)
             buf_format(text, "%s%s", i > 0 ? ", " : "", f->names[i]);
     } else if (f->max < UINT64_MAX && resource_type_is_number(f->type)) {
@@ -23,6 +23,11 @@ static void append_range(struct buf *text, const struct resource_field *f)
         buf_format(text, "%s to %s", min, max);
     } else if (f->max < UINT64_MAX && f->type == RESOURCE_STRING) {
         buf_format(text, "%llu to %llu bytes", (unsigned long long)f->min, (unsigned long long)f->max);
+    } else if (f->type == RESOURCE_SIZES) {
+        buf_format(text, "at most %u of %llu to %llu", LIMIT_BATCH_PREFERRED, (unsigned long long)f->min,
+                   (unsigned long long)f->max);
+    } else if (f->type == RESOURCE_DEVICES) {
+        buf_format(text, "at most %u, each of 1 to %u slots", LIMIT_DEVICES, RESOURCE_DEVICE_SLOTS_MAX);
     } else if (f->type == RESOURCE_MAP) {
         buf_format(text, "at most %u entries", RESOURCE_LABELS_MAX);
     }
@@ -63,7 +68,7 @@ static void explain_field(struct buf *text, const struct resource_kind_info *inf
     if (default_text(info, f)[0])
         buf_format(text, "DEFAULT   %s\n", default_text(info, f));
     size_t before = text->size;
-    buf_append_text(text, f->type == RESOURCE_ENUM ? "VALUES    " : "RANGE     ");
+    buf_append_text(text, f->type == RESOURCE_ENUM || f->type == RESOURCE_SET ? "VALUES    " : "RANGE     ");
     size_t start = text->size;
     append_range(text, f);
     if (text->size == start)
@@ -129,7 +134,7 @@ static int explain_unknown_kind(struct str name, struct error *err)
         return error_set(err, ERROR_NOT_FOUND, "there is no kind \"" STR_FORMAT "\" (did you mean \"" STR_FORMAT "\"?)",
                          STR_ARG(name), STR_ARG(suggestion.best));
     return error_set(err, ERROR_NOT_FOUND,
-                     "there is no kind \"%.*s\"; there are Server, Tenant, Model, Version, Replica and Key",
+                     "there is no kind \"%.*s\"; there are Server, Tenant, Model, Version, Replica, Key and Device",
                      name.size > LIMIT_NAME_BYTES ? (int)LIMIT_NAME_BYTES : (int)name.size, name.size ? name.data : "");
 }
 
@@ -191,7 +196,10 @@ void resource_reference(struct buf *text)
               "| duration | a string with units, largest first: `10ms`, `5m`, `1h30m` (h, m, s, ms, us, ns) |\n"
               "| cpu | cores: `1`, `2`, `0.5`, or thousandths: `500m` |\n"
               "| enum | one of the words listed |\n"
-              "| map | an object of strings; keys and values of at most 63 bytes |\n");
+              "| map | an object of strings; keys and values of at most 63 bytes |\n"
+              "| words | a list of some of the words listed: `[interactive, batch]` |\n"
+              "| integers | a list of whole numbers, ascending: `[8, 16]` |\n"
+              "| devices | a list of names and slots: `[{name: cpu, slots: 4}]` |\n");
     for (int kind = RESOURCE_NONE + 1; kind < RESOURCE_KIND_COUNT; kind++)
         reference_kind(text, &resource_kinds[kind]);
 }

@@ -9,6 +9,8 @@ static const char *const levels[] = {"shared", "pool", "process", "container", "
 static const char *const runtimes[] = {"any", "runc", "crun", "runsc", "kata", NULL};
 static const char *const log_levels[] = {"alert", "error", "warn", "info", "debug", NULL}; /* as enum log_level */
 
+static const char *const classes[] = {"critical", "interactive", "batch", NULL}; /* as enum schedule_class */
+
 #define OFFSET(kind, member) offsetof(struct resource_##kind, member)
 #define SIZE(kind, member)   sizeof(((struct resource_##kind *)NULL)->member)
 #define PLACE(kind, member)  .offset = OFFSET(kind, member), .size = SIZE(kind, member)
@@ -85,6 +87,14 @@ static const struct resource_field server_fields[] = {
      .default_text = "32Mi",
      PLACE(server, body_bytes),
      .help = "The largest body of an inference request; a larger one is refused with 413 before it is read."},
+    {.path = "spec.limits.queueBytes",
+     .type = RESOURCE_BYTES,
+     .min = 64 * KIB,
+     .max = 64 * GIB,
+     .default_text = "256Mi",
+     PLACE(server, queue_bytes),
+     .help = "Bytes of inputs that may wait for a device, of all tenants together. Beyond it the newest request of the "
+             "lowest class that waits is refused with 503, of the tenant that is furthest over its share there."},
     {.path = "spec.timeouts.head",
      .type = RESOURCE_DURATION,
      .min = 10 * NS_PER_MS,
@@ -169,6 +179,29 @@ static const struct resource_field server_fields[] = {
          "Blank workers kept ready for models of isolation level pool, for each engine that such a model needs. Each "
          "takes a user id and the memory of its engine's library. 0: none; a start at this level then takes as long "
          "as one at level process."},
+    {.path = "spec.devices",
+     .type = RESOURCE_DEVICES,
+     PLACE(server, devices),
+     .help =
+         "Pools of slots that leases run on. cpu is always there, with a slot for each core that is not reserved if "
+         "it is not listed here. A lease takes as many slots of cpu as its model has cores, and one of any other "
+         "device."},
+    {.path = "spec.classes.interactive",
+     .type = RESOURCE_INTEGER,
+     .unit = "percent",
+     .min = 0,
+     .max = 50,
+     .default_text = "5",
+     PLACE(server, share_interactive),
+     .help = "The least of each device that class interactive keeps while critical requests could use all of it."},
+    {.path = "spec.classes.batch",
+     .type = RESOURCE_INTEGER,
+     .unit = "percent",
+     .min = 0,
+     .max = 50,
+     .default_text = "5",
+     PLACE(server, share_batch),
+     .help = "Likewise of class batch, against the two above it. Together at most 50."},
 };
 
 /* 4096 slots, as many as a device can have, for an hour. */
@@ -193,6 +226,14 @@ static const struct resource_field tenant_fields[] = {
      .mutable = true,
      PLACE(tenant, weight),
      .help = "Its share of a busy device against other tenants' shares. An idle tenant's share goes to the others."},
+    {.path = "spec.classes",
+     .type = RESOURCE_SET,
+     .names = classes,
+     .default_text = "interactive, batch",
+     .mutable = true,
+     PLACE(tenant, classes),
+     .help = "The classes that its requests may have, whatever they ask for; one that asks for another is refused with "
+             "403."},
     {.path = "spec.isolation.minimum",
      .type = RESOURCE_ENUM,
      .names = levels,
@@ -227,6 +268,10 @@ static const struct resource_field tenant_fields[] = {
      .mutable = true,
      PLACE(tenant, queue_depth),
      .help = "Requests that may wait for a device at once; one more is refused with 429."},
+    QUOTA(
+        "spec.quota.queueBytes", RESOURCE_BYTES, NULL, 64 * GIB, queue_bytes,
+        "Bytes of inputs that may wait for a device at once; more is refused with 429. 0: only spec.limits.queueBytes "
+        "of the Server counts."),
     QUOTA("spec.quota.concurrency", RESOURCE_INTEGER, "requests", 1000000, concurrency,
           "Inference requests at once, from their head to the end of their answer; one more is refused with 429. 0 "
           "means no limit."),
@@ -307,6 +352,14 @@ static const struct resource_field model_fields[] = {
      PLACE(model, cpu_milli),
      .help = "Cores a replica computes with, and device slots each of its leases takes; whole cores for now. A change "
              "makes a new version."},
+    {.path = "spec.resources.device",
+     .type = RESOURCE_NAME,
+     .min = 1,
+     .max = LIMIT_NAME_BYTES,
+     .mutable = true,
+     PLACE(model, device),
+     .help = "The device of the Server's spec.devices that its leases run on. Left out: cpu. A change makes a new "
+             "version."},
     {.path = "spec.resources.memory",
      .type = RESOURCE_BYTES,
      .min = 16 * MIB,
@@ -332,6 +385,38 @@ static const struct resource_field model_fields[] = {
      .mutable = true,
      PLACE(model, batch_delay_ns),
      .help = "How long a free device waits for more rows. 0 never waits: batches form while the device is busy."},
+    {.path = "spec.batching.preferredSizes",
+     .type = RESOURCE_SIZES,
+     .min = 1,
+     .max = LIMIT_BATCH_ITEMS,
+     .mutable = true,
+     PLACE(model, batch_preferred),
+     .help = "Numbers of rows that it computes best. With maxDelay a batch is cut to the largest of these that it "
+             "reaches, while nothing else wants the device and the rest may still wait for more."},
+    {.path = "spec.batching.invariant",
+     .type = RESOURCE_BOOLEAN,
+     .default_text = "true",
+     .mutable = true,
+     PLACE(model, batch_invariant),
+     .help = "Whether a row's outputs are the same whatever else is in its batch. false: its requests are never "
+             "batched."},
+    {.path = "spec.weight",
+     .type = RESOURCE_INTEGER,
+     .unit = "shares",
+     .min = 1,
+     .max = 1000,
+     .default_text = "1",
+     .mutable = true,
+     PLACE(model, weight),
+     .help = "Its part of its tenant's share, against the tenant's other models on the same device."},
+    {.path = "spec.class",
+     .type = RESOURCE_ENUM,
+     .names = classes,
+     .default_text = "interactive",
+     .mutable = true,
+     PLACE(model, class),
+     .help = "The class of requests that name none. Where the tenant may not use interactive, the next lower one that "
+             "it may, else the lowest above."},
     {.path = "spec.replicas.min",
      .type = RESOURCE_INTEGER,
      .unit = "replicas",
@@ -406,6 +491,18 @@ static const struct resource_field key_fields[] = {
     OBSERVED("status.created", RESOURCE_STRING, "When, as RFC 3339 in UTC."),
 };
 
+static const struct resource_field device_fields[] = {
+    OBSERVED("metadata.name", RESOURCE_NAME, "cpu, or as the Server's spec.devices names it."),
+    OBSERVED("status.slots", RESOURCE_INTEGER, "How much can run on it at once."),
+    OBSERVED("status.used", RESOURCE_INTEGER, "Slots that leases hold now."),
+    OBSERVED("status.queued", RESOURCE_INTEGER, "Requests that wait for it now."),
+    OBSERVED("status.busyPercent", RESOURCE_INTEGER,
+             "Of slots × time since the gateway began, what leases used; lost ones included."),
+    OBSERVED("status.seconds.tenants", RESOURCE_INTEGER, "Slots × time that tenants were charged, with a fraction."),
+    OBSERVED("status.seconds.system", RESOURCE_INTEGER, "Likewise, lost to pre-emption: charged to nobody."),
+    OBSERVED("status.seconds.idle", RESOURCE_INTEGER, "Likewise, unused."),
+};
+
 const struct resource_kind_info resource_kinds[RESOURCE_KIND_COUNT] = {
     [RESOURCE_SERVER] =
         {.name = "Server",
@@ -456,4 +553,10 @@ const struct resource_kind_info resource_kinds[RESOURCE_KIND_COUNT] = {
                       .fields = key_fields,
                       .n_fields = COUNT(key_fields),
                       .help = "An API key of a tenant. `key create` prints its text once; the server keeps a hash."},
+    [RESOURCE_DEVICE] = {.name = "Device",
+                         .plural = "devices",
+                         .bytes = sizeof(struct resource_meta),
+                         .fields = device_fields,
+                         .n_fields = COUNT(device_fields),
+                         .help = "A pool of slots that leases run on."},
 };

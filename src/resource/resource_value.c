@@ -10,6 +10,7 @@ const char *const resource_type_names[RESOURCE_TYPE_COUNT] = {
     [RESOURCE_STRING] = "string",   [RESOURCE_NAME] = "name",         [RESOURCE_INTEGER] = "integer",
     [RESOURCE_BYTES] = "bytes",     [RESOURCE_DURATION] = "duration", [RESOURCE_CPU] = "cpu",
     [RESOURCE_BOOLEAN] = "boolean", [RESOURCE_ENUM] = "enum",         [RESOURCE_MAP] = "map",
+    [RESOURCE_SET] = "words",       [RESOURCE_SIZES] = "integers",    [RESOURCE_DEVICES] = "devices",
 };
 
 /* What to write, for "expected …, found …". */
@@ -23,6 +24,9 @@ static const char *const expectations[RESOURCE_TYPE_COUNT] = {
     [RESOURCE_BOOLEAN] = "true or false",
     [RESOURCE_ENUM] = "one of its words",
     [RESOURCE_MAP] = "an object of strings",
+    [RESOURCE_SET] = "a list of words",
+    [RESOURCE_SIZES] = "a list of whole numbers",
+    [RESOURCE_DEVICES] = "a list of devices such as [{name: cpu, slots: 4}]",
 };
 
 static struct str json_str(yyjson_val *value)
@@ -153,14 +157,15 @@ static int set_string(const struct resource_field *field, struct str s, void *re
     return str_copy(s, (char *)resource + field->offset, field->size);
 }
 
-static int set_enum(const struct resource_field *field, struct str s, void *resource, struct error *err)
+/* The index of a word among the field's names. */
+static int word_find(const struct resource_field *field, struct str s, uint32_t *ret_index, struct error *err)
 {
     struct resource_suggestion suggestion = {.wanted = s};
     char words[160] = "";
     size_t used = 0;
     for (uint32_t i = 0; field->names[i]; i++) {
         if (str_equal(s, str_from(field->names[i]))) {
-            memcpy((char *)resource + field->offset, &i, sizeof i);
+            *ret_index = i;
             return 0;
         }
         resource_suggest_offer(&suggestion, str_from(field->names[i]));
@@ -173,6 +178,91 @@ static int set_enum(const struct resource_field *field, struct str s, void *reso
         return error_set(err, ERROR_INVALID_RESOURCE, "expected one of %s, found %s (did you mean \"" STR_FORMAT "\"?)",
                          words, found, STR_ARG(suggestion.best));
     return error_set(err, ERROR_INVALID_RESOURCE, "expected one of %s, found %s", words, found);
+}
+
+static int set_enum(const struct resource_field *field, struct str s, void *resource, struct error *err)
+{
+    uint32_t index;
+    int result = word_find(field, s, &index, err);
+    if (result == 0)
+        memcpy((char *)resource + field->offset, &index, sizeof index);
+    return result;
+}
+
+static int set_words(const struct resource_field *field, yyjson_val *list, void *resource, struct error *err)
+{
+    uint32_t words = 0, index;
+    yyjson_arr_iter iter = yyjson_arr_iter_with(list);
+    for (yyjson_val *word = yyjson_arr_iter_next(&iter); word; word = yyjson_arr_iter_next(&iter)) {
+        if (!yyjson_is_str(word))
+            return unexpected(field, word, err);
+        int result = word_find(field, json_str(word), &index, err);
+        if (result < 0)
+            return result;
+        if (words & (1u << index))
+            return error_set(err, ERROR_INVALID_RESOURCE, "\"%s\" is given twice", field->names[index]);
+        words |= 1u << index;
+    }
+    if (words == 0)
+        return error_set(err, ERROR_INVALID_RESOURCE, "expected at least one word");
+    memcpy((char *)resource + field->offset, &words, sizeof words);
+    return 0;
+}
+
+static int set_sizes(const struct resource_field *field, yyjson_val *list, void *resource, struct error *err)
+{
+    struct resource_sizes *sizes = (void *)((char *)resource + field->offset);
+    yyjson_arr_iter iter = yyjson_arr_iter_with(list);
+    for (yyjson_val *value = yyjson_arr_iter_next(&iter); value; value = yyjson_arr_iter_next(&iter)) {
+        uint64_t number = yyjson_get_uint(value);
+        if (!yyjson_is_uint(value))
+            return unexpected(field, value, err);
+        if (number < field->min || number > field->max)
+            return error_set(err, ERROR_INVALID_RESOURCE, "each must be between %" PRIu64 " and %" PRIu64, field->min,
+                             field->max);
+        if (sizes->n > 0 && number <= sizes->values[sizes->n - 1])
+            return error_set(err, ERROR_INVALID_RESOURCE, "must ascend, but %" PRIu64 " follows %u", number,
+                             sizes->values[sizes->n - 1]);
+        if (sizes->n == LIMIT_BATCH_PREFERRED)
+            return error_set(err, ERROR_INVALID_RESOURCE, "at most %u numbers", LIMIT_BATCH_PREFERRED);
+        sizes->values[sizes->n++] = (uint32_t)number;
+    }
+    return 0;
+}
+
+static int set_device(struct resource_devices *devices, yyjson_val *device, struct error *err)
+{
+    char shown[64];
+    yyjson_val *name = yyjson_obj_get(device, "name"), *slots = yyjson_obj_get(device, "slots");
+    if (yyjson_obj_size(device) != 2 || !yyjson_is_str(name) || !yyjson_is_uint(slots))
+        return error_set(err, ERROR_INVALID_RESOURCE, "each is an object of name and slots: {name: cpu, slots: 4}");
+    describe_string(json_str(name), shown);
+    if (!str_is_name(json_str(name)))
+        return error_set(err, ERROR_INVALID_NAME,
+                         "%s is no name: 1 to 63 of a-z, 0-9 and '-', beginning and ending with a letter or digit",
+                         shown);
+    for (uint32_t i = 0; i < devices->n; i++)
+        if (str_equal(json_str(name), str_from(devices->entries[i].name)))
+            return error_set(err, ERROR_INVALID_RESOURCE, "%s is given twice", shown);
+    if (yyjson_get_uint(slots) < 1 || yyjson_get_uint(slots) > RESOURCE_DEVICE_SLOTS_MAX)
+        return error_set(err, ERROR_INVALID_RESOURCE, "%s: slots must be between 1 and %u", shown,
+                         RESOURCE_DEVICE_SLOTS_MAX);
+    if (devices->n == LIMIT_DEVICES)
+        return error_set(err, ERROR_INVALID_RESOURCE, "at most %u devices", LIMIT_DEVICES);
+    int result = str_copy(json_str(name), devices->entries[devices->n].name, sizeof devices->entries[0].name);
+    devices->entries[devices->n].slots = (uint32_t)yyjson_get_uint(slots);
+    devices->n += result == 0;
+    return result;
+}
+
+static int set_devices(const struct resource_field *field, yyjson_val *list, void *resource, struct error *err)
+{
+    struct resource_devices *devices = (void *)((char *)resource + field->offset);
+    yyjson_arr_iter iter = yyjson_arr_iter_with(list);
+    int result = 0;
+    for (yyjson_val *device = yyjson_arr_iter_next(&iter); result == 0 && device; device = yyjson_arr_iter_next(&iter))
+        result = set_device(devices, device, err);
+    return result;
 }
 
 static bool is_map_key(struct str s)
@@ -253,10 +343,32 @@ int resource_value_from_json(const struct resource_field *field, yyjson_val *val
         return 0;
     case RESOURCE_MAP:
         return yyjson_is_obj(value) ? set_map(field, value, resource, err) : unexpected(field, value, err);
+    case RESOURCE_SET:
+        return yyjson_is_arr(value) ? set_words(field, value, resource, err) : unexpected(field, value, err);
+    case RESOURCE_SIZES:
+        return yyjson_is_arr(value) ? set_sizes(field, value, resource, err) : unexpected(field, value, err);
+    case RESOURCE_DEVICES:
+        return yyjson_is_arr(value) ? set_devices(field, value, resource, err) : unexpected(field, value, err);
     case RESOURCE_TYPE_COUNT:
     default:
         return error_set_default(err, ERROR_INTERNAL);
     }
+}
+
+/* "interactive, batch": a default's words. */
+static int words_from_text(const struct resource_field *field, struct str text, void *resource)
+{
+    uint32_t words = 0, index = 0;
+    int result = 0;
+    while (result == 0 && text.size > 0) {
+        const char *comma = memchr(text.data, ',', text.size);
+        size_t size = comma ? (size_t)(comma - text.data) : text.size;
+        result = word_find(field, (struct str){text.data, size}, &index, NULL);
+        words |= 1u << index;
+        text = comma ? str_trim(str_skip(text, size + 1)) : (struct str){0};
+    }
+    memcpy((char *)resource + field->offset, &words, sizeof words);
+    return result;
 }
 
 void resource_value_from_default(const struct resource_field *field, void *resource)
@@ -270,6 +382,8 @@ void resource_value_from_default(const struct resource_field *field, void *resou
         memcpy((char *)resource + field->offset, &number, sizeof number);
     } else if (field->default_text && field->type == RESOURCE_ENUM) {
         result = set_enum(field, text, resource, NULL);
+    } else if (field->default_text && field->type == RESOURCE_SET) {
+        result = words_from_text(field, text, resource);
     } else if (field->default_text && field->type == RESOURCE_BOOLEAN) {
         *((bool *)resource + field->offset) = str_equal(text, STR("true"));
     } else if (field->default_text) {

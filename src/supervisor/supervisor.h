@@ -9,6 +9,7 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "bus/message.h"
 
 #include <stdint.h>
 
@@ -25,7 +26,11 @@ struct supervisor_config {      /* its texts are borrowed for the life of the pr
     const char *metrics_listen; /* address for GET /metrics, as `listen`; "" or NULL: none */
     const char *admin_group;    /* group that may use the admin socket; ignored when there is none of that name */
     uint32_t uid_base, uid_count;
-    uint32_t slots; /* of the device `cpu` */
+    uint32_t n_devices;
+    struct bus_device devices[LIMIT_DEVICES]; /* [0]: cpu */
+    uint32_t fifo;                            /* 1: first come, first served */
+    uint32_t share_interactive, share_batch;  /* permille */
+    uint64_t queue_bytes_max;
     uint32_t log_level;
     uint32_t connections_max;
     uint64_t body_bytes_max;

@@ -32,7 +32,7 @@ static void on_ready(struct supervisor_child *c)
     struct supervisor *s = c->supervisor;
     c->ready = true;
     if (s->children[CHILD_CONTROL].ready && s->children[CHILD_GATEWAY].ready && !s->draining)
-        log_info("serving", "listen=%s slots=%u isolation=\"%s\"", s->listen_text, s->config->slots,
+        log_info("serving", "listen=%s slots=%u isolation=\"%s\"", s->listen_text, s->config->devices[0].slots,
                  s->levels[ISOLATE_PROCESS].report.text);
 }
 
@@ -156,7 +156,7 @@ void supervisor_child_config(const struct supervisor_child *c, struct bus_role_c
         .uid = config->uid_base + c->role->uid_offset,
         .gid = config->uid_base + c->role->uid_offset,
         .admin_gid = s->admin_gid,
-        .slots = config->slots,
+        .fifo = config->fifo,
         .log_level = config->log_level,
         .connections_max = config->connections_max,
         .allow_unlimited = config->allow_unlimited,
@@ -167,7 +167,12 @@ void supervisor_child_config(const struct supervisor_child *c, struct bus_role_c
         .write_timeout_ms = config->write_timeout_ms,
         .drain_timeout_ms = config->drain_timeout_ms,
         .request_timeout_ms = config->request_timeout_ms,
+        .share_interactive = config->share_interactive,
+        .share_batch = config->share_batch,
+        .n_devices = config->n_devices,
+        .queue_bytes_max = config->queue_bytes_max,
     };
+    memcpy(ret_body->devices, config->devices, sizeof ret_body->devices);
     for (uint32_t i = 0; i < config->n_engines; i++) {
         struct bus_engine *engine = &ret_body->engines[i];
         (void)snprintf(engine->name, sizeof engine->name, "%s", config->engines[i].name);

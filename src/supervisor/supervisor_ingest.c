@@ -179,7 +179,7 @@ static int start_valid(const struct supervisor *s, const struct bus_ingest_start
         return error_set_default(err, ERROR_DRAINING);
     if (s->ingests.count >= LIMIT_INGESTS || map_get(&s->ingests, start->id))
         return error_set(err, ERROR_OVERLOADED, "%u models are being opened already; try again later", LIMIT_INGESTS);
-    if (start->cpu_milli == 0 || start->memory_bytes == 0 || start->cpu_milli / 1000 > s->config->slots)
+    if (start->cpu_milli == 0 || start->memory_bytes == 0 || start->cpu_milli / 1000 > s->config->devices[0].slots)
         return error_set(err, ERROR_INVALID_ARGUMENT, "the limits of the model are out of range");
     return 0;
 }

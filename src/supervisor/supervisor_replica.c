@@ -313,7 +313,7 @@ static int start_valid(const struct supervisor *s, const struct bus_replica_star
         return error_set(err, ERROR_CONFLICT, "a replica of this id runs already");
     if (start->runtime >= ISOLATE_RUNTIME_COUNT)
         return error_set(err, ERROR_INVALID_ARGUMENT, "there is no such OCI runtime");
-    if (start->cpu_milli == 0 || start->memory_bytes == 0 || start->cpu_milli / 1000 > s->config->slots)
+    if (start->cpu_milli == 0 || start->memory_bytes == 0 || start->cpu_milli / 1000 > s->config->devices[0].slots)
         return error_set(err, ERROR_INVALID_ARGUMENT, "the limits of the replica are out of range");
     return 0;
 }

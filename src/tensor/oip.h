@@ -31,6 +31,7 @@ struct oip_request {
     struct oip_output_wish outputs[LIMIT_TENSORS];
     bool binary_output_default; /* parameters.binary_data_output */
     uint64_t timeout_us;        /* parameters.timeout, microseconds as in Triton; 0 = none */
+    uint64_t priority;          /* parameters.priority: 0 = the default, 1 = the highest, as in Triton */
 };
 
 /* Decodes a body. `json_size` is the value of Inference-Header-Content-Length, or body.size when the header is absent

@@ -200,10 +200,11 @@ static const struct oip_member request_members[REQUEST_COUNT] = {
     [REQUEST_INPUTS] = {STR("inputs"), OIP_ARRAY},
     [REQUEST_OUTPUTS] = {STR("outputs"), OIP_ARRAY},
 };
-enum { PARAMETER_BINARY_OUTPUT, PARAMETER_TIMEOUT, PARAMETER_COUNT };
+enum { PARAMETER_BINARY_OUTPUT, PARAMETER_TIMEOUT, PARAMETER_PRIORITY, PARAMETER_COUNT };
 static const struct oip_member request_parameters[PARAMETER_COUNT] = {
     [PARAMETER_BINARY_OUTPUT] = {STR("binary_data_output"), OIP_BOOL},
     [PARAMETER_TIMEOUT] = {STR("timeout"), OIP_COUNT},
+    [PARAMETER_PRIORITY] = {STR("priority"), OIP_COUNT},
 };
 _Static_assert(INPUT_COUNT <= OIP_MEMBERS_MAX && OUTPUT_COUNT <= OIP_MEMBERS_MAX && REQUEST_COUNT <= OIP_MEMBERS_MAX,
                "values fit their arrays");
@@ -231,8 +232,10 @@ static int decode_parameters(struct decode *d, yyjson_val *parameters)
             return status;
     }
     yyjson_val *binary = member[PARAMETER_BINARY_OUTPUT], *timeout = member[PARAMETER_TIMEOUT];
+    yyjson_val *priority = member[PARAMETER_PRIORITY];
     d->request->binary_output_default = binary && unsafe_yyjson_get_bool(binary);
     d->request->timeout_us = timeout ? unsafe_yyjson_get_uint(timeout) : 0;
+    d->request->priority = priority ? unsafe_yyjson_get_uint(priority) : 0;
     return 0;
 }
 
@@ -277,6 +280,7 @@ static void request_copy(struct oip_request *to, const struct oip_request *from)
     memcpy(to->outputs, from->outputs, from->n_outputs * sizeof from->outputs[0]);
     to->binary_output_default = from->binary_output_default;
     to->timeout_us = from->timeout_us;
+    to->priority = from->priority;
 }
 
 int oip_request_decode(struct str body, size_t json_size, struct arena *arena, struct oip_request *ret_request,

@@ -101,5 +101,6 @@ int oip_request_raw(struct str body, const struct tensor_signature *signature, s
     ret_request->n_outputs = 0;
     ret_request->binary_output_default = true;
     ret_request->timeout_us = 0;
+    ret_request->priority = 0;
     return 0;
 }

@@ -26,9 +26,9 @@
  * Handlers may call wire from inside any of these, wire_server_stop included. wire sets SIGPIPE to be ignored.
  *
  * A peer that half-closes (FIN behind its request) is still answered, unless the handler asked for its exchange to end
- * then (wire_peer_watch). While its request is handled it is sent a 100 Continue after a tenth of a second or so, which a
- * peer that has closed altogether answers with a reset: that is how it is noticed before its answer is written (but not
- * of HTTP/1.0, which knows no 100). A handler that neither accepts nor answers in head() is a bug (assert).
+ * then (wire_peer_watch). While its request is handled it is sent a 100 Continue after a tenth of a second or so, which
+ * a peer that has closed altogether answers with a reset: that is how it is noticed before its answer is written (but
+ * not of HTTP/1.0, which knows no 100). A handler that neither accepts nor answers in head() is a bug (assert).
  *
  * An answer may stream: wire_stream_begin sends its head, wire_stream_write a piece of the body, as often as there is
  * one, wire_stream_end ends it. What the peer does not take at once is kept, up to a maximum: before that is full the

@@ -102,7 +102,8 @@ static int bus_frame(struct worker *w)
 /* Answers LOAD: the signature, or the reason why not. */
 static int load_answer(struct worker *w, int status, const struct error *err)
 {
-    struct channel_frame frame = {.type = CHANNEL_LOAD, .status = status};
+    struct channel_frame frame = {
+        .type = CHANNEL_LOAD, .status = status, .flags = w->watch.channel ? CHANNEL_CANCELLABLE : 0};
     void *slot = channel_slot_own(w->channel, 0);
     size_t size = 0;
     if (status == 0) {

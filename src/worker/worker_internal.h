@@ -44,7 +44,7 @@ struct worker {
     const struct engine_ops *ops;
     struct engine *engine; /* NULL until LOAD succeeded */
     struct tensor_signature *signature;
-    uint32_t steps, items; /* since the last STATS */
+    uint32_t steps, items;     /* since the last STATS */
     struct worker_lease lease; /* one at a time; here and not on the stack: 20 KiB */
     struct worker_watch watch;
 };
@@ -54,8 +54,8 @@ must_check int worker_push(struct worker *w, const struct channel_frame *frame);
 /* Waits until the channel has a frame (1), or the bus has something (0); negative when the supervisor is gone. */
 must_check int worker_wait(struct worker *w);
 
-/* Waits for the first message. A worker may be told before to be a blank one (WORKER_BLANK): then it waits here, without
- * end, for what comes next, behind its last filter. On success the message is the caller's. */
+/* Waits for the first message. A worker may be told before to be a blank one (WORKER_BLANK): then it waits here,
+ * without end, for what comes next, behind its last filter. On success the message is the caller's. */
 must_check int worker_greet(struct worker *w, enum bus_role self, struct bus_message *ret_message);
 /* Takes the configuration, which must be of `type` (WORKER_CONFIG or INGEST_CONFIG), and maps the model. Ends m. */
 must_check int worker_configure(struct worker *w, enum bus_type type, struct bus_message *m);

@@ -80,7 +80,7 @@ static void world_init(struct world *w, uint32_t n)
     for (uint32_t i = 0; i < 2 * n; i++)
         id_random(w->ids[i]);
     for (uint32_t i = 0; i < n; i++) {
-        struct catalog_tenant row = {.uid = i + 1, .weight = 1, .queue_max = 16};
+        struct catalog_tenant row = {.uid = i + 1, .weight = 1, .queue_max = 16, .classes = 6};
         (void)snprintf(row.name, sizeof row.name, "tenant-%u", i);
         require(catalog_add_tenant(b, &row) >= 0);
         w->tenant_at[i] = slab_take(&w->slab);

@@ -135,6 +135,8 @@ static int handle_get(struct admin_request *request, struct str body, struct err
     buf_append_text(&request->answer, "{\"items\":");
     if (request->kind == RESOURCE_REPLICA) {
         control_replicas(request->control, request->tenant, request->name, &request->answer);
+    } else if (request->kind == RESOURCE_DEVICE) {
+        control_devices(request->control, request->name, &request->answer);
     } else {
         int rc = registry_get(control_registry(request->control), request->kind, request->tenant, request->name,
                               &request->answer, err);
@@ -154,6 +156,15 @@ static int handle_status(struct admin_request *request, struct str body, struct 
     buf_append_char(&request->answer, '\n');
     admin_answer(request, 200);
     return 0;
+}
+
+static int handle_top(struct admin_request *request, struct str body, struct error *err)
+{
+    (void)body;
+    int rc = control_top(request->control, &request->answer, err);
+    if (rc >= 0)
+        admin_answer(request, 200);
+    return rc;
 }
 
 static int handle_metrics(struct admin_request *request, struct str body, struct error *err)
@@ -202,6 +213,7 @@ const struct admin_route admin_routes[] = {
     {WIRE_GET, V "/status", WIRE_WHOLE, 0, handle_status, "", "what runs, and behind which wall"},
     {WIRE_GET, V "/explain", WIRE_WHOLE, 0, handle_explain, "tenant model",
      "what the wall around a model contains, and its live facts"},
+    {WIRE_GET, V "/top", WIRE_WHOLE, 0, handle_top, "", "figures for bulkhead top"},
     {WIRE_GET, "/metrics", WIRE_WHOLE, 0, handle_metrics, "", "figures for Prometheus"},
     {WIRE_POST, V "/infer", WIRE_WHOLE, LIMIT_BODY_BYTES, handle_infer, "tenant model",
      "one inference request as that tenant"},

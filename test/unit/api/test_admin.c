@@ -95,6 +95,21 @@ void control_status(struct control *c, struct buf *json)
     buf_append_text(json, "{\"version\":\"0\",\"ready\":true}");
 }
 
+void control_devices(struct control *c, struct str name, struct buf *ret_items)
+{
+    (void)c;
+    (void)name;
+    buf_append_text(ret_items, "[]");
+}
+
+int control_top(struct control *c, struct buf *json, struct error *err)
+{
+    (void)c;
+    (void)err;
+    buf_append_text(json, "{}");
+    return 0;
+}
+
 void control_replicas(struct control *c, struct str tenant, struct str name, struct buf *ret_items)
 {
     (void)c;
@@ -170,10 +185,12 @@ static int setup(void **state)
     (void)snprintf(f.artifacts, sizeof f.artifacts, "%s/artifacts", f.folder);
     assert_int_equal(mkdir(f.artifacts, 0700), 0);
     f.artifacts_dir = open(f.artifacts, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    static const struct bus_device devices[] = {{.name = "cpu", .slots = 2}};
     struct registry_config config = {.store = &store_memory,
                                      .database = "",
                                      .artifacts_dir = f.artifacts_dir,
-                                     .slots = 2,
+                                     .devices = devices,
+                                     .n_devices = 1,
                                      .memory_bytes_max = GIB,
                                      .level_refusal = level_refusal,
                                      .runtime_refusal = runtime_refusal,

@@ -15,14 +15,15 @@ static inline void fixture_key_id(uint32_t number, char id[static CATALOG_KEY_ID
 
 static inline struct catalog_tenant fixture_tenant(uint32_t number)
 {
-    struct catalog_tenant t = {.uid = 1000 + number, .weight = 1 + number, .queue_max = 256};
+    struct catalog_tenant t = {.uid = 1000 + number, .weight = 1 + number, .queue_max = 256, .classes = 6};
     (void)snprintf(t.name, sizeof t.name, "t%u", number);
     return t;
 }
 
 static inline struct catalog_model fixture_model(uint32_t tenant, uint32_t number)
 {
-    struct catalog_model m = {.uid = 5000 + number, .tenant = tenant, .batch_max = 32, .replicas_max = 1};
+    struct catalog_model m = {
+        .uid = 5000 + number, .tenant = tenant, .batch_max = 32, .replicas_max = 1, .weight = 1, .class = 1};
     (void)snprintf(m.name, sizeof m.name, "m%u", number);
     return m;
 }

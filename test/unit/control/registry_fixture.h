@@ -16,6 +16,8 @@
 
 #include <cmocka.h>
 
+static const struct bus_device fixture_devices[] = {{.name = "cpu", .slots = 4}, {.name = "npu", .slots = 1}};
+
 struct fixture {
     char folder[64], artifacts[80], database[80];
     int artifacts_dir;
@@ -82,7 +84,8 @@ static inline void fixture_start(struct fixture *f, const struct store_ops *stor
     f->config = (struct registry_config){.store = store,
                                          .database = f->database,
                                          .artifacts_dir = f->artifacts_dir,
-                                         .slots = 4,
+                                         .devices = fixture_devices,
+                                         .n_devices = 2,
                                          .memory_bytes_max = 4 * GIB,
                                          .level_refusal = fixture_level,
                                          .runtime_refusal = fixture_runtime,

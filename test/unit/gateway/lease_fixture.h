@@ -59,6 +59,8 @@ static void fixture_init(struct lease_fixture *f, const struct channel_geometry 
     fixture_need(v->signature);
     *v->signature = *signature;
     v->batch_max = batch_max;
+    v->class = SCHEDULE_INTERACTIVE;
+    f->tenant.classes = 1u << SCHEDULE_INTERACTIVE;
     v->replicas_max = v->n_replicas = 1;
     list_init(&v->waiting);
     list_init(&v->replicas);

@@ -39,12 +39,13 @@ static int give(uint64_t generation, uint32_t n, uint64_t uid0, bool reversed)
     assert_int_equal(catalog_builder_new(generation, &b), 0);
     for (uint32_t i = 0; i < n; i++) {
         uint32_t number = reversed ? n - 1 - i : i;
-        struct catalog_tenant t = {.uid = 100 + number, .weight = 1, .queue_max = 10};
+        struct catalog_tenant t = {.uid = 100 + number, .weight = 1, .queue_max = 10, .classes = 6};
         (void)snprintf(t.name, sizeof t.name, "t%u", number);
         assert_int_equal(catalog_add_tenant(b, &t), i);
     }
     for (uint32_t i = 0; i < n; i++) {
-        struct catalog_model m = {.uid = 200 + i, .tenant = i, .batch_max = 1, .replicas_max = 1, .name = "m"};
+        struct catalog_model m = {
+            .uid = 200 + i, .tenant = i, .batch_max = 1, .replicas_max = 1, .weight = 1, .class = 1, .name = "m"};
         assert_true(catalog_add_model(b, &m) >= 0);
         for (uint32_t k = 2; k > 0; k--) {
             struct catalog_version v = {

@@ -166,10 +166,12 @@ static void test_id(void **state)
 static void test_parameters(void **state)
 {
     struct fixture *f = *state;
-    assert_int_equal(decode(f, "{\"parameters\":{\"timeout\":1500,\"priority\":{\"a\":[null]},\"sequence_id\":3},"
-                               "\"inputs\":[],\"outputs\":[]}"),
-                     0);
+    assert_int_equal(
+        decode(f, "{\"parameters\":{\"timeout\":1500,\"priority\":2,\"colour\":{\"a\":[null]},\"sequence_id\":3},"
+                  "\"inputs\":[],\"outputs\":[]}"),
+        0);
     assert_int_equal(f->request.timeout_us, 1500);
+    assert_int_equal(f->request.priority, 2);
     assert_false(f->request.binary_output_default);
     assert_int_equal(f->request.n_inputs, 0);
     assert_int_equal(f->request.n_outputs, 0);
