@@ -24,6 +24,13 @@ static const struct cli_flag flags_serve[] = {
     {"allow-unlimited", 0, NULL, false,
      "start models even where this host cannot limit their memory, CPU and processes; status says so"},
     {"engines", 0, "DIR", false, "where the engines' libraries are (default: engines/ beside the program)"},
+    {"scheduler", 0, "fair|fifo", false,
+     "fair (default): by class, tenants' and models' weights, deadline; fifo: first come, first served, to compare with"},
+    END,
+};
+static const struct cli_flag flags_top[] = {
+    {"once", 0, NULL, false, "print one table after one interval, for scripts"},
+    {"interval", 0, "SECONDS", false, "between two looks, 1 to 3600 (default: 2)"},
     END,
 };
 static const struct cli_flag flags_apply[] = {
@@ -95,7 +102,7 @@ const struct cli_command cli_commands[] = {
      .arguments = "KIND [NAME]",
      .arguments_min = 1,
      .arguments_max = 2,
-     .summary = "Show resources: tenants, models, versions, replicas, keys.",
+     .summary = "Show resources: tenants, models, versions, replicas, keys, devices.",
      .flags = flags_get,
      .admin = true,
      .run = cli_get,
@@ -134,6 +141,16 @@ const struct cli_command cli_commands[] = {
      .flags = flags_status,
      .admin = true,
      .run = cli_status},
+    {.name = "top",
+     .arguments = "",
+     .summary = "Watch who gets how much of the devices, who waits, and which limits are hit.",
+     .flags = flags_top,
+     .admin = true,
+     .run = cli_top,
+     .details =
+         "ASKED is a tenant's weight among those that want a device; GOT its part of the time that leases took; both of\n"
+         "the last interval, as are REQ/S, P50, P99 (the end of a bucket, so up to twice the truth) and LIMITS HIT: requests\n"
+         "refused by rate, queue or quota (429), unavailable (503), and clients that left. ^C ends it."},
     {.name = "doctor",
      .arguments = "",
      .summary = "Test which isolation levels this host can provide, and say why not.",

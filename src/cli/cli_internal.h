@@ -160,6 +160,7 @@ enum cli_exit cli_status(const struct cli_call *call);
 enum cli_exit cli_doctor(const struct cli_call *call);
 enum cli_exit cli_infer(const struct cli_call *call);
 enum cli_exit cli_explain(const struct cli_call *call);
+enum cli_exit cli_top(const struct cli_call *call);
 enum cli_exit cli_version(const struct cli_call *call);
 enum cli_exit cli_serve(const struct cli_call *call);
 

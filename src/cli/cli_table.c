@@ -57,11 +57,19 @@ static const struct column columns_key[] = {{"ID", "status.id"},
                                             {"AGE", "status.created", NULL, COLUMN_AGE},
                                             {NULL}};
 
-static const struct column *const columns_of[RESOURCE_KIND_COUNT] = {[RESOURCE_TENANT] = columns_tenant,
-                                                                     [RESOURCE_MODEL] = columns_model,
-                                                                     [RESOURCE_VERSION] = columns_version,
-                                                                     [RESOURCE_REPLICA] = columns_replica,
-                                                                     [RESOURCE_KEY] = columns_key};
+static const struct column columns_device[] = {{"NAME", "metadata.name"},
+                                               {"SLOTS", "status.slots"},
+                                               {"USED", "status.used"},
+                                               {"QUEUED", "status.queued"},
+                                               {"BUSY%", "status.busyPercent"},
+                                               {"TENANTS_S", "status.seconds.tenants"},
+                                               {"SYSTEM_S", "status.seconds.system"},
+                                               {"IDLE_S", "status.seconds.idle"},
+                                               {NULL}};
+
+static const struct column *const columns_of[RESOURCE_KIND_COUNT] = {
+    [RESOURCE_TENANT] = columns_tenant,   [RESOURCE_MODEL] = columns_model, [RESOURCE_VERSION] = columns_version,
+    [RESOURCE_REPLICA] = columns_replica, [RESOURCE_KEY] = columns_key,     [RESOURCE_DEVICE] = columns_device};
 
 static yyjson_val *value_at(yyjson_val *value, const char *path)
 {
