@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 sha256sum --check --strict --quiet SHA256SUMS
 
-for model in */*.onnx; do
+for model in */*.onnx */*.gguf; do
 	digest=$(sha256sum "$model" | cut -d ' ' -f 1)
 	for place in SHA256SUMS "${model%/*}/README.md"; do
 		if ! grep -q "$digest" "$place"; then

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains both example models anew and rewrites everything that derives from them.
+# Trains both example networks anew and rewrites everything that derives from them. (The language model: models/train.py.)
 #
 #   examples/train/retrain.sh [LIBONNXRUNTIME]
 #
@@ -20,4 +20,4 @@ export OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=1
 /usr/bin/python3 expected.py "$@"
 
 cd ..
-sha256sum -- */*.onnx */heldout.json */request.json >SHA256SUMS
+sha256sum -- */*.onnx */*.gguf */heldout.json */request.json >SHA256SUMS
