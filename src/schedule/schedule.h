@@ -242,9 +242,10 @@ void schedule_replica_remove(struct schedule *s, struct schedule_replica *r, uin
 /* Queues. 0; or, the request untouched and not queued:
  *   -ERROR_QUEUE_FULL  the tenant has queue_max requests or queue_bytes_max bytes queued
  *   -ERROR_OVERLOADED  the queues are full in total, and this request would be the first to be shed
- *   -ERROR_DEADLINE    it has passed, or its target, at its present estimates, takes longer for what is ahead of it, or
- *                      the device does, at the share that its tenant has now (never said without an estimate, nor of a
- *                      request that could start at once: that one renews the estimate)
+ *   -ERROR_DEADLINE    it has passed, or its target, at its present estimates, takes longer: for what is ahead of it
+ *                      in its class, after the running lease that ends first where no replica is free. Other tenants
+ *                      are not counted in. (Never said without an estimate, nor of a request that could start at once:
+ *                      that one renews the estimate.)
  *   -ERROR_NO_MEMORY
  * with *ret_retry_ns when trying again makes sense, 0 where it does not: for a full queue the time between leases that
  * this tenant has seen lately, for a deadline how much too late it would be. ret_retry_ns may be NULL. The rate is

@@ -50,7 +50,10 @@ static bool play_request(struct world *w, struct target *g)
         if (sim_chance(r, 2))
             deadline_ns = sim_chance(r, 50) ? w->now_ns : UINT64_C(1) << 61; // practically none
     }
-    return request_submit(w, g, rows, shape_key, deadline_ns);
+    uint32_t class = SCHEDULE_INTERACTIVE;
+    if (w->profile.classes || w->profile.fifo)
+        class = sim_chance(r, 60) ? g->index % CLASSES : (uint32_t)sim_below(r, CLASSES);
+    return request_submit(w, g, (enum schedule_class) class, rows, shape_key, deadline_ns);
 }
 
 /* Greedy tenants always have something queued, so that shares mean something. */
@@ -60,7 +63,7 @@ void play_top_up(struct world *w)
         struct tenant *t = w->tenants[i];
         while (t && t->n_queued < t->depth && t->n_queued < t->queue_max) {
             struct target *g = any_target(w, t);
-            if (!g || !play_request(w, g))
+            if (!g || !play_request(w, g) || (w->queue_max && w->n_queued >= w->queue_max))
                 break;
         }
     }
@@ -72,14 +75,15 @@ static void play_cancel(struct world *w)
     if (!g)
         return;
     uint32_t n_passed = (uint32_t)sim_below(&w->random, 4);
-    list_each(node, &g->queue)
+    const struct lane *lane = &g->lanes[sim_below(&w->random, CLASSES)];
+    list_each(node, &lane->queue)
     {
         if (n_passed-- == 0) {
             request_cancel(w, container_of(node, struct request, in_queue));
             return;
         }
     }
-    for (uint32_t i = 0; i < w->slots; i++) {
+    for (uint32_t i = 0; i < RUNS_MAX; i++) {
         if (w->runs[i].lease)
             request_cancel(w, w->runs[i].requests[0]); // too late
     }
@@ -136,9 +140,11 @@ static void play_change(struct world *w)
 static uint64_t next_event(const struct world *w)
 {
     uint64_t next_ns = schedule_wakeup(w->s);
-    for (uint32_t i = 0; i < SLOTS_MAX; i++) {
-        if (w->runs[i].lease && w->runs[i].end_ns < next_ns)
-            next_ns = w->runs[i].end_ns;
+    for (uint32_t i = 0; i < RUNS_MAX; i++) {
+        const struct run *run = &w->runs[i];
+        uint64_t end_ns = run->obeys_ns < run->end_ns ? run->obeys_ns : run->end_ns;
+        if (run->lease && end_ns < next_ns)
+            next_ns = end_ns;
     }
     return next_ns;
 }
@@ -159,12 +165,13 @@ bool play_time(struct world *w)
     w->now_ns = next_ns > w->now_ns ? next_ns : w->now_ns;
     if (!w->profile.exact && sim_chance(r, 1))
         w->now_ns += sim_scale(r, NS_PER_MS, 1000 * NS_PER_S); // the machine slept
-    for (uint32_t i = 0; i < SLOTS_MAX; i++) {
-        if (w->runs[i].lease && w->runs[i].end_ns <= w->now_ns) {
+    for (uint32_t i = 0; i < RUNS_MAX; i++) {
+        if (w->runs[i].lease && w->runs[i].end_ns <= w->now_ns && w->runs[i].obeys_ns > w->now_ns) {
             run_complete(w, &w->runs[i]);
             world_drive(w);
         }
     }
+    world_drive(w);
     return true;
 }
 
@@ -199,7 +206,7 @@ static void play_out(struct world *w)
         }
     }
     world_drive(w);
-    while (w->n_queued > 0 || w->slots_used > 0) {
+    while (w->n_queued > 0 || w->devices[0].slots_used > 0 || w->devices[1].slots_used > 0) {
         sim_require(play_time(w), "%" PRIu64 " requests are queued and nothing will ever happen", w->n_queued);
         world_drive(w);
         for (uint32_t i = 0; i < TENANTS_MAX; i++) { // a replica that was killed as overdue

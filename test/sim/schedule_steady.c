@@ -8,7 +8,7 @@ static void water_fill(const struct world *w, const uint32_t *n_replicas, double
 {
     bool full[TENANTS_MAX] = {false};
     for (bool changed = true; changed;) {
-        double slots = w->slots, weights = 0;
+        double slots = w->devices[0].slots, weights = 0;
         for (uint32_t i = 0; w->tenants[i]; i++) {
             if (full[i])
                 slots -= n_replicas[i];
@@ -39,7 +39,7 @@ static void check_shares(struct world *w, const uint32_t *n_replicas, uint64_t s
         double lease = (double)t->targets[0]->cost_ns[0] / (double)span_ns;
         double off = used > ideal[i] ? used - ideal[i] : ideal[i] - used;
         sim_require(off <= SHARE_OFF_MOST * ideal[i] + 2 * lease, "tenant %u used %.3f of %u slots, ideal is %.3f", i,
-                    used, w->slots, ideal[i]);
+                    used, w->devices[0].slots, ideal[i]);
     }
 }
 

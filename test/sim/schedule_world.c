@@ -3,6 +3,7 @@
 #include "schedule/schedule_internal.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,10 +18,42 @@ uint64_t world_clock(struct world *w)
 {
     bool known = w->told_ns == w->now_ns;
     w->told_ns = w->now_ns;
+    if (!w->begin_ns) { // the scheduler's clock begins with the first time that it is told
+        w->begin_ns = w->now_ns;
+        for (uint32_t i = 0; i < w->n_devices; i++)
+            w->devices[i].since_ns = w->now_ns;
+    }
     if (!known || !sim_chance(&w->random, 3))
         return w->now_ns;
     w->counts.jumps++;
     return w->now_ns - sim_below(&w->random, NS_PER_S);
+}
+
+static void config_draw(struct world *w, uint32_t slots, struct schedule_config *config,
+                        struct schedule_device_config *devices)
+{
+    struct sim_random *r = &w->random;
+    static const char *const names[DEVICES_MAX] = {"cpu", "gpu"};
+    w->n_devices = w->profile.classes && sim_chance(r, 40) ? 2 : 1;
+    for (uint32_t i = 0; i < w->n_devices; i++) {
+        w->devices[i].slots = i == 0 ? slots : (uint32_t)sim_between(r, 1, SLOTS_MAX);
+        devices[i] = (struct schedule_device_config){.name = names[i], .slots = w->devices[i].slots};
+    }
+    for (uint32_t class = 1; class < CLASSES; class ++)
+        w->share_permille[class] = sim_chance(r, 60) ? 50 : (uint32_t)sim_between(r, 0, 250);
+    if (w->profile.overload) {
+        w->queue_max = sim_chance(r, 80) ? (uint32_t)sim_scale(r, 1, 200) : 0;
+        w->queue_bytes_max = sim_chance(r, 50) ? sim_scale(r, 16, 100000) : 0;
+    }
+    *config = (struct schedule_config){
+        .devices = devices,
+        .n_devices = w->n_devices,
+        .policy = w->profile.fifo ? SCHEDULE_FIFO : SCHEDULE_FAIR,
+        .queue_max = w->queue_max,
+        .queue_bytes_max = w->queue_bytes_max,
+        .seed = sim_next(r),
+    };
+    memcpy(config->share_permille, w->share_permille, sizeof config->share_permille);
 }
 
 void world_init(struct world *w, uint64_t seed, const struct profile *profile, uint32_t slots)
@@ -28,23 +61,41 @@ void world_init(struct world *w, uint64_t seed, const struct profile *profile, u
     memset(w, 0, sizeof *w);
     w->random.state = seed;
     w->profile = *profile;
-    w->slots = slots;
     w->now_ns = 1000 * NS_PER_S;
-    const struct schedule_device_config device = {.name = "cpu", .slots = slots};
-    const struct schedule_config config = {.devices = &device, .n_devices = 1, .seed = sim_next(&w->random)};
+    struct schedule_device_config devices[DEVICES_MAX];
+    struct schedule_config config;
+    config_draw(w, slots, &config, devices);
     sim_require(schedule_new(&config, &w->s) == 0, "no scheduler");
-    struct schedule_class_state *class = &w->s->devices[0].classes[SCHEDULE_INTERACTIVE];
-    if (sim_chance(&w->random, 30)) // a server that has run for long: the heap's keys wrap soon
-        class->vtime = ((unsigned __int128)1 << 92) - ((unsigned __int128)sim_scale(&w->random, 1, NS_PER_S) << 32);
-    w->vtime = (uint64_t)(class->vtime >> 32);
+    for (uint32_t i = 0; i < w->n_devices; i++) {
+        struct device *d = &w->devices[i];
+        sim_require(schedule_device_find(w->s, devices[i].name) == (int)i, "a device is not found");
+        for (uint32_t class = 0; class < CLASSES; class ++) {
+            struct schedule_class_state *c = &w->s->devices[i].classes[class];
+            if (sim_chance(&w->random, 30)) // a server that has run for long: the heap's keys wrap soon
+                c->vtime = ((unsigned __int128)1 << 92) - ((unsigned __int128)sim_scale(&w->random, 1, NS_PER_S) << 32);
+            d->vtime[class] = (uint64_t)(c->vtime >> 32);
+            struct tenants_group *g = d->groups[class] = new_zeroed(sizeof *g);
+            share_init(&g->group, TENANTS_MAX, d->slots, g->members, g->pairs, g->since);
+        }
+    }
 }
 
 void world_done(struct world *w)
 {
     const struct counts *c = &w->counts;
-    uint64_t out = c->completed + c->cancelled + c->expired + c->flushed + c->lost;
+    uint64_t out = c->completed + c->cancelled + c->expired + c->flushed + c->lost + c->shed;
     sim_require(c->submitted == out, "%" PRIu64 " requests were submitted, %" PRIu64 " came out", c->submitted, out);
     schedule_free(w->s); // asserts that it is empty
+    for (uint32_t i = 0; i < DEVICES_MAX * CLASSES; i++)
+        free(w->devices[i / CLASSES].groups[i % CLASSES]);
+}
+
+void world_idle(struct world *w, struct device *d)
+{
+    if (!d->since_ns)
+        return;
+    d->idle_ns += (d->slots - d->slots_used) * (w->now_ns - d->since_ns);
+    d->since_ns = w->now_ns;
 }
 
 /* ---- tenants, targets, replicas ---- */
@@ -60,8 +111,8 @@ struct tenant *tenant_add(struct world *w, uint32_t weight, uint32_t queue_max, 
     t->index = index;
     t->depth = depth;
     w->tenants[index] = t;
-    for (uint32_t i = 0; i < TENANTS_MAX; i++)
-        w->since_served[i][index] = 0;
+    for (uint32_t i = 0; i < w->n_devices * CLASSES; i++)
+        share_joined(&w->devices[i / CLASSES].groups[i % CLASSES]->group, index);
     tenant_change(w, t, weight, queue_max);
     return t;
 }
@@ -85,6 +136,8 @@ void tenant_remove(struct world *w, struct tenant *t)
                 t->schedule.served_ns, t->served_ns);
     schedule_tenant_remove(w->s, &t->schedule);
     w->tenants[t->index] = NULL;
+    for (uint32_t i = 0; i < DEVICES_MAX * CLASSES; i++)
+        free(t->groups[i / CLASSES][i % CLASSES]);
     free(t);
 }
 
@@ -92,11 +145,30 @@ static void target_tell(struct world *w, struct target *g)
 {
     schedule_target_set(w->s, &g->schedule, &g->tenant->schedule,
                         &(struct schedule_target_config){
+                            .device = g->device,
+                            .weight = g->weight,
                             .slots = g->slots,
                             .batch_rows_max = g->rows_max,
                             .batch_bytes_max = g->bytes_max,
                             .delay_ns = g->delay_ns,
+                            .preferred = g->preferred,
+                            .n_preferred = g->n_preferred,
+                            .cancellable = g->cancellable,
                         });
+    check_target_changed(w, g);
+}
+
+static void groups_join(struct world *w, struct target *g)
+{
+    for (uint32_t class = 0; class < CLASSES; class ++) {
+        struct targets_group **group = &g->tenant->groups[g->device][class];
+        if (!*group) {
+            *group = new_zeroed(sizeof **group);
+            share_init(&(*group)->group, TARGETS_MAX, w->devices[g->device].slots, (*group)->members, (*group)->pairs,
+                       (*group)->since);
+        }
+        share_joined(&(*group)->group, g->index);
+    }
 }
 
 struct target *target_add(struct world *w, struct tenant *t)
@@ -108,7 +180,11 @@ struct target *target_add(struct world *w, struct tenant *t)
         return NULL;
     struct target *g = new_zeroed(sizeof *g);
     g->tenant = t;
-    list_init(&g->queue);
+    g->index = place;
+    g->device = (uint32_t)sim_below(&w->random, w->n_devices);
+    for (uint32_t class = 0; class < CLASSES; class ++)
+        list_init(&g->lanes[class].queue);
+    groups_join(w, g);
     t->targets[place] = g;
     target_change(w, g);
     uint64_t cost_ns = sim_scale(&w->random, 10 * NS_PER_US, 200 * NS_PER_MS);
@@ -125,28 +201,32 @@ struct target *target_add(struct world *w, struct tenant *t)
 
 void target_simple(struct world *w, struct target *g, uint64_t cost_ns)
 {
-    g->slots = g->rows_max = 1;
+    g->slots = g->rows_max = g->weight = 1;
     g->delay_ns = 0;
+    g->n_preferred = 0;
     for (uint32_t i = 0; i < SCHEDULE_ROW_CLASSES; i++)
         g->cost_ns[i] = g->schedule._estimate_ns[i] = cost_ns;
     target_tell(w, g);
-    check_target_changed(w, g);
 }
 
 void target_change(struct world *w, struct target *g)
 {
     struct sim_random *r = &w->random;
-    g->slots = sim_chance(r, 70) ? 1 : (uint32_t)sim_between(r, 1, w->slots);
+    g->slots = sim_chance(r, 70) ? 1 : (uint32_t)sim_between(r, 1, w->devices[g->device].slots);
+    g->weight = sim_chance(r, 50) ? 1 : (uint32_t)sim_scale(r, 1, 100);
     g->rows_max = sim_chance(r, 40) ? 1 : (uint32_t)sim_scale(r, 2, ROWS_MAX);
     g->bytes_max = sim_chance(r, 80) ? 1 << 20 : sim_scale(r, 1, 4096);
+    g->cancellable = sim_chance(r, 80);
     bool delayed = g->delay_ns > 0;
     g->delay_ns = w->profile.delays && sim_chance(r, 50) ? sim_scale(r, 1000, 100 * NS_PER_MS) : 0;
-    if (!delayed)
-        check_window(g);
+    g->n_preferred = g->delay_ns && g->rows_max > 4 && sim_chance(r, 50) ? 3 : 0;
+    for (uint32_t i = 0; i < g->n_preferred; i++)
+        g->preferred[i] = i == 2 ? g->rows_max - 1 : 2 + i;
+    for (uint32_t class = 0; class < CLASSES && !delayed; class ++)
+        check_window(g, &g->lanes[class]);
+    sim_trace("target %u of %u: device %u, slots %u, rows %u, delay %" PRIu64, g->index, g->tenant->index, g->device,
+              g->slots, g->rows_max, g->delay_ns);
     target_tell(w, g);
-    sim_trace("target %p of %u: slots %u, rows %u, delay %" PRIu64, (void *)g, g->tenant->index, g->slots, g->rows_max,
-              g->delay_ns);
-    check_target_changed(w, g);
 }
 
 void replica_add(struct world *w, struct target *g)
@@ -158,6 +238,7 @@ void replica_add(struct world *w, struct target *g)
         r->target = g;
         g->replicas[i] = r;
         g->n_free++;
+        g->n_replicas++;
         schedule_replica_add(w->s, &r->schedule, &g->schedule);
         check_target_changed(w, g);
         return;
@@ -166,7 +247,7 @@ void replica_add(struct world *w, struct target *g)
 
 /* ---- requests ---- */
 
-static void request_out(struct request *r, enum request_state expected, uint64_t *counter)
+void request_out(struct request *r, enum request_state expected, uint64_t *counter)
 {
     sim_require(r->state == expected, "a request leaves in state %d, not %d", (int)r->state, (int)expected);
     r->state = REQUEST_OUT;
@@ -174,25 +255,76 @@ static void request_out(struct request *r, enum request_state expected, uint64_t
     free(r);
 }
 
-static void request_dequeue(struct world *w, struct request *r)
+/* Adds (or takes away) what a request counts while it is queued. */
+static void request_count(struct world *w, const struct request *r, int32_t sign)
+{
+    struct tenant *t = r->target->tenant;
+    uint32_t class = class_of(w, r), one = (uint32_t)sign;
+    uint64_t bytes = (uint64_t)((int64_t)r->schedule.bytes * sign);
+    r->target->n_queued += one;
+    r->target->lanes[class].n_queued += one;
+    t->n_queued += one;
+    t->class_queued[class] += one;
+    t->queued_bytes += bytes;
+    t->class_bytes[class] += bytes + (uint64_t)((int64_t)SCHEDULE_REQUEST_BYTES * sign);
+    w->n_queued += (uint64_t)(int64_t)sign;
+    w->queued_bytes += bytes;
+}
+
+void request_enqueue(struct world *w, struct request *r)
+{
+    struct lane *lane = &r->target->lanes[class_of(w, r)];
+    if (lane->n_queued == 0 || r->schedule.arrival_ns < lane->window_ns)
+        lane->window_ns = r->schedule.arrival_ns;
+    uint64_t deadline_ns = r->schedule.deadline_ns;
+    r->urgency = deadline_ns ? deadline_ns : r->schedule.arrival_ns + LIMIT_QUEUE_WAIT_MS * NS_PER_MS;
+    if (w->profile.fifo || r->requeued)
+        r->urgency = 0;
+    struct list *before = &lane->queue;
+    while (before->prev != &lane->queue) {
+        const struct request *other = container_of(before->prev, struct request, in_queue);
+        if (other->urgency < r->urgency || (other->urgency == r->urgency && other->order < r->order))
+            break;
+        before = before->prev;
+    }
+    list_append(before, &r->in_queue);
+    r->state = REQUEST_QUEUED;
+    request_count(w, r, 1);
+}
+
+void request_dequeue(struct world *w, struct request *r)
 {
     sim_require(r->state == REQUEST_QUEUED, "a request leaves the queue in state %d", (int)r->state);
     list_remove(&r->in_queue);
-    r->target->n_queued--;
-    r->target->tenant->n_queued--;
-    w->n_queued--;
+    request_count(w, r, -1);
 }
 
 /* It leaves its queue other than by a lease. */
 static void request_taken(struct world *w, struct request *r, uint64_t *counter)
 {
     struct target *g = r->target;
-    bool first = r->schedule.arrival_ns == g->window_ns;
+    struct lane *lane = &g->lanes[class_of(w, r)];
+    bool first = r->schedule.arrival_ns == lane->window_ns;
     request_dequeue(w, r);
     if (first)
-        check_window(g);
+        check_window(g, lane);
+    uint32_t class = class_of(w, r);
     request_out(r, REQUEST_QUEUED, counter);
-    check_target_changed(w, g);
+    check_lane_changed(w, g, class);
+}
+
+static bool queues_over(const struct world *w, uint32_t n_more, uint64_t bytes_more)
+{
+    return (w->queue_max && w->n_queued + n_more > w->queue_max) ||
+           (w->queue_bytes_max && w->queued_bytes + bytes_more > w->queue_bytes_max);
+}
+
+static bool is_worst(const struct world *w, const struct request *r)
+{
+    const struct tenant *t = r->target->tenant;
+    uint32_t class = class_of(w, r);
+    return w->profile.fifo || (w->queue_bytes_max && r->schedule.bytes > w->queue_bytes_max) ||
+           check_is_worst(w, t, class, t->class_bytes[class] + r->schedule.bytes + SCHEDULE_REQUEST_BYTES);
 }
 
 static void check_refusal(struct world *w, const struct request *r, int rc, uint64_t retry_ns)
@@ -203,6 +335,12 @@ static void check_refusal(struct world *w, const struct request *r, int rc, uint
         w->counts.full++;
         return;
     }
+    if (rc == -ERROR_OVERLOADED) {
+        sim_require(queues_over(w, 1, r->schedule.bytes) && is_worst(w, r) && retry_ns > 0,
+                    "refused for an overload that is not there, or not its own");
+        w->counts.overloaded++;
+        return;
+    }
     sim_require(rc == -ERROR_DEADLINE && r->schedule.deadline_ns, "refused with %d", rc);
     if (r->schedule.deadline_ns > w->now_ns) {
         sim_require(g->n_queued > 0 || g->n_free == 0, "refused though it could start at once");
@@ -211,13 +349,41 @@ static void check_refusal(struct world *w, const struct request *r, int rc, uint
     w->counts.hopeless++;
 }
 
-bool request_submit(struct world *w, struct target *g, uint32_t rows, uint64_t shape_key, uint64_t deadline_ns)
+/* Whoever has to give way: the newest of the one that is furthest over its share in the lowest class. */
+static void requests_shed(struct world *w, uint32_t class_new)
+{
+    enum schedule_shed_reason reason = SCHEDULE_SHED_NONE;
+    uint64_t retry_ns = 0;
+    for (struct schedule_request *shed; (shed = schedule_shed(w->s, &reason, &retry_ns));) {
+        struct request *r = container_of(shed, struct request, schedule);
+        struct tenant *t = r->target->tenant;
+        uint32_t class = class_of(w, r);
+        sim_require(queues_over(w, 0, 0), "shed for nothing");
+        sim_require(check_is_worst(w, t, class, t->class_bytes[class]), "tenant %u is shed, others have more",
+                    t->index);
+        sim_require(reason == (class > class_new ? SCHEDULE_SHED_CLASS : SCHEDULE_SHED_SHARE) && retry_ns > 0,
+                    "shed for reason %d", (int)reason);
+        for (uint32_t i = 0; i < TARGETS_MAX; i++) {
+            const struct target *g = t->targets[i];
+            for (struct list *node = g ? g->lanes[class].queue.next : NULL; node && node != &g->lanes[class].queue;
+                 node = node->next) {
+                const struct request *other = container_of(node, struct request, in_queue);
+                sim_require(r->order >= other->order || other->requeued, "shed, though a newer one is queued");
+            }
+        }
+        request_taken(w, r, &w->counts.shed);
+    }
+    sim_require(!queues_over(w, 0, 0), "the queues are over their bound, and nothing is shed");
+}
+
+bool request_submit(struct world *w, struct target *g, enum schedule_class class, uint32_t rows, uint64_t shape_key,
+                    uint64_t deadline_ns)
 {
     struct request *r = new_zeroed(sizeof *r);
     r->target = g;
     r->schedule = (struct schedule_request){
         .target = &g->schedule,
-        .priority = SCHEDULE_INTERACTIVE,
+        .priority = class,
         .rows = rows,
         .bytes = rows * UINT64_C(16),
         .shape_key = shape_key,
@@ -231,19 +397,13 @@ bool request_submit(struct world *w, struct target *g, uint32_t rows, uint64_t s
         return false;
     }
     sim_require(g->tenant->n_queued < g->tenant->queue_max, "the queue bound was passed");
+    sim_require(!queues_over(w, 1, r->schedule.bytes) || !is_worst(w, r), "taken though it is the first to be shed");
     sim_require(r->schedule.arrival_ns == w->now_ns, "arrived at another time");
-    r->state = REQUEST_QUEUED;
-    if (g->n_queued++ == 0)
-        g->window_ns = w->now_ns;
-    r->urgency = deadline_ns ? deadline_ns : w->now_ns + LIMIT_QUEUE_WAIT_MS * NS_PER_MS;
-    struct list *before = &g->queue;
-    while (before->prev != &g->queue && container_of(before->prev, struct request, in_queue)->urgency > r->urgency)
-        before = before->prev;
-    list_append(before, &r->in_queue);
-    g->tenant->n_queued++;
-    w->n_queued++;
+    r->order = w->n_arrivals++;
+    request_enqueue(w, r);
     w->counts.submitted++;
-    check_target_changed(w, g);
+    check_lane_changed(w, g, class_of(w, r));
+    requests_shed(w, (uint32_t) class);
     return true;
 }
 
@@ -251,9 +411,8 @@ void request_cancel(struct world *w, struct request *r)
 {
     bool queued = r->state == REQUEST_QUEUED;
     sim_require(schedule_cancel(w->s, &r->schedule) == queued, "cancelled in state %d", (int)r->state);
-    if (!queued)
-        return; // leased: its answer will be dropped
-    request_taken(w, r, &w->counts.cancelled);
+    if (queued)
+        request_taken(w, r, &w->counts.cancelled); // else its answer will be dropped
 }
 
 void request_expired(struct world *w, struct request *r)
@@ -277,122 +436,6 @@ void target_remove(struct world *w, struct target *g)
             replica_remove(w, g->replicas[i]);
     }
     schedule_target_remove(w->s, &g->schedule);
-    for (uint32_t i = 0; i < TARGETS_MAX; i++) {
-        if (t->targets[i] == g)
-            t->targets[i] = NULL;
-    }
+    t->targets[g->index] = NULL;
     free(g);
-}
-
-/* ---- leases ---- */
-
-/* The model's side of a lease that ends; the scheduler has been told already. */
-static void run_end(struct world *w, struct run *run, uint64_t *counter)
-{
-    struct tenant *t = run->replica->target->tenant;
-    uint64_t time_ns = w->now_ns - run->started_ns;
-    if (time_ns > SCHEDULE_CHARGE_NS_MAX) // the machine slept for hours, the lease with it
-        time_ns = SCHEDULE_CHARGE_NS_MAX;
-    double charged = (double)run->charged_ns / run->slots / run->weight, measured = (double)time_ns / run->weight;
-    struct account *a = &t->account;
-    a->longest = measured > a->longest ? measured : a->longest;
-    a->undercharged = measured - charged > a->undercharged ? measured - charged : a->undercharged;
-    a->overcharged = charged - measured > a->overcharged ? charged - measured : a->overcharged;
-    a->charged += (measured - charged) * run->slots;
-    t->served_ns += time_ns * run->slots;
-    w->busy_ns += time_ns * run->slots;
-    w->slots_used -= run->slots;
-    t->n_leased -= run->n_requests;
-    for (uint32_t i = 0; i < run->n_requests; i++) {
-        sim_require(run->lease->requests[i] == &run->requests[i]->schedule, "the lease changed under way");
-        sim_require(!run->requests[i]->schedule.lease, "a request that is out still names its lease");
-        request_out(run->requests[i], REQUEST_LEASED, counter);
-    }
-    schedule_lease_free(w->s, run->lease);
-    run->replica->run = NULL;
-    check_account_changed(w, t);
-    *run = (struct run){0};
-}
-
-void run_complete(struct world *w, struct run *run)
-{
-    struct replica *replica = run->replica;
-    sim_trace("%" PRIu64 " tenant %u: lease ends", w->now_ns, replica->target->tenant->index);
-    schedule_complete(w->s, run->lease, world_clock(w));
-    run_end(w, run, &w->counts.completed);
-    replica->target->n_free++;
-    check_target_changed(w, replica->target);
-}
-
-void replica_remove(struct world *w, struct replica *r)
-{
-    struct target *g = r->target;
-    struct schedule_lease *lease = (void *)r; // must be overwritten
-    schedule_replica_remove(w->s, &r->schedule, world_clock(w), &lease);
-    sim_require(lease == (r->run ? r->run->lease : NULL), "removing a replica gives another lease");
-    if (r->run)
-        run_end(w, r->run, &w->counts.lost);
-    else
-        g->n_free--;
-    for (uint32_t i = 0; i < REPLICAS_MAX; i++) {
-        if (g->replicas[i] == r)
-            g->replicas[i] = NULL;
-    }
-    free(r);
-    check_target_changed(w, g);
-}
-
-static uint64_t run_time(struct world *w, const struct target *g, uint32_t rows)
-{
-    struct sim_random *r = &w->random;
-    uint64_t time_ns = g->cost_ns[rows_class(rows)];
-    if (w->profile.exact)
-        return time_ns;
-    if (sim_chance(r, 2))
-        return sim_chance(r, 50) ? 0 : time_ns * 1000; // at once, or stuck for a long while
-    if (sim_chance(r, 30))
-        return time_ns * sim_between(r, 1, 100) / 10; // off by up to ten times
-    return time_ns;
-}
-
-void run_start(struct world *w, struct schedule_lease *lease)
-{
-    struct run *run = NULL;
-    for (uint32_t i = 0; i < SLOTS_MAX && !run; i++)
-        run = w->runs[i].lease ? NULL : &w->runs[i];
-    sim_require(run != NULL, "more leases than slots");
-    struct replica *replica = container_of(lease->replica, struct replica, schedule);
-    struct target *g = replica->target;
-    sim_require(!replica->run && replica->schedule.lease == lease, "a lease on a busy replica");
-    *run = (struct run){
-        .lease = lease,
-        .replica = replica,
-        .started_ns = w->now_ns,
-        .end_ns = w->now_ns + run_time(w, g, lease->rows),
-        .limit_ns = lease->limit_ns,
-        .charged_ns = lease->_charged_ns,
-        .slots = lease->slots,
-        .weight = g->tenant->weight,
-        .n_requests = lease->n_requests,
-    };
-    sim_require(lease->started_ns == w->now_ns && lease->limit_ns > w->now_ns, "a lease at another time");
-    sim_require(!w->profile.exact || lease->estimate_ns == run->end_ns - w->now_ns, "an estimate for another size");
-    check_lease_started(w, run);
-    sim_trace("%" PRIu64 " tenant %u: lease of %u requests on %u slots until %" PRIu64, w->now_ns, g->tenant->index,
-              lease->n_requests, lease->slots, run->end_ns);
-    replica->run = run;
-    g->n_free--;
-    w->slots_used += lease->slots;
-    for (uint32_t i = 0; i < lease->n_requests; i++) {
-        struct request *r = container_of(lease->requests[i], struct request, schedule);
-        sim_require(r->schedule.lease == lease, "a request in a lease that it does not name");
-        request_dequeue(w, r);
-        r->state = REQUEST_LEASED;
-        run->requests[i] = r;
-    }
-    if (g->n_queued > 0)
-        check_window(g);
-    g->tenant->n_leased += lease->n_requests;
-    w->counts.leases++;
-    check_target_changed(w, g);
 }

@@ -1,10 +1,11 @@
-/* A simulated gateway around the scheduler: tenants, targets, replicas and requests, and beside them a model of what
- * must be true of them, kept without looking into the scheduler. Every operation of the scheduler goes through a
- * function here, which does it, updates the model and checks the one against the other; a difference ends the program
- * with the seed (sim.h).
+/* A simulated gateway around the scheduler: devices, tenants, targets, replicas and requests, and beside them a model
+ * of what must be true of them, kept without looking into the scheduler's decisions. Every operation of the scheduler
+ * goes through a function here, which does it, updates the model and checks the one against the other; a difference
+ * ends the program with the seed (sim.h).
  *
- *   schedule_world.c  the operations          schedule_drive.c  what follows every event: expiry, starts, wake-up
- *   schedule_check.c  shares, runnability, what must come next
+ *   schedule_world.c  tenants, targets, requests      schedule_lease.c  leases: start, end, pre-emption
+ *   schedule_drive.c  what follows every event: expiry, shedding, starts, pre-emption, wake-up; numbers
+ *   schedule_check.c  runnability, batches, classes, what must come next      schedule_share.c  the share bound
  *   schedule_play.c   what happens: random scenarios from a profile */
 #ifndef BULKHEAD_TEST_SIM_SCHEDULE_WORLD_H
 #define BULKHEAD_TEST_SIM_SCHEDULE_WORLD_H
@@ -14,7 +15,8 @@
 #include "base/clock.h"
 #include "schedule/schedule.h"
 
-enum { TENANTS_MAX = 50, TARGETS_MAX = 4, REPLICAS_MAX = 4, SLOTS_MAX = 8, ROWS_MAX = 300 };
+enum { TENANTS_MAX = 50, TARGETS_MAX = 4, REPLICAS_MAX = 4, SLOTS_MAX = 8, ROWS_MAX = 300, DEVICES_MAX = 2 };
+enum { RUNS_MAX = DEVICES_MAX * SLOTS_MAX, CLASSES = SCHEDULE_CLASS_COUNT };
 
 /* What may happen in a scenario. */
 struct profile {
@@ -23,8 +25,12 @@ struct profile {
     bool failures;  /* replicas fail, also with a lease, and come back; leases become overdue */
     bool deadlines; /* requests have deadlines */
     bool churn;     /* tenants and targets come and go and are changed */
-    bool delays;    /* targets have a maxDelay */
+    bool delays;    /* targets have a maxDelay, and preferred sizes */
     bool steady;    /* nothing changes; shares in the long run (schedule_steady.c) */
+    bool classes;   /* requests of all classes; minimum shares; several devices */
+    bool preempt;   /* the gateway cancels leases for critical requests */
+    bool overload;  /* the queues are bounded in total */
+    bool fifo;      /* first come, first served */
     uint32_t tenants_most;
     uint32_t steps;
     uint32_t seeds; /* by default */
@@ -36,8 +42,10 @@ struct request {
     struct schedule_request schedule; /* first */
     enum request_state state;
     struct target *target;
-    struct list in_queue; /* of its target, by urgency and then arrival */
-    uint64_t urgency;     /* when it is due */
+    struct list in_queue; /* of its target and class, by urgency and then arrival */
+    uint64_t urgency;     /* when it is due; 0: re-queued */
+    uint64_t order;       /* of arrival */
+    bool requeued;
 };
 
 struct replica {
@@ -46,34 +54,73 @@ struct replica {
     struct run *run; /* NULL = free */
 };
 
+/* A target's requests of one class. */
+struct lane {
+    struct list queue;
+    uint32_t n_queued;
+    uint64_t window_ns;      /* since when its maxDelay runs */
+    uint64_t waits_until_ns; /* maxDelay holds it back until then; 0 = not */
+};
+
 struct target {
     struct schedule_target schedule; /* first */
     struct tenant *tenant;
-    struct list queue;
+    uint32_t index; /* in its tenant */
+    struct lane lanes[CLASSES];
     struct replica *replicas[REPLICAS_MAX];
-    uint32_t slots, rows_max, n_queued, n_free;
+    uint32_t device, weight, slots, rows_max, n_queued, n_free, n_replicas;
     size_t bytes_max;
     uint64_t delay_ns;
+    uint32_t preferred[3], n_preferred;
+    bool cancellable;
     uint64_t cost_ns[SCHEDULE_ROW_CLASSES]; /* of a lease, by rows as the scheduler classes them */
-    uint64_t window_ns;                     /* since when its maxDelay runs */
-    uint64_t waits_until_ns;                /* maxDelay holds it back until then; 0 = not */
-    bool stays_down;                        /* no replica comes back before the end */
 };
 
-/* A tenant's account, in virtual nanoseconds: cost by the weight it had at the start of each lease. */
-struct account {
+/* One of those that share something by weight. Its account is in virtual nanoseconds: cost by the weight it had at the
+ * start of each lease. */
+struct member {
+    bool runnable;
     double charged;                            /* estimates of running leases, measured cost of ended ones */
     double longest, undercharged, overcharged; /* the largest of a single lease, time only */
+};
+
+/* Since when two members have both been runnable without a break, how the difference of their accounts has moved. */
+struct pair {
+    double least, most;
+};
+
+/* Those that share: the tenants of a class of a device, or the targets of a tenant in one. */
+struct group {
+    uint32_t n, slots;
+    struct member *members;
+    struct pair *pairs; /* [i × n + j], i < j: account i − account j */
+    double *since;      /* [i × n + j]: account of j when i last got a lease or became runnable */
+};
+
+struct targets_group {
+    struct group group;
+    struct member members[TARGETS_MAX];
+    struct pair pairs[TARGETS_MAX * TARGETS_MAX];
+    double since[TARGETS_MAX * TARGETS_MAX];
+};
+
+struct tenants_group {
+    struct group group;
+    struct member members[TENANTS_MAX];
+    struct pair pairs[TENANTS_MAX * TENANTS_MAX];
+    double since[TENANTS_MAX * TENANTS_MAX];
 };
 
 struct tenant {
     struct schedule_tenant schedule; /* first */
     uint32_t index;
     uint32_t weight, queue_max, n_queued, n_leased;
+    uint64_t queued_bytes;
+    uint64_t class_bytes[CLASSES]; /* with SCHEDULE_REQUEST_BYTES for each request */
+    uint32_t class_queued[CLASSES];
     uint32_t depth; /* greedy: keeps so many requests queued; 0 = sends now and then */
-    bool runnable;
     struct target *targets[TARGETS_MAX];
-    struct account account;
+    struct targets_group *groups[DEVICES_MAX][CLASSES]; /* NULL until it has a target there */
     uint64_t served_ns;
 };
 
@@ -84,33 +131,44 @@ struct run {
     struct request *requests[LIMIT_BATCH_ITEMS];
     uint64_t started_ns, end_ns, limit_ns;
     uint64_t charged_ns; /* cost */
-    uint32_t slots, weight, n_requests;
-    bool reported; /* as overdue */
+    double repaid;
+    uint32_t slots, weight, target_weight, n_requests, earning;
+    enum schedule_class class;
+    bool cancellable;  /* when it started */
+    bool reported;     /* as overdue */
+    bool preempted;    /* named; ends by itself, or: */
+    uint64_t obeys_ns; /* its worker stops then; UINT64_MAX = does not */
 };
 
-/* Since when two tenants have both been runnable without a break, how the difference of their accounts has moved. */
-struct pair {
-    double least, most;
+struct device {
+    uint32_t slots, slots_used;
+    uint64_t idle_ns, tenants_ns, system_ns, since_ns;
+    struct tenants_group *groups[CLASSES];
+    double earned[CLASSES]; /* of the minimum share; see check_class_started */
+    uint32_t n_running[CLASSES];
+    uint64_t vtime[CLASSES];
 };
 
 struct counts {
-    uint64_t submitted, full, hopeless;                    /* the last two: refused */
-    uint64_t completed, cancelled, expired, flushed, lost; /* requests that left, by each way out */
-    uint64_t leases, pairs_checked, pairs_exact, probes, jumps, reserved;
+    uint64_t submitted, full, hopeless, overloaded;              /* the last three: refused */
+    uint64_t completed, cancelled, expired, flushed, lost, shed; /* requests that left, by each way out */
+    uint64_t leases, pairs_checked, pairs_exact, probes, jumps, reserved, due, preempted, requeued, cut;
 };
 
 struct world {
     struct sim_random random;
     struct profile profile;
     struct schedule *s;
-    uint32_t slots, slots_used;
-    uint64_t now_ns, told_ns; /* told: the latest that the scheduler knows of */
-    uint64_t n_queued, busy_ns, vtime;
+    uint32_t n_devices;
+    struct device devices[DEVICES_MAX];
+    uint32_t share_permille[CLASSES];
+    uint32_t queue_max;
+    uint64_t queue_bytes_max;
+    uint64_t begin_ns, now_ns, told_ns; /* told: the latest that the scheduler knows of */
+    uint64_t n_arrivals, n_queued, queued_bytes, busy_ns;
     struct tenant *tenants[TENANTS_MAX]; /* NULL = free place */
-    struct run runs[SLOTS_MAX];
-    struct pair pairs[TENANTS_MAX][TENANTS_MAX];   /* [i][j], i < j: account i − account j */
-    double share_nearest, starve_nearest;          /* how near any difference came to its bound; 1 = reached */
-    double since_served[TENANTS_MAX][TENANTS_MAX]; /* [i][j]: account of j when i last got a lease or became runnable */
+    struct run runs[RUNS_MAX];
+    double share_nearest, starve_nearest; /* how near any difference came to its bound; 1 = reached */
     struct counts counts;
 };
 
@@ -120,6 +178,8 @@ uint64_t world_clock(struct world *w);
 void world_init(struct world *w, uint64_t seed, const struct profile *profile, uint32_t slots);
 /* Everything must have been removed; checks that all requests are accounted for. */
 void world_done(struct world *w);
+/* Counts the device's idle time; before its used slots change, and before they are compared. */
+void world_idle(struct world *w, struct device *d);
 
 struct tenant *tenant_add(struct world *w, uint32_t weight, uint32_t queue_max, uint32_t depth);
 void tenant_change(struct world *w, struct tenant *t, uint32_t weight, uint32_t queue_max);
@@ -131,16 +191,27 @@ void target_change(struct world *w, struct target *g);
 void target_simple(struct world *w, struct target *g, uint64_t cost_ns);
 void target_remove(struct world *w, struct target *g);
 void replica_add(struct world *w, struct target *g);
-void replica_remove(struct world *w, struct replica *r);
 
-/* True if it was queued; a refusal has been checked. */
-bool request_submit(struct world *w, struct target *g, uint32_t rows, uint64_t shape_key, uint64_t deadline_ns);
+/* True if it was queued; a refusal has been checked. Whoever had to give way has been shed. */
+bool request_submit(struct world *w, struct target *g, enum schedule_class class, uint32_t rows, uint64_t shape_key,
+                    uint64_t deadline_ns);
 void request_cancel(struct world *w, struct request *r);
 /* The scheduler has expired it. */
 void request_expired(struct world *w, struct request *r);
+/* For schedule_lease.c: into the model's queue, out of it, and out of the world. */
+void request_enqueue(struct world *w, struct request *r);
+void request_dequeue(struct world *w, struct request *r);
+void request_out(struct request *r, enum request_state expected, uint64_t *counter);
+
+/* schedule_lease.c */
+void replica_remove(struct world *w, struct replica *r);
 /* The scheduler has started this lease. */
 void run_start(struct world *w, struct schedule_lease *lease);
 void run_complete(struct world *w, struct run *run);
+/* The scheduler has named this lease. */
+void run_preempt(struct world *w, struct schedule_lease *lease);
+/* Its worker has obeyed. */
+void run_requeue(struct world *w, struct run *run);
 
 /* schedule_drive.c: what a gateway does after every event: expire, look for overdue leases, start what can start. */
 void world_drive(struct world *w);
@@ -151,18 +222,38 @@ void world_compare(struct world *w);
 
 /* schedule_check.c */
 uint32_t rows_class(uint32_t rows);
-/* After any change of the target's queue, replicas, delay or of time. */
+uint32_t class_of(const struct world *w, const struct request *r); /* whose queue it is in */
+bool lane_runnable(const struct target *g, uint32_t class);
+/* After any change of a queue; of the target's replicas, sizes or delay. */
+void check_lane_changed(struct world *w, struct target *g, uint32_t class);
 void check_target_changed(struct world *w, struct target *g);
 /* After requests left its queue: maxDelay now runs since the first arrival of the rest. */
-void check_window(struct target *g);
+void check_window(const struct target *g, struct lane *lane);
 /* maxDelay of all targets against the present time; the scheduler looks when it is asked for the next lease. */
 void check_delays(struct world *w);
-void check_account_changed(struct world *w, struct tenant *t);
 void check_lease_started(struct world *w, struct run *run);
-/* schedule_next said NULL. */
+/* cost_ns: what it is charged now. Before the run's slots are given back. */
+void check_lease_ended(struct world *w, struct run *run, uint64_t cost_ns);
+/* schedule_next, and then schedule_preempt, said NULL. */
 void check_nothing_to_start(struct world *w);
+void check_nothing_to_preempt(struct world *w);
+/* The lease of this run was named though it should not have been. */
+void check_preempted(struct world *w, const struct run *run);
+/* This request would be, or was, the first to go. */
+bool check_is_worst(const struct world *w, const struct tenant *t, uint32_t class, uint64_t tenant_bytes);
 /* The earliest time at which something becomes possible by time alone. */
 uint64_t check_wakeup_expected(const struct world *w);
+
+/* schedule_share.c */
+void share_init(struct group *group, uint32_t n, uint32_t slots, struct member *members, struct pair *pairs,
+                double *since);
+void share_joined(struct group *group, uint32_t index);
+void share_runnable(struct group *group, uint32_t index, bool runnable);
+/* A lease of its starts, with this charge for each slot, by the weight; or a charge changes. */
+void share_charged(struct world *w, struct group *group, uint32_t index, const char *what, uint32_t slots,
+                   double time_ns);
+void share_corrected(struct world *w, struct group *group, uint32_t index, const char *what, uint32_t slots,
+                     double charged_ns, double measured_ns);
 
 /* schedule_play.c */
 void play_top_up(struct world *w);

@@ -13,25 +13,52 @@
 #include <cmocka.h>
 
 static const struct profile profiles[] = {
-    {.name = "steady", .exact = true, .steady = true, .tenants_most = 8, .seeds = 100},
-    {.name = "exact", .exact = true, .tenants_most = 12, .steps = 400, .seeds = 1000},
+    {.name = "steady", .exact = true, .steady = true, .tenants_most = 8, .seeds = 50},
+    {.name = "exact", .exact = true, .tenants_most = 12, .steps = 400, .seeds = 500},
     {.name = "exact_churn",
      .exact = true,
      .churn = true,
      .deadlines = true,
      .tenants_most = 20,
      .steps = 300,
-     .seeds = 1000},
-    {.name = "misestimated", .failures = true, .tenants_most = 12, .steps = 400, .seeds = 1000},
-    {.name = "batched", .delays = true, .deadlines = true, .tenants_most = 6, .steps = 400, .seeds = 1000},
+     .seeds = 500},
+    {.name = "misestimated", .failures = true, .tenants_most = 12, .steps = 400, .seeds = 500},
+    {.name = "batched", .delays = true, .deadlines = true, .tenants_most = 6, .steps = 400, .seeds = 500},
+    {.name = "classes", .exact = true, .classes = true, .tenants_most = 8, .steps = 400, .seeds = 500},
+    {.name = "critical",
+     .exact = true,
+     .classes = true,
+     .preempt = true,
+     .tenants_most = 6,
+     .steps = 400,
+     .seeds = 500},
+    {.name = "overload",
+     .classes = true,
+     .overload = true,
+     .deadlines = true,
+     .tenants_most = 10,
+     .steps = 300,
+     .seeds = 500},
+    {.name = "fifo",
+     .fifo = true,
+     .failures = true,
+     .overload = true,
+     .churn = true,
+     .delays = true,
+     .tenants_most = 10,
+     .steps = 300,
+     .seeds = 500},
     {.name = "everything",
      .failures = true,
      .deadlines = true,
      .churn = true,
      .delays = true,
+     .classes = true,
+     .preempt = true,
+     .overload = true,
      .tenants_most = TENANTS_MAX,
      .steps = 300,
-     .seeds = 1000},
+     .seeds = 500},
 };
 
 enum { N_PROFILES = sizeof profiles / sizeof *profiles };
@@ -58,6 +85,12 @@ static void add(struct counts *sum, const struct counts *c)
     sum->probes += c->probes;
     sum->jumps += c->jumps;
     sum->reserved += c->reserved;
+    sum->overloaded += c->overloaded;
+    sum->shed += c->shed;
+    sum->due += c->due;
+    sum->preempted += c->preempted;
+    sum->requeued += c->requeued;
+    sum->cut += c->cut;
 }
 
 static void play_seed(uint64_t seed, void *ctx)
@@ -88,11 +121,16 @@ static void test_profile(void **state)
     sim_run(sums.profile->name, sums.profile->seeds, n_seeds_program, play_seed, &sums);
     const struct counts *c = &sums.counts;
     printf("#   requests %" PRIu64 ": completed %" PRIu64 " cancelled %" PRIu64 " expired %" PRIu64 " flushed %" PRIu64
-           " lost %" PRIu64 "; refused: full %" PRIu64 " hopeless %" PRIu64 "\n",
-           c->submitted, c->completed, c->cancelled, c->expired, c->flushed, c->lost, c->full, c->hopeless);
+           " lost %" PRIu64 " shed %" PRIu64 "; refused: full %" PRIu64 " hopeless %" PRIu64 " overloaded %" PRIu64
+           "\n",
+           c->submitted, c->completed, c->cancelled, c->expired, c->flushed, c->lost, c->shed, c->full, c->hopeless,
+           c->overloaded);
     printf("#   leases %" PRIu64 ", share checks %" PRIu64 " (%" PRIu64 " with exact charges), probes %" PRIu64
            ", late clocks %" PRIu64 ", turns kept %" PRIu64 "\n",
            c->leases, c->pairs_checked, c->pairs_exact, c->probes, c->jumps, c->reserved);
+    printf("#   due to lower classes %" PRIu64 ", pre-empted %" PRIu64 ", re-queued %" PRIu64
+           ", cut to a preferred size %" PRIu64 "\n",
+           c->due, c->preempted, c->requeued, c->cut);
     printf("#   nearest to its bound: share %.3f, starvation %.3f\n", sums.share_nearest, sums.starve_nearest);
     fflush(stdout);
 }
