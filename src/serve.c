@@ -149,6 +149,7 @@ static int programs_open(const struct arguments *a, struct supervisor_config *co
     if (config->worker_fd < 0 && errno == ENOENT)
         return error_set(err, ERROR_IO,
                          "the program bulkhead-worker is not beside bulkhead; build it with `make build`");
+    config->image_fd = open_beside(folder, "bulkhead-image"); /* without it images are refused */
     if (config->program_fd < 0 || config->worker_fd < 0)
         return error_set(err, ERROR_IO, "the programs bulkhead and bulkhead-worker cannot be opened: %s",
                          strerror(errno));
@@ -225,6 +226,7 @@ static void config_fill(const struct arguments *a, const struct resource_server 
         .allow_unlimited = a->allow_unlimited,
         .program_fd = -1,
         .worker_fd = -1,
+        .image_fd = -1,
     };
     config->n_devices = devices_of(server, config->devices);
     if (a->rootless_ids > 0) { /* spec.uids speaks of the host's ids, which a plain user does not have */

@@ -71,6 +71,18 @@
 #define LIMIT_INGEST_MS       30000u
 #define LIMIT_SIGNATURE_BYTES (48 * KIB)
 
+/* An OCI image as a container's root. The tar file of one layer, unpacked: contents, and a header and padding for each
+ * member. Unpacking it takes as much memory as one layer, its packed form, and the result. */
+#define LIMIT_IMAGE_BYTES        (512 * MIB) /* contents of files, replaced ones included */
+#define LIMIT_IMAGE_LAYER_BYTES  (640 * MIB)
+#define LIMIT_IMAGE_FILES        32768u
+#define LIMIT_IMAGE_MEMBERS      131072u /* of one tar file */
+#define LIMIT_IMAGE_LAYERS       128u
+#define LIMIT_IMAGE_PATH_BYTES   1023u
+#define LIMIT_IMAGE_JSON_BYTES   (1 * MIB)
+#define LIMIT_IMAGE_RESULT_BYTES (640 * MIB) /* with a table of 32,768 of the longest names */
+#define LIMIT_IMAGE_MEMORY_BYTES (2 * GIB)
+
 /* Replicas. */
 #define LIMIT_REPLICAS           1024u
 #define LIMIT_REPLICAS_PER_MODEL 64u

@@ -33,7 +33,7 @@ enum bus_role { BUS_SUPERVISOR = 1, BUS_CONTROL = 2, BUS_GATEWAY = 4, BUS_WORKER
     /* replicas */                                                                                \
     X(DEMAND, BUS_GATEWAY, BUS_CONTROL, struct bus_demand, 0)                                     \
     X(DEMAND_REFUSED, BUS_CONTROL, BUS_GATEWAY, struct bus_demand_refused, 0)                     \
-    X(REPLICA_START, BUS_CONTROL, BUS_SUPERVISOR, struct bus_replica_start, 1)                    \
+    X(REPLICA_START, BUS_CONTROL, BUS_SUPERVISOR, struct bus_replica_start, 2)                    \
     X(REPLICA_STOP, BUS_CONTROL | BUS_GATEWAY, BUS_SUPERVISOR, struct bus_replica, 0)             \
     X(REPLICA_DRAIN, BUS_SUPERVISOR, BUS_GATEWAY, struct bus_replica, 0)                          \
     X(REPLICA_STATE, BUS_SUPERVISOR, BUS_CONTROL | BUS_GATEWAY, struct bus_replica_state, 0)      \
@@ -180,7 +180,7 @@ enum bus_stop_reason {
     BUS_STOP_COUNT
 };
 
-struct bus_replica_start { /* fd: the model, a sealed memfd */
+struct bus_replica_start { /* fds: the model; its image's root, or the model again; sealed memfds */
     uint64_t replica_uid, version_uid, model_uid, tenant_uid;
     uint64_t memory_bytes;
     uint64_t model_bytes;
@@ -189,6 +189,8 @@ struct bus_replica_start { /* fd: the model, a sealed memfd */
     uint32_t version_number;
     uint32_t runtime; /* enum isolate_runtime */
     uint8_t model_sha256[32];
+    uint8_t image_sha256[32];
+    uint64_t image_bytes; /* 0: none */
     char engine[32];
     char tenant[LIMIT_NAME_BYTES + 1]; /* for log lines and `status` only */
     char model[LIMIT_NAME_BYTES + 1];
@@ -286,8 +288,8 @@ struct bus_ingest_start { /* fd: the model, a sealed memfd */
     uint64_t memory_bytes;
     uint64_t model_bytes;
     uint32_t cpu_milli;
-    uint32_t _reserved;
-    char engine[32];
+    uint32_t image;  /* 1: no model but a container image, to be unpacked; DESCRIBED then has its root */
+    char engine[32]; /* "" for an image */
     char tenant[LIMIT_NAME_BYTES + 1]; /* for log lines only */
     char model[LIMIT_NAME_BYTES + 1];
 };
@@ -297,7 +299,7 @@ struct bus_ingest { /* nobody waits for it any more */
 };
 
 struct bus_described { /* fd: the signature as tensor_signature_encode makes it, a sealed memfd */
-    uint64_t bytes;    /* of the fd, ≤ LIMIT_SIGNATURE_BYTES */
+    uint64_t bytes;    /* of the fd, ≤ LIMIT_SIGNATURE_BYTES; of an image ≤ LIMIT_IMAGE_RESULT_BYTES */
 };
 
 struct bus_describe_failed {

@@ -14,10 +14,17 @@ struct document {
     struct yaml_place place;
     char title[3 * (LIMIT_NAME_BYTES + 1)]; /* "Model acme/digits": what the server calls it too */
     enum resource_kind kind;
-    char *source; /* of a Model, as written; owned */
-    bool stored;  /* it carries a uid: it came from `get` */
-    char digest[65];
+    bool stored; /* it carries a uid: it came from `get` */
+    /* What a Model names: its source, and its image. */
+    struct upload {
+        const char *field;
+        char *written; /* owned; NULL: none */
+        char *path;    /* the file or folder that it means; owned */
+        char digest[65];
+    } uploads[2];
 };
+
+#define UPLOADS 2u
 
 struct apply {
     const struct cli_call *call;
@@ -65,6 +72,22 @@ static enum cli_exit read_documents(struct apply *apply, struct buf *yaml)
     return CLI_DONE;
 }
 
+static enum cli_exit uploads_take(struct document *document, const struct resource_model *model)
+{
+    struct str path, pin;
+    struct upload *source = &document->uploads[0], *image = &document->uploads[1];
+    source->field = "spec.source";
+    source->written = strdup(model->source);
+    source->path = strdup(model->source);
+    image->field = "spec.isolation.image";
+    if (model->isolation_image[0] && resource_image_split(model->isolation_image, &path, &pin) == 0) {
+        image->written = strdup(model->isolation_image);
+        image->path = strndup(path.data, path.size);
+    }
+    bool whole = source->written && source->path && (!model->isolation_image[0] || (image->written && image->path));
+    return whole ? CLI_DONE : cli_complain("out of memory");
+}
+
 /* The server checks all of this again; here it is known which document of which file it was. */
 static enum cli_exit check_document(const struct apply *apply, struct document *document)
 {
@@ -89,17 +112,24 @@ static enum cli_exit check_document(const struct apply *apply, struct document *
     (void)snprintf(document->title, sizeof document->title, "%s %s%s%s", info->name, meta->tenant,
                    meta->tenant[0] ? "/" : "", meta->name); /* names are bounded */
     document->stored = meta->uid != 0;
-    if (document->kind == RESOURCE_MODEL) {
-        document->source = strdup(((const struct resource_model *)resource)->source);
-        if (!document->source)
-            return cli_complain("out of memory");
-    }
+    if (document->kind == RESOURCE_MODEL)
+        return uploads_take(document, resource);
     return CLI_DONE;
 }
 
 /* --- uploading --- */
 
-static enum cli_exit send_file(const struct apply *apply, struct document *document, int fd, uint64_t bytes)
+static enum cli_exit complain_upload(const struct apply *apply, const struct document *document,
+                                     const struct upload *upload, const char *why)
+{
+    _buf_ struct buf text;
+    buf_init(&text, 4 * KIB);
+    buf_format(&text, "%s: %s: \"%s\": %s", document->title, upload->field, upload->written, why);
+    return complain_document(apply, document, buf_terminate(&text));
+}
+
+static enum cli_exit send_file(const struct apply *apply, const struct document *document, struct upload *upload,
+                               int fd, uint64_t bytes)
 {
     struct wire_client_request request = {.method = "POST",
                                           .target = "/v1alpha1/artifacts",
@@ -113,36 +143,28 @@ static enum cli_exit send_file(const struct apply *apply, struct document *docum
         return status;
     yyjson_val *root = answer.json ? yyjson_doc_get_root(answer.json) : NULL;
     yyjson_val *digest = yyjson_obj_get(root, "digest");
-    _buf_ struct buf text;
-    buf_init(&text, 4 * KIB);
-    buf_format(&text, "%s: spec.source: \"%s\": ", document->title, document->source);
-    if (answer.status / 100 == 2 && yyjson_get_len(digest) == sizeof document->digest - 1) {
-        memcpy(document->digest, yyjson_get_str(digest), sizeof document->digest);
+    if (answer.status / 100 == 2 && yyjson_get_len(digest) == sizeof upload->digest - 1) {
+        memcpy(upload->digest, yyjson_get_str(digest), sizeof upload->digest);
         return CLI_DONE;
     }
-    cli_answer_error(&answer, &text);
-    return complain_document(apply, document, buf_terminate(&text));
+    _buf_ struct buf why;
+    buf_init(&why, 4 * KIB);
+    cli_answer_error(&answer, &why);
+    return complain_upload(apply, document, upload, buf_terminate(&why));
 }
 
-static enum cli_exit complain_source(const struct apply *apply, const struct document *document, const char *why)
-{
-    _buf_ struct buf text;
-    buf_init(&text, 4 * KIB);
-    buf_format(&text, "%s: spec.source: \"%s\": %s", document->title, document->source, why);
-    return complain_document(apply, document, buf_terminate(&text));
-}
-
-static enum cli_exit send_folder(const struct apply *apply, struct document *document, int folder)
+static enum cli_exit send_folder(const struct apply *apply, const struct document *document, struct upload *upload,
+                                 int folder)
 {
     char why[CLI_FOLDER_WHY_BYTES];
     uint64_t bytes = 0;
     _close_ int fd = -1;
     if (cli_folder_pack(folder, &fd, &bytes, why) < 0)
-        return complain_source(apply, document, why);
-    return send_file(apply, document, fd, bytes);
+        return complain_upload(apply, document, upload, why);
+    return send_file(apply, document, upload, fd, bytes);
 }
 
-/* The file or folder that spec.source means, seen from the folder of the YAML file. -1 with errno. */
+/* The file or folder that is meant, seen from the folder of the YAML file. -1 with errno. */
 static int open_source(const struct apply *apply, const char *source)
 {
     _buf_ struct buf path;
@@ -154,29 +176,42 @@ static int open_source(const struct apply *apply, const char *source)
     return open(text, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* not stuck on a FIFO */
 }
 
-static enum cli_exit upload(const struct apply *apply, struct document *document)
+/* The same file that was sent before, for whichever document; NULL: none was. */
+static const struct upload *sent_before(const struct apply *apply, const struct upload *upload)
 {
-    if (strstr(document->source, "://"))
-        return complain_source(apply, document, "only a file for now, no address");
-    for (const struct document *other = apply->documents; other < document; other++)
-        if (other->digest[0] && strcmp(other->source, document->source) == 0) {
-            memcpy(document->digest, other->digest, sizeof document->digest);
-            return CLI_DONE;
+    for (const struct document *d = apply->documents; d < apply->documents + apply->n; d++)
+        for (size_t k = 0; k < UPLOADS; k++) {
+            if (&d->uploads[k] == upload)
+                return NULL;
+            if (d->uploads[k].digest[0] && strcmp(d->uploads[k].path, upload->path) == 0)
+                return &d->uploads[k];
         }
-    _close_ int fd = open_source(apply, document->source);
+    return NULL;
+}
+
+static enum cli_exit upload_one(const struct apply *apply, const struct document *document, struct upload *upload)
+{
+    if (strstr(upload->path, "://"))
+        return complain_upload(apply, document, upload, "only a file for now, no address");
+    const struct upload *before = sent_before(apply, upload);
+    if (before) {
+        memcpy(upload->digest, before->digest, sizeof upload->digest);
+        return CLI_DONE;
+    }
+    _close_ int fd = open_source(apply, upload->path);
     /* what `get -o yaml` printed on another machine: the server still has the artifact, and says so if not */
     if (fd < 0 && errno == ENOENT && document->stored)
         return CLI_DONE;
     struct stat info;
     if (fd < 0 || fstat(fd, &info) < 0)
-        return complain_source(apply, document, strerrordesc_np(errno));
+        return complain_upload(apply, document, upload, strerrordesc_np(errno));
     if (S_ISDIR(info.st_mode))
-        return send_folder(apply, document, fd);
+        return send_folder(apply, document, upload, fd);
     if (!S_ISREG(info.st_mode))
-        return complain_source(apply, document, "not a regular file");
+        return complain_upload(apply, document, upload, "not a regular file");
     if (info.st_size == 0)
-        return complain_source(apply, document, "the file is empty");
-    return send_file(apply, document, fd, (uint64_t)info.st_size);
+        return complain_upload(apply, document, upload, "the file is empty");
+    return send_file(apply, document, upload, fd, (uint64_t)info.st_size);
 }
 
 /* --- applying --- */
@@ -187,19 +222,20 @@ static void build_body(const struct apply *apply, struct buf *body)
     buf_append(body, apply->json.data, apply->json.size);
     buf_append_text(body, ",\"artifacts\":{");
     bool first = true;
-    for (uint32_t i = 0; i < apply->n; i++) {
-        const struct document *document = &apply->documents[i];
-        bool sent = false; /* a source that two models share stands once */
-        for (uint32_t k = 0; k < i && !sent; k++)
-            sent = apply->documents[k].digest[0] && document->source &&
-                   strcmp(apply->documents[k].source, document->source) == 0;
-        if (!document->digest[0] || sent)
+    for (uint32_t i = 0; i < UPLOADS * apply->n; i++) {
+        const struct upload *upload = &apply->documents[i / UPLOADS].uploads[i % UPLOADS];
+        bool sent = false; /* one that two models share stands once */
+        for (uint32_t k = 0; k < i && !sent && upload->digest[0]; k++) {
+            const struct upload *other = &apply->documents[k / UPLOADS].uploads[k % UPLOADS];
+            sent = other->digest[0] && strcmp(other->written, upload->written) == 0;
+        }
+        if (!upload->digest[0] || sent)
             continue;
         if (!first)
             buf_append_char(body, ',');
         first = false;
-        buf_append_json(body, str_from(document->source));
-        buf_format(body, ":\"%s\"", document->digest);
+        buf_append_json(body, str_from(upload->written));
+        buf_format(body, ":\"%s\"", upload->digest);
     }
     buf_append_text(body, "}}");
 }
@@ -249,9 +285,10 @@ static enum cli_exit apply_all(struct apply *apply)
     enum cli_exit status = read_documents(apply, &yaml);
     for (uint32_t i = 0; status == CLI_DONE && i < apply->n; i++)
         status = check_document(apply, &apply->documents[i]);
-    for (uint32_t i = 0; status == CLI_DONE && i < apply->n; i++)
-        if (apply->documents[i].source)
-            status = upload(apply, &apply->documents[i]);
+    for (uint32_t i = 0; status == CLI_DONE && i < UPLOADS * apply->n; i++)
+        if (apply->documents[i / UPLOADS].uploads[i % UPLOADS].written)
+            status =
+                upload_one(apply, &apply->documents[i / UPLOADS], &apply->documents[i / UPLOADS].uploads[i % UPLOADS]);
     if (status != CLI_DONE)
         return status;
     build_body(apply, &body);
@@ -285,8 +322,10 @@ enum cli_exit cli_apply(const struct cli_call *call)
                           .folder_size = slash ? (size_t)(slash - path) + 1 : 0};
     buf_init(&apply.json, LIMIT_ADMIN_BODY_BYTES);
     enum cli_exit status = apply_all(&apply);
-    for (uint32_t i = 0; apply.documents && i < apply.n; i++)
-        free(apply.documents[i].source);
+    for (uint32_t i = 0; apply.documents && i < UPLOADS * apply.n; i++) {
+        free(apply.documents[i / UPLOADS].uploads[i % UPLOADS].written);
+        free(apply.documents[i / UPLOADS].uploads[i % UPLOADS].path);
+    }
     free(apply.documents);
     yyjson_doc_free(apply.parsed);
     buf_done(&apply.json);

@@ -58,6 +58,7 @@ static int ingest_start(struct control_apply *a, struct error *err)
         .memory_bytes = wanted->memory_bytes,
         .model_bytes = wanted->artifact_bytes,
         .cpu_milli = (uint32_t)wanted->cpu_milli,
+        .image = a->ingest.wanted_image,
     };
     memcpy(body.engine, wanted->engine, sizeof body.engine);
     memcpy(body.tenant, wanted->tenant, sizeof body.tenant);
@@ -151,8 +152,8 @@ static struct control_apply *ingest_take(struct control *c, uint64_t id)
     struct control_apply *a = ingest->apply;
     if (a) {
         a->opening = NULL;
-        log_info("model_opened", "tenant=%s model=%s engine=%s ms=%llu", a->ingest.wanted.tenant,
-                 a->ingest.wanted.model, a->ingest.wanted.engine,
+        log_info(a->ingest.wanted_image ? "image_unpacked" : "model_opened", "tenant=%s model=%s engine=%s ms=%llu",
+                 a->ingest.wanted.tenant, a->ingest.wanted.model, a->ingest.wanted.engine,
                  (unsigned long long)((clock_monotonic_ns() - ingest->started_ns) / NS_PER_MS));
     }
     free(ingest);
@@ -174,8 +175,10 @@ static void apply_refuse(struct control_apply *a, int code, const char *words)
     for (size_t i = 0; i < sizeof kept / sizeof kept[0]; i++)
         if (code == -kept[i])
             use = kept[i];
-    int r = error_set(&err, use, "Model %s/%s: spec.source: engine %s cannot open it: %s", wanted->tenant,
-                      wanted->model, wanted->engine, text);
+    int r = a->ingest.wanted_image ? error_set(&err, use, "Model %s/%s: spec.isolation.image: it cannot be used: %s",
+                                               wanted->tenant, wanted->model, text)
+                                   : error_set(&err, use, "Model %s/%s: spec.source: engine %s cannot open it: %s",
+                                               wanted->tenant, wanted->model, wanted->engine, text);
     log_info("model_refused", "%s", err.text);
     apply_finish(a, r, NULL, &err);
 }
@@ -201,11 +204,28 @@ static int signature_take(struct control_apply *a, int fd, uint64_t bytes)
     return r;
 }
 
+/* Its head is looked at here, and no more of it: what else is in it reads whoever puts it onto a file system. */
+static int image_take(struct control_apply *a, int fd, uint64_t bytes, struct error *err)
+{
+    const void *data = NULL;
+    if (!a->control->registry)
+        return error_set_default(err, ERROR_DRAINING);
+    if (bytes == 0 || bytes > LIMIT_IMAGE_RESULT_BYTES || bus_memfd_map(fd, bytes, &data) < 0)
+        return error_set(err, ERROR_REFUSED, "what was unpacked from it is not readable");
+    int r = registry_ingest_image(a->control->registry, &a->ingest, (struct str){data, bytes}, err);
+    (void)munmap((void *)(uintptr_t)data, bytes); /* our own mapping */
+    return r;
+}
+
 void control_ingest_done(struct control *c, const struct bus_ingest_done *body, int fd)
 {
     struct control_apply *a = ingest_take(c, body->id);
-    int r = a ? signature_take(a, fd, body->bytes) : 0;
-    if (a && r >= 0)
+    struct error err = {0};
+    bool image = a && a->ingest.wanted_image;
+    int r = image ? image_take(a, fd, body->bytes, &err) : a ? signature_take(a, fd, body->bytes) : 0;
+    if (image && r < 0)
+        apply_refuse(a, r, error_text(&err, r));
+    else if (a && r >= 0)
         apply_step(a);
     else if (a)
         apply_refuse(a, r, r == -ERROR_NO_MEMORY ? error_info(r)->text : "what it says of the model is not readable");

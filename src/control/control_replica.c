@@ -56,11 +56,15 @@ static int replica_start(struct control *c, const struct registry_version *row, 
         .version_number = row->number,
     };
     memcpy(body.model_sha256, row->digest, sizeof body.model_sha256);
+    memcpy(body.image_sha256, row->image, sizeof body.image_sha256);
+    body.image_bytes = row->image_bytes;
     memcpy(body.engine, row->engine, sizeof body.engine);
     memcpy(body.tenant, row->tenant, sizeof body.tenant);
     memcpy(body.model, row->model, sizeof body.model);
-    _close_ int fd = -1;
+    _close_ int fd = -1, image = -1;
     int r = registry_artifact_memfd(c->registry, row, &fd, err);
+    if (r >= 0 && row->image_bytes > 0)
+        r = registry_image_memfd(c->registry, row, &image, err);
     if (r < 0)
         return r;
     struct control_replica *replica = calloc(1, sizeof *replica);
@@ -75,7 +79,8 @@ static int replica_start(struct control *c, const struct registry_version *row, 
                                                 .phase = BUS_REPLICA_STARTING};
     replica->memory_bytes = row->memory_bytes;
     replica->version->n_replicas++;
-    (void)bus_conn_send(c->supervisor, BUS_REPLICA_START, &body, &fd, 1); /* without it we end anyway */
+    const int fds[2] = {fd, image >= 0 ? image : fd};
+    (void)bus_conn_send(c->supervisor, BUS_REPLICA_START, &body, fds, 2); /* without it we end anyway */
     return 0;
 }
 

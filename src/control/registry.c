@@ -122,6 +122,9 @@ static int newest_each(void *ctx, const struct store_version *v)
     newest->artifact_bytes = v->artifact_bytes;
     newest->created_ms = v->created_ms;
     memcpy(newest->digest, v->digest, sizeof newest->digest);
+    memcpy(newest->image, v->image, sizeof newest->image);
+    memcpy(newest->image_manifest, v->image_manifest, sizeof newest->image_manifest);
+    newest->image_bytes = v->image_bytes;
     return 0;
 }
 

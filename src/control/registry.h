@@ -62,6 +62,8 @@ struct registry_version {
     uint32_t number;
     char engine[32];
     uint32_t level;
+    uint8_t image[STORE_DIGEST_BYTES]; /* of its root, another artifact; image_bytes 0: none */
+    uint64_t image_bytes;
     uint32_t runtime;                   /* 0: any; as isolate counts them (enum isolate_runtime) */
     uint32_t floor;                     /* the tenant's isolation.minimum of now: a version below it must not run */
     struct registry_running tenant_max; /* its quota.replicas and quota.memory of now; 0 = no limit */
@@ -80,13 +82,18 @@ const char *registry_runtime_name(uint32_t runtime);
 struct registry_ingest {
     struct registry_version wanted; /* after 1: to be opened by `engine`; no uid */
     uint64_t wanted_id;             /* of that engine */
+    bool wanted_image;              /* `wanted` is an image to be unpacked: registry_ingest_image, not …_add */
     uint64_t began_ns;              /* wall clock */
-    struct list described;          /* private */
+    struct list described, images;  /* private */
 };
 void registry_ingest_init(struct registry_ingest *ingest);
 void registry_ingest_done(struct registry_ingest *ingest);
 /* The signature of `wanted` (copied), ≤ LIMIT_SIGNATURE_BYTES. */
 must_check int registry_ingest_add(struct registry_ingest *ingest, struct str signature);
+/* The root of `wanted`, ≤ LIMIT_IMAGE_RESULT_BYTES, mapped: it becomes an artifact. -ERROR_REFUSED for what is no root.
+ */
+must_check int registry_ingest_image(struct registry *r, struct registry_ingest *ingest, struct str root,
+                                     struct error *err);
 /* Such an apply came to nothing: removes the artifacts that `body` names and no version does, but for those that
  * somebody has uploaded again since it began. */
 void registry_apply_drop(struct registry *r, struct str body, const struct registry_ingest *ingest);
@@ -157,5 +164,8 @@ must_check int registry_version_each_wanted(struct registry *r,
  * (SHRINK|GROW|WRITE|SEAL). */
 must_check int registry_artifact_memfd(struct registry *r, const struct registry_version *v, int *ret_fd,
                                        struct error *err);
+/* The same of its image's root; v->image_bytes > 0. */
+must_check int registry_image_memfd(struct registry *r, const struct registry_version *v, int *ret_fd,
+                                    struct error *err);
 
 #endif

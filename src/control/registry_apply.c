@@ -113,7 +113,10 @@ static bool version_differs(const struct registry_plan_item *item)
     const struct resource_model *a = &item->next.model, *b = &item->present.model;
     return strcmp(a->engine, b->engine) != 0 || a->isolation_level != b->isolation_level ||
            a->isolation_runtime != b->isolation_runtime || a->cpu_milli != b->cpu_milli ||
-           a->memory_bytes != b->memory_bytes || memcmp(item->digest, item->newest.digest, sizeof item->digest) != 0;
+           a->memory_bytes != b->memory_bytes || strcmp(a->isolation_image, b->isolation_image) != 0 ||
+           item->image_bytes != item->newest.image_bytes ||
+           memcmp(item->image, item->newest.image, sizeof item->image) != 0 ||
+           memcmp(item->digest, item->newest.digest, sizeof item->digest) != 0;
 }
 
 static int plan_load(struct registry_plan *plan, struct error *err)
@@ -133,6 +136,8 @@ static int plan_load(struct registry_plan *plan, struct error *err)
         }
         if (item->kind == RESOURCE_MODEL) {
             rc = load_artifact(plan, item, err);
+            if (rc >= 0)
+                rc = registry_image_load(plan, item, err);
             if (rc < 0)
                 return rc;
         }
@@ -163,8 +168,11 @@ static int write_version(struct registry *r, const struct registry_plan_item *it
                               .number = item->version,
                               .artifact_bytes = item->artifact_bytes,
                               .document = {document.data, document.size},
+                              .image_bytes = item->image_bytes,
                               .created_ms = now_ms};
     memcpy(v.digest, item->digest, sizeof v.digest);
+    memcpy(v.image, item->image, sizeof v.image);
+    memcpy(v.image_manifest, item->image_manifest, sizeof v.image_manifest);
     rc = r->config.store->uid_next(r->store, &v.uid, err);
     return rc < 0 ? rc : r->config.store->version_put(r->store, &v, err);
 }
@@ -263,19 +271,24 @@ int registry_apply(struct registry *r, struct str body, struct registry_ingest *
         return error_set_default(err, -ERROR_NO_MEMORY);
     if (!json)
         return error_set(err, -ERROR_INVALID_JSON, "the body is not valid JSON: %s at byte %zu", why.msg, why.pos);
-    struct registry_plan plan = {.registry = r};
+    struct registry_plan plan = {.registry = r, .ingest = ingest};
     uint64_t revision = 0;
+    plan.artifacts = yyjson_obj_get(yyjson_doc_get_root(json), "artifacts");
     int rc = plan_read(&plan, yyjson_doc_get_root(json), err);
     if (rc >= 0)
         rc = plan_load(&plan, err);
     if (rc >= 0)
         rc = registry_plan_check(&plan, err);
     if (rc >= 0)
+        rc = registry_plan_unpacked(&plan, ingest);
+    if (rc == 0)
         rc = registry_plan_described(&plan, ingest, err);
     if (rc == 0)
         rc = plan_write(&plan, ingest, &revision, err);
-    if (rc == 0)
+    if (rc == 0) {
+        registry_apply_done(r, ingest);
         plan_report(&plan, revision, ret_change, ret_results);
+    }
     yyjson_doc_free(json);
     free(plan.items);
     return rc;

@@ -20,6 +20,7 @@ void registry_ingest_init(struct registry_ingest *ingest)
     (void)clock_gettime(CLOCK_REALTIME, &now); /* cannot fail for this clock */
     ingest->began_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
     list_init(&ingest->described);
+    list_init(&ingest->images);
 }
 
 void registry_ingest_done(struct registry_ingest *ingest)
@@ -29,6 +30,7 @@ void registry_ingest_done(struct registry_ingest *ingest)
         list_remove(node);
         free(container_of(node, struct described, node));
     }
+    registry_ingest_images_done(ingest);
 }
 
 int registry_ingest_add(struct registry_ingest *ingest, struct str signature)
@@ -123,4 +125,5 @@ void registry_apply_drop(struct registry *r, struct str body, const struct regis
             registry_artifact_drop(r, digest, ingest->began_ns);
     }
     yyjson_doc_free(json);
+    registry_images_drop(r, ingest);
 }

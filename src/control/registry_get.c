@@ -28,6 +28,17 @@ static void append_time(struct buf *json, const char *member, uint64_t wall_ms)
     buf_format(json, "\"%s\":\"%s\"", member, text);
 }
 
+static void append_image(struct buf *json, const uint8_t *root, const uint8_t *manifest, uint64_t bytes)
+{
+    char hex[2][REGISTRY_HEX_BYTES + 1];
+    if (bytes == 0)
+        return;
+    registry_hex(manifest, hex[0]);
+    registry_hex(root, hex[1]);
+    buf_format(json, "\"image\":{\"digest\":\"sha256:%s\",\"root\":\"sha256:%s\",\"bytes\":%llu},", hex[0], hex[1],
+               (unsigned long long)bytes);
+}
+
 static int model_status(struct get *get, uint64_t uid, struct buf *status)
 {
     struct registry_newest newest;
@@ -38,6 +49,7 @@ static int model_status(struct get *get, uint64_t uid, struct buf *status)
     registry_hex(newest.digest, hex);
     buf_format(status, "\"version\":%u,\"versions\":%u,\"digest\":\"%s\",\"bytes\":%llu,", newest.number,
                newest.n_versions, hex, (unsigned long long)newest.artifact_bytes);
+    append_image(status, newest.image, newest.image_manifest, newest.image_bytes);
     return 0;
 }
 
@@ -82,6 +94,7 @@ static int get_version(void *ctx, const struct store_version *v)
     buf_append_str(get->items, v->document);
     buf_format(get->items, ",\"status\":{\"number\":%u,\"newest\":%s,\"digest\":\"%s\",\"bytes\":%llu,", v->number,
                get->newest_uid == v->uid ? "true" : "false", hex, (unsigned long long)v->artifact_bytes);
+    append_image(get->items, v->image, v->image_manifest, v->image_bytes);
     append_time(get->items, "created", v->created_ms);
     buf_append_text(get->items, "}}");
     return get->items->failed != 0;

@@ -78,6 +78,8 @@ struct registry_newest {
     uint32_t number;
     uint64_t uid, artifact_bytes, created_ms;
     uint8_t digest[STORE_DIGEST_BYTES];
+    uint8_t image[STORE_DIGEST_BYTES], image_manifest[STORE_DIGEST_BYTES];
+    uint64_t image_bytes;
 };
 must_check int registry_newest(struct registry *r, uint64_t model_uid, struct registry_newest *ret_newest,
                                struct error *err);
@@ -113,7 +115,12 @@ struct registry_plan_item {
     struct registry_row row;         /* likewise */
     bool exists;
     bool spec_changed, meta_changed, version_new;
-    bool has_artifact; /* the request brought one */
+    bool has_artifact;                        /* the request brought one */
+    bool image_wanted;                        /* the request brought its image, which is not unpacked yet */
+    uint8_t image_source[STORE_DIGEST_BYTES]; /* that image, as it was uploaded */
+    uint64_t image_source_bytes;
+    uint8_t image[STORE_DIGEST_BYTES], image_manifest[STORE_DIGEST_BYTES]; /* its root; image_bytes 0: none */
+    uint64_t image_bytes;
     uint8_t digest[STORE_DIGEST_BYTES];
     uint64_t artifact_bytes;
     struct registry_newest newest; /* models that exist */
@@ -125,6 +132,8 @@ struct registry_plan {
     struct registry *registry;
     struct registry_plan_item *items; /* [n_items] */
     uint32_t n_items;
+    const struct registry_ingest *ingest;
+    yyjson_val *artifacts;
 };
 
 /* registry_limits.c. What a tenant's stored models hold, and what the plan (NULL: none) adds. */
@@ -147,6 +156,17 @@ static inline uint64_t registry_burst(uint64_t burst, uint64_t per_minute)
     burst = burst ? burst : per_minute / 60;
     return burst && per_minute ? burst : 1;
 }
+
+/* registry_image.c. The image of an item: what its version will have, or image_wanted. */
+must_check int registry_image_load(struct registry_plan *plan, struct registry_plan_item *item, struct error *err);
+/* 1 with what is wanted next, 0 when every image of the plan is unpacked. */
+int registry_plan_unpacked(const struct registry_plan *plan, struct registry_ingest *ingest);
+/* It was written: drops the images that were uploaded for it, of which only the roots are kept. */
+void registry_apply_done(struct registry *r, const struct registry_ingest *ingest);
+void registry_ingest_images_done(struct registry_ingest *ingest);
+/* An apply came to nothing: removes the images that were uploaded for it, and their roots unless a version names them.
+ */
+void registry_images_drop(struct registry *r, const struct registry_ingest *ingest);
 
 /* registry_describe.c. 0 when every new version of a plan that was checked is described; else 1 with what is
  * wanted next. */

@@ -34,7 +34,8 @@ static int artifact_note(struct walk *w, const uint8_t digest[static STORE_DIGES
 
 static int each_version(void *ctx, const struct store_version *v)
 {
-    return artifact_note(ctx, v->digest, v->artifact_bytes);
+    int r = artifact_note(ctx, v->digest, v->artifact_bytes);
+    return r == 0 && v->image_bytes > 0 ? artifact_note(ctx, v->image, v->image_bytes) : r;
 }
 
 static int each_model(void *ctx, const struct store_resource *stored)
@@ -63,7 +64,8 @@ int registry_holding(struct registry *r, struct str tenant, const struct registr
         if (item->kind != RESOURCE_MODEL || !str_equal(str_from(item->next.meta.tenant), tenant))
             continue;
         w.n_models += !item->exists;
-        if (item->version_new && artifact_note(&w, item->digest, item->artifact_bytes) != 0)
+        if (item->version_new && (artifact_note(&w, item->digest, item->artifact_bytes) != 0 ||
+                                  (item->image_bytes > 0 && artifact_note(&w, item->image, item->image_bytes) != 0)))
             rc = w.rc;
     }
     if (rc >= 0 && w.n > 0)

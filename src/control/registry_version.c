@@ -75,6 +75,8 @@ static void version_fill(struct registry_version *version, const struct store_ve
     version->number = v->number;
     version->artifact_bytes = v->artifact_bytes;
     memcpy(version->digest, v->digest, sizeof version->digest);
+    memcpy(version->image, v->image, sizeof version->image);
+    version->image_bytes = v->image_bytes;
 }
 
 static int lookup_version(void *ctx, const struct store_version *v)

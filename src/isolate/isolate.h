@@ -69,6 +69,13 @@ struct isolate_machine {
     int channel_fd;      /* likewise: bulkhead.channel */
 };
 
+/* The root of a container, as image/image_root.h has it; written by an ingest, so all of it is hostile. Borrowed. */
+struct isolate_image {
+    int fd; /* a sealed memfd */
+    uint64_t bytes;
+    uint8_t sha256[32]; /* of it; whoever hands it over has checked that */
+};
+
 struct isolate_spawn {
     const char *name;        /* unique on this server, [a-z0-9-], ≤ 63 bytes: names the cgroup */
     int program_fd;          /* the worker program, executed by descriptor; every user must be allowed to execute it */
@@ -80,6 +87,7 @@ struct isolate_spawn {
     bool proc; /* a fresh read-only /proc of its own processes; else there is none. Sanitized programs always get it:
                   they cannot run without */
     const struct isolate_root_extra *root; /* NULL: nothing more */
+    const struct isolate_image *image;     /* level container: its root; NULL: one of the server's own */
     enum isolate_runtime runtime;          /* level container: by which it must be run; others look at nothing */
     const struct isolate_machine *machine; /* level microvm, where no descriptor can be handed over (n_fds 0); NULL
                                               elsewhere */

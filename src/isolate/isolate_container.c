@@ -226,9 +226,13 @@ static int root_get(const struct isolate_spawn *spawn, const struct stat *progra
     int library_fd = spawn->library_fd > 0 ? spawn->library_fd : -1;
     if (library_fd >= 0 && fstat(library_fd, &library) != 0)
         return error_set(err, ERROR_INVALID_ARGUMENT, "The engine's library cannot be read: %m.");
+    uint8_t image[32] = {0};
+    if (spawn->image)
+        memcpy(image, spawn->image->sha256, sizeof image);
     for (size_t i = 0; i < CONTAINER_ROOTS_MAX; i++) {
         struct container_root *known = &h->roots[i];
-        if (!known->root.path[0] || !same_file(&known->program, program) || !same_file(&known->library, &library))
+        if (!known->root.path[0] || !same_file(&known->program, program) || !same_file(&known->library, &library) ||
+            memcmp(known->image, image, sizeof image) != 0)
             continue;
         int r = rootfs_check(&known->root, err);
         if (r == 0)
@@ -239,11 +243,17 @@ static int root_get(const struct isolate_spawn *spawn, const struct stat *progra
     char path[CONTAINER_FOLDER_MAX + 32];
     (void)snprintf(path, sizeof path, "%.127s/roots/%zu", h->folder, slot); /* fits */
     rootfs_done(&h->roots[slot].root);
-    int r = rootfs_build(path, spawn->program_fd, library_fd, &h->roots[slot].root, err);
+    const struct rootfs_parts parts = {.program_fd = spawn->program_fd,
+                                       .library_fd = library_fd,
+                                       .image = spawn->image,
+                                       .uid = spawn->uid,
+                                       .gid = spawn->gid};
+    int r = rootfs_build(path, &parts, &h->roots[slot].root, err);
     if (r != 0)
         return r;
     h->roots[slot].program = *program;
     h->roots[slot].library = library;
+    memcpy(h->roots[slot].image, image, sizeof image);
     h->root_next = (slot + 1) % CONTAINER_ROOTS_MAX;
     *ret_root = &h->roots[slot].root;
     return 0;
@@ -300,13 +310,14 @@ static void container_explain(struct isolate_instance *i, struct isolate_report 
 {
     const struct container *c = (const struct container *)i;
     *ret_report = (struct isolate_report){.available = true, .limits = i->limits, .pid = i->pid};
-    (void)snprintf(ret_report->text, sizeof ret_report->text, /* cut is fine: for people */
-                   "container (%s%s); namespaces user, mount, pid, net, ipc, uts, cgroup; read-only root sha256:%.16s; "
-                   "pid %d, uid %u; %s%s%s%s",
-                   isolate_runtime_names[c->runtime->kind], c->filter ? "" : "; no syscall filter", c->digest,
-                   (int)i->pid, (unsigned)i->uid, i->limits ? "control group " : "NO LIMITS: ",
-                   i->limits ? container_host.tree.base : i->limits_missing, i->limits ? "/" : "",
-                   i->limits ? i->name : "");
+    (void)snprintf(
+        ret_report->text, sizeof ret_report->text, /* cut is fine: for people */
+        "container (%s%s); namespaces user, mount, pid, net, ipc, uts, cgroup; read-only root%s sha256:%.16s; "
+        "pid %d, uid %u; %s%s%s%s",
+        isolate_runtime_names[c->runtime->kind], c->filter ? "" : "; no syscall filter",
+        c->image ? " of the model's image," : "", c->digest, (int)i->pid, (unsigned)i->uid,
+        i->limits ? "control group " : "NO LIMITS: ", i->limits ? container_host.tree.base : i->limits_missing,
+        i->limits ? "/" : "", i->limits ? i->name : "");
 }
 
 static int container_discard(struct isolate_instance *i, int *ret_status)

@@ -15,6 +15,7 @@
 /* Roots are kept per program and library, and told apart by what changes when a file is written anew. */
 struct container_root {
     struct stat program, library;
+    uint8_t image[32]; /* zeros: none */
     struct rootfs root;
 };
 
@@ -38,6 +39,7 @@ struct container {
     const struct runtime *runtime;
     bool filter; /* its bundle has a seccomp profile */
     char digest[ROOTFS_DIGEST_BYTES];
+    bool image; /* its root is an image of the model's */
 };
 
 struct container_order {

@@ -202,7 +202,8 @@ static int test_root_build(struct rootfs *ret_root, struct error *err)
         return error_set(err, ERROR_ISOLATION_UNAVAILABLE, "this host has no program cat to test with");
     char path[CONTAINER_FOLDER_MAX + 64];
     (void)snprintf(path, sizeof path, "%.127s/roots/probe-%d", container_host.folder, (int)getpid()); /* fits */
-    return rootfs_build(path, program, -1, ret_root, err);
+    const struct rootfs_parts parts = {.program_fd = program, .library_fd = -1};
+    return rootfs_build(path, &parts, ret_root, err);
 }
 
 static void report_one(struct isolate_runtime_report *report, enum isolate_runtime_state state, const char *why)

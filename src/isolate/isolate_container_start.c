@@ -109,9 +109,11 @@ static int bundle_make(const struct container *c, const struct container_order *
                        struct error *err)
 {
     const struct isolate_spawn *spawn = order->spawn;
-    const char *arguments[ARGUMENTS_MAX] = {ROOTFS_PROGRAM};
+    const char *arguments[ARGUMENTS_MAX] = {NULL};
     char follow[32], path[256];
-    size_t n = 1;
+    size_t n = 0;
+    for (; order->root->command[n]; n++)
+        arguments[n] = order->root->command[n];
     (void)snprintf(follow, sizeof follow, ISOLATE_FOLLOW_ARGUMENT "%zu", 3 + spawn->n_fds); /* fits */
     if (order->follow)
         arguments[n++] = follow;
@@ -302,6 +304,7 @@ int container_start(const struct container_order *order, struct container **ret_
     c->filter = order->spawn->filter;
     (void)snprintf(c->i.name, sizeof c->i.name, "%s", order->spawn->name); /* length was checked */
     (void)snprintf(c->digest, sizeof c->digest, "%s", order->root->digest);
+    c->image = order->spawn->image != NULL;
     struct paths p;
     paths_fill(c, &p);
     int ends[2] = {-1, -1};

@@ -1,6 +1,7 @@
 #include "isolate/isolate_rootfs.h"
 
 #include "base/limits.h"
+#include "isolate/isolate_image.h"
 #include "isolate/isolate_root.h"
 
 #include <errno.h>
@@ -36,16 +37,25 @@ static const char *relative(const char *path)
 
 static int entry_add(struct rootfs *root, const char *path, struct error *err)
 {
-    for (size_t i = 0; i < root->_n_entries; i++) {
+    for (size_t i = root->_n_image; i < root->_n_entries; i++) { /* in an image each stands once */
         if (strcmp(root->_entries[i].path, path) == 0)
             return 0;
     }
-    struct rootfs_entry *entry = &root->_entries[root->_n_entries];
-    errno = ENAMETOOLONG;
-    if (root->_n_entries == ROOTFS_ENTRIES_MAX || strlen(path) >= sizeof entry->path)
-        return refuse(err, "too many files, or a name is too long");
-    memcpy(entry->path, path, strlen(path) + 1);
-    root->_n_entries++;
+    errno = EMLINK;
+    if (root->_n_entries == LIMIT_IMAGE_FILES + ROOTFS_ENTRIES_MAX)
+        return refuse(err, "too many files");
+    if (root->_n_entries == root->_capacity) {
+        size_t capacity = root->_capacity > 0 ? 2 * root->_capacity : ROOTFS_ENTRIES_MAX;
+        struct rootfs_entry *entries = reallocarray(root->_entries, capacity, sizeof *entries);
+        if (!entries)
+            return error_set_default(err, ERROR_NO_MEMORY);
+        root->_entries = entries;
+        root->_capacity = capacity;
+    }
+    char *kept = strdup(path);
+    if (!kept)
+        return error_set_default(err, ERROR_NO_MEMORY);
+    root->_entries[root->_n_entries++] = (struct rootfs_entry){.path = kept};
     return 0;
 }
 
@@ -94,19 +104,70 @@ static int file_add(struct rootfs *root, int dir, const char *path, int from, st
     return entry_add(root, path, err);
 }
 
-static int tree_fill(struct rootfs *root, int dir, int program_fd, int library_fd, struct error *err)
+/* Where a file of the host's goes. In an image all of them lie apart from what the image has itself. */
+static const char *place_of(const struct rootfs *root, const char *path, bool loader, char *buffer, size_t capacity)
+{
+    if (!root->_has_image || strcmp(path, ISOLATE_LIBRARY_PATH) == 0)
+        return path;
+    const char *slash = strrchr(path, '/');
+    (void)snprintf(buffer, capacity, "%s/%s", ROOTFS_IMAGE_LIBS, slash ? slash + 1 : path); /* shorter than PATH_MAX */
+    return loader ? ROOTFS_IMAGE_LOADER : buffer;
+}
+
+static void command_set(struct rootfs *root, bool loader)
+{
+    /* Nothing of the image's is linked in: not by its cache, and a preload file it cannot have. */
+    static const char *const by_loader[] = {ROOTFS_IMAGE_LOADER, "--inhibit-cache", "--library-path", ROOTFS_IMAGE_LIBS,
+                                            ROOTFS_IMAGE_PROGRAM};
+    _Static_assert(sizeof by_loader / sizeof *by_loader < ROOTFS_COMMAND_MAX, "a NULL fits behind it");
+    if (root->_has_image && loader)
+        memcpy(root->command, by_loader, sizeof by_loader);
+    else
+        root->command[0] = root->_has_image ? ROOTFS_IMAGE_LOADER : ROOTFS_PROGRAM;
+}
+
+static int tree_fill(struct rootfs *root, int dir, const struct rootfs_parts *parts, struct error *err)
 {
     static struct isolate_root_files files; /* 256 KiB: not for the stack */
+    static char buffer[PATH_MAX + sizeof ROOTFS_IMAGE_LIBS];
     files.n_files = 0;
-    int r = isolate_root_files_find(program_fd, library_fd, ISOLATE_LIBRARY_PATH, &files, err);
+    int r = isolate_root_files_find(parts->program_fd, parts->library_fd, ISOLATE_LIBRARY_PATH, &files, err);
+    command_set(root, files.n_files > 0); /* the first one */
     for (size_t i = 0; r == 0 && i < files.n_files; i++)
-        r = file_add(root, dir, files.files[i].path, files.files[i].fd, err);
+        r = file_add(root, dir, place_of(root, files.files[i].path, i == 0, buffer, sizeof buffer), files.files[i].fd,
+                     err);
     isolate_root_files_done(&files);
     if (r == 0)
-        r = file_add(root, dir, ROOTFS_PROGRAM, program_fd, err);
+        r = file_add(root, dir, root->command[1] ? ROOTFS_IMAGE_PROGRAM : root->command[0], parts->program_fd, err);
     for (size_t i = 0; r == 0 && i < sizeof mount_points / sizeof *mount_points; i++)
         r = folder_add(root, dir, mount_points[i], err);
     return r;
+}
+
+/* ---- an image ---- */
+
+static struct rootfs *walked; /* nftw hands nothing through */
+static struct error *walk_err;
+
+/* Nothing but folders, files and links, none with a bit of its own; given to root, so that no worker owns any of it. */
+static int walk_visit(const char *path, const struct stat *info, int type, struct FTW *where)
+{
+    (void)type;
+    mode_t kind = info->st_mode & S_IFMT;
+    const char *inside = path + strlen(walked->path);
+    errno = EPERM;
+    if ((kind != S_IFDIR && kind != S_IFREG && kind != S_IFLNK) || (info->st_mode & 07000) != 0 ||
+        (kind == S_IFREG && info->st_nlink != 1) || lchown(path, 0, 0) != 0)
+        return refuse(walk_err, "its image");
+    return where->level == 0 ? 0 : entry_add(walked, inside, walk_err);
+}
+
+static int image_walk(struct rootfs *root, struct error *err)
+{
+    walked = root;
+    walk_err = err;
+    int r = nftw(root->path, walk_visit, REMOVE_FDS, FTW_PHYS | FTW_MOUNT);
+    return r == -1 ? refuse(err, "its image") : r;
 }
 
 /* ---- the digest ---- */
@@ -142,7 +203,18 @@ static bool content_digest(int fd, bool folder, char text[static ROOTFS_DIGEST_B
 /* Reads one entry back, keeps what it looks like, and adds its line to the digest of the whole. */
 static bool entry_digest(struct rootfs_entry *entry, int dir, EVP_MD_CTX *whole)
 {
-    char content[ROOTFS_DIGEST_BYTES], line[512];
+    static char line[PATH_MAX + 2 * LIMIT_IMAGE_PATH_BYTES];
+    char content[LIMIT_IMAGE_PATH_BYTES + 1];
+    if (fstatat(dir, relative(entry->path), &entry->seen, AT_SYMLINK_NOFOLLOW) != 0)
+        return false;
+    if (S_ISLNK(entry->seen.st_mode)) {
+        ssize_t size = readlinkat(dir, relative(entry->path), content, sizeof content);
+        int n = size <= 0 || (size_t)size == sizeof content
+                    ? -1
+                    : snprintf(line, sizeof line, "%o %zd %.*s %s\n", (unsigned)entry->seen.st_mode, size, (int)size,
+                               content, entry->path);
+        return n > 0 && (size_t)n < sizeof line && EVP_DigestUpdate(whole, line, (size_t)n) == 1;
+    }
     _close_ int fd = openat(dir, relative(entry->path), O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0 || fstat(fd, &entry->seen) != 0 || !content_digest(fd, S_ISDIR(entry->seen.st_mode), content))
         return false;
@@ -168,20 +240,23 @@ static int tree_digest(struct rootfs *root, int dir, struct error *err)
     return good ? 0 : refuse(err, "its digest");
 }
 
-int rootfs_build(const char *path, int program_fd, int library_fd, struct rootfs *ret_root, struct error *err)
+int rootfs_build(const char *path, const struct rootfs_parts *parts, struct rootfs *ret_root, struct error *err)
 {
-    struct rootfs root = {._entries = calloc(ROOTFS_ENTRIES_MAX, sizeof *root._entries)};
-    if (!root._entries)
-        return error_set_default(err, ERROR_NO_MEMORY);
+    struct rootfs root = {._has_image = parts->image != NULL};
     (void)snprintf(root.path, sizeof root.path, "%s", path); /* callers' paths are short */
     int r = mkdir(path, FOLDER_MODE) != 0 || chmod(path, FOLDER_MODE) != 0 ? refuse(err, "its folder") : 0;
     _close_ int dir = r == 0 ? open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
     if (r == 0 && dir < 0)
         r = refuse(err, "its folder");
+    if (r == 0 && parts->image)
+        r = rootfs_image_unpack(dir, parts, err);
     if (r == 0)
         r = entry_add(&root, "/", err);
+    if (r == 0 && parts->image)
+        r = image_walk(&root, err);
+    root._n_image = root._n_entries;
     if (r == 0)
-        r = tree_fill(&root, dir, program_fd, library_fd, err);
+        r = tree_fill(&root, dir, parts, err);
     if (r == 0)
         r = tree_digest(&root, dir, err);
     if (r != 0) {
@@ -234,6 +309,8 @@ void rootfs_done(struct rootfs *root)
 {
     if (root->path[0])
         rootfs_remove(root->path);
+    for (size_t i = 0; i < root->_n_entries; i++)
+        free(root->_entries[i].path);
     free(root->_entries);
     *root = (struct rootfs){0};
 }

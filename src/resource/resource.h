@@ -147,6 +147,7 @@ struct resource_model {
     char engine[32];
     char source[1024]; /* as the user wrote it; content is the artifact */
     uint32_t isolation_level;
+    char isolation_image[1024];            /* spec.isolation.image, as written; "" = none */
     uint32_t isolation_runtime;            /* index into any, runc, crun, runsc, kata */
     uint64_t cpu_milli;                    /* spec.resources.cpu; whole cores for now: 1000, 2000 … */
     uint64_t memory_bytes;                 /* spec.resources.memory */
@@ -174,6 +175,10 @@ const struct resource_field *resource_field_find(enum resource_kind kind, struct
  * are zero: two decoded structs may be compared with memcmp. */
 must_check int resource_peek(yyjson_val *document, enum resource_kind *ret_kind, struct error *err);
 must_check int resource_decode(yyjson_val *document, enum resource_kind kind, void *resource, struct error *err);
+
+/* The parts of spec.isolation.image: a path, and "sha256:" with 64 digits or "". Views of it.
+ * -ERROR_INVALID_ARGUMENT. */
+must_check int resource_image_split(const char *image, struct str *ret_path, struct str *ret_pin);
 
 /* The whole document, defaults included, as JSON: apiVersion, kind, metadata, spec and, when `status_json` is not NULL,
  * that object as status. decode(encode(x)) gives x. Declared kinds and Server only. */

@@ -56,10 +56,37 @@ static int check_server(const struct resource_server *s, struct error *err)
     return 0;
 }
 
+int resource_image_split(const char *image, struct str *ret_path, struct str *ret_pin)
+{
+    struct str path = str_from(image), pin = {"", 0};
+    const char *at = strstr(image, "@sha256:");
+    if (at) {
+        pin = str_from(at + 1);
+        path.size = (size_t)(at - image);
+        if (pin.size != 7 + 64 || strspn(at + 8, "0123456789abcdef") != 64)
+            return -ERROR_INVALID_ARGUMENT;
+    }
+    if (path.size == 0)
+        return -ERROR_INVALID_ARGUMENT;
+    *ret_path = path;
+    *ret_pin = pin;
+    return 0;
+}
+
 #define LEVEL_CONTAINER 3u /* index of the level in its field's words */
 
 static int check_model(const struct resource_model *m, struct error *err)
 {
+    struct str path, pin;
+    if (m->isolation_image[0] && m->isolation_level != LEVEL_CONTAINER)
+        return error_set(err, ERROR_INVALID_RESOURCE,
+                         "spec.isolation.image: only workers of level container have an image; change "
+                         "spec.isolation.level to container, or leave this out");
+    if (m->isolation_image[0] && resource_image_split(m->isolation_image, &path, &pin) < 0)
+        return error_set(
+            err, ERROR_INVALID_RESOURCE,
+            "spec.isolation.image: expected PATH or PATH@sha256: and 64 hexadecimal digits, found \"%.200s\"",
+            m->isolation_image);
     if (m->isolation_runtime != 0 && m->isolation_level != LEVEL_CONTAINER)
         return error_set(err, ERROR_INVALID_RESOURCE,
                          "spec.isolation.runtime: only workers of level container are run by an OCI runtime; change "

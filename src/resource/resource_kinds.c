@@ -334,6 +334,17 @@ static const struct resource_field model_fields[] = {
      PLACE(model, isolation_level),
      .help = "The wall around its workers, weakest first. A host that cannot provide it refuses the model. A change "
              "makes a new version."},
+    {.path = "spec.isolation.image",
+     .type = RESOURCE_STRING,
+     .min = 1,
+     .max = 1023,
+     .mutable = true,
+     PLACE(model, isolation_image),
+     .help =
+         "Level container: an OCI image layout (a folder or a tar file, relative to the applied document) as the root "
+         "of its workers; PATH@sha256:DIGEST takes it only if that is the digest of its manifest or index. It is "
+         "unpacked and checked when it is applied. Left out: a root that holds nothing but the worker. A change "
+         "makes a new version."},
     {.path = "spec.isolation.runtime",
      .type = RESOURCE_ENUM,
      .names = runtimes,
@@ -458,6 +469,7 @@ static const struct resource_field version_fields[] = {
     OBSERVED("spec.engine", RESOURCE_STRING, "As the model's when the version was made."),
     OBSERVED("spec.source", RESOURCE_STRING, "Likewise."),
     OBSERVED("spec.isolation.level", RESOURCE_STRING, "Likewise."),
+    OBSERVED("spec.isolation.image", RESOURCE_STRING, "Likewise."),
     OBSERVED("spec.isolation.runtime", RESOURCE_STRING, "Likewise."),
     OBSERVED("spec.resources.cpu", RESOURCE_CPU, "Likewise."),
     OBSERVED("spec.resources.memory", RESOURCE_BYTES, "Likewise."),
@@ -465,6 +477,10 @@ static const struct resource_field version_fields[] = {
     OBSERVED("status.newest", RESOURCE_BOOLEAN, "Whether a request that names no version gets this one."),
     OBSERVED("status.digest", RESOURCE_STRING, "SHA-256 of its artifact, in hexadecimal digits."),
     OBSERVED("status.bytes", RESOURCE_INTEGER, "Size of its artifact."),
+    OBSERVED("status.image.digest", RESOURCE_STRING,
+             "sha256: and the digest of its image's manifest; absent without one."),
+    OBSERVED("status.image.root", RESOURCE_STRING, "Likewise of the root that was unpacked from it."),
+    OBSERVED("status.image.bytes", RESOURCE_INTEGER, "Size of that root."),
     OBSERVED("status.created", RESOURCE_STRING, "When, as RFC 3339 in UTC."),
 };
 

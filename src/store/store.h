@@ -41,6 +41,9 @@ struct store_version { /* an immutable version of a model */
     uint32_t number;                    /* 1, 2, … per model */
     uint8_t digest[STORE_DIGEST_BYTES]; /* SHA-256 of the artifact */
     uint64_t artifact_bytes;
+    /* The root file system of its containers, another artifact; bytes 0: it has none of its own. */
+    uint8_t image[STORE_DIGEST_BYTES], image_manifest[STORE_DIGEST_BYTES];
+    uint64_t image_bytes;
     struct str document; /* JSON of the parts of the spec that make a version: engine, isolation, resources, source */
     uint64_t created_ms;
 };
@@ -98,7 +101,7 @@ struct store_ops {
     int (*version_each)(struct store *s, uint64_t model_uid, int (*each)(void *ctx, const struct store_version *v),
                         void *ctx, struct error *err);
     int (*version_delete_model)(struct store *s, uint64_t model_uid, struct error *err);
-    /* Is the artifact named by any version? */
+    /* Is the artifact named by any version, as its model or its image? */
     int (*artifact_used)(struct store *s, const uint8_t digest[static STORE_DIGEST_BYTES], bool *ret_used,
                          struct error *err);
 

@@ -109,7 +109,16 @@ int store_version_put(struct store *store, const struct store_version *v, struct
     store_bind_u64(st, 5, v->artifact_bytes);
     store_bind_str(st, 6, v->document);
     store_bind_u64(st, 7, v->created_ms);
-    return store_run(s, STORE_VERSION_PUT, st, err);
+    result = store_run(s, STORE_VERSION_PUT, st, err);
+    if (result == 0 && v->image_bytes > 0)
+        result = store_take(s, STORE_IMAGE_PUT, &st, err);
+    if (result < 0 || v->image_bytes == 0)
+        return result;
+    store_bind_u64(st, 1, v->uid);
+    store_bind_digest(st, 2, v->image);
+    store_bind_digest(st, 3, v->image_manifest);
+    store_bind_u64(st, 4, v->image_bytes);
+    return store_run(s, STORE_IMAGE_PUT, st, err);
 }
 
 int store_version_each(struct store *store, uint64_t model_uid, int (*each)(void *ctx, const struct store_version *v),
@@ -132,8 +141,13 @@ int store_version_each(struct store *store, uint64_t model_uid, int (*each)(void
             .artifact_bytes = store_column_u64(st, 4),
             .document = store_column_str(st, 5),
             .created_ms = store_column_u64(st, 6),
+            .image_bytes = store_column_u64(st, 9),
         };
         store_column_digest(st, 3, v.digest);
+        if (v.image_bytes > 0) {
+            store_column_digest(st, 7, v.image);
+            store_column_digest(st, 8, v.image_manifest);
+        }
         if (each(ctx, &v) != 0)
             break;
     }

@@ -61,6 +61,14 @@ static const char *const migrations[] = {
     " until_ms INTEGER NOT NULL,"
     " PRIMARY KEY (tenant_uid, key)"
     ") STRICT, WITHOUT ROWID;",
+    /* 3 → 4. */
+    "CREATE TABLE image ("
+    " version_uid INTEGER PRIMARY KEY REFERENCES version (uid) ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED,"
+    " digest BLOB NOT NULL CHECK (length(digest) = 32),"
+    " manifest BLOB NOT NULL CHECK (length(manifest) = 32),"
+    " bytes INTEGER NOT NULL CHECK (bytes > 0)"
+    ") STRICT;"
+    "CREATE INDEX image_digest ON image (digest);",
 };
 
 enum { MIGRATIONS = sizeof migrations / sizeof migrations[0] };

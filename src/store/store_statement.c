@@ -6,7 +6,10 @@
 #define RESOURCE_COLUMNS "kind, uid, tenant, name, generation, resource_version, document, created_ms, changed_ms"
 #define VERSION_COLUMNS  "uid, model_uid, number, digest, artifact_bytes, document, created_ms"
 #define QUOTA_COLUMNS    "tenant_uid, key, use, until_ms"
-#define KEY_COLUMNS      "id, hash, tenant_uid, name, created_ms"
+#define VERSION_AND_IMAGE                                                                                         \
+    "uid, model_uid, number, version.digest, artifact_bytes, document, created_ms, image.digest, image.manifest," \
+    " coalesce(image.bytes, 0) FROM version LEFT JOIN image ON version_uid = uid"
+#define KEY_COLUMNS "id, hash, tenant_uid, name, created_ms"
 
 static const char *const texts[STORE_STATEMENT_COUNT] = {
     [STORE_BEGIN] = "BEGIN IMMEDIATE",
@@ -26,10 +29,12 @@ static const char *const texts[STORE_STATEMENT_COUNT] = {
     [STORE_RESOURCES_OF_NAME] = "SELECT " RESOURCE_COLUMNS " FROM resource WHERE kind = ? AND name = ? ORDER BY tenant",
     [STORE_RESOURCE_OF_BOTH] = "SELECT " RESOURCE_COLUMNS " FROM resource WHERE kind = ? AND tenant = ? AND name = ?",
     [STORE_VERSION_PUT] = "INSERT INTO version (" VERSION_COLUMNS ") VALUES (?, ?, ?, ?, ?, ?, ?)",
-    [STORE_VERSIONS] = "SELECT " VERSION_COLUMNS " FROM version ORDER BY model_uid, number DESC",
-    [STORE_VERSIONS_OF_MODEL] = "SELECT " VERSION_COLUMNS " FROM version WHERE model_uid = ? ORDER BY number DESC",
+    [STORE_IMAGE_PUT] = "INSERT INTO image (version_uid, digest, manifest, bytes) VALUES (?, ?, ?, ?)",
+    [STORE_VERSIONS] = "SELECT " VERSION_AND_IMAGE " ORDER BY model_uid, number DESC",
+    [STORE_VERSIONS_OF_MODEL] = "SELECT " VERSION_AND_IMAGE " WHERE model_uid = ? ORDER BY number DESC",
     [STORE_VERSION_DELETE_MODEL] = "DELETE FROM version WHERE model_uid = ?",
-    [STORE_ARTIFACT_USED] = "SELECT EXISTS (SELECT 1 FROM version WHERE digest = ?)",
+    [STORE_ARTIFACT_USED] = "SELECT EXISTS (SELECT 1 FROM version WHERE digest = ?1 UNION ALL"
+                            " SELECT 1 FROM image WHERE digest = ?1)",
     [STORE_DESCRIPTION_PUT] = "INSERT INTO description (engine, digest, engine_id, signature) VALUES (?, ?, ?, ?)"
                               " ON CONFLICT (digest, engine) DO UPDATE SET engine_id = excluded.engine_id,"
                               " signature = excluded.signature",

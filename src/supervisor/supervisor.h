@@ -39,6 +39,7 @@ struct supervisor_config {      /* its texts are borrowed for the life of the pr
     bool allow_unlimited;
     int program_fd; /* `bulkhead` itself */
     int worker_fd;  /* `bulkhead-worker` */
+    int image_fd;   /* `bulkhead-image`, which unpacks images; -1: this server takes none */
     struct supervisor_engine engines[SUPERVISOR_ENGINES_MAX];
     uint32_t n_engines;
     /* On SIGHUP: reads the configuration again, checks it, and calls `use` with it, whose texts need not outlive that

@@ -56,7 +56,7 @@ static void on_message(void *ctx, struct bus_message *m)
     else if (m->type == BUS_DRAINED)
         on_role_drained(c);
     else if (m->type == BUS_REPLICA_START)
-        supervisor_replica_start(s, &m->body.REPLICA_START, m->fds[0]);
+        supervisor_replica_start(s, &m->body.REPLICA_START, m->fds[0], m->fds[1]);
     else if (m->type == BUS_REPLICA_STOP)
         supervisor_replica_stop(s, m->body.REPLICA_STOP.replica_uid, m->body.REPLICA_STOP.reason);
     else if (m->type == BUS_ISOLATION_WANTED)

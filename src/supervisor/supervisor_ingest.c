@@ -80,15 +80,19 @@ static void end_error(const struct supervisor_ingest *g, int status, uint64_t oo
         (void)error_set_default(err, ERROR_DRAINING);
     else if (g->late)
         (void)error_set(err, ERROR_REFUSED, "opening it took longer than %u s", LIMIT_INGEST_MS / 1000);
+    else if (oom_kills > 0 && g->start.image)
+        (void)error_set(err, ERROR_REFUSED, "unpacking it needs more memory than the %llu MiB that there are for it",
+                        (unsigned long long)(g->start.memory_bytes / MIB));
     else if (oom_kills > 0)
         (void)error_set(err, ERROR_REFUSED,
                         "opening it needs more memory than its spec.resources.memory of %llu MiB; raise that",
                         (unsigned long long)(g->start.memory_bytes / MIB));
     else if (WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL)
-        (void)error_set(err, ERROR_REFUSED, "the engine crashed on it (signal %d, %s)", WTERMSIG(status),
-                        strsignal(WTERMSIG(status)));
+        (void)error_set(err, ERROR_REFUSED, "the %s crashed on it (signal %d, %s)",
+                        g->start.image ? "unpacker" : "engine", WTERMSIG(status), strsignal(WTERMSIG(status)));
     else
-        (void)error_set(err, ERROR_REFUSED, "the engine ended without an answer about it");
+        (void)error_set(err, ERROR_REFUSED, "the %s ended without an answer about it",
+                        g->start.image ? "unpacker" : "engine");
 }
 
 static void on_ingest_ended(void *owner, int status, uint64_t oom_kills)
@@ -152,18 +156,23 @@ static int ingest_launch(struct supervisor_ingest *g, int model_fd, struct error
     static const struct supervisor_worker_events events = {
         .message = on_ingest_message, .gone = on_ingest_gone, .ended = on_ingest_ended};
     struct supervisor *s = g->supervisor;
-    int library_fd;
-    int r = supervisor_library_of(s, g->start.engine, &library_fd);
+    int library_fd = -1;
+    int r = g->start.image ? 0 : supervisor_library_of(s, g->start.engine, &library_fd);
     if (r < 0)
         return error_set(err, r, "this server has no engine \"%s\"", g->start.engine);
+    if (g->start.image && s->config->image_fd < 0)
+        return error_set(err, ERROR_UNSUPPORTED,
+                         "the program bulkhead-image is not beside bulkhead; build it with `make build`");
     char name[64];
     (void)snprintf(name, sizeof name, "ingest-%016llx", (unsigned long long)g->start.id); /* fits */
     struct supervisor_worker_spec spec = {.name = name,
                                           .level = ISOLATE_PROCESS,
                                           .library_fd = library_fd,
                                           .limits = supervisor_worker_limits(g->start.memory_bytes, g->start.cpu_milli),
-                                          .ingest = true};
-    spec.limits.file_bytes = LIMIT_SIGNATURE_BYTES; /* its answer; there is no file it could reach */
+                                          .ingest = true,
+                                          .unpack = g->start.image != 0};
+    spec.limits.file_bytes = g->start.image ? LIMIT_IMAGE_RESULT_BYTES
+                                            : LIMIT_SIGNATURE_BYTES; /* its answer; there is no file it could reach */
     r = supervisor_worker_start(s, &spec, &events, g, &g->worker, err);
     if (r == -ERROR_LIMIT)
         return error_set(err, ERROR_OVERLOADED, "all uids are in use; raise spec.uids.count of the Server");

@@ -63,8 +63,10 @@ struct supervisor_worker_spec {
     int library_fd; /* -1: the engine is built in */
     struct isolate_limits limits;
     enum isolate_runtime runtime;          /* ANY where the level is not container */
+    const struct isolate_image *image;     /* level container: NULL: a root of the server's own */
     const struct isolate_machine *machine; /* NULL: a process with a conversation */
     bool ingest;                           /* opens a model once, instead of serving it */
+    bool unpack;                           /* is no worker but an ingest that unpacks an image */
 };
 
 /* The blank workers of one engine. */
@@ -148,7 +150,7 @@ void supervisor_tell(struct supervisor *s, int child, enum bus_type type, const 
                      uint32_t n_fds);
 
 /* supervisor_replica.c */
-void supervisor_replica_start(struct supervisor *s, const struct bus_replica_start *start, int model_fd);
+void supervisor_replica_start(struct supervisor *s, const struct bus_replica_start *start, int model_fd, int image_fd);
 void supervisor_replica_stop(struct supervisor *s, uint64_t uid, uint32_t reason);
 void supervisor_replica_sealed(struct supervisor *s, const struct bus_channel_sealed *sealed);
 /* A new gateway: gives every living replica a fresh channel. */
@@ -180,7 +182,7 @@ void supervisor_worker_config(const struct supervisor_replica *r, int library_fd
 void supervisor_channel_body(const struct supervisor_replica *r, struct bus_channel *ret_body);
 /* Starts it behind its wall: with a conversation (machine NULL), or in a machine. */
 must_check int supervisor_worker_spawn(struct supervisor_replica *r, const struct isolate_machine *machine,
-                                       int library_fd, struct error *err);
+                                       const struct isolate_image *image, int library_fd, struct error *err);
 
 /* supervisor_machine.c: replicas in virtual machines. No descriptor goes in: configuration and channels are written to
  * one port of the machine, the channel is a stream through another. */

@@ -54,7 +54,7 @@ int supervisor_machine_launch(struct supervisor_replica *r, int model_fd, int li
     r->stream_fd = pair[0];
     const struct isolate_machine machine = {
         .disk_fd = model_fd, .disk_bytes = r->start.model_bytes, .control_fd = control, .channel_fd = stream};
-    int result = supervisor_worker_spawn(r, &machine, library_fd, err);
+    int result = supervisor_worker_spawn(r, &machine, NULL, library_fd, err);
     if (result < 0)
         return result;
     result = config_send(r, library_fd, err);

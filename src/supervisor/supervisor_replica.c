@@ -165,8 +165,8 @@ static void on_worker_message(void *owner, struct bus_message *m)
 static const struct supervisor_worker_events worker_events = {
     .message = on_worker_message, .gone = on_worker_gone, .ended = on_worker_ended};
 
-int supervisor_worker_spawn(struct supervisor_replica *r, const struct isolate_machine *machine, int library_fd,
-                            struct error *err)
+int supervisor_worker_spawn(struct supervisor_replica *r, const struct isolate_machine *machine,
+                            const struct isolate_image *image, int library_fd, struct error *err)
 {
     char name[64];
     (void)snprintf(name, sizeof name, "replica-%016llx", (unsigned long long)r->start.replica_uid);
@@ -176,6 +176,7 @@ int supervisor_worker_spawn(struct supervisor_replica *r, const struct isolate_m
         .library_fd = library_fd,
         .limits = supervisor_worker_limits(r->start.memory_bytes, r->start.cpu_milli),
         .runtime = (enum isolate_runtime)r->start.runtime,
+        .image = image,
         .machine = machine,
     };
     const char *how = "";
@@ -333,7 +334,7 @@ static void replica_prepare(struct supervisor_replica *r, struct supervisor *s, 
     };
 }
 
-static int replica_launch(struct supervisor_replica *r, int model_fd, struct error *err)
+static int replica_launch(struct supervisor_replica *r, int model_fd, int image_fd, struct error *err)
 {
     struct supervisor *s = r->supervisor;
     int library_fd;
@@ -345,14 +346,16 @@ static int replica_launch(struct supervisor_replica *r, int model_fd, struct err
         return result;
     if (r->ops->machine)
         return supervisor_machine_launch(r, model_fd, library_fd, err);
-    result = supervisor_worker_spawn(r, NULL, library_fd, err);
+    struct isolate_image image = {.fd = image_fd, .bytes = r->start.image_bytes};
+    memcpy(image.sha256, r->start.image_sha256, sizeof image.sha256);
+    result = supervisor_worker_spawn(r, NULL, image.bytes > 0 ? &image : NULL, library_fd, err);
     if (result < 0)
         return result;
     result = worker_configure(r, model_fd, library_fd);
     return result < 0 ? error_set(err, result, "a worker does not take its configuration") : channel_offer(r, err);
 }
 
-void supervisor_replica_start(struct supervisor *s, const struct bus_replica_start *start, int model_fd)
+void supervisor_replica_start(struct supervisor *s, const struct bus_replica_start *start, int model_fd, int image_fd)
 {
     struct error err = {0};
     if (s->draining)
@@ -374,7 +377,7 @@ void supervisor_replica_start(struct supervisor *s, const struct bus_replica_sta
         return;
     }
     state_set(r, REPLICA_OFFERED);
-    result = replica_launch(r, model_fd, &err);
+    result = replica_launch(r, model_fd, image_fd, &err);
     if (result < 0) {
         log_error("replica_refused", "tenant=%s model=%s: %s", start->tenant, start->model, error_text(&err, result));
         if (r->worker) { /* ends through its pidfd */

@@ -114,16 +114,18 @@ static int worker_spawn(struct supervisor_worker *w, const struct supervisor_wor
                         struct error *err)
 {
     struct supervisor *s = w->supervisor;
-    const char *const argv[] = {"bulkhead-worker", spec->ingest ? "ingest" : NULL, NULL};
+    const char *const argv[] = {spec->unpack ? "bulkhead-image" : "bulkhead-worker", spec->ingest ? "ingest" : NULL,
+                                NULL};
     struct isolate_spawn spawn = {
         .name = spec->name,
-        .program_fd = s->config->worker_fd,
+        .program_fd = spec->unpack ? s->config->image_fd : s->config->worker_fd,
         .library_fd = spec->library_fd,
         .argv = argv,
         .fds = &bus_fd,
         .n_fds = spec->machine ? 0 : 1,
         .machine = spec->machine,
         .runtime = spec->runtime,
+        .image = spec->image,
         /* A worker is hostile: it gets no say in our log, unless an operator debugs. */
         .stderr_fd = s->config->log_level >= LOG_LEVEL_DEBUG ? STDERR_FILENO : -1,
         .uid = s->config->uid_base + w->uid_index,

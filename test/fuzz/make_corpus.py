@@ -8,9 +8,13 @@ Seeds of the other targets, and cases that a run found, lie beside them and are 
 import pathlib
 import re
 import struct
+import sys
+import tarfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+sys.path.insert(0, str(ROOT / "test/live"))
+import oci  # noqa: E402
 KEYS = [f"bh_{c * 16}_{c.lower() * 43}" for c in "AB"]
 FIT_SIZE, FIT_FDS = 0x80, 0x40
 
@@ -40,6 +44,114 @@ def bus():
                          "type_large": b"\xff" * 8, "long": struct.pack("<II", 4, 0) + bytes(4000)}.items():
         for n_fds in (0, 1, 7):
             write("bus", f"{name}_{n_fds}_fds", bytes([0, 1, n_fds]) + packet)
+
+
+def image():
+    """Layers of container images, whole layouts, and the roots they become."""
+    file, folder, link, hard = oci.member, oci.folder, oci.link, oci.hard_link
+    long = "/".join(["a" * 100] * 4)
+    layers = {
+        "files": [folder("./etc"), file("./etc/hosts", b"x"), file("usr/bin/run", b"#!", mode=0o755), link("bin", "usr/bin")],
+        "whiteouts": [file("a/b", b"1"), file("a/.wh.b"), file("a/c/d", b"2"), file("a/c/.wh..wh..opq"), file(".wh.gone")],
+        "replaced": [file("a", b"1"), folder("a"), file("a/b", b"2"), file("a", b"3")],
+        "hard-link": [file("a", b"1"), hard("b", "a"), hard("c", "./b")],
+        "long-name": [file(long + "/x", b"1"), link("l", long)],
+        "ignored": [file("dev/sda", b"x"), file("proc/1/mem", b"x"), file("tmp/x", b"x"), file("etc/ld.so.preload", b"x"),
+                    oci.member("dev/null", type=tarfile.CHRTYPE, device=(1, 3))],
+        "setuid": [file("su", b"x", mode=0o6755)],
+        "climbs": [file("a/../../b", b"x")],
+        "dot-dot": [file("..", b"x")],
+        "absolute": [file("/etc/passwd", b"x")],
+        "control-character": [file("a\nb", b"x")],
+        "name-too-long": [file("a/" * 700 + "x", b"x")],
+        "part-too-long": [file("a" * 300, b"x")],
+        "link-out": [link("a/b", "../../etc")],
+        "link-out-later": [link("a", "b/../../c")],
+        "link-absolute": [link("a", "/b/../c")],
+        "link-absolute-out": [link("a", "/../c")],
+        "link-empty": [link("a", "")],
+        "behind-a-link": [link("a", "/etc"), file("a/passwd", b"x")],
+        "behind-a-file": [file("a", b"x"), file("a/b", b"x")],
+        "hard-link-out": [hard("a", "../etc/shadow")],
+        "hard-link-folder": [folder("a"), hard("b", "a")],
+        "device": [oci.member("sda", type=tarfile.BLKTYPE, device=(8, 0))],
+        "fifo": [oci.member("pipe", type=tarfile.FIFOTYPE)],
+        "reserved": [file("bulkhead/program", b"x")],
+        "reserved-link": [link("engine", "etc")],
+        "whiteout-climbs": [file("a/.wh...", b"")],
+        "whiteout-nothing": [file("a/.wh.", b"")],
+        "empty": [],
+    }
+    for name, members in layers.items():
+        write("image_tar", name, oci.tar(members))
+    write("image_tar", "gnu-long-name", oci.tar(layers["long-name"], format=tarfile.GNU_FORMAT))
+    whole = oci.tar(layers["files"])
+    write("image_tar", "cut-header", whole[:300])
+    write("image_tar", "cut-content", whole[:512 * 3 + 100])
+    write("image_tar", "checksum", whole[:4] + b"!" + whole[5:])
+    one = oci.tar(layers["setuid"])
+    write("image_tar", "size-huge", resum(one, 124, b"77777777777\0"))
+    write("image_tar", "size-base256", resum(one, 124, b"\x80" + b"\xff" * 11))
+    write("image_tar", "size-no-number", resum(one, 124, b"12x45678901\0"))
+    for name, records in {"pax-length": b"99 path=x\n", "pax-no-end": b"9 path=xy", "pax-size": b"16 size=1000000\n",
+                          "pax-size-no-number": b"10 size=x\n", "pax-nothing": b"5 a=\n"}.items():
+        head = tarfile.TarInfo("head")
+        head.type, head.size = b"x", len(records)
+        write("image_tar", name, oci.tar([(head, records), file("a", b"1")], format=tarfile.USTAR_FORMAT))
+    base, upper = oci.tar(layers["files"]), oci.tar(layers["whiteouts"])
+
+    def field(document, *path, value):
+        def change(name, d):
+            if name == document:
+                for key in path[:-1]:
+                    d = d[key]
+                d[path[-1]] = value
+        return change
+    layouts = {
+        "gzip": oci.Layout([base, upper]), "plain": oci.Layout([base], packed=False),
+        "nested": oci.Layout([base], nested=True),
+        "diff-id": oci.Layout([base], change=field("config", "rootfs", "diff_ids", 0, value="sha256:" + "0" * 64)),
+        "diff-ids-few": oci.Layout([base, upper], change=field("config", "rootfs", "diff_ids", value=[oci.digest(base)])),
+        "architecture": oci.Layout([base], change=field("config", "architecture", value="mips")),
+        "layer-size": oci.Layout([base], change=field("manifest", "layers", 0, "size", value=1)),
+        "layer-digest": oci.Layout([base], change=field("manifest", "layers", 0, "digest", value="sha256:" + "0" * 64)),
+        "layer-sha512": oci.Layout([base], change=field("manifest", "layers", 0, "digest", value="sha512:" + "0" * 128)),
+        "layer-zstd": oci.Layout([base], change=field("manifest", "layers", 0, "mediaType",
+                                                      value="application/vnd.oci.image.layer.v1.tar+zstd")),
+        "layer-not-gzip": oci.Layout([base], packed=False, change=field("manifest", "layers", 0, "mediaType",
+                                                                        value="application/vnd.oci.image.layer.v1.tar+gzip")),
+        "config-size": oci.Layout([base], change=field("manifest", "config", "size", value=1)),
+        "no-layers": oci.Layout([], change=lambda name, d: None),
+        "two-images": oci.Layout([base], change=lambda name, d: name == "index" and d["manifests"].append(d["manifests"][0])),
+        "no-image": oci.Layout([base], change=field("index", "manifests", value=[])),
+        "nested-twice": oci.Layout([base], nested=True, change=lambda name, d: name == "nested" and d["manifests"][0].update(
+            mediaType="application/vnd.oci.image.index.v1+json")),
+        "layer-climbs": oci.Layout([oci.tar(layers["climbs"])]),
+    }
+    for name, layout in layouts.items():
+        write("image", name + ".tar", layout.tar())
+    write("image", "no-layout.tar", oci.tar([file("index.json", b"{}")]))
+    write("image", "no-index.tar", oci.tar([file("oci-layout", b"{}")]))
+    write("image", "index-no-json.tar", oci.tar([file("oci-layout", b"{}"), file("index.json", b"{")]))
+    write("image", "cut.tar", layouts["gzip"].tar()[:513])
+    rows = b"".join([struct.pack("<QQHHBBH", 128, 5, 1, 0, 1, 0, 0) + b"a", struct.pack("<QQHHBBH", 0, 0, 1, 0, 2, 0, 0) + b"b",
+                     struct.pack("<QQHHBBH", 0, 0, 3, 1, 3, 0, 0) + b"b/ca"])
+    head = b"bulkhead-root-01" + struct.pack("<QQQ", 3, 133, len(rows)) + bytes(88)
+    write("image_root", "three", head + b"hello" + rows)
+    write("image_root", "order", head + b"hello" + rows[25:50] + rows[:25] + rows[50:])
+    write("image_root", "content-outside", head + b"hello" + rows.replace(struct.pack("<Q", 5), struct.pack("<Q", 6), 1))
+    write("image_root", "climbs", head + b"hello" + rows.replace(b"b/c", b"../"))
+    write("image_root", "cut", (head + b"hello" + rows)[:-1])
+    write("image_root", "count", head.replace(struct.pack("<Q", 3), struct.pack("<Q", 4), 1) + b"hello" + rows)
+
+
+def resum(tar, offset, value):
+    """The tar file with a field of its first header replaced, and the header's checksum made good."""
+    block = bytearray(tar[:512])
+    block[offset:offset + len(value)] = value
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block) + tar[512:]
 
 
 def api_key():
@@ -214,5 +326,5 @@ def generation():
         write("generation", name, data)
 
 
-for make in (bus, api_key, oip_binary, answer, metrics_page, generation):
+for make in (bus, api_key, oip_binary, answer, metrics_page, generation, image):
     make()

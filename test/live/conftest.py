@@ -50,7 +50,7 @@ def processes():
             continue
         with contextlib.suppress(OSError):
             argv = pathlib.Path("/proc", entry, "cmdline").read_bytes().split(b"\0")[:-1]
-            if argv and os.path.basename(argv[0]) in (b"bulkhead", b"bulkhead-worker", b"bulkhead-machine"):
+            if argv and os.path.basename(argv[0]) in (b"bulkhead", b"bulkhead-worker", b"bulkhead-machine", b"bulkhead-image"):
                 stat = pathlib.Path("/proc", entry, "stat").read_text().rsplit(")", 1)[1].split()
                 if stat[0] != "Z":
                     # in a container the worker is started by its path
@@ -79,7 +79,7 @@ def left_behind(servers, processes_before):
     alive = processes()
     others = {pid for pid, (_, argv) in alive.items() if argv[1:2] == ["serve"]}
     left = {pid: argv for pid, (parent, argv) in alive.items() if pid not in processes_before and
-            parent not in others and (argv[0] in ("bulkhead-worker", "bulkhead-machine") or argv[1:2] == ["role"])}
+            parent not in others and (argv[0] in ("bulkhead-worker", "bulkhead-machine", "bulkhead-image") or argv[1:2] == ["role"])}
     return left, {path for s in servers for path in s.cgroups if os.path.exists(path)}
 
 

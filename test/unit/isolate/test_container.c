@@ -240,7 +240,8 @@ static int root_make(struct rootfs *root, char folder[static 64], struct error *
     snprintf(path, sizeof path, "%s/root", folder);
     _close_ int program = open("/bin/cat", O_RDONLY | O_CLOEXEC);
     assert_true(program >= 0);
-    return rootfs_build(path, program, -1, root, err);
+    const struct rootfs_parts parts = {.program_fd = program, .library_fd = -1};
+    return rootfs_build(path, &parts, root, err);
 }
 
 static void test_root_is_pinned(void **state)

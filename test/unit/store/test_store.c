@@ -450,6 +450,43 @@ static void test_a_failed_quota_put_leaves_nothing(void **state)
         "memory: " #test, test, setup_memory, teardown, NULL \
     }
 
+static int keep_version(void *ctx, const struct store_version *v)
+{
+    *(struct store_version *)ctx = *v;
+    ((struct store_version *)ctx)->document = (struct str){0}; /* lives no longer than this call */
+    return 0;
+}
+
+/* A version's image is kept with it, counts as used, and goes with it. */
+static void test_images(void **state)
+{
+    struct fixture *f = *state;
+    uint8_t image[STORE_DIGEST_BYTES];
+    bool used = true;
+    uint64_t revision;
+    memset(image, 7, sizeof image);
+    assert_int_equal(f->ops->begin(f->store, NULL), 0);
+    assert_int_equal(put_resource(f, 3, 5, "acme", "digits", "{}"), 0);
+    struct store_version v = {
+        .uid = 6, .model_uid = 5, .number = 1, .artifact_bytes = 1, .image_bytes = 99, .document = STR("{}")};
+    memset(v.image, 7, sizeof v.image);
+    memset(v.image_manifest, 8, sizeof v.image_manifest);
+    assert_int_equal(f->ops->version_put(f->store, &v, NULL), 0);
+    assert_int_equal(f->ops->commit(f->store, &revision, NULL), 0);
+    struct store_version found = {0};
+    assert_int_equal(f->ops->version_each(f->store, 5, keep_version, &found, NULL), 0);
+    assert_int_equal(found.image_bytes, 99);
+    assert_memory_equal(found.image, v.image, sizeof v.image);
+    assert_memory_equal(found.image_manifest, v.image_manifest, sizeof v.image_manifest);
+    assert_int_equal(f->ops->artifact_used(f->store, image, &used, NULL), 0);
+    assert_true(used);
+    assert_int_equal(f->ops->begin(f->store, NULL), 0);
+    assert_int_equal(f->ops->version_delete_model(f->store, 5, NULL), 0);
+    assert_int_equal(f->ops->commit(f->store, &revision, NULL), 0);
+    assert_int_equal(f->ops->artifact_used(f->store, image, &used, NULL), 0);
+    assert_false(used);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -469,6 +506,7 @@ int main(void)
         CONFORMANCE(test_reads_inside_a_transaction),
         CONFORMANCE(test_quotas),
         CONFORMANCE(test_a_failed_quota_put_leaves_nothing),
+        CONFORMANCE(test_images),
     };
     return cmocka_run_group_tests_name("store", tests, NULL, NULL);
 }

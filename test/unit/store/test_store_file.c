@@ -170,7 +170,7 @@ static void test_newer_release_is_refused(void **state)
     fixture_close(f);
     run_sql(f, "PRAGMA user_version = 1000");
     expect_refused(f, -ERROR_REFUSED,
-                   "the store was written by a newer release (schema 1000; this one knows 3): use that release, or go "
+                   "the store was written by a newer release (schema 1000; this one knows 4): use that release, or go "
                    "back to a copy of the store from before");
 }
 
