@@ -1,6 +1,8 @@
-/* bulkhead-guest: wiring only. Process 1 of a virtual machine. */
+/* bulkhead-guest, and bulkhead-guest-oci (GUEST_WALL isolate_container): wiring only. Process 1 of a virtual machine.
+ */
 #include "base/log.h"
 #include "guest/guest.h"
+#include "isolate/isolate.h"
 
 #include <stdio.h>
 #include <unistd.h>
@@ -12,5 +14,5 @@ int main(void)
         return 2;
     }
     log_setup("guest", LOG_LEVEL_INFO);
-    guest_run();
+    guest_run(&GUEST_WALL);
 }

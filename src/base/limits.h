@@ -91,8 +91,9 @@
  * MiB of the first and 60 MiB of the second. */
 #define LIMIT_MICROVM_KERNEL_BYTES  (64 * MIB)
 #define LIMIT_MICROVM_MONITOR_BYTES (192 * MIB)
-#define LIMIT_REPLICA_START_MS      60000u /* from spawn to loaded */
-#define LIMIT_RESTART_DELAY_MIN_MS  100u   /* first back-off, doubled each time, ± 50 % jitter */
+#define LIMIT_MICROVM_RUNTIME_BYTES (48 * MIB) /* an OCI runtime in there, and what the first program then needs */
+#define LIMIT_REPLICA_START_MS      60000u     /* from spawn to loaded */
+#define LIMIT_RESTART_DELAY_MIN_MS  100u       /* first back-off, doubled each time, ± 50 % jitter */
 #define LIMIT_RESTART_DELAY_MAX_MS  30000u
 
 /* Blank workers of level pool; their limits until a model's take over. */

@@ -127,10 +127,13 @@ struct bus_isolation {               /* what this host can do at one level */
 
 #define BUS_RUNTIME_COUNT 5u /* of enum isolate_runtime, `any` included */
 
-struct bus_runtime {                 /* what an OCI runtime can do here */
-    uint32_t runtime;                /* enum isolate_runtime; 1 … BUS_RUNTIME_COUNT - 1 */
-    uint32_t state;                  /* enum bus_isolation_state */
-    char text[ERROR_TEXT_BYTES_MAX]; /* why not */
+struct bus_runtime {                       /* what an OCI runtime can do here */
+    uint32_t runtime;                      /* enum isolate_runtime; 1 … BUS_RUNTIME_COUNT - 1 */
+    uint32_t state;                        /* enum bus_isolation_state */
+    uint32_t guest;                        /* it can run workers in virtual machines */
+    uint32_t _reserved;                    /* */
+    char text[ERROR_TEXT_BYTES_MAX];       /* why not */
+    char guest_text[ERROR_TEXT_BYTES_MAX]; /* why not in virtual machines */
 };
 
 struct bus_isolation_wanted { /* somebody asked for a level, or a runtime, that is not tested yet */

@@ -87,8 +87,8 @@ void control_quota_tell(struct control *c);
 void control_isolation(struct control *c, const struct bus_isolation *body);
 /* What it says of one OCI runtime; likewise. */
 void control_runtime(struct control *c, const struct bus_runtime *body);
-/* May workers be run by this runtime? 0 is any. Codes as of control_level_refusal. */
-int control_runtime_refusal(void *ctx, uint32_t runtime, struct error *err);
+/* May workers of this level be run by this runtime? 0 is any. Codes as of control_level_refusal. */
+int control_runtime_refusal(void *ctx, uint32_t level, uint32_t runtime, struct error *err);
 /* May a model run at this level on this host? 0; -ERROR_ISOLATION_UNAVAILABLE; -ERROR_AGAIN while it is being tested.
  * ctx is the struct control. */
 int control_level_refusal(void *ctx, uint32_t level, struct error *err);

@@ -61,16 +61,20 @@ void control_runtime(struct control *c, const struct bus_runtime *body)
         control_reconcile(c);
 }
 
-int control_runtime_refusal(void *ctx, uint32_t runtime, struct error *err)
+int control_runtime_refusal(void *ctx, uint32_t level, uint32_t runtime, struct error *err)
 {
     struct control *c = ctx;
     if (runtime == 0)
         return 0;
     const struct bus_runtime *known = runtime < BUS_RUNTIME_COUNT ? &c->runtimes[runtime] : NULL;
-    if (known && known->state == BUS_ISOLATION_AVAILABLE)
+    bool machine = level == LADDER_MICROVM;
+    if (known && (machine ? known->guest != 0 : known->state == BUS_ISOLATION_AVAILABLE))
         return 0;
-    if (!known || known->state == BUS_ISOLATION_UNAVAILABLE)
-        return error_set(err, ERROR_ISOLATION_UNAVAILABLE, "%s", known ? known->text : "there is no such runtime");
+    if (!known || machine || known->state == BUS_ISOLATION_UNAVAILABLE)
+        return error_set(err, ERROR_ISOLATION_UNAVAILABLE, "%s",
+                         !known    ? "there is no such runtime"
+                         : machine ? known->guest_text
+                                   : known->text);
     struct bus_isolation_wanted body = {.level = LADDER_CONTAINER, .runtime = runtime};
     (void)bus_conn_send(c->supervisor, BUS_ISOLATION_WANTED, &body, NULL, 0); /* without it we end anyway */
     return error_set(err, ERROR_AGAIN, "is still being tested; try again in a few seconds");
@@ -85,7 +89,7 @@ int control_version_refusal(struct control *c, const struct registry_version *ro
     int r = control_level_refusal(c, row->level, err);
     if (r < 0)
         return error_wrap(err, r, "its isolation level, %s", control_level_name(row->level));
-    r = control_runtime_refusal(c, row->runtime, err);
+    r = control_runtime_refusal(c, row->level, row->runtime, err);
     return r < 0 ? error_wrap(err, r, "its OCI runtime, %s", registry_runtime_name(row->runtime)) : r;
 }
 

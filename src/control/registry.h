@@ -34,8 +34,8 @@ struct registry_config {
      * with the reason (from isolate's probe). Levels here and in struct registry_version are isolate's ranks: 1 =
      * shared … 5 = microvm (enum isolate_level). */
     int (*level_refusal)(void *ctx, uint32_t level, struct error *err);
-    /* May workers of level container be run by this OCI runtime (index of spec.isolation.runtime; 0: any)? Likewise. */
-    int (*runtime_refusal)(void *ctx, uint32_t runtime, struct error *err);
+    /* May workers of this level be run by this OCI runtime (index of spec.isolation.runtime; 0: any)? Likewise. */
+    int (*runtime_refusal)(void *ctx, uint32_t level, uint32_t runtime, struct error *err);
     /* Is there an engine of this name? */
     bool (*engine_known)(void *ctx, struct str name);
     /* Tells the code that opens models for this engine from any other; 0: this server has none. */

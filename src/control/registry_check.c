@@ -58,7 +58,8 @@ static int check_isolation(const struct registry_plan *plan, const struct regist
     if (rc < 0)
         return error_set(err, rc, "%s: spec.isolation.level: \"%s\" is not available: %s", item->title,
                          registry_level_name(model->isolation_level), error_text(&reason, rc));
-    rc = config->runtime_refusal(config->ctx, model->isolation_runtime, &reason);
+    rc = config->runtime_refusal(config->ctx, registry_level_rank(model->isolation_level), model->isolation_runtime,
+                                 &reason);
     if (rc < 0)
         return error_set(err, rc, "%s: spec.isolation.runtime: \"%s\" %s%s", item->title,
                          registry_runtime_name(model->isolation_runtime),

@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
 
@@ -18,9 +19,11 @@ static const bool worker_sanitized = true; /* it cannot run without /proc */
 #else
 static const bool worker_sanitized = false;
 #endif
-#define WORKER_UID 1000u /* the only user of the machine beside root */
+#define WORKER_NAME "worker"
+#define WORKER_UID  1000u /* the only user of the machine beside root */
 
 struct guest {
+    const struct isolate_ops *wall;
     int control, channel; /* the ports */
     int bus;              /* to the worker */
     struct isolate_instance *worker;
@@ -33,6 +36,30 @@ static _Noreturn void fail(enum isolate_guest_end how, const struct error *err, 
     guest_end(how);
 }
 
+static void limit_read(const char *folder, const char *file, char text[static 48])
+{
+    char path[256];
+    (void)snprintf(path, sizeof path, "/sys/fs/cgroup/%s/%s", folder, file); /* fits */
+    _close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, text, 47);
+    text[n > 0 ? n : 0] = '\0';
+    text[strcspn(text, "\n")] = '\0';
+}
+
+/* For whoever debugs: only where the machine has a console is this seen. The limits are read back from the kernel. */
+static void wall_tell(const struct guest *g)
+{
+    struct isolate_report report;
+    char memory[48], cpu[48], pids[48];
+    const char *folder =
+        g->wall->level == ISOLATE_CONTAINER ? "bulkhead.guest-oci/" WORKER_NAME : "bulkhead.guest/" WORKER_NAME;
+    g->wall->explain(g->worker, &report);
+    limit_read(folder, "memory.max", memory);
+    limit_read(folder, "cpu.max", cpu);
+    limit_read(folder, "pids.max", pids);
+    log_info("guest_wall", "%s; memory.max=%s cpu.max=%s pids.max=%s", report.text, memory, cpu, pids);
+}
+
 /* The worker and its wall, as the supervisor would start it. */
 static int worker_start(struct guest *g, const struct bus_guest_config *config, int library_fd, int bus_fd,
                         struct error *err)
@@ -42,7 +69,7 @@ static int worker_start(struct guest *g, const struct bus_guest_config *config, 
     if (program < 0)
         return error_set(err, ERROR_IO, "there is no worker: %m");
     const struct isolate_spawn spawn = {
-        .name = "worker",
+        .name = WORKER_NAME,
         .program_fd = program,
         .argv = argv,
         .fds = &bus_fd,
@@ -50,17 +77,22 @@ static int worker_start(struct guest *g, const struct bus_guest_config *config, 
         .library_fd = library_fd,
         .proc = worker_sanitized,
         .stderr_fd = STDERR_FILENO,
+        .filter = true,
         .uid = WORKER_UID,
         .gid = WORKER_UID,
         .limits = {.memory_bytes = config->memory_bytes,
                    .cpu_milli = config->cpu_milli,
                    .pids = config->pids,
-                   .file_bytes = 0,
+                   .file_bytes = LIMIT_REPLICA_TMP_BYTES, /* crun keeps a filter in a file under this limit */
                    .fds = config->fds},
         .limits_required = true,
     };
-    int r = isolate_process.setup("guest", err);
-    return r < 0 ? r : isolate_process.spawn(&spawn, &g->worker, &g->worker_pidfd, err);
+    int r = g->wall->setup("guest", err);
+    if (r == 0)
+        r = g->wall->spawn(&spawn, &g->worker, &g->worker_pidfd, err);
+    if (r == 0)
+        wall_tell(g);
+    return r;
 }
 
 static int worker_configure(struct guest *g, const struct bus_guest_config *config, int model_fd)
@@ -109,17 +141,17 @@ static _Noreturn void on_worker_end(struct guest *g)
 {
     struct isolate_usage usage = {0};
     int status = 0;
-    (void)isolate_process.usage(g->worker, &usage, NULL); /* without it, it was no lack of memory */
-    while (isolate_process.discard(g->worker, &status) == -ERROR_AGAIN)
+    (void)g->wall->usage(g->worker, &usage, NULL); /* without it, it was no lack of memory */
+    while (g->wall->discard(g->worker, &status) == -ERROR_AGAIN)
         (void)poll(NULL, 0, 1);
     if (usage.oom_kills > 0)
         guest_end(ISOLATE_GUEST_OUT_OF_MEMORY);
     guest_end(WIFSIGNALED(status) ? ISOLATE_GUEST_KILLED : ISOLATE_GUEST_ENDED);
 }
 
-_Noreturn void guest_run(void)
+_Noreturn void guest_run(const struct isolate_ops *wall)
 {
-    struct guest g = {.control = -1, .channel = -1, .bus = -1, .worker_pidfd = -1};
+    struct guest g = {.wall = wall, .control = -1, .channel = -1, .bus = -1, .worker_pidfd = -1};
     struct error err = {0};
     int r = guest_boot(&err);
     if (r == 0)

@@ -42,7 +42,7 @@ static int file_systems_mount(struct error *err)
         {"tmpfs", "/tmp", "size=1m,mode=0755", MS_NOSUID | MS_NODEV | MS_NOEXEC},
         {"cgroup2", "/sys/fs/cgroup", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC},
     };
-    if (root_cover() != 0)
+    if (root_cover() != 0 || (mkdir("/run", 0755) != 0 && errno != EEXIST))
         return error_set(err, ERROR_IO, "the root cannot be covered: %m");
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         if ((mkdir(rows[i].path, 0755) != 0 && errno != EEXIST) ||

@@ -88,7 +88,7 @@ struct isolate_spawn {
                   they cannot run without */
     const struct isolate_root_extra *root; /* NULL: nothing more */
     const struct isolate_image *image;     /* level container: its root; NULL: one of the server's own */
-    enum isolate_runtime runtime;          /* level container: by which it must be run; others look at nothing */
+    enum isolate_runtime runtime; /* level container: by which it must be run; microvm: CRUN: in a container there */
     const struct isolate_machine *machine; /* level microvm, where no descriptor can be handed over (n_fds 0); NULL
                                               elsewhere */
     int stderr_fd;                         /* the worker's stderr; -1 (or 0, never a sensible stderr) is /dev/null */
@@ -143,6 +143,8 @@ struct isolate_ops {
     /* NULL: probe runs at start. Else it runs when somebody first asks for the level, for it costs seconds of processor
      * time; this says at start, within ms, whether everything that it needs is there. */
     int (*look)(struct error *err);
+    /* NULL: has none. Level microvm: can workers in its machines be run by this runtime? Looks only. */
+    int (*runtime_look)(enum isolate_runtime runtime, struct error *err);
     bool probe_slow; /* probe may take longer than 200 ms */
     /* NULL: has none. From now on `probe` tries this runtime too, whose start may take seconds; ANY: all of them. */
     void (*want)(enum isolate_runtime runtime);

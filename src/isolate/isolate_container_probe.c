@@ -167,7 +167,7 @@ int container_try(const struct runtime *runtime, const struct rootfs *root, stru
         .stderr_fd = -1,
         .uid = PROBE_UID,
         .gid = PROBE_UID,
-        .limits = {.memory_bytes = 64 * MIB, .cpu_milli = 1000, .pids = 16, .file_bytes = 0, .fds = 64},
+        .limits = {.memory_bytes = 64 * MIB, .cpu_milli = 1000, .pids = 16, .file_bytes = MIB, .fds = 64},
         .filter = true,
         .limits_required = true,
     };

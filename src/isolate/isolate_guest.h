@@ -7,7 +7,8 @@
 #define ISOLATE_GUEST_INIT    "/init"
 #define ISOLATE_GUEST_MODULES "/modules" /* kernel modules, loaded in the order of their names */
 #define ISOLATE_GUEST_WORKER  "/bulkhead-worker"
-#define ISOLATE_GUEST_LIBRARY "/engine.so" /* the engine's shared library; absent where it has none */
+#define ISOLATE_GUEST_RUNTIME "/usr/bin/crun" /* where the worker runs in a container there */
+#define ISOLATE_GUEST_LIBRARY "/engine.so"    /* the engine's shared library; absent where it has none */
 
 /* Names of the serial ports. */
 #define ISOLATE_GUEST_PORT_CONTROL "bulkhead.control" /* bus/port.h; the guest only reads */

@@ -3,6 +3,7 @@
 #include "base/limits.h"
 #include "isolate/isolate_guest.h"
 #include "isolate/isolate_root.h"
+#include "isolate/isolate_runtime.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -15,6 +16,7 @@
 #include <sys/sysmacros.h>
 
 #define PROGRAM      "bulkhead-guest" /* beside this program */
+#define PROGRAM_OCI  "bulkhead-guest-oci"
 #define IMAGE_SEALS  (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL)
 #define FOLDER_MODE  (S_IFDIR | 0755u)
 #define PROGRAM_MODE (S_IFREG | 0755u)
@@ -228,36 +230,62 @@ static void modules_put(struct image *m, const struct isolate_guest_kernel *k)
     }
 }
 
-/* The worker and what it and its engine need, each where it is on this host. */
-static int worker_put(struct image *m, int worker_fd, int library_fd, struct error *err)
+/* The worker and what it and its engine need, each where it is on this host; likewise init and runtime of one that runs
+ * in a container. What several need stands once. */
+static int programs_put(struct image *m, const struct isolate_guest_parts *parts, int init_fd, struct error *err)
 {
     _free_ struct isolate_root_files *files = calloc(1, sizeof *files);
     if (!files)
         return error_set_default(err, ERROR_NO_MEMORY);
-    int r = isolate_root_files_find(worker_fd, library_fd, ISOLATE_GUEST_LIBRARY, files, err);
+    int r = isolate_root_files_find(parts->worker_fd, parts->library_fd, ISOLATE_GUEST_LIBRARY, files, err);
+    if (r == 0 && parts->runtime_fd >= 0)
+        r = isolate_root_files_find(init_fd, -1, NULL, files, err);
+    if (r == 0 && parts->runtime_fd >= 0)
+        r = isolate_root_files_find(parts->runtime_fd, -1, NULL, files, err);
     for (size_t i = 0; r == 0 && i < files->n_files; i++)
         file(m, files->files[i].path, files->files[i].fd);
     isolate_root_files_done(files);
     if (r == 0)
-        file(m, ISOLATE_GUEST_WORKER, worker_fd);
+        file(m, ISOLATE_GUEST_WORKER, parts->worker_fd);
+    if (r == 0 && parts->runtime_fd >= 0)
+        file(m, ISOLATE_GUEST_RUNTIME, parts->runtime_fd);
     return r;
 }
 
-int isolate_guest_image_build(const struct isolate_guest_kernel *kernel, int worker_fd, int library_fd, int *ret_fd,
-                              uint64_t *ret_bytes, struct error *err)
+int isolate_guest_runtime_open(int *ret_fd, struct error *err)
 {
     char path[PATH_MAX];
-    _close_ int init = self_beside(PROGRAM, path) < 0 ? -1 : open(path, O_RDONLY | O_CLOEXEC);
+    struct runtime runtime;
+    runtime_find(ISOLATE_RUNTIME_CRUN, &runtime);
+    int fd = runtime.path[0] ? open(runtime.path, O_RDONLY | O_CLOEXEC) : -1;
+    if (fd < 0)
+        return error_set(err, ERROR_ISOLATION_UNAVAILABLE,
+                         "this host has no program crun to put into a guest: apt install crun");
+    if (self_beside(PROGRAM_OCI, path) < 0 || access(path, X_OK) != 0) {
+        (void)close(fd); /* nothing was written */
+        return error_set(err, ERROR_ISOLATION_UNAVAILABLE,
+                         "the program " PROGRAM_OCI " is not beside bulkhead; build it with `make build`");
+    }
+    *ret_fd = fd;
+    return 0;
+}
+
+int isolate_guest_image_build(const struct isolate_guest_kernel *kernel, const struct isolate_guest_parts *parts,
+                              int *ret_fd, uint64_t *ret_bytes, struct error *err)
+{
+    char path[PATH_MAX];
+    const char *program = parts->runtime_fd >= 0 ? PROGRAM_OCI : PROGRAM;
+    _close_ int init = self_beside(program, path) < 0 ? -1 : open(path, O_RDONLY | O_CLOEXEC);
     if (init < 0)
         return error_set(err, ERROR_ISOLATION_UNAVAILABLE,
-                         "the program " PROGRAM " is not beside bulkhead; build it with `make build`");
+                         "the program %s is not beside bulkhead; build it with `make build`", program);
     _close_ int fd = memfd_create("guest", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     struct image m = {.fd = fd, .result = fd < 0 ? -ERROR_NO_MEMORY : 0};
     member(&m, "dev", FOLDER_MODE, 0, 0);
     member(&m, "dev/console", CONSOLE_MODE, 0, makedev(5, 1)); /* the kernel opens it for process 1 */
     file(&m, ISOLATE_GUEST_INIT, init);
     modules_put(&m, kernel);
-    int r = worker_fd >= 0 ? worker_put(&m, worker_fd, library_fd, err) : 0;
+    int r = parts->worker_fd >= 0 ? programs_put(&m, parts, init, err) : 0;
     member(&m, "TRAILER!!!", 0, 0, 0);
     if (r == 0 && m.result == 0 && fcntl(fd, F_ADD_SEALS, IMAGE_SEALS) != 0)
         m.result = -ERROR_IO;

@@ -24,8 +24,17 @@ struct isolate_guest_kernel {
 must_check int isolate_guest_kernel_find(struct isolate_guest_kernel *ret_kernel, struct error *err);
 void isolate_guest_kernel_done(struct isolate_guest_kernel *kernel);
 
-/* The memory file system, for a worker and its engine's library; both -1: for the probe. */
-must_check int isolate_guest_image_build(const struct isolate_guest_kernel *kernel, int worker_fd, int library_fd,
-                                         int *ret_fd, uint64_t *ret_bytes, struct error *err);
+struct isolate_guest_parts {
+    int worker_fd;  /* with library_fd -1: for the probe */
+    int library_fd; /* its engine's; -1: none */
+    int runtime_fd; /* crun, which runs the worker in a container there; -1: the worker stands behind level process */
+};
+
+/* The memory file system. */
+must_check int isolate_guest_image_build(const struct isolate_guest_kernel *kernel,
+                                         const struct isolate_guest_parts *parts, int *ret_fd, uint64_t *ret_bytes,
+                                         struct error *err);
+/* The OCI runtime for guests, to be closed by the caller. -ERROR_ISOLATION_UNAVAILABLE with what to install. */
+must_check int isolate_guest_runtime_open(int *ret_fd, struct error *err);
 
 #endif

@@ -13,6 +13,7 @@ struct isolate_instance {
     pid_t pid; /* in the supervisor's pid namespace */
     int pidfd;
     uid_t uid;
+    bool nested;              /* microvm: its worker runs in a container there */
     uint64_t memory_extra;    /* microvm: of the machine, beyond the worker's limit */
     bool limits;              /* memory, cpu and pids are limited */
     char limits_missing[256]; /* why not */

@@ -27,6 +27,7 @@
 
 struct image {
     struct stat worker, library;
+    bool container; /* the worker runs in one there */
     int fd;
     uint64_t bytes;
 };
@@ -67,21 +68,26 @@ static bool same_file(const struct stat *a, const struct stat *b)
 }
 
 /* The image of this worker and library, built when it is asked for first. */
-static int image_get(int worker_fd, int library_fd, const struct image **ret_image, struct error *err)
+static int image_get(int worker_fd, int library_fd, bool container, const struct image **ret_image, struct error *err)
 {
-    struct image image = {.fd = -1};
+    struct image image = {.container = container, .fd = -1};
     if ((worker_fd >= 0 && fstat(worker_fd, &image.worker) != 0) ||
         (library_fd >= 0 && fstat(library_fd, &image.library) != 0))
         return error_set(err, ERROR_INVALID_ARGUMENT, "The worker cannot be started: its program cannot be read: %m.");
     for (size_t i = 0; i < host.n_images; i++) {
-        if (same_file(&host.images[i].worker, &image.worker) && same_file(&host.images[i].library, &image.library)) {
+        if (same_file(&host.images[i].worker, &image.worker) && same_file(&host.images[i].library, &image.library) &&
+            host.images[i].container == container) {
             *ret_image = &host.images[i];
             return 0;
         }
     }
     if (host.n_images == IMAGES_MAX)
         return error_set(err, ERROR_LIMIT, "The worker cannot be started: there are too many engines.");
-    int r = isolate_guest_image_build(&host.parts.kernel, worker_fd, library_fd, &image.fd, &image.bytes, err);
+    _close_ int runtime = -1;
+    int r = container ? isolate_guest_runtime_open(&runtime, err) : 0;
+    const struct isolate_guest_parts parts = {.worker_fd = worker_fd, .library_fd = library_fd, .runtime_fd = runtime};
+    if (r == 0)
+        r = isolate_guest_image_build(&host.parts.kernel, &parts, &image.fd, &image.bytes, err);
     if (r != 0)
         return r;
     host.images[host.n_images] = image;
@@ -115,7 +121,16 @@ static int microvm_prepare(int program_fd, int library_fd, struct error *err)
 {
     const struct image *image;
     int r = parts_need(err);
-    return r < 0 ? r : image_get(program_fd, library_fd, &image, err);
+    return r < 0 ? r : image_get(program_fd, library_fd, false, &image, err);
+}
+
+/* What the host's own control groups are does not matter to a runtime that runs in a guest: it is only put there. */
+static int microvm_runtime_look(enum isolate_runtime runtime, struct error *err)
+{
+    _close_ int fd = -1;
+    return runtime == ISOLATE_RUNTIME_CRUN
+               ? isolate_guest_runtime_open(&fd, err)
+               : error_set(err, ERROR_ISOLATION_UNAVAILABLE, "the OCI runtime in a guest is crun, no other");
 }
 
 static int spawn_check(const struct isolate_spawn *spawn, struct error *err)
@@ -126,6 +141,8 @@ static int spawn_check(const struct isolate_spawn *spawn, struct error *err)
     const struct isolate_machine *m = spawn->machine;
     if (!m || m->disk_fd < 0 || m->disk_bytes == 0 || m->control_fd < 0 || m->channel_fd < 0)
         return error_set(err, ERROR_INVALID_ARGUMENT, "The worker cannot be started: its machine lacks a part.");
+    if (spawn->runtime != ISOLATE_RUNTIME_ANY && (r = microvm_runtime_look(spawn->runtime, err)) < 0)
+        return r;
     if (spawn->n_fds > 0)
         return error_set(err, ERROR_INVALID_ARGUMENT,
                          "The worker cannot be started: no descriptor can be handed into a machine.");
@@ -140,7 +157,8 @@ static int microvm_spawn(const struct isolate_spawn *spawn, struct isolate_insta
     if (r == 0)
         r = parts_need(err);
     if (r == 0)
-        r = image_get(spawn->program_fd, spawn->library_fd > 0 ? spawn->library_fd : -1, &image, err);
+        r = image_get(spawn->program_fd, spawn->library_fd > 0 ? spawn->library_fd : -1,
+                      spawn->runtime != ISOLATE_RUNTIME_ANY, &image, err);
     if (r != 0)
         return r;
     return microvm_run(&host.parts, spawn, image->fd, image->bytes, host.kvm, ret_instance, ret_pidfd, err);
@@ -181,8 +199,8 @@ static void microvm_explain(struct isolate_instance *i, struct isolate_report *r
     isolate_process.explain(i, &wall);
     *ret_report = wall;
     ret_report->degraded = !host.kvm;
-    (void)snprintf(ret_report->text, sizeof ret_report->text, "%s; behind %.400s", /* cut: for people */
-                   host.kvm ? TEXT_KVM : TEXT_TCG, wall.text);
+    (void)snprintf(ret_report->text, sizeof ret_report->text, "%s%s; behind %.360s", /* cut: for people */
+                   host.kvm ? TEXT_KVM : TEXT_TCG, i->nested ? "; in the guest a container (crun)" : "", wall.text);
 }
 
 /* The monitor's status tells how the worker in the guest ended; what is said is the worker's, where it is known. */
@@ -260,7 +278,7 @@ static void probe_with(bool limits_required, struct isolate_report *report, stru
     *report = (struct isolate_report){0};
     int r = parts_need(err);
     if (r == 0)
-        r = image_get(-1, -1, &image, err);
+        r = image_get(-1, -1, false, &image, err);
     if (r != 0)
         return;
     int ms = access("/dev/kvm", F_OK) == 0 ? probe_boot(image, true, limits_required, NULL) : -ERROR_UNSUPPORTED;
@@ -313,6 +331,7 @@ const struct isolate_ops isolate_microvm = {
     .probe = microvm_probe,
     .probe_slow = true,
     .look = microvm_look,
+    .runtime_look = microvm_runtime_look,
     .probed = microvm_probed,
     .prepare = microvm_prepare,
     .spawn = microvm_spawn,

@@ -151,7 +151,9 @@ int microvm_run(const struct microvm_parts *parts, const struct isolate_spawn *s
                 struct error *err)
 {
     const struct isolate_machine *machine = spawn->machine;
-    uint64_t mib = memory_mib(spawn->limits.memory_bytes, machine->disk_bytes, image_bytes);
+    bool container = spawn->runtime != ISOLATE_RUNTIME_ANY;
+    uint64_t more = container ? image_bytes + LIMIT_MICROVM_RUNTIME_BYTES : 0; /* its root is a copy */
+    uint64_t mib = memory_mib(spawn->limits.memory_bytes + more, machine->disk_bytes, image_bytes);
     char path[32];
     (void)snprintf(path, sizeof path, "/proc/self/fd/%d", machine->disk_fd); /* fits */
     _close_ int disk = open(path, O_RDONLY | O_CLOEXEC); /* the monitor opens what it may only read no other way */
@@ -176,6 +178,8 @@ int microvm_run(const struct microvm_parts *parts, const struct isolate_spawn *s
     monitor.limits.pids = MONITOR_PIDS;
     monitor.limits.fds = MONITOR_FDS;
     int r = isolate_process.spawn(&monitor, ret_instance, ret_pidfd, err);
+    if (r == 0)
+        (*ret_instance)->nested = container;
     if (r == 0)
         (*ret_instance)->memory_extra = monitor.limits.memory_bytes - spawn->limits.memory_bytes;
     return r;

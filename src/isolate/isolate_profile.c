@@ -32,7 +32,8 @@ static const struct filter_row start_rows[] = {
 const struct filter_table isolate_filter_start = {"container-start", start_rows,
                                                   sizeof start_rows / sizeof start_rows[0]};
 
-#if SANITIZED
+/* A guest's first program is none, but its worker may be. */
+#if SANITIZED || defined(BULKHEAD_WORKER_SANITIZED)
 /* ONLY IN SANITIZED BUILDS: what the sanitizers' runtimes call on top. */
 static const struct filter_row sanitizer_rows[] = {
     {"getrlimit", FILTER_ALWAYS, "AddressSanitizer"},    {"madvise", FILTER_ALWAYS, "AddressSanitizer"},

@@ -87,10 +87,10 @@ static int check_model(const struct resource_model *m, struct error *err)
             err, ERROR_INVALID_RESOURCE,
             "spec.isolation.image: expected PATH or PATH@sha256: and 64 hexadecimal digits, found \"%.200s\"",
             m->isolation_image);
-    if (m->isolation_runtime != 0 && m->isolation_level != LEVEL_CONTAINER)
+    if (m->isolation_runtime != 0 && m->isolation_level < LEVEL_CONTAINER)
         return error_set(err, ERROR_INVALID_RESOURCE,
-                         "spec.isolation.runtime: only workers of level container are run by an OCI runtime; change "
-                         "spec.isolation.level to container, or leave this out");
+                         "spec.isolation.runtime: only workers of level container, and of level microvm inside their "
+                         "machine, are run by an OCI runtime; change spec.isolation.level, or leave this out");
     if (m->batch_preferred.n > 0 && m->batch_preferred.values[m->batch_preferred.n - 1] > m->batch_max)
         return error_set(err, ERROR_INVALID_RESOURCE,
                          "spec.batching.preferredSizes: %u is more than spec.batching.maxSize, %" PRIu64,

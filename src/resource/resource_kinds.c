@@ -351,8 +351,10 @@ static const struct resource_field model_fields[] = {
      .default_text = "any",
      .mutable = true,
      PLACE(model, isolation_runtime),
-     .help = "Level container: the OCI runtime that runs its workers; any: the first of runc, crun, runsc, kata that "
-             "works here. A host where it does not work refuses the model. A change makes a new version."},
+     .help =
+         "Level container: the OCI runtime that runs its workers; any: the first of runc, crun, runsc, kata that "
+         "works here. Level microvm: crun runs them in a container inside their machine; any: none. A host where it "
+         "does not work refuses the model. A change makes a new version."},
     {.path = "spec.resources.cpu",
      .type = RESOURCE_CPU,
      .unit = "cores",

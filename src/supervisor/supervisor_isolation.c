@@ -49,6 +49,12 @@ static void runtime_body(const struct supervisor_level *l, enum isolate_runtime 
     bool own = one->text[0] != '\0';
     *ret_body = (struct bus_runtime){.runtime = runtime, .state = own ? states[one->state] : l->state};
     (void)snprintf(ret_body->text, sizeof ret_body->text, "%.380s", own ? one->text : l->report.text);
+    const struct isolate_ops *machines = isolate_find(ISOLATE_MICROVM);
+    struct error why = {0};
+    int r = machines && machines->runtime_look ? machines->runtime_look(runtime, &why)
+                                               : error_set_default(&why, ERROR_ISOLATION_UNAVAILABLE);
+    ret_body->guest = r == 0;
+    (void)snprintf(ret_body->guest_text, sizeof ret_body->guest_text, "%s", why.text); /* same size */
 }
 
 static void runtimes_tell(struct supervisor *s)

@@ -197,3 +197,37 @@ def test_without_its_kernel_the_level_is_refused(make_server, folder):
     result = server.apply(tenant_yaml("acme") + model_yaml("echo", "acme", "echo.json", isolation={"level": "microvm"}),
                           check=False)
     assert result.returncode == 1 and "apt install" in result.stderr, result.stderr
+
+
+def test_a_container_inside_the_guest(make_server, folder):
+    """The layered form: crun runs the worker in the guest, on control groups v2. What it says of its wall comes over the
+    console that a debugged machine has."""
+    server = make_server(config="apiVersion: bulkhead.dev/v1alpha1\nkind: Server\nspec: {log: {level: debug}}\n")
+    server.alerts_expected = True  # the guest's kernel may have its say on the console
+    if level(server)["state"] == "unavailable":
+        pytest.skip(f"level microvm: {level(server)['text']}")
+    server.fds = None
+    (folder / "echo.json").write_text(json.dumps(IDENTITY))
+    nested = {"level": "microvm", "runtime": "crun"}
+    limits = {"cpu": 1, "memory": "128Mi"}
+    result = server.apply(tenant_yaml("acme") + model_yaml("echo", "acme", "echo.json", isolation={**nested, "runtime": "runc"}),
+                          check=False)
+    if "still being tested" in result.stderr:
+        wait_until(lambda: level(server)["state"] != "testing", "the end of the test of level microvm", BOOT_S)
+        result = server.apply(tenant_yaml("acme") + model_yaml("echo", "acme", "echo.json",
+                                                               isolation={**nested, "runtime": "runc"}), check=False)
+    assert result.returncode == 1 and "the OCI runtime in a guest is crun" in result.stderr, result.stderr
+    apply(server, tenant_yaml("acme") + model_yaml("echo", "acme", "echo.json", isolation=nested, resources=limits))
+    key = server.key("acme")
+    ask(server, "echo", key)
+    found = replica(server, "echo")
+    assert found["wall"].startswith("microvm (") and "in the guest a container (crun)" in found["wall"]
+    assert "behind process" in found["wall"]
+    wall = next(l["message"] for l in server.log if l["event"] == "guest_wall")
+    assert wall.startswith("container (crun); namespaces user, mount, pid, net, ipc, uts, cgroup; read-only root sha256:"), wall
+    assert "control group bulkhead.guest-oci/worker" in wall
+    assert wall.endswith(f"memory.max={128 << 20} cpu.max=100000 100000 pids.max=18"), wall
+    told = server.cli("explain", "model", "echo", "--tenant", "acme").stdout
+    assert "in the guest a container (crun)" in " ".join(told.split())
+    server.cli("delete", "model", "echo", "--tenant", "acme")
+    wait_until(lambda: machines(server) == [], "the end of the machine")

@@ -138,9 +138,10 @@ struct fixture {
     int status;
 };
 
-static int runtime_refusal(void *ctx, uint32_t runtime, struct error *err)
+static int runtime_refusal(void *ctx, uint32_t level, uint32_t runtime, struct error *err)
 {
     (void)ctx;
+    (void)level;
     (void)runtime;
     (void)err;
     return 0;

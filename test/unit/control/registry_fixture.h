@@ -38,9 +38,10 @@ static inline int fixture_level(void *ctx, uint32_t level, struct error *err)
     return level <= 3 ? 0 : error_set(err, ERROR_ISOLATION_UNAVAILABLE, "no container runtime was found");
 }
 
-static inline int fixture_runtime(void *ctx, uint32_t runtime, struct error *err)
+static inline int fixture_runtime(void *ctx, uint32_t level, uint32_t runtime, struct error *err)
 {
     (void)ctx;
+    (void)level;
     return runtime == 2   ? error_set(err, ERROR_ISOLATION_UNAVAILABLE, "it refuses hybrid control groups")
            : runtime == 4 ? error_set(err, ERROR_AGAIN, "is still being tested; try again in a few seconds")
                           : 0;

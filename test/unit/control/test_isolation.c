@@ -82,7 +82,7 @@ static void test_never_below_the_floor(void **state)
 
 static void runtime_report(struct control *c, uint32_t runtime, uint32_t state, const char *text)
 {
-    struct bus_runtime body = {.runtime = runtime, .state = state};
+    struct bus_runtime body = {.runtime = runtime, .state = state, .guest = runtime == 2, .guest_text = "crun only"};
     (void)snprintf(body.text, sizeof body.text, "%s", text);
     control_runtime(c, &body);
 }
@@ -95,9 +95,9 @@ static void test_runtimes(void **state)
     struct control *c = &control;
     struct error err = {0};
     for (uint32_t runtime = 1; runtime < BUS_RUNTIME_COUNT; runtime++)
-        assert_int_equal(control_runtime_refusal(c, runtime, NULL), -ERROR_AGAIN);
-    assert_int_equal(control_runtime_refusal(c, 0, NULL), 0);
-    assert_int_equal(control_runtime_refusal(c, BUS_RUNTIME_COUNT, NULL), -ERROR_ISOLATION_UNAVAILABLE);
+        assert_int_equal(control_runtime_refusal(c, 4, runtime, NULL), -ERROR_AGAIN);
+    assert_int_equal(control_runtime_refusal(c, 4, 0, NULL), 0);
+    assert_int_equal(control_runtime_refusal(c, 4, BUS_RUNTIME_COUNT, NULL), -ERROR_ISOLATION_UNAVAILABLE);
     runtime_report(c, 0, BUS_ISOLATION_AVAILABLE, "none");
     runtime_report(c, BUS_RUNTIME_COUNT, BUS_ISOLATION_AVAILABLE, "more");
     runtime_report(c, 1, BUS_ISOLATION_AVAILABLE, "works");
@@ -108,6 +108,13 @@ static void test_runtimes(void **state)
     row.runtime = 2;
     assert_int_equal(control_version_refusal(c, &row, &err), -ERROR_ISOLATION_UNAVAILABLE);
     assert_string_equal(err.text, "its OCI runtime, crun: it refuses hybrid control groups");
+    report(c, 5, BUS_ISOLATION_AVAILABLE, "microvm"); /* in a guest the host's groups do not matter */
+    row.level = 5;
+    assert_int_equal(control_version_refusal(c, &row, NULL), 0);
+    row.runtime = 1;
+    assert_int_equal(control_version_refusal(c, &row, &err), -ERROR_ISOLATION_UNAVAILABLE);
+    assert_string_equal(err.text, "its OCI runtime, runc: crun only");
+    row.level = 4;
     runtime_report(c, 1, BUS_ISOLATION_UNAVAILABLE, "gone");
     row.runtime = 1;
     assert_int_equal(control_version_refusal(c, &row, &err), -ERROR_ISOLATION_UNAVAILABLE);

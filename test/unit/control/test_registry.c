@@ -104,7 +104,7 @@ static void test_refused(void **state)
         {MODEL("acme", "m", "a.json", ",\"isolation\":{\"level\":\"microvm\"}"), ERROR_AGAIN,
          "spec.isolation.level: \"microvm\" is still being tested; try again in a few seconds"},
         {MODEL("acme", "m", "a.json", ",\"isolation\":{\"runtime\":\"runc\"}"), ERROR_INVALID_RESOURCE,
-         "Model acme/m: spec.isolation.runtime: only workers of level container are run by an OCI runtime"},
+         "Model acme/m: spec.isolation.runtime: only workers of level container, and of level"},
         {TENANT("strict", "\"isolation\":{\"minimum\":\"container\"}") "," MODEL("strict", "m", "a.json", ""),
          ERROR_REFUSED,
          "Model strict/m: spec.isolation.level: \"process\" is below Tenant strict's isolation.minimum \"container\", and "
