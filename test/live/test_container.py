@@ -8,10 +8,9 @@ import subprocess
 
 import pytest
 
-from conftest import IDENTITY, ROOT, cgroups_of, model_yaml, tenant_yaml, vector, wait_until
+from conftest import IDENTITY, ROOT, model_yaml, tenant_yaml, vector, wait_until
 from load import Load
 
-CYCLES = 1000 if os.environ.get("BULKHEAD_SOAK") else 30
 LEVEL = {"level": "container"}
 
 pytestmark = pytest.mark.skipif(not shutil.which("runc", path="/usr/sbin:/usr/bin"),
@@ -161,24 +160,3 @@ def test_kill_of_the_supervisor_leaves_nothing(make_server, folder):
     assert server.infer("echo", vector(1, [1, 2, 3, 4]), key).status == 200
     server.stop()
     assert runtimes_left(server) == []
-
-
-def test_cycles_leave_nothing(contained):
-    def held():
-        return (len(os.listdir(f"/proc/{contained.process.pid}/fd")),
-                len(proc(contained.process.pid, "mountinfo").splitlines()))
-    before = None
-    for _ in range(CYCLES):
-        contained.apply(model_yaml("echo", "acme", "echo.json", isolation=LEVEL))
-        assert contained.infer("echo", vector(1, [1, 2, 3, 4]), contained.acme).status == 200
-        contained.cli("delete", "model", "echo", "--tenant", "acme")
-        wait_until(lambda: not contained.workers(), "the worker's end")
-        wait_until(lambda: not contained.status()["replicas"], "the replica's end")
-        before = before or held()
-    assert held() <= before, f"descriptors and mounts: {before}, now {held()}"
-    groups = {path for path in cgroups_of(contained.process.pid) if path.endswith("-oci")}
-    assert groups
-    for group in groups:
-        wait_until(lambda: len([e for e in os.scandir(group) if e.is_dir()]) <= 1, f"groups in {group} to be gone")
-    contained.stop()
-    assert runtimes_left(contained) == []
