@@ -149,8 +149,9 @@ const struct cli_command cli_commands[] = {
      .run = cli_top,
      .details =
          "ASKED is a tenant's weight among those that want a device; GOT its part of the time that leases took; both of\n"
-         "the last interval, as are REQ/S, P50, P99 (the end of a bucket, so up to twice the truth) and LIMITS HIT: requests\n"
-         "refused by rate, queue or quota (429), unavailable (503), and clients that left. ^C ends it."},
+         "the last interval, as are REQ/S, P50 and P99 of all answers, refusals too (the end of a bucket, so up to twice the\n"
+         "truth), and LIMITS HIT: requests refused by rate, queue or quota (429), unavailable (503), and clients that left.\n"
+         "^C ends it."},
     {.name = "doctor",
      .arguments = "",
      .summary = "Test which isolation levels this host can provide, and say why not.",

@@ -59,7 +59,9 @@ static uint32_t add_list(uint64_t *sums, uint32_t n_max, yyjson_val *list)
 static void row_add(struct look *look, yyjson_val *row)
 {
     const char *name = yyjson_get_str(yyjson_obj_get(row, "tenant"));
-    struct tenant *t = name ? tenant_of(look, name[0] ? name : "(none)") : NULL;
+    bool used = number(row, "requests") > 0 || number(row, "queued") > 0 || number(row, "running") > 0;
+    struct tenant *t = name && used ? tenant_of(look, name[0] ? name : "(none)") : NULL;
+    look->n_buckets = add_list((uint64_t[BUCKETS_MAX]){0}, BUCKETS_MAX, yyjson_obj_get(row, "duration"));
     if (!t)
         return;
     t->queued += number(row, "queued");
@@ -69,7 +71,7 @@ static void row_add(struct look *look, yyjson_val *row)
     t->figures.left += number(row, "left");
     t->figures.served_ns += number(row, "servedNs");
     (void)add_list(t->figures.refusals, REFUSALS, yyjson_obj_get(row, "refusals"));
-    look->n_buckets = add_list(t->figures.duration, BUCKETS_MAX, yyjson_obj_get(row, "duration"));
+    (void)add_list(t->figures.duration, BUCKETS_MAX, yyjson_obj_get(row, "duration"));
 }
 
 static enum cli_exit look_take(const struct cli_call *call, struct look *look)
