@@ -312,12 +312,12 @@ spec:
   log: {level: warn}
 """
 
-    def __init__(self, resources, sources, server=""):
+    def __init__(self, resources, sources, server="", arguments=()):
         """sources: files of the tree that resources name, by path or as (name, bytes); server: more lines of the
-        Server's spec."""
+        Server's spec; arguments: more of `bulkhead serve`."""
         super().__init__("bulkhead")
         self.program = os.path.join(TREE, "build", "bulkhead")
-        self.resources, self.sources, self.server = resources, sources, server
+        self.resources, self.sources, self.server, self.arguments = resources, sources, server, arguments
 
     @property
     def admin(self):
@@ -327,7 +327,8 @@ spec:
         if not os.access(self.program, os.X_OK):
             raise BenchError("build/bulkhead is not there: make build")
         self.start([self.program, "serve", "--data", os.path.dirname(self.admin), "--listen",
-                    "127.0.0.1:%d" % self.port, "--config", self.file("server.yaml", self.SERVER + self.server)])
+                    "127.0.0.1:%d" % self.port, "--config", self.file("server.yaml", self.SERVER + self.server),
+                    *self.arguments])
         wait_for("bulkhead's admin socket", lambda: self.check_alive() and self.admin_answers())
         for source in self.sources:
             if isinstance(source, tuple):

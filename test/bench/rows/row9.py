@@ -1,0 +1,143 @@
+"""Row 9, sharing: what two tenants with models of different cost get, eight equal ones, a flood beside a polite client, critical
+requests over batch load; with `--scheduler fifo` beside it, to see what first come, first served does."""
+
+import contextlib
+
+from cases import Case, figure, floats, generator, lease_seconds, load_notes, resources, target
+from measure import Generator
+from servers import Bulkhead
+
+NUMBER = 9
+TITLE = "sharing one slot: time by weight, a flood, critical over batch"
+SHARE_WANTED, THROUGHPUT_WANTED, JAIN_WANTED, SLACK_US = 0.05, 0.95, 0.99, 2000
+CHEAP_US, DEAR_US, STEP_US = 1000, 20000, 5000
+FLOOD_RUN_MS = 4000  # behind 256 others a request takes a while, first come, first served
+ONE_SLOT = "  devices: [{name: cpu, slots: 1}]\n  timeouts: {request: 1m}\n"
+
+
+def model_file(us):
+    return '{"inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}], "busy": "%dus"}' % us
+
+
+class Tenant:
+    """A tenant with one identity model of that many microseconds a lease, one request at a time."""
+
+    def __init__(self, name, us, weight=1, spec=""):
+        self.name, self.us = name, us
+        self.resources = resources(name, [(name, "identity", name + ".json", "maxSize: 1")], weight)
+        if spec:
+            self.resources = self.resources.replace("  quota:", "  %s\n  quota:" % spec, 1)
+        self.source = (name + ".json", model_file(us).encode())
+        self.case = Case(name, "x", [1, 4], floats(4))
+
+
+class World:
+    """A server with these tenants, and a generator for each."""
+
+    def __init__(self, settings, stack, tenants, *arguments):
+        self.server = stack.enter_context(Bulkhead("---\n".join(t.resources for t in tenants), [t.source for t in tenants],
+                                                   ONE_SLOT, arguments))
+        self.settings, self.stack, self.tenants = settings, stack, {t.name: t for t in tenants}
+        self.keys = {t.name: self.server.make_keys(t.name, 1) for t in tenants}
+        for t in tenants:
+            t.case.wait(self.server, self.keys[t.name][0])
+
+    def load(self, name, connections):
+        case, keys = self.tenants[name].case, self.keys[name]
+        answer, json_bytes = case.answer(self.server, keys[0])
+        return generator(self.stack, self.settings, connections, keys, case, answer, json_bytes)
+
+    def together(self, loads, **how):
+        """(runs, seconds of leases by tenant) of generators that run at the same time."""
+        before = {name: lease_seconds(self.server, name) for name in self.tenants}
+        runs = Generator.runs_together(self.server, [(load, how) for load in loads])
+        return runs, {name: lease_seconds(self.server, name) - before[name] for name in self.tenants}
+
+
+def jain(values):
+    return sum(values) ** 2 / (len(values) * sum(v * v for v in values))
+
+
+def shares(settings, stack, progress):
+    world = World(settings, stack, [Tenant("dear", DEAR_US, 1), Tenant("cheap", CHEAP_US, 3)])
+    loads = [world.load("dear", 16), world.load("cheap", 16)]
+    errors = []
+    for pair in range(settings.pairs):
+        _, seconds = world.together(loads)
+        share = seconds["cheap"] / sum(seconds.values())
+        errors.append(abs(share - 0.75) / 0.75)
+        progress("share of weight 3 to 1, run %d: %.3f" % (pair + 1, share))
+    return errors
+
+
+def equals(settings, stack, progress):
+    world = World(settings, stack, [Tenant("t%d" % i, CHEAP_US) for i in range(8)])
+    loads = [world.load(name, 4) for name in world.tenants]
+    found = []
+    for pair in range(settings.pairs):
+        _, seconds = world.together(loads)
+        found.append(jain(list(seconds.values())))
+        progress("eight equal tenants, run %d: Jain %.4f" % (pair + 1, found[-1]))
+    return found
+
+
+def floods(settings, stack, progress):
+    """Throughput of both policies, and what the flood does to the polite one's p99 beside what it has alone, in us."""
+    tenants = [Tenant("flood", CHEAP_US), Tenant("polite", CHEAP_US)]
+    worlds = {"fair": World(settings, stack, tenants), "fifo": World(settings, stack, tenants, "--scheduler", "fifo")}
+    throughput, inflation, runs_all = [], {"fair": [], "fifo": []}, []
+    loads = {policy: (world.load("flood", 256), world.load("polite", 1)) for policy, world in worlds.items()}
+    for pair in range(settings.pairs):
+        both = {}
+        for policy in ("fair", "fifo")[::1 if pair % 2 == 0 else -1]:
+            flood, polite = loads[policy]
+            solo = polite.run(worlds[policy].server)
+            runs, _ = worlds[policy].together([flood, polite], run_ms=max(settings.run_ms, FLOOD_RUN_MS))
+            both[policy] = sum(run["requests_per_s"] for run in runs)
+            inflation[policy].append(runs[1]["p99_us"] - solo["p99_us"])
+            runs_all += runs
+        throughput.append(both["fair"] / both["fifo"])
+        progress("flood, run %d: fair/fifo %.3f, polite p99 +%.0f us fair, +%.0f us fifo" % (
+            pair + 1, throughput[-1], inflation["fair"][-1], inflation["fifo"][-1]))
+    return throughput, inflation, runs_all
+
+
+def criticals(settings, stack, progress):
+    world = World(settings, stack, [Tenant("mass", STEP_US), Tenant("vital", CHEAP_US, spec="classes: [critical]")])
+    mass, vital = world.load("mass", 32), world.load("vital", 1)
+    found = []
+    for pair in range(settings.pairs):
+        solo = vital.run(world.server)
+        runs, _ = world.together([mass, vital])
+        found.append(runs[1]["p99_us"] - solo["p99_us"])
+        progress("critical over batch, run %d: p99 +%.0f us" % (pair + 1, found[-1]))
+    return found
+
+
+def run(settings, progress):
+    with contextlib.ExitStack() as stack:
+        errors = shares(settings, stack, progress)
+    with contextlib.ExitStack() as stack:
+        equal = equals(settings, stack, progress)
+    with contextlib.ExitStack() as stack:
+        throughput, inflation, runs = floods(settings, stack, progress)
+    with contextlib.ExitStack() as stack:
+        critical = criticals(settings, stack, progress)
+    figures = [figure("cost 20:1, weight 1:3: relative error of the share of time", "", errors, "%.4f"),
+               figure("eight equal tenants: Jain index of time", "", equal, "%.4f"),
+               figure("fair over fifo, requests/s under the flood", "x", throughput),
+               figure("polite p99 under 256 flooding connections, over solo: fair", "us", inflation["fair"], "%.0f"),
+               figure("the same: fifo", "us", inflation["fifo"], "%.0f"),
+               figure("critical p99 over solo, under full batch load", "us", critical, "%.0f")]
+    error, jain_index, ratio, fair, _, vital = (f["values"]["median"] for f in figures)
+    return {
+        "title": TITLE,
+        "figures": figures,
+        "targets": [target("share of time", "within %.2f" % SHARE_WANTED, error, error <= SHARE_WANTED),
+                    target("Jain index", ">= %.2f" % JAIN_WANTED, jain_index, jain_index >= JAIN_WANTED),
+                    target("fair over fifo", ">= %.2f" % THROUGHPUT_WANTED, ratio, ratio >= THROUGHPUT_WANTED),
+                    target("polite p99 over solo, us", "<= one lease + %d" % SLACK_US, fair, fair <= CHEAP_US + SLACK_US),
+                    target("critical p99 over solo, us", "<= one step, %d" % STEP_US, vital, vital <= STEP_US)],
+        "notes": load_notes(runs),
+        "runs": {},
+    }
