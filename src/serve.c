@@ -14,6 +14,7 @@
 #include <string.h>
 
 #define CONFIG_BYTES_MAX (64 * KIB)
+#define PROFILE_EDGE     1u /* index of the profile in its field's words */
 
 struct arguments {
     const char *data, *listen, *config, *engines, *scheduler;
@@ -200,6 +201,20 @@ static uint32_t ms_of(uint64_t ns)
     return ms > UINT32_MAX ? UINT32_MAX : (uint32_t)ms;
 }
 
+/* The profile's bounds, over whatever the file says. */
+static void edge_cut(struct supervisor_config *config)
+{
+    config->edge = 1;
+    config->bodies_bytes_max = LIMIT_EDGE_BODIES_BYTES;
+    config->pool_size = 0;
+    if (config->connections_max > LIMIT_EDGE_CONNECTIONS)
+        config->connections_max = LIMIT_EDGE_CONNECTIONS;
+    if (config->body_bytes_max > LIMIT_EDGE_BODY_BYTES)
+        config->body_bytes_max = LIMIT_EDGE_BODY_BYTES;
+    if (config->queue_bytes_max > LIMIT_EDGE_QUEUE_BYTES)
+        config->queue_bytes_max = LIMIT_EDGE_QUEUE_BYTES;
+}
+
 static void config_fill(const struct arguments *a, const struct resource_server *server,
                         struct supervisor_config *config)
 {
@@ -214,6 +229,7 @@ static void config_fill(const struct arguments *a, const struct resource_server 
         .share_interactive = (uint32_t)server->share_interactive * 10,
         .share_batch = (uint32_t)server->share_batch * 10,
         .queue_bytes_max = server->queue_bytes,
+        .bodies_bytes_max = LIMIT_BODIES_BYTES,
         .log_level = server->log_level,
         .connections_max = (uint32_t)server->connections,
         .body_bytes_max = server->body_bytes,
@@ -229,6 +245,8 @@ static void config_fill(const struct arguments *a, const struct resource_server 
         .image_fd = -1,
     };
     config->n_devices = devices_of(server, config->devices);
+    if (server->profile == PROFILE_EDGE)
+        edge_cut(config);
     if (a->rootless_ids > 0) { /* spec.uids speaks of the host's ids, which a plain user does not have */
         config->uid_base = 1;
         config->uid_count = config->uid_count < a->rootless_ids ? config->uid_count : a->rootless_ids;

@@ -141,6 +141,16 @@
 /* Metrics: pairs of tenant and model with figures of their own; about 760 bytes each in a page that exists once. */
 #define LIMIT_METRICS_ROWS 100u
 
+/* Server spec.profile edge: of the server's own processes together 64 MiB. What control and the gateway may have of
+ * data is set as their RLIMIT_DATA; libraries' pages that they share and the supervisor, which keeps nothing that grows
+ * with requests, took 8 MiB in all. An allocation beyond is refused with 503, as any that fails. */
+#define LIMIT_EDGE_CONTROL_BYTES (24 * MIB)
+#define LIMIT_EDGE_GATEWAY_BYTES (28 * MIB)
+#define LIMIT_EDGE_CONNECTIONS   64u
+#define LIMIT_EDGE_BODY_BYTES    MIB
+#define LIMIT_EDGE_BODIES_BYTES  (8 * MIB)
+#define LIMIT_EDGE_QUEUE_BYTES   (4 * MIB)
+
 /* Roles. */
 #define LIMIT_CATALOG_ACK_MS    2000u /* DESIGN §3: then the answer says `pending` */
 #define LIMIT_DRAIN_MS          30000u

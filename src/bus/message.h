@@ -108,6 +108,8 @@ struct bus_role_config { /* fds: control: admin socket, store folder; gateway: l
     uint32_t n_devices;                       /* ≥ 1 */
     struct bus_device devices[LIMIT_DEVICES]; /* [0]: cpu */
     uint64_t queue_bytes_max;
+    uint64_t bodies_bytes_max; /* gateway: of all connections together */
+    uint64_t data_bytes_max;   /* RLIMIT_DATA; 0 = none */
     /* Of each engine that this server has: what opens models for it. Another id: other code, so what was described may
      * differ. */
     struct bus_engine engines[BUS_ENGINES_MAX];

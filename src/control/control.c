@@ -272,6 +272,9 @@ static int configure(struct control *c, int bus_fd, int *ret_admin_fd, struct er
             return error_set(err, ERROR_PEER, "control was not told which OCI runtimes this host has");
         control_runtime(c, &m.body.RUNTIME);
     }
+    r = role_data_limit(c->config.data_bytes_max, err);
+    if (r < 0)
+        return r;
     return role_drop(role_find("control"), root, c->config.uid, c->config.gid, err);
 }
 

@@ -156,6 +156,7 @@ static struct wire_config wire_config_of(const struct gateway *g)
     struct wire_config config;
     wire_config_default(&config);
     config.connections_max = g->config.connections_max;
+    config.bodies_bytes_max = g->config.bodies_bytes_max;
     config.head_timeout_ms = g->config.head_timeout_ms;
     config.idle_timeout_ms = g->config.idle_timeout_ms;
     config.write_timeout_ms = g->config.write_timeout_ms;
@@ -380,6 +381,9 @@ static int configure(struct gateway *g, int bus_fd, struct error *err)
     g->config = m.body.ROLE_CONFIG;
     listen_fd = take_fd(&m.fds[0]);
     int root = take_fd(&m.fds[1]);
+    r = role_data_limit(g->config.data_bytes_max, err);
+    if (r < 0)
+        return r;
     return role_drop(role_find("gateway"), root, g->config.uid, g->config.gid, err);
 }
 

@@ -122,6 +122,7 @@ struct resource_server { /* defaults are those of base/limits.h */
     struct resource_devices devices;         /* spec.devices; n 0: `cpu` as it was found */
     uint64_t share_interactive, share_batch; /* spec.classes: percent of each device */
     uint64_t queue_bytes;                    /* spec.limits.queueBytes */
+    uint32_t profile;                        /* index into default, edge */
 };
 
 struct resource_tenant {

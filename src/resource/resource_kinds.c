@@ -11,6 +11,8 @@ static const char *const log_levels[] = {"alert", "error", "warn", "info", "debu
 
 static const char *const classes[] = {"critical", "interactive", "batch", NULL}; /* as enum schedule_class */
 
+static const char *const profiles[] = {"default", "edge", NULL};
+
 #define OFFSET(kind, member) offsetof(struct resource_##kind, member)
 #define SIZE(kind, member)   sizeof(((struct resource_##kind *)NULL)->member)
 #define PLACE(kind, member)  .offset = OFFSET(kind, member), .size = SIZE(kind, member)
@@ -202,6 +204,16 @@ static const struct resource_field server_fields[] = {
      .default_text = "5",
      PLACE(server, share_batch),
      .help = "Likewise of class batch, against the two above it. Together at most 50."},
+    {.path = "spec.profile",
+     .type = RESOURCE_ENUM,
+     .names = profiles,
+     .default_text = "default",
+     PLACE(server, profile),
+     .help =
+         "edge: for many models on one small machine. The server's own processes stay below 64 MiB together: data of "
+         "control and gateway are bounded, and limits.connections, limits.bodyBytes and limits.queueBytes are cut to "
+         "64, 1Mi and 4Mi, pool.size to 0. docs/edge.md says so in detail, and how long a critical request waits at "
+         "most."},
 };
 
 /* 4096 slots, as many as a device can have, for an hour. */

@@ -1,5 +1,7 @@
 #include "role/role.h"
 
+#include "base/sanitized.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -75,6 +77,17 @@ int role_spawn(const struct role *role, int program_fd, int bus_fd, pid_t *ret_p
 static int fail(const struct role *role, struct error *err, const char *what)
 {
     return error_set(err, ERROR_IO, "the %s process cannot %s: %s", role->name, what, strerror(errno));
+}
+
+int role_data_limit(uint64_t bytes, struct error *err)
+{
+    struct rlimit data = {bytes, bytes};
+    if (bytes == 0 || SANITIZED)
+        return 0;
+    if (setrlimit(RLIMIT_DATA, &data) < 0)
+        return error_set(err, ERROR_INTERNAL, "the memory of the server's processes cannot be bounded: %s",
+                         strerror(errno));
+    return 0;
 }
 
 int role_drop(const struct role *role, int root_dir, uid_t uid, gid_t gid, struct error *err)

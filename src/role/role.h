@@ -33,6 +33,9 @@ const struct role *role_find(const char *name); /* NULL when unknown */
 must_check int role_spawn(const struct role *role, int program_fd, int bus_fd, pid_t *ret_pid, int *ret_pidfd,
                           struct error *err);
 
+/* RLIMIT_DATA of this process, before role_drop; 0 = none. Not in sanitized builds, whose shadow memory is data too. */
+must_check int role_data_limit(uint64_t bytes, struct error *err);
+
 /* In the role, as root: change the root folder to `root_dir` (closed here), take uid and gid, no groups, no new
  * privileges, no core, not dumpable, death with the parent (set after the uid change, which clears it), at most fds_max
  * descriptors. On failure the process must exit. */

@@ -31,6 +31,8 @@ struct supervisor_config {      /* its texts are borrowed for the life of the pr
     uint32_t fifo;                            /* 1: first come, first served */
     uint32_t share_interactive, share_batch;  /* permille */
     uint64_t queue_bytes_max;
+    uint64_t bodies_bytes_max;
+    uint32_t edge; /* 1: spec.profile edge */
     uint32_t log_level;
     uint32_t connections_max;
     uint64_t body_bytes_max;

@@ -171,7 +171,11 @@ void supervisor_child_config(const struct supervisor_child *c, struct bus_role_c
         .share_batch = config->share_batch,
         .n_devices = config->n_devices,
         .queue_bytes_max = config->queue_bytes_max,
+        .bodies_bytes_max = config->bodies_bytes_max,
     };
+    if (config->edge)
+        ret_body->data_bytes_max =
+            c == &s->children[CHILD_GATEWAY] ? LIMIT_EDGE_GATEWAY_BYTES : LIMIT_EDGE_CONTROL_BYTES;
     memcpy(ret_body->devices, config->devices, sizeof ret_body->devices);
     for (uint32_t i = 0; i < config->n_engines; i++) {
         struct bus_engine *engine = &ret_body->engines[i];

@@ -23,6 +23,7 @@ static const struct field fields[] = {
     {"spec.limits.bodyBytes", PLACE(body_bytes_max), false, false},
     {"spec.cpu.reserved or spec.devices", PLACE(devices), false, false},
     {"spec.limits.queueBytes", PLACE(queue_bytes_max), false, false},
+    {"spec.profile", PLACE(edge), false, false},
     {"spec.classes.interactive", PLACE(share_interactive), false, false},
     {"spec.classes.batch", PLACE(share_batch), false, false},
     {"spec.uids.base", PLACE(uid_base), false, false},
