@@ -40,6 +40,7 @@
     X(EXPECTATION_FAILED, "expectation_failed", 417, 0, "The server only knows Expect: 100-continue.")             \
     X(REFUSED, "refused", 422, 0, "The server refuses this.")                                                      \
     X(ISOLATION_UNAVAILABLE, "isolation_unavailable", 422, 0, "This host cannot provide the isolation asked for.") \
+    X(RESPONSE_TOO_LARGE, "response_too_large", 422, 0, "The answer is larger than the tenant's quota allows.")    \
     X(RATE_LIMITED, "rate_limited", 429, 1, "The tenant's request rate is used up.")                               \
     X(QUEUE_FULL, "queue_full", 429, 1, "The tenant's queue is full.")                                             \
     X(QUOTA_EXCEEDED, "quota_exceeded", 429, 1, "A quota of the tenant is used up.")                               \

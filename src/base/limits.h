@@ -134,9 +134,11 @@
 /* Sequences that one replica works on at once. */
 #define LIMIT_SEQUENCES 64u
 
-/* Quotas: what tenants and keys used goes to the store at most so many at a time, once a second: 1.5 MiB, about 0.1 s
- * of control's time. */
-#define LIMIT_QUOTA_ROWS 16384u
+/* Quotas: what tenants and keys used goes to the store at most so many at a time, once a second: 384 KiB, 5 to 35 ms of
+ * control's time. */
+#define LIMIT_QUOTA_ROWS 4096u
+/* A request whose turn by its tenant's bytes per second is further away is refused. */
+#define LIMIT_FLOW_WAIT_MS 30000u
 
 /* Metrics: pairs of tenant and model with figures of their own; about 760 bytes each in a page that exists once. */
 #define LIMIT_METRICS_ROWS 100u

@@ -19,7 +19,15 @@
     }
 #define BUS_METRICS_N_STATUSES 22u
 
-enum bus_metrics_refusal { BUS_METRICS_RATE = 0, BUS_METRICS_QUEUE, BUS_METRICS_QUOTA, BUS_METRICS_REFUSAL_COUNT };
+enum bus_metrics_refusal {
+    BUS_METRICS_RATE = 0,
+    BUS_METRICS_QUEUE,
+    BUS_METRICS_CONCURRENCY,
+    BUS_METRICS_COMPUTE,
+    BUS_METRICS_TOKENS,
+    BUS_METRICS_BYTES, /* per second */
+    BUS_METRICS_REFUSAL_COUNT
+};
 
 /* Buckets of durations end at 2^(14 + i) ns: 16 µs, 33 µs … 34 s; those of batches at 2^i rows: 1 … 256. The last
  * bucket of each is for what is beyond. Not cumulative here. */

@@ -37,6 +37,8 @@ struct catalog_quota { /* 0 = no limit; of many tenants that have the same */
     uint64_t burst; /* ≥ 1 */
     uint64_t concurrency;
     uint64_t compute_s_per_hour, compute_s_per_day; /* seconds of device slots, < 2^32 */
+    uint64_t body_bytes, response_bytes;            /* of one request */
+    uint64_t bytes_per_s_in, bytes_per_s_out;
 };
 
 struct catalog_key {

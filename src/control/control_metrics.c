@@ -77,7 +77,8 @@ static void write_requests(struct writer *w, const struct family *f)
 static void write_refusals(struct writer *w, const struct family *f)
 {
     static const char *const reasons[BUS_METRICS_REFUSAL_COUNT] = {
-        [BUS_METRICS_RATE] = "rate", [BUS_METRICS_QUEUE] = "queue", [BUS_METRICS_QUOTA] = "quota"};
+        [BUS_METRICS_RATE] = "rate",       [BUS_METRICS_QUEUE] = "queue",   [BUS_METRICS_CONCURRENCY] = "concurrency",
+        [BUS_METRICS_COMPUTE] = "compute", [BUS_METRICS_TOKENS] = "tokens", [BUS_METRICS_BYTES] = "bytes"};
     for (uint32_t i = 0; i < w->n_rows; i++) {
         char labels[LABELS_BYTES];
         labels_of(&w->page->rows[i], labels);
@@ -208,7 +209,9 @@ static const struct family families[] = {
     {"bulkhead_worker_restarts_total", "counter", "Workers that ended without having been told to.", write_row_count,
      ROW(worker_restarts)},
     {"bulkhead_quota_refusals_total", "counter",
-     "Requests refused with 429: rate (spec.quota.requestsPerMinute), queue (spec.quota.queueDepth) or quota.",
+     "Requests refused with 429, by the limit that is used up: rate (requestsPerMinute), queue (queueDepth), concurrency, "
+     "compute (computeSecondsPerHour, computeSecondsPerDay), tokens or bytes (bytesPerSecondIn, bytesPerSecondOut), of the "
+     "tenant or of the key.",
      write_refusals, 0},
     {"bulkhead_connections", "gauge", "Open connections of clients.", write_u32, STATS(connections)},
     {"bulkhead_queued_requests", "gauge", "Requests that wait for a device.", write_u32, STATS(queued)},

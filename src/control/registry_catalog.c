@@ -56,7 +56,11 @@ static int add_quotas(struct assemble *a, const struct resource_tenant *tenant, 
                                 .burst = tenant->burst,
                                 .concurrency = tenant->concurrency,
                                 .compute_s_per_hour = tenant->compute_s_per_hour,
-                                .compute_s_per_day = tenant->compute_s_per_day};
+                                .compute_s_per_day = tenant->compute_s_per_day,
+                                .body_bytes = tenant->body_bytes,
+                                .response_bytes = tenant->response_bytes,
+                                .bytes_per_s_in = tenant->bytes_per_s_in,
+                                .bytes_per_s_out = tenant->bytes_per_s_out};
     struct catalog_quota of_key = {.requests_per_minute = tenant->per_key.requests_per_minute,
                                    .burst = tenant->per_key.burst,
                                    .concurrency = tenant->per_key.concurrency,

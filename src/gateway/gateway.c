@@ -366,7 +366,8 @@ static void hooks_start(struct gateway *g)
     (void)uv_prepare_init(&g->loop, &g->prepare);
     (void)uv_timer_init(&g->loop, &g->timer);
     (void)uv_timer_init(&g->loop, &g->housekeeping);
-    g->check.data = g->prepare.data = g->timer.data = g->housekeeping.data = g;
+    (void)uv_timer_init(&g->loop, &g->quotas.timer);
+    g->check.data = g->prepare.data = g->timer.data = g->housekeeping.data = g->quotas.timer.data = g;
     (void)uv_check_start(&g->check, on_check);
     (void)uv_prepare_start(&g->prepare, on_prepare);
     (void)uv_timer_start(&g->housekeeping, on_housekeeping, HOUSEKEEPING_MS, HOUSEKEEPING_MS);

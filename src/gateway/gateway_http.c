@@ -216,7 +216,8 @@ static void on_head(void *ctx, struct wire_exchange *x)
         return;
     }
     size_t max = r->route->body_bytes_max == SIZE_MAX ? g->config.body_bytes_max : r->route->body_bytes_max;
-    wire_accept(x, WIRE_WHOLE, max);
+    wire_accept(x, WIRE_WHOLE, gateway_quota_body_max(r, max));
+    gateway_quota_pace(r);
 }
 
 static void on_end(void *ctx, struct wire_exchange *x)
@@ -225,6 +226,7 @@ static void on_end(void *ctx, struct wire_exchange *x)
     struct gateway_request *r = x->user;
     g->stats.bytes_in += x->body.size;
     r->body = x->body;
+    gateway_quota_body(r);
     gateway_request_state_set(r, GATEWAY_REQUEST_HANDLED);
     r->route->handler(r);
 }

@@ -374,6 +374,11 @@ void gateway_infer_answer(struct gateway_request *r, struct gateway_replica *rep
         gateway_fail(r, code, &err);
         return;
     }
+    code = gateway_quota_answer(r, g->answer.size, &err);
+    if (code < 0) {
+        gateway_fail(r, code, &err);
+        return;
+    }
     gateway_stats_success(r, replica);
     g->stats.bytes_out += g->answer.size;
     struct str body = {g->answer.data, g->answer.size};

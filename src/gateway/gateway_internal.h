@@ -40,6 +40,8 @@ struct gateway_quotas {
     struct map keys;     /* of keys */
     struct list all;     /* struct gateway_quota; housekeeping goes round */
     struct list waited;  /* those that requests wait for */
+    struct list paused;  /* requests whose body is not read yet, by arrival */
+    uv_timer_t timer;    /* runs while there are some */
     struct list changed; /* those whose use control was not told yet, first changed first */
     struct hash_seed seed;
     uint64_t tell_ns; /* when to tell next */
@@ -178,6 +180,10 @@ struct gateway_request {
     struct list node;                                   /* in version->waiting, quota->waiting or the free list */
     struct gateway_quota *quotas[GATEWAY_QUOTA_LEVELS]; /* that it counts in; NULL: no limits there */
     struct schedule_quota_ticket tickets[GATEWAY_QUOTA_LEVELS];
+    enum schedule_quota_limit quota_refused; /* by which of them, where one did */
+    uint64_t quota_ready_ns;                 /* its body is not read before … */
+    uint64_t quota_bytes;                    /* … and has so many; 0 = not known */
+    bool quota_paused;                       /* it is in gateway_quotas.paused */
     uint64_t id;
     uint64_t arrival_ns; /* of an inference request: its body was there; 0: another request */
     uint64_t deadline_ns;
@@ -265,6 +271,22 @@ void gateway_quotas_check(struct gateway *g, uint64_t now_ns);
 void gateway_quotas_forget(struct gateway *g, struct gateway_tenant *t);
 /* At a request's head. 0, or a refusal that took nothing. */
 must_check int gateway_quota_enter(struct gateway_request *r, const char *key_id, struct error *err);
+int gateway_quota_refuse(struct gateway_request *r, int level, int code, const struct schedule_quota_refusal *refusal,
+                         struct error *err);
+/* What the catalog says; NULL: no limits. */
+const struct catalog_quota *gateway_quota_row(const struct gateway *g, const struct gateway_tenant *t, int level);
+
+/* gateway_flow.c: parts of gateway_quota_enter and gateway_quota_leave. */
+must_check int gateway_flow_enter(struct gateway_request *r, uint64_t now_ns, struct error *err);
+void gateway_flow_leave(struct gateway_request *r);
+/* Right after: the largest body that it may have, no more than `max`. */
+size_t gateway_quota_body_max(const struct gateway_request *r, size_t max);
+/* After wire_accept: where its tenant's bytes per second are used up, its body is read later. */
+void gateway_quota_pace(struct gateway_request *r);
+/* Its body is here; a chunked one is counted now. */
+void gateway_quota_body(struct gateway_request *r);
+/* The answer is of that size: counts it. -ERROR_RESPONSE_TOO_LARGE. */
+must_check int gateway_quota_answer(struct gateway_request *r, size_t bytes, struct error *err);
 /* Before it is queued. 0; 1: it waits, `next` is called later (or its version or deadline ends it); or a refusal. */
 must_check int gateway_quota_reserve(struct gateway_request *r, struct error *err);
 /* Lets those go on that waited for a reservation to end. */

@@ -29,6 +29,8 @@ static const struct {
     [SCHEDULE_TOKENS_DAY] = {"tokensPerDay", "tokens per day", 1},
     [SCHEDULE_LIMIT_REQUESTS] = {"requestsPerMinute", "requests per minute", 1},
     [SCHEDULE_LIMIT_CONCURRENCY] = {"concurrency", "requests at once", 1},
+    [SCHEDULE_LIMIT_BYTES_IN] = {"bytesPerSecondIn", "bytes per second in", 1},
+    [SCHEDULE_LIMIT_BYTES_OUT] = {"bytesPerSecondOut", "bytes per second out", 1},
 };
 
 struct schedule_quota_time gateway_quota_time(void)
@@ -42,13 +44,14 @@ void gateway_quotas_init(struct gateway *g)
     list_init(&g->quotas.all);
     list_init(&g->quotas.waited);
     list_init(&g->quotas.changed);
+    list_init(&g->quotas.paused);
     random_bytes(&g->quotas.seed, sizeof g->quotas.seed);
 }
 
 /* --- limits and state --- */
 
 /* What the catalog says; NULL: no limits. */
-static const struct catalog_quota *row_of(const struct gateway *g, const struct gateway_tenant *t, int level)
+const struct catalog_quota *gateway_quota_row(const struct gateway *g, const struct gateway_tenant *t, int level)
 {
     if (t->generation != catalog_generation(g->catalog))
         return NULL;
@@ -67,6 +70,7 @@ static void limits_set(struct gateway_quota *q, const struct catalog_quota *row)
             .concurrency = row->concurrency,
             .windows = {[SCHEDULE_COMPUTE_HOUR] = row->compute_s_per_hour * NS_PER_S,
                         [SCHEDULE_COMPUTE_DAY] = row->compute_s_per_day * NS_PER_S},
+            .flows = {[SCHEDULE_BYTES_IN] = row->bytes_per_s_in, [SCHEDULE_BYTES_OUT] = row->bytes_per_s_out},
         };
     schedule_quota_set(&q->schedule, &limits);
 }
@@ -78,7 +82,7 @@ void gateway_quotas_set(struct gateway *g)
     list_each(node, &g->quotas.all)
     {
         struct gateway_quota *q = container_of(node, struct gateway_quota, in_all);
-        limits_set(q, row_of(g, q->tenant, q->id ? GATEWAY_QUOTA_KEY : GATEWAY_QUOTA_TENANT));
+        limits_set(q, gateway_quota_row(g, q->tenant, q->id ? GATEWAY_QUOTA_KEY : GATEWAY_QUOTA_TENANT));
     }
 }
 
@@ -114,7 +118,7 @@ struct gateway_quota *gateway_quota_get(struct gateway *g, struct gateway_tenant
         t->quota = q;
     list_append(&g->quotas.all, &q->in_all);
     g->quotas.n++;
-    limits_set(q, row_of(g, t, id ? GATEWAY_QUOTA_KEY : GATEWAY_QUOTA_TENANT));
+    limits_set(q, gateway_quota_row(g, t, id ? GATEWAY_QUOTA_KEY : GATEWAY_QUOTA_TENANT));
     return q;
 }
 
@@ -132,17 +136,24 @@ void gateway_quotas_forget(struct gateway *g, struct gateway_tenant *t)
 
 /* --- a request --- */
 
-static int refuse(struct gateway_request *r, int level, int code, const struct schedule_quota_refusal *refusal,
-                  struct error *err)
+static uint64_t limit_of(const struct schedule_quota_limits *limits, enum schedule_quota_limit limit)
 {
-    const struct schedule_quota_limits *limits = &r->quotas[level]->schedule.limits;
+    if (limit < (enum schedule_quota_limit)SCHEDULE_WINDOW_COUNT)
+        return limits->windows[limit] / limit_names[limit].unit;
+    return limit == SCHEDULE_LIMIT_REQUESTS      ? limits->requests
+           : limit == SCHEDULE_LIMIT_CONCURRENCY ? limits->concurrency
+           : limit == SCHEDULE_LIMIT_BYTES_IN    ? limits->flows[SCHEDULE_BYTES_IN]
+                                                 : limits->flows[SCHEDULE_BYTES_OUT];
+}
+
+int gateway_quota_refuse(struct gateway_request *r, int level, int code, const struct schedule_quota_refusal *refusal,
+                         struct error *err)
+{
     bool key = level == GATEWAY_QUOTA_KEY;
-    uint64_t limit = refusal->limit == SCHEDULE_LIMIT_REQUESTS      ? limits->requests
-                     : refusal->limit == SCHEDULE_LIMIT_CONCURRENCY ? limits->concurrency
-                                                                    : limits->windows[refusal->limit];
+    r->quota_refused = refusal->limit;
     (void)error_set(err, code, "The %s's quota of %llu %s is used up (spec.quota.%s%s).", key ? "key" : "tenant",
-                    (unsigned long long)(limit / limit_names[refusal->limit].unit), limit_names[refusal->limit].what,
-                    key ? "perKey." : "", limit_names[refusal->limit].field);
+                    (unsigned long long)limit_of(&r->quotas[level]->schedule.limits, refusal->limit),
+                    limit_names[refusal->limit].what, key ? "perKey." : "", limit_names[refusal->limit].field);
     err->retry_after_ms = (uint32_t)(refusal->retry_ns / NS_PER_MS + 1); /* at most a day */
     return code;
 }
@@ -152,7 +163,7 @@ int gateway_quota_enter(struct gateway_request *r, const char *key_id, struct er
     struct gateway *g = r->gateway;
     struct schedule_quota_time now = gateway_quota_time();
     for (int level = 0; level < GATEWAY_QUOTA_LEVELS; level++) {
-        if (!row_of(g, r->tenant, level))
+        if (!gateway_quota_row(g, r->tenant, level))
             continue;
         struct gateway_quota *q = gateway_quota_get(g, r->tenant, level == GATEWAY_QUOTA_KEY ? key_id : NULL);
         if (!q)
@@ -161,11 +172,11 @@ int gateway_quota_enter(struct gateway_request *r, const char *key_id, struct er
         struct schedule_quota_refusal refusal;
         int code = schedule_quota_enter(&q->schedule, &r->tickets[level], now, &refusal);
         if (code < 0) /* gateway_fail gives back what the other level took */
-            return refuse(r, level, code, &refusal, err);
+            return gateway_quota_refuse(r, level, code, &refusal, err);
         if (q->schedule.limits.requests)
             gateway_quota_changed(g, q);
     }
-    return 0;
+    return gateway_flow_enter(r, now.now_ns, err);
 }
 
 /* Waits in the list of the one that has no room. */
@@ -196,7 +207,7 @@ int gateway_quota_reserve(struct gateway_request *r, struct error *err)
         for (int taken = 0; taken < level; taken++) /* who waits keeps nothing from others */
             if (r->quotas[taken])
                 schedule_quota_settle(&r->quotas[taken]->schedule, &r->tickets[taken], SCHEDULE_COMPUTE, 0, now);
-        return code == -ERROR_AGAIN ? wait_start(r, q, err) : refuse(r, level, code, &refusal, err);
+        return code == -ERROR_AGAIN ? wait_start(r, q, err) : gateway_quota_refuse(r, level, code, &refusal, err);
     }
     return 0;
 }
@@ -313,6 +324,7 @@ void gateway_quota_refund(struct gateway_request *r, int code)
 void gateway_quota_leave(struct gateway_request *r)
 {
     struct schedule_quota_time now = {0};
+    gateway_flow_leave(r);
     for (int level = 0; level < GATEWAY_QUOTA_LEVELS; level++) {
         struct gateway_quota *q = r->quotas[level];
         if (!q)

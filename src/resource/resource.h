@@ -140,6 +140,7 @@ struct resource_tenant {
         uint64_t compute_s_per_hour, compute_s_per_day;
     } per_key;
     uint64_t compute_s_per_hour, compute_s_per_day;
+    uint64_t body_bytes, response_bytes, bytes_per_s_in, bytes_per_s_out;
     uint64_t memory_bytes, replicas, models, artifact_bytes; /* spec.quota.memory … */
 };
 

@@ -294,6 +294,19 @@ static const struct resource_field tenant_fields[] = {
     QUOTA("spec.quota.computeSecondsPerDay", RESOURCE_INTEGER, "seconds", 24 * COMPUTE_HOUR_MAX, compute_s_per_day,
           "Likewise in each day (UTC)."),
     QUOTA(
+        "spec.quota.bodyBytes", RESOURCE_BYTES, NULL, 512 * MIB, body_bytes,
+        "The largest body of an inference request; a larger one is refused with 413. 0 means the server's own limit."),
+    QUOTA(
+        "spec.quota.responseBytes", RESOURCE_BYTES, NULL, 4 * GIB, response_bytes,
+        "The largest answer to an inference request; a larger one is replaced by a 422. 0 means the server's own limit."),
+    QUOTA(
+        "spec.quota.bytesPerSecondIn", RESOURCE_BYTES, NULL, 1024 * GIB, bytes_per_s_in,
+        "Bodies of inference requests, on average. The next body is read later, at most half a minute, then refused with "
+        "429. A second's worth may come at once. 0 means no limit."),
+    QUOTA(
+        "spec.quota.bytesPerSecondOut", RESOURCE_BYTES, NULL, 1024 * GIB, bytes_per_s_out,
+        "Answers to inference requests, on average: after larger ones the next request's body is read later; likewise."),
+    QUOTA(
         "spec.quota.replicas", RESOURCE_INTEGER, "replicas", LIMIT_REPLICAS, replicas,
         "Replicas of all its models that run at once; no further one is started. Those that run already stay. 0 means no "
         "limit."),

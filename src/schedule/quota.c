@@ -6,6 +6,8 @@
 #include <assert.h>
 
 #define RETRY_NS_CONCURRENCY_MIN NS_PER_MS
+/* What bytes can make others wait at most; a changed limit cannot blow it up. */
+#define FLOW_NS_MAX (3600 * NS_PER_S)
 /* A lease is never charged more; 2^44 times 2^20 requests at once is no overflow. */
 #define RESERVED_MAX SCHEDULE_CHARGE_NS_MAX
 
@@ -60,6 +62,9 @@ static uint64_t window_left_ns(enum schedule_window w, uint64_t wall_ns)
 
 void schedule_quota_set(struct schedule_quota *q, const struct schedule_quota_limits *limits)
 {
+    for (enum schedule_direction f = 0; f < SCHEDULE_DIRECTION_COUNT; f++)
+        if (limits->flows[f] > q->limits.flows[f])
+            q->_flow_until_ns[f] = 0; /* what was to be made up for at a slower rate */
     q->limits = *limits;
     schedule_rate_set(&q->rate, limits->requests, limits->burst);
 }
@@ -195,10 +200,66 @@ void schedule_quota_settle(struct schedule_quota *q, struct schedule_quota_ticke
     reservation_end(q, t, kind);
 }
 
+/* --- bytes per second --- */
+
+static uint64_t flow_ns(const struct schedule_quota *q, enum schedule_direction flow, uint64_t bytes)
+{
+    uint64_t rate = q->limits.flows[flow];
+    unsigned __int128 ns = rate ? (unsigned __int128)bytes * NS_PER_S / rate : 0;
+    return ns < FLOW_NS_MAX ? (uint64_t)ns : FLOW_NS_MAX;
+}
+
+static void flow_take(struct schedule_quota *q, enum schedule_direction flow, uint64_t bytes, uint64_t now_ns)
+{
+    uint64_t *until_ns = &q->_flow_until_ns[flow];
+    *until_ns = (*until_ns > now_ns ? *until_ns : now_ns) + flow_ns(q, flow, bytes);
+    if (*until_ns - now_ns > FLOW_NS_MAX)
+        *until_ns = now_ns + FLOW_NS_MAX;
+}
+
+uint64_t schedule_quota_flow_wait(const struct schedule_quota *q, enum schedule_direction flow, uint64_t now_ns)
+{
+    uint64_t free_ns = now_ns + NS_PER_S;
+    bool waits = q->limits.flows[flow] && q->_flow_until_ns[flow] > free_ns;
+    return waits ? q->_flow_until_ns[flow] - free_ns : 0;
+}
+
+void schedule_quota_flow_in(struct schedule_quota *q, uint64_t bytes, uint64_t now_ns)
+{
+    flow_take(q, SCHEDULE_BYTES_IN, bytes, now_ns);
+}
+
+void schedule_quota_flow_unread(struct schedule_quota *q, uint64_t bytes)
+{
+    uint64_t back_ns = flow_ns(q, SCHEDULE_BYTES_IN, bytes), *until_ns = &q->_flow_until_ns[SCHEDULE_BYTES_IN];
+    *until_ns -= back_ns < *until_ns ? back_ns : *until_ns;
+}
+
+void schedule_quota_flow_expect(struct schedule_quota *q, struct schedule_quota_ticket *t, uint64_t now_ns)
+{
+    t->_flow_out = q->_flow_typical;
+    flow_take(q, SCHEDULE_BYTES_OUT, t->_flow_out, now_ns);
+}
+
+static void flow_give(struct schedule_quota *q, struct schedule_quota_ticket *t)
+{
+    uint64_t back_ns = flow_ns(q, SCHEDULE_BYTES_OUT, t->_flow_out), *until_ns = &q->_flow_until_ns[SCHEDULE_BYTES_OUT];
+    *until_ns -= back_ns < *until_ns ? back_ns : *until_ns;
+    t->_flow_out = 0;
+}
+
+void schedule_quota_flow_out(struct schedule_quota *q, struct schedule_quota_ticket *t, uint64_t bytes, uint64_t now_ns)
+{
+    flow_give(q, t);
+    flow_take(q, SCHEDULE_BYTES_OUT, bytes, now_ns);
+    q->_flow_typical = q->_flow_typical ? q->_flow_typical - q->_flow_typical / 8 + bytes / 8 : bytes;
+}
+
 void schedule_quota_leave(struct schedule_quota *q, struct schedule_quota_ticket *t, struct schedule_quota_time time)
 {
     for (enum schedule_quota_kind kind = 0; kind < SCHEDULE_QUOTA_KINDS; kind++)
         reservation_end(q, t, kind);
+    flow_give(q, t);
     if (t->_entered) {
         assert(q->active > 0);
         q->active--;
@@ -215,6 +276,9 @@ bool schedule_quota_fresh(struct schedule_quota *q, struct schedule_quota_time t
         return false;
     if (q->rate.interval_ns && q->rate.arrival_ns > time.now_ns)
         return false;
+    for (enum schedule_direction f = 0; f < SCHEDULE_DIRECTION_COUNT; f++)
+        if (q->limits.flows[f] && q->_flow_until_ns[f] > time.now_ns)
+            return false;
     for (enum schedule_window w = 0; w < SCHEDULE_WINDOW_COUNT; w++)
         if (q->limits.windows[w] && used_now(q, w, time.wall_ns) > 0)
             return false;

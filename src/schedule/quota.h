@@ -36,10 +36,15 @@ enum schedule_window {
     SCHEDULE_WINDOW_COUNT
 };
 
+/* Bytes per second: of a second's worth ahead nobody waits; what is beyond has to wait until it is made up for. */
+enum schedule_direction { SCHEDULE_BYTES_IN = 0, SCHEDULE_BYTES_OUT, SCHEDULE_DIRECTION_COUNT };
+
 /* What refused: a window's number, or one of these. */
 enum schedule_quota_limit {
     SCHEDULE_LIMIT_REQUESTS = SCHEDULE_WINDOW_COUNT,
     SCHEDULE_LIMIT_CONCURRENCY,
+    SCHEDULE_LIMIT_BYTES_IN, /* the caller's: it decides how long is too long to wait */
+    SCHEDULE_LIMIT_BYTES_OUT,
     SCHEDULE_LIMIT_COUNT
 };
 
@@ -47,6 +52,7 @@ struct schedule_quota_limits { /* 0 = no limit */
     uint64_t requests, burst;  /* per minute; at once */
     uint64_t concurrency;      /* requests between enter and leave */
     uint64_t windows[SCHEDULE_WINDOW_COUNT];
+    uint64_t flows[SCHEDULE_DIRECTION_COUNT]; /* bytes per second */
 };
 
 struct schedule_quota_time {
@@ -72,18 +78,22 @@ struct schedule_quota {
     uint32_t n_reserved[SCHEDULE_QUOTA_KINDS]; /* … and how many those are */
     uint32_t active;                           /* tickets that entered */
     /* private */
-    uint64_t _stay_ns; /* smoothed time from enter to leave; 0 = unknown */
+    uint64_t _stay_ns;                                 /* smoothed time from enter to leave; 0 = unknown */
+    uint64_t _flow_until_ns[SCHEDULE_DIRECTION_COUNT]; /* when what was taken is made up for */
+    uint64_t _flow_typical;                            /* smoothed bytes of an answer */
 };
 
 /* Zeroed by the caller before it enters. */
 struct schedule_quota_ticket {
     uint64_t _entered_ns;
     uint64_t _reserved[SCHEDULE_QUOTA_KINDS];
+    uint64_t _flow_out; /* bytes taken ahead for its answer */
     bool _holds[SCHEDULE_QUOTA_KINDS];
     bool _entered;
 };
 
-/* New limits. What is used stays; who is inside stays inside. */
+/* New limits. What is used stays; who is inside stays inside. Only bytes per second, when they become more, begin anew.
+ */
 void schedule_quota_set(struct schedule_quota *q, const struct schedule_quota_limits *limits);
 
 /* A request arrives: takes one of `requests` and of `concurrency`. 0; or, nothing taken, -ERROR_RATE_LIMITED (requests)
@@ -108,6 +118,18 @@ void schedule_quota_spend(struct schedule_quota *q, struct schedule_quota_ticket
 /* Likewise, and it will use no more: the reservation ends. */
 void schedule_quota_settle(struct schedule_quota *q, struct schedule_quota_ticket *t, enum schedule_quota_kind kind,
                            uint64_t used, struct schedule_quota_time time);
+/* How long a request has to wait now before it may take anything; 0 = it need not. */
+uint64_t schedule_quota_flow_wait(const struct schedule_quota *q, enum schedule_direction flow, uint64_t now_ns);
+/* So many bytes come, or came. */
+void schedule_quota_flow_in(struct schedule_quota *q, uint64_t bytes, uint64_t now_ns);
+/* They did not come after all. */
+void schedule_quota_flow_unread(struct schedule_quota *q, uint64_t bytes);
+/* It goes ahead: takes what answers are like, so that those who go ahead together do not all find the same room … */
+void schedule_quota_flow_expect(struct schedule_quota *q, struct schedule_quota_ticket *t, uint64_t now_ns);
+/* … and this is what its answer was. */
+void schedule_quota_flow_out(struct schedule_quota *q, struct schedule_quota_ticket *t, uint64_t bytes,
+                             uint64_t now_ns);
+
 /* Gives back what the ticket holds, and zeroes it. A ticket that holds nothing may leave too. */
 void schedule_quota_leave(struct schedule_quota *q, struct schedule_quota_ticket *t, struct schedule_quota_time time);
 

@@ -243,8 +243,10 @@ def in_one_hour():
         time.sleep(window_left() + 0.1)
 
 
-def lease_seconds(server):
-    return wait_until(lambda: server.status()["gateway"]["leaseSeconds"], "leases")
+def lease_seconds(server, leases=1):
+    """Of so many at least: the figures are a moment old."""
+    wait_until(lambda: server.status()["gateway"]["leases"] >= leases, "leases")
+    return server.status()["gateway"]["leaseSeconds"]
 
 
 def quota_status(server):
@@ -266,7 +268,7 @@ def test_concurrent_requests_do_not_overrun_a_compute_quota(serving, in_one_hour
         wait_until(lambda: load.count(429) > 64, "the quota to be used up")
     assert load.broken == 0 and load.wrong == 0
     assert set(load.statuses) == {200, 429} and set(load.codes) == {"quota_exceeded"}, (load.statuses, load.codes)
-    took = lease_seconds(server)
+    took = lease_seconds(server, load.count())
     assert 1 <= took < 1 + 2 * took / load.count(), (took, load.statuses)  # a lease of mean length over, or two
     answer = server.infer("slow", INPUTS, server.acme)
     refused(answer, "quota_exceeded", level, "1 seconds of compute per hour", "computeSecondsPerHour")
@@ -306,7 +308,7 @@ def test_a_fair_share_of_a_batch_is_charged(serving, in_one_hour):
         for sock in socks:
             assert sock.recv(100).startswith(b"HTTP/1.1 200 ")
     wait_until(lambda: server.status()["gateway"]["leases"] == 3, "two leases")
-    took = lease_seconds(server)
+    took = lease_seconds(server, 3)
     assert took > before
     rest = float(server.infer("echo", INPUTS, server.acme).headers["x-ratelimit-remaining-compute"])
     assert 1000 - rest == pytest.approx(took, abs=0.02)
@@ -326,7 +328,7 @@ def test_what_was_really_used_is_charged(serving, in_one_hour):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         sock.close()
     wait_until(lambda: server.status()["gateway"]["leases"] == 2, "the one that ran to end")
-    took = lease_seconds(server)
+    took = lease_seconds(server, 2)
     rest = float(server.infer("echo", INPUTS, server.acme).headers["x-ratelimit-remaining-compute"])
     assert 0.6 <= took == pytest.approx(1000 - rest, abs=0.02)
 
@@ -375,6 +377,126 @@ def answer_of(server):
     return None
 
 
+# --- bytes ---
+
+
+def padded(size):
+    return BODY + b" " * (size - len(BODY))
+
+
+def test_body_bytes(serving):
+    server = serving({"bodyBytes": 5000})
+    path = "/v2/models/echo/infer"
+    for size, status in ((4999, 200), (5000, 200), (5001, 413), (100000, 413)):
+        answer = server.http("POST", path, server.acme, padded(size))
+        assert answer.status == status, (size, answer.body)
+    assert answer.code == "body_too_large"
+    assert "100000 bytes" in answer.json["error"] and "spec.quota.bodyBytes" in answer.json["error"]
+    for size, status in ((5000, b"200"), (5001, b"413")):  # without Content-Length: as soon as it is crossed
+        with server.raw() as raw:
+            raw.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.acme}\r\n"
+                        f"Transfer-Encoding: chunked\r\n\r\n{size:x}\r\n".encode() + padded(size) + b"\r\n0\r\n\r\n")
+            assert raw.recv(100).startswith(b"HTTP/1.1 " + status)
+    server.quota({"bodyBytes": 0})
+    assert server.http("POST", path, server.acme, padded(100000)).status == 200
+
+
+def test_response_bytes(serving):
+    server = serving({})
+    rows = vector(30, [0.5] * 120)
+    size = len(server.infer("echo", rows, server.acme).body)
+    for limit, status in ((size + 1, 200), (size, 200), (size - 1, 422)):
+        server.quota({"responseBytes": limit, "concurrency": 1})
+        answer = server.infer("echo", rows, server.acme)
+        assert answer.status == status
+    assert answer.code == "response_too_large"
+    assert f"{size} bytes" in answer.json["error"] and f"{size - 1} (spec.quota.responseBytes)" in answer.json["error"]
+    assert passes(server)
+
+
+def test_bytes_per_second_in_are_shaped(serving):
+    """Whatever comes at once: beyond a second's worth and one body, bodies are read as fast as the quota says."""
+    server = serving({"bytesPerSecondIn": 100000})
+    assert passes(server)
+    start = time.monotonic()
+    answers = []
+
+    def client():
+        answers.append(server.http("POST", "/v2/models/echo/infer", server.acme, padded(40000)).status)
+
+    threads = [threading.Thread(target=client) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == [200] * 10
+    assert time.monotonic() - start >= (400000 - 100000 - 2 * 40000) / 100000
+    # one that goes while it waits has sent nothing that counts, and gives its slot back
+    server.quota({"bytesPerSecondIn": 100000, "concurrency": 1})
+    time.sleep(1)
+    assert server.http("POST", "/v2/models/echo/infer", server.acme, padded(300000)).status == 200
+    with server.raw() as raw:
+        raw.sendall(request(server, length=2000000))
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    wait_until(lambda: passes(server), "the slot")
+
+
+def test_too_far_behind_is_refused(serving):
+    server = serving({"bytesPerSecondIn": 1000})
+    assert server.http("POST", "/v2/models/echo/infer", server.acme, padded(100000)).status == 200
+    answer = server.infer("echo", INPUTS, server.acme)
+    refused(answer, "quota_exceeded", "tenant", "1000 bytes per second in", "spec.quota.bytesPerSecondIn")
+    assert 90 <= int(answer.headers["Retry-After"]) <= 100  # 100 s' worth was taken, a second's is free
+    server.quota({"bytesPerSecondIn": 100000000})
+    assert server.http("POST", "/v2/models/echo/infer", server.acme, padded(100000)).status == 200
+    text = metrics(server)
+    assert 'bulkhead_quota_refusals_total{tenant="acme",model="",reason="bytes"} 1' in text
+
+
+def metrics(server):
+    import http.client
+    connection = http.client.HTTPConnection("localhost")
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.connect(str(server.data / "admin.sock"))
+    connection.request("GET", "/metrics")
+    return connection.getresponse().read().decode()
+
+
+def test_bytes_per_second_out(serving):
+    """An answer is not held back; the next request is."""
+    server = serving({"bytesPerSecondOut": 1000}, batching={"maxSize": 256})
+    rows = vector(200, [0.5] * 800)
+    first = server.infer("echo", rows, server.acme)
+    assert first.status == 200 and 2500 < len(first.body) < 20000
+    start = time.monotonic()
+    assert passes(server)
+    assert time.monotonic() - start >= len(first.body) / 1000 - 1.5
+    refused(wait_until(lambda: (a := server.infer("echo", rows, server.acme)).status == 429 and a, "a refusal")
+            if len(first.body) > 31500 else large_then_next(server), "quota_exceeded", "bytes per second out")
+
+
+def large_then_next(server):
+    """The answer after one that makes up for more than half a minute."""
+    server.quota({"bytesPerSecondOut": 40})
+    rows = vector(200, [0.5] * 800)
+    answer = server.infer("echo", rows, server.acme)
+    return answer if answer.status == 429 else server.infer("echo", rows, server.acme)
+
+
+def test_a_slow_body_holds_its_slot_and_no_more(serving):
+    """One byte now and then: it counts in concurrency, takes memory for what came, and the body rate ends it."""
+    server = serving({"concurrency": 2, "bodyBytes": 100000})
+    assert passes(server)
+    with contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(server.raw()) for _ in range(3)]
+        for sock in socks:
+            sock.sendall(request(server, length=90000) + b"{")
+        ends = [sock.recv(200) for sock in socks]  # two are cut off, one was refused at once
+    codes = sorted(end.split(b" ")[1] for end in ends)
+    assert codes == [b"408", b"408", b"429"], ends
+    wait_until(lambda: passes(server), "their slots")
+
+
 # --- what control holds them to ---
 
 
@@ -387,7 +509,7 @@ def test_status_shows_use_against_limit(serving, in_one_hour):
     quota = quota_status(server)
     assert "computeSecondsPerHour" in text
     assert quota["computeSecondsPerHour"]["limit"] == 100 and quota["computeSecondsPerDay"]["limit"] == 200
-    took = lease_seconds(server)
+    took = lease_seconds(server, 2)
     assert quota["computeSecondsPerDay"]["used"] == pytest.approx(took, abs=0.02)
     assert quota["computeSecondsPerHour"]["resets"].endswith(":00:00.000Z")
     assert quota["burst"] == {"limit": 9, "used": 2}

@@ -271,6 +271,56 @@ static void test_any_saved_bytes_are_bounded(void **state)
                      UINT64_MAX);
 }
 
+static void test_bytes_per_second(void **state)
+{
+    (void)state;
+    struct schedule_quota q = quota_of((struct schedule_quota_limits){.flows = {[SCHEDULE_BYTES_IN] = 1000}});
+    uint64_t now = start.now_ns;
+    assert_int_equal(schedule_quota_flow_wait(&q, SCHEDULE_BYTES_IN, now), 0);
+    schedule_quota_flow_in(&q, 1000, now); // a second's worth
+    assert_int_equal(schedule_quota_flow_wait(&q, SCHEDULE_BYTES_IN, now), 0);
+    schedule_quota_flow_in(&q, 500, now);
+    assert_int_equal(schedule_quota_flow_wait(&q, SCHEDULE_BYTES_IN, now), NS_PER_S / 2);
+    assert_int_equal(schedule_quota_flow_wait(&q, SCHEDULE_BYTES_OUT, now), 0);
+    assert_int_equal(schedule_quota_flow_wait(&q, SCHEDULE_BYTES_IN, now + NS_PER_S / 2 - 1),
+                     1); // what was said is true
+    assert_int_equal(schedule_quota_flow_wait(&q, SCHEDULE_BYTES_IN, now + NS_PER_S / 2), 0);
+    assert_false(schedule_quota_fresh(&q, start));
+    schedule_quota_flow_unread(&q, 500);
+    assert_int_equal(schedule_quota_flow_wait(&q, SCHEDULE_BYTES_IN, now), 0);
+    schedule_quota_flow_unread(&q, UINT64_MAX);
+    assert_true(schedule_quota_fresh(&q, start));
+    for (int i = 0; i < 10; i++)
+        schedule_quota_flow_in(&q, UINT64_MAX, now); // bounded
+    assert_true(schedule_quota_flow_wait(&q, SCHEDULE_BYTES_IN, now) <= HOUR_NS);
+    schedule_quota_set(&q, &(struct schedule_quota_limits){.flows = {[SCHEDULE_BYTES_IN] = 999}});
+    assert_true(schedule_quota_flow_wait(&q, SCHEDULE_BYTES_IN, now) > 0);
+    schedule_quota_set(&q, &(struct schedule_quota_limits){.flows = {[SCHEDULE_BYTES_IN] = 1000}});
+    assert_int_equal(schedule_quota_flow_wait(&q, SCHEDULE_BYTES_IN, now), 0); // a higher limit begins anew
+}
+
+static void test_answers_are_expected_to_be_like_those_before(void **state)
+{
+    (void)state;
+    struct schedule_quota q = quota_of((struct schedule_quota_limits){.flows = {[SCHEDULE_BYTES_OUT] = 1000}});
+    struct schedule_quota_ticket t[3] = {0};
+    uint64_t now = start.now_ns;
+    schedule_quota_flow_expect(&q, &t[0], now); // nothing is known yet
+    schedule_quota_flow_out(&q, &t[0], 800, now);
+    assert_int_equal(schedule_quota_flow_wait(&q, SCHEDULE_BYTES_OUT, now), 0);
+    schedule_quota_flow_expect(&q, &t[1], now);
+    assert_int_equal(schedule_quota_flow_wait(&q, SCHEDULE_BYTES_OUT, now), 600 * NS_PER_MS);
+    schedule_quota_flow_expect(&q, &t[2], now);
+    schedule_quota_leave(&q, &t[2], start); // cancelled: no answer
+    schedule_quota_leave(&q, &t[2], start);
+    assert_int_equal(schedule_quota_flow_wait(&q, SCHEDULE_BYTES_OUT, now), 600 * NS_PER_MS);
+    schedule_quota_flow_out(&q, &t[1], 200, now); // smaller than expected
+    assert_int_equal(schedule_quota_flow_wait(&q, SCHEDULE_BYTES_OUT, now), 0);
+    schedule_quota_leave(&q, &t[1], start);
+    assert_false(schedule_quota_fresh(&q, after(start, NS_PER_S - 1)));
+    assert_true(schedule_quota_fresh(&q, after(start, NS_PER_S)));
+}
+
 /* --- random interleavings against a plain model --- */
 
 static uint64_t seed_state;
@@ -460,6 +510,8 @@ int main(void)
         cmocka_unit_test(test_a_changed_limit_keeps_what_is_used),
         cmocka_unit_test(test_saved_and_restored),
         cmocka_unit_test(test_any_saved_bytes_are_bounded),
+        cmocka_unit_test(test_bytes_per_second),
+        cmocka_unit_test(test_answers_are_expected_to_be_like_those_before),
         cmocka_unit_test(test_random_interleavings),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
