@@ -1,6 +1,8 @@
 /* Leases against a worker that the test plays: what is gathered, what is taken back, what is refused. */
 #include "test/unit/gateway/lease_fixture.h"
 
+#include <poll.h>
+
 #include <setjmp.h>
 #include <stdarg.h>
 
@@ -211,6 +213,36 @@ static void figures_are_what_happened(void **state)
     fixture_done(&f);
 }
 
+/* Neither no time nor a cancellation that nobody asked for saves a tenant anything. */
+static void a_worker_that_lies_is_charged_all_the_same(void **state)
+{
+    (void)state;
+    enum { WAIT_MS = 5 };
+    struct lease_fixture f;
+    setup(&f, TENSOR_FP32, 1);
+    const struct gateway_version_stats *stats = gateway_version_stats(f.version);
+    for (uint32_t i = 0; i < 2; i++) {
+        uint64_t before_ns = f.tenant.schedule.served_ns;
+        request(&f, "FP32", 1, 4);
+        gateway_dispatch(&f.g);
+        struct channel_frame lease = guest_pull(&f, CHANNEL_LEASE);
+        (void)guest_pull(&f, CHANNEL_ITEM);
+        (void)poll(NULL, 0, WAIT_MS);
+        struct channel_frame done = {.type = CHANNEL_DONE, .lease_id = lease.lease_id, .status = -ERROR_CANCELLED};
+        if (i == 0)
+            guest_answer_after(&f, &lease, 0);
+        else
+            guest_push(&f, done);
+        gateway_replica_pull(f.replica);
+        assert_true(f.tenant.schedule.served_ns - before_ns >= WAIT_MS * UINT64_C(1000000));
+        assert_int_equal(f.tenant.schedule.queued + f.tenant.schedule.leased, 0);
+        stats = gateway_version_stats(f.version);
+        assert_int_equal(stats->success.count, 1);
+        assert_int_equal(stats->failure.count, i);
+    }
+    fixture_done(&f);
+}
+
 /* JSON is denser than what it means: "7," is two bytes and a FP64 eight. What does not fit the slot is refused. */
 static void inputs_larger_than_the_slot_are_refused(void **state)
 {
@@ -342,10 +374,15 @@ static void outputs_of_a_lease_are_bounded_together(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(requests_share_a_lease),    cmocka_unit_test(no_rows_run_alone),
-        cmocka_unit_test(figures_are_what_happened), cmocka_unit_test(inputs_larger_than_the_slot_are_refused),
-        cmocka_unit_test(batches_fit_the_slot),      cmocka_unit_test(a_flood_of_frames_ends),
-        cmocka_unit_test(many_leases_are_no_flood),  cmocka_unit_test(outputs_of_a_lease_are_bounded_together),
+        cmocka_unit_test(requests_share_a_lease),
+        cmocka_unit_test(no_rows_run_alone),
+        cmocka_unit_test(a_worker_that_lies_is_charged_all_the_same),
+        cmocka_unit_test(figures_are_what_happened),
+        cmocka_unit_test(inputs_larger_than_the_slot_are_refused),
+        cmocka_unit_test(batches_fit_the_slot),
+        cmocka_unit_test(a_flood_of_frames_ends),
+        cmocka_unit_test(many_leases_are_no_flood),
+        cmocka_unit_test(outputs_of_a_lease_are_bounded_together),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
