@@ -46,7 +46,8 @@ void control_metrics(struct control *c, struct buf *ret_text);
 /* JSON array of Replica documents, filtered by tenant (empty = all). */
 void control_replicas(struct control *c, struct str tenant, struct str name, struct buf *ret_items);
 /* Likewise of devices: [{"apiVersion",…,"kind":"Device",…}]. */
-void control_devices(struct control *c, struct str name, struct buf *ret_items);
+/* Returns how many. */
+uint32_t control_devices(struct control *c, struct str name, struct buf *ret_items);
 /* What `bulkhead top` compares with its last look: {"devices":[…],"rows":[…],"tenants":[…]}. */
 must_check int control_top(struct control *c, struct buf *json, struct error *err);
 

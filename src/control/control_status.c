@@ -91,19 +91,19 @@ static void append_device(struct control *c, uint32_t index, struct buf *json)
                seconds_of(idle));
 }
 
-void control_devices(struct control *c, struct str name, struct buf *ret_items)
+uint32_t control_devices(struct control *c, struct str name, struct buf *ret_items)
 {
-    bool first = true;
+    uint32_t n = 0;
     buf_append_char(ret_items, '[');
     for (uint32_t i = 0; i < c->config.n_devices; i++) {
         if (name.size > 0 && !str_equal(name, str_from(c->config.devices[i].name)))
             continue;
-        if (!first)
+        if (n++ > 0)
             buf_append_char(ret_items, ',');
-        first = false;
         append_device(c, i, ret_items);
     }
     buf_append_char(ret_items, ']');
+    return n;
 }
 
 void control_status(struct control *c, struct buf *json)

@@ -217,6 +217,8 @@ def test_a_device_that_is_not_there(make_server, folder):
     (folder / "m.json").write_text(json.dumps(IDENTITY))
     refused = server.apply(tenant_yaml("acme") + model_yaml("m", "acme", "m.json", resources={"device": "gpu"}), check=False)
     assert refused.returncode == 1 and 'no device "gpu"' in refused.stderr
+    unknown = server.cli("get", "device", "gpu", check=False)
+    assert unknown.returncode == 1 and "no Device gpu" in unknown.stderr
 
 
 @pytest.mark.parametrize("devices,words", [

@@ -136,7 +136,8 @@ static int handle_get(struct admin_request *request, struct str body, struct err
     if (request->kind == RESOURCE_REPLICA) {
         control_replicas(request->control, request->tenant, request->name, &request->answer);
     } else if (request->kind == RESOURCE_DEVICE) {
-        control_devices(request->control, request->name, &request->answer);
+        if (control_devices(request->control, request->name, &request->answer) == 0)
+            return error_set(err, -ERROR_NOT_FOUND, "there is no Device " STR_FORMAT, STR_ARG(request->name));
     } else {
         int rc = registry_get(control_registry(request->control), request->kind, request->tenant, request->name,
                               &request->answer, err);

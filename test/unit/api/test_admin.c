@@ -95,11 +95,12 @@ void control_status(struct control *c, struct buf *json)
     buf_append_text(json, "{\"version\":\"0\",\"ready\":true}");
 }
 
-void control_devices(struct control *c, struct str name, struct buf *ret_items)
+uint32_t control_devices(struct control *c, struct str name, struct buf *ret_items)
 {
     (void)c;
     (void)name;
     buf_append_text(ret_items, "[]");
+    return 0;
 }
 
 int control_top(struct control *c, struct buf *json, struct error *err)
