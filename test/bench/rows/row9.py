@@ -1,16 +1,21 @@
 """Row 9, sharing: what two tenants with models of different cost get, eight equal ones, a flood beside a polite client, critical
-requests over batch load; with `--scheduler fifo` beside it, to see what first come, first served does."""
+requests over batch load, and three times the load that the device can take; with `--scheduler fifo` beside it, to see what first come, first served does."""
 
 import contextlib
+import json
+import statistics
+import threading
+import time
 
 from cases import Case, figure, floats, generator, lease_seconds, load_notes, resources, target
 from measure import Generator
-from servers import Bulkhead
+from servers import BenchError, Bulkhead
 
 NUMBER = 9
 TITLE = "sharing one slot: time by weight, a flood, critical over batch"
 SHARE_WANTED, THROUGHPUT_WANTED, JAIN_WANTED, SLACK_US = 0.05, 0.95, 0.99, 2000
 CHEAP_US, DEAR_US, STEP_US = 1000, 20000, 5000
+OVERLOAD_US, GOODPUT_WANTED, REFUSAL_MS_MAX = 2000, 0.95, 10
 FLOOD_RUN_MS = 4000  # behind 256 others a request takes a while, first come, first served
 ONE_SLOT = "  devices: [{name: cpu, slots: 1}]\n  timeouts: {request: 1m}\n"
 
@@ -114,7 +119,45 @@ def criticals(settings, stack, progress):
     return found
 
 
+def refusal_ms(server, case, key, ending, found):
+    """One request after the other; how long each refusal took."""
+    while not ending.is_set():
+        begin = time.monotonic()
+        status, _, _ = server.post(case.path, {**case.headers, "X-API-Key": key}, case.body)
+        if status in (429, 503):
+            found.append(1000 * (time.monotonic() - begin))
+
+
+def overloads(settings, stack, progress):
+    """Goodput at three times the rate that the device can do, over its peak; and the median refusal, in ms."""
+    tenant = Tenant("busy", OVERLOAD_US)
+    world = World(settings, stack, [tenant])
+    closed = world.load("busy", 8)
+    tenant.case.headers["X-Request-Timeout-Ms"] = "100"
+    overload = world.load("busy", 256)
+    ratios, medians = [], []
+    for pair in range(settings.pairs):
+        peak = closed.run(world.server)["requests_per_s"]
+        ending, found = threading.Event(), []
+        prober = threading.Thread(target=refusal_ms, args=(world.server, tenant.case, world.keys["busy"][0], ending, found))
+        load = stack.enter_context(overload.start(world.server, rate=int(3 * peak)))
+        prober.start()
+        text, errors = load.communicate()
+        ending.set()
+        prober.join()
+        if load.returncode != 0 or not found:
+            raise BenchError("overload: %s, %d refusals" % (errors, len(found)))
+        run = json.loads(text)
+        ratios.append(run["requests"] / run["seconds"] / peak)
+        medians.append(statistics.median(found))
+        progress("overload, run %d: peak %.0f/s, goodput %.3f of it, %d refused, median refusal %.1f ms" % (
+            pair + 1, peak, ratios[-1], run["bad_status"], medians[-1]))
+    return ratios, medians
+
+
 def run(settings, progress):
+    with contextlib.ExitStack() as stack:
+        goodput, refusals = overloads(settings, stack, progress)
     with contextlib.ExitStack() as stack:
         errors = shares(settings, stack, progress)
     with contextlib.ExitStack() as stack:
@@ -128,8 +171,10 @@ def run(settings, progress):
                figure("fair over fifo, requests/s under the flood", "x", throughput),
                figure("polite p99 under 256 flooding connections, over solo: fair", "us", inflation["fair"], "%.0f"),
                figure("the same: fifo", "us", inflation["fifo"], "%.0f"),
-               figure("critical p99 over solo, under full batch load", "us", critical, "%.0f")]
-    error, jain_index, ratio, fair, _, vital = (f["values"]["median"] for f in figures)
+               figure("critical p99 over solo, under full batch load", "us", critical, "%.0f"),
+               figure("goodput at 3 x the peak rate, over the peak", "x", goodput),
+               figure("refusals there, median", "ms", refusals)]
+    error, jain_index, ratio, fair, _, vital, good, refusal = (f["values"]["median"] for f in figures)
     return {
         "title": TITLE,
         "figures": figures,
@@ -137,7 +182,9 @@ def run(settings, progress):
                     target("Jain index", ">= %.2f" % JAIN_WANTED, jain_index, jain_index >= JAIN_WANTED),
                     target("fair over fifo", ">= %.2f" % THROUGHPUT_WANTED, ratio, ratio >= THROUGHPUT_WANTED),
                     target("polite p99 over solo, us", "<= one lease + %d" % SLACK_US, fair, fair <= CHEAP_US + SLACK_US),
-                    target("critical p99 over solo, us", "<= one step, %d" % STEP_US, vital, vital <= STEP_US)],
+                    target("critical p99 over solo, us", "<= one step, %d" % STEP_US, vital, vital <= STEP_US),
+                    target("goodput at 3 x overload", ">= %.2f" % GOODPUT_WANTED, good, good >= GOODPUT_WANTED),
+                    target("median refusal, ms", "<= %d" % REFUSAL_MS_MAX, refusal, refusal <= REFUSAL_MS_MAX)],
         "notes": load_notes(runs),
         "runs": {},
     }
