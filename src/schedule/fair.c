@@ -44,6 +44,25 @@ void schedule_fair_update(struct schedule *s, struct schedule_flow *f)
     schedule_heap_set(&c->fair, &f->turn, key, s->turn++);
 }
 
+/* The flow itself has been fetched by then: first what it points to, then what that points to. */
+void schedule_fair_near(uint32_t *handle, uint32_t n_levels)
+{
+    const struct schedule_flow *f = container_of(handle, struct schedule_flow, turn);
+    const struct schedule_lane *lane = schedule_flow_lane(f);
+    if (n_levels == SCHEDULE_HEAP_NEAR) {
+        __builtin_prefetch(lane);
+        __builtin_prefetch(&lane->target);
+        __builtin_prefetch(f->tenant);
+        __builtin_prefetch(&f->active->accounts[f->class]);
+    } else {
+        const struct schedule_request *head = schedule_lane_head(lane);
+        __builtin_prefetch(&head->_sorted);
+        __builtin_prefetch(head);
+        __builtin_prefetch(&lane->target->_estimate_ns);
+        __builtin_prefetch(&lane->target->_lanes);
+    }
+}
+
 struct schedule_flow *schedule_fair_peek(const struct schedule_class_state *c)
 {
     uint32_t *handle = schedule_heap_peek(&c->fair, NULL);
@@ -64,9 +83,8 @@ void schedule_fair_charge(struct schedule *s, struct schedule_flow *f, struct sc
 {
     struct schedule_class_state *c = schedule_class_of(s, f);
     uint32_t n_more = s->devices[f->device].slots / lease->slots - 1;
-    lease->_charged_ns = schedule_estimate_cost(lane->target, lease->rows);
-    lease->_vtime_per_ns = f->tenant->_vtime_per_ns;
-    lease->_lane_vtime_per_ns = lane->target->_vtime_per_ns;
+    lease->_vtime_per_ns = f->vtime_per_ns;
+    lease->_lane_vtime_per_ns = lane->vtime_per_ns;
     charge(&f->vtime, &c->vtime, (unsigned __int128)lease->_charged_ns * lease->_vtime_per_ns, n_more);
     charge(&lane->vtime, &f->lanes_vtime, (unsigned __int128)lease->_charged_ns * lease->_lane_vtime_per_ns, n_more);
     if (f->vtime > c->vtime_most)

@@ -5,15 +5,16 @@
 
 #include <assert.h>
 
-/* Looked at per call: of more flows than are made, so that those without requests cannot pile up. */
-enum { RETIRE_PER_CALL = 2 };
+/* Looked at per call: of more flows than are made, so that those without requests cannot pile up. A few stay in each
+ * class, so that a tenant whose requests come one by one needs nothing new for each. */
+enum { RETIRE_PER_CALL = 2, IDLE_KEPT = 8 };
 
 static struct schedule_flow *flow_of(const struct schedule_active *a, uint32_t device, enum schedule_class class)
 {
     list_each(node, &a->flows)
     {
         struct schedule_flow *f = container_of(node, struct schedule_flow, in_active);
-        if (f->device == device && f->class == class)
+        if (f->device == device && f->class == (uint16_t) class)
             return f;
     }
     return NULL;
@@ -65,8 +66,9 @@ static struct schedule_flow *flow_new(struct schedule *s, struct schedule_active
     c->n_flows++;
     f->active = a;
     f->tenant = a->tenant;
-    f->device = device;
-    f->class = class;
+    f->vtime_per_ns = a->tenant->_vtime_per_ns;
+    f->device = (uint16_t)device;
+    f->class = (uint16_t) class;
     f->epoch = ++s->epoch;
     f->vtime = c->vtime;
     list_append(&a->flows, &f->in_active);
@@ -83,6 +85,7 @@ static int lane_new(struct schedule *s, struct schedule_target *g, enum schedule
     s->n_lanes++;
     lane->target = g;
     lane->class = class;
+    lane->vtime_per_ns = g->_vtime_per_ns;
     schedule_sorted_init(&lane->queue);
     g->_lanes[class] = lane;
     return 0;
@@ -150,7 +153,7 @@ void schedule_flow_idle(struct schedule *s, struct schedule_flow *f)
 
 void schedule_flows_retire(struct schedule *s, struct schedule_class_state *c)
 {
-    for (int i = 0; i < RETIRE_PER_CALL; i++) {
+    for (int i = 0; i < RETIRE_PER_CALL && c->n_flows - c->n_busy > IDLE_KEPT; i++) {
         struct list *node = list_first(&c->idle);
         if (!node)
             return;
@@ -165,6 +168,12 @@ void schedule_flows_retire(struct schedule *s, struct schedule_class_state *c)
         if (list_empty(&a->flows))
             active_end(s, a);
     }
+}
+
+void schedule_flows_weigh(struct schedule_tenant *t)
+{
+    list_each(node, &t->_active->flows) container_of(node, struct schedule_flow, in_active)->vtime_per_ns =
+        t->_vtime_per_ns;
 }
 
 void schedule_active_free(struct schedule *s, struct schedule_tenant *t)

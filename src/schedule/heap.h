@@ -18,6 +18,7 @@
 #include <stdint.h>
 
 #define SCHEDULE_HEAP_LEVELS 18u /* leaves, and log4 of 2^31 and a half */
+#define SCHEDULE_HEAP_NEAR   2u
 
 struct schedule_heap_entry {
     uint64_t key;
@@ -26,6 +27,9 @@ struct schedule_heap_entry {
 
 struct schedule_heap {
     uint32_t size, capacity; /* read-only */
+    /* May be set: fetches ahead what a turn needs beyond the item itself. Called when an item comes within
+     * SCHEDULE_HEAP_NEAR levels of the top, with how many it is away. */
+    void (*near)(uint32_t *handle, uint32_t n_levels);
     /* private */
     uint32_t _top;                                             /* the level with one entry: the least of all */
     uint32_t _free, _n_ids;                                    /* first free handle, 0 = none; handles ever given out */

@@ -120,6 +120,7 @@ static struct schedule_lease *lease_start(struct schedule *s, struct schedule_fl
     lane->running++;
     f->running++;
     g->tenant->leased += lease->n_requests;
+    lease->_charged_ns = schedule_estimate_cost(g, lease->rows);
     schedule_fair_charge(s, f, lane, lease);
     schedule_class_charge(s, lease);
     schedule_preempt_started(s, lease);

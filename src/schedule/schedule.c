@@ -33,8 +33,10 @@ static void device_init(struct schedule_device *d, const struct schedule_device_
     d->slots = config->slots;
     list_init(&d->preemptible);
     list_init(&d->blocked);
-    for (uint32_t class = 0; class < SCHEDULE_CLASS_COUNT; class ++)
+    for (uint32_t class = 0; class < SCHEDULE_CLASS_COUNT; class ++) {
         list_init(&d->classes[class].idle);
+        d->classes[class].fair.near = schedule_fair_near;
+    }
 }
 
 int schedule_new(const struct schedule_config *config, struct schedule **ret_schedule)
@@ -112,8 +114,10 @@ void schedule_tenant_set(struct schedule *s, struct schedule_tenant *t, const st
     t->queue_max = config->queue_max;
     t->queue_bytes_max = config->queue_bytes_max;
     t->_vtime_per_ns = (UINT64_C(1) << 32) / t->weight;
-    if (t->_active)
+    if (t->_active) {
+        schedule_flows_weigh(t);
         schedule_account_weigh(s, t->_active);
+    }
 }
 
 void schedule_tenant_remove(struct schedule *s, struct schedule_tenant *t)
@@ -152,6 +156,10 @@ void schedule_target_set(struct schedule *s, struct schedule_target *g, struct s
     g->n_preferred = config->n_preferred;
     for (uint32_t i = 0; i < config->n_preferred; i++)
         g->preferred[i] = config->preferred[i];
+    for (uint32_t class = 0; class < SCHEDULE_CLASS_COUNT; class ++) {
+        if (g->_lanes[class])
+            g->_lanes[class]->vtime_per_ns = g->_vtime_per_ns;
+    }
     schedule_target_update(s, g);
 }
 

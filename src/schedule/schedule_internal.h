@@ -16,6 +16,9 @@
 #include "schedule/schedule.h"
 #include "schedule/sorted.h"
 
+#include <assert.h>
+#include <stddef.h>
+
 /* Times are compared modulo 2^64 in the heaps; later ones count as this one (146 years). */
 #define SCHEDULE_TIME_MAX (UINT64_C(1) << 62)
 /* One lease is charged at most this time (4.9 h). Virtual times in the heap then lie within 3 × SCHEDULE_SLOTS_MAX ×
@@ -34,28 +37,31 @@
 struct schedule_flow {
     struct list in_active, idle; /* idle: in its class's list, unlinked while it has requests, queued or leased */
     struct schedule_active *active;
-    uint32_t device;
-    enum schedule_class class;
-    uint32_t queued, running;      /* requests; leases */
-    uint64_t epoch;                /* which flow it is, among all that ever lay here */
+    uint32_t queued, running; /* requests; leases */
+    uint64_t epoch;           /* which flow it is, among all that ever lay here */
+    /* What a turn needs lies together, in the handle's cache line: heap.c fetches that ahead. */
     unsigned __int128 lanes_vtime; /* where a target that becomes runnable starts, as class_state.vtime */
-    /* What a turn needs lies together, right before the handle: heap.c fetches that ahead. */
-    unsigned __int128 vtime; /* virtual time, 2^-32 ns / weight: never wraps */
     struct schedule_tenant *tenant;
+    uint64_t vtime_per_ns;                /* the tenant's */
+    unsigned __int128 vtime;              /* virtual time, 2^-32 ns / weight: never wraps */
     struct schedule_order_node *runnable; /* lanes that could run now, by their virtual time */
     uint32_t turn;                        /* handle in the heap of runnable flows */
+    uint16_t device, class;
 };
+static_assert(offsetof(struct schedule_flow, lanes_vtime) == 64 && sizeof(struct schedule_flow) == 128,
+              "two cache lines");
 
 /* What a target has queued in one class. */
 struct schedule_lane {
-    unsigned __int128 vtime; /* against the other lanes of its flow */
-    struct schedule_order_node in_flow;
-    struct schedule_sorted queue; /* requests: re-queued ones, then by deadline */
-    struct schedule_target *target;
+    unsigned __int128 vtime;    /* against the other lanes of its flow */
+    uint64_t vtime_per_ns;      /* the target's */
     struct schedule_flow *flow; /* while it has requests, queued or leased */
-    uint64_t epoch;             /* of the flow that `vtime` was counted in */
-    uint64_t bytes;             /* queued */
-    uint64_t window_ns;         /* when maxDelay began: the first arrival that the next batch may hold */
+    struct schedule_order_node in_flow;
+    struct schedule_target *target;
+    struct schedule_sorted queue; /* requests: re-queued ones, then by deadline */
+    uint64_t epoch;               /* of the flow that `vtime` was counted in */
+    uint64_t bytes;               /* queued */
+    uint64_t window_ns;           /* when maxDelay began: the first arrival that the next batch may hold */
     enum schedule_class class;
     uint32_t queued, running; /* requests; leases */
     uint32_t wanted;          /* slots that its runnable critical requests could use; part of the device's sum */
@@ -201,9 +207,13 @@ void schedule_lane_free(struct schedule *s, struct schedule_lane *lane);
 uint64_t schedule_lane_key(const struct schedule *s, const struct schedule_lane *lane);
 void schedule_lane_start(struct schedule_lane *lane); /* it becomes runnable: no saved credit */
 void schedule_fair_update(struct schedule *s, struct schedule_flow *f);
+/* For a class's heap of flows: fetches what their turn will need. */
+void schedule_fair_near(uint32_t *handle, uint32_t n_levels);
+/* The tenant's weight has changed. */
+void schedule_flows_weigh(struct schedule_tenant *t);
 /* Whose turn it is in a class, or NULL. */
 struct schedule_flow *schedule_fair_peek(const struct schedule_class_state *c);
-/* Charges the flow and the lane whose turn it is for a lease that starts (slots, estimate_ns set), and moves virtual
+/* Charges the flow and the lane whose turn it is for a lease that starts (slots, _charged_ns set), and moves virtual
  * time on. */
 void schedule_fair_charge(struct schedule *s, struct schedule_flow *f, struct schedule_lane *lane,
                           struct schedule_lease *lease);

@@ -202,7 +202,7 @@ static void op_turn(struct world *w, uint32_t i)
 {
     struct schedule_flow *f = schedule_fair_peek(&w->schedule->devices[0].classes[SCHEDULE_INTERACTIVE]);
     struct schedule_lane *lane = schedule_flow_lane(f);
-    lane->target->_estimate_ns[0] = costs_ns[i % COSTS];
+    w->lease._charged_ns = costs_ns[i % COSTS];
     schedule_fair_charge(w->schedule, f, lane, &w->lease);
     schedule_fair_update(w->schedule, f);
 }
