@@ -410,6 +410,46 @@ static void test_preferred_sizes(void **state)
     }
 }
 
+/* Tenants that were served and are idle again keep nothing but their structs, a few of them excepted; on a device that
+ * is never idle too. */
+static void test_idle_tenants_keep_nothing(void **state)
+{
+    (void)state;
+    enum { N = 200 };
+    static struct schedule_tenant tenants[N];
+    static struct schedule_target targets[N];
+    static struct schedule_replica replicas[N];
+    struct world w;
+    world_init(&w, 1);
+    world_tenant(&w, 0, 1, 1, 1); // always busy
+    struct schedule_request one;
+    for (uint32_t i = 0; i < N; i++) {
+        schedule_tenant_set(w.s, &tenants[i], &(struct schedule_tenant_config){.queue_max = 1});
+        schedule_target_set(w.s, &targets[i], &tenants[i], &(struct schedule_target_config){.slots = 1});
+        schedule_replica_add(w.s, &replicas[i], &targets[i]);
+        one = (struct schedule_request){.target = &targets[i], .priority = SCHEDULE_INTERACTIVE, .rows = 1};
+        assert_int_equal(schedule_submit(w.s, &one, w.now_ns, NULL), 0);
+        uint64_t busy_ns = w.tenants[0].served_ns; // virtual time passes the tenant when the busy one has had its turn
+        while (tenants[i].served_ns == 0 || w.tenants[0].served_ns < busy_ns + 2 * MS) {
+            while (w.targets[0].queued < 2) {
+                w.n_requests = w.n_requests < WORLD_REQUESTS ? w.n_requests : 0;
+                world_submit(&w, 0);
+            }
+            struct schedule_lease *lease = world_next(&w);
+            w.now_ns += 1 * MS;
+            world_complete(&w, lease);
+        }
+        assert_true(w.s->n_actives < 20);
+    }
+    for (uint32_t i = 0; i < N; i++) {
+        struct schedule_lease *lease;
+        schedule_replica_remove(w.s, &replicas[i], w.now_ns, &lease);
+        schedule_target_remove(w.s, &targets[i]);
+        schedule_tenant_remove(w.s, &tenants[i]);
+    }
+    world_done(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -424,6 +464,7 @@ int main(void)
         cmocka_unit_test(test_first_come_first_served),
         cmocka_unit_test(test_earliest_deadline_in_a_target),
         cmocka_unit_test(test_preferred_sizes),
+        cmocka_unit_test(test_idle_tenants_keep_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

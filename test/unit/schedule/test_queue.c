@@ -315,6 +315,36 @@ static void test_deadline_refused_at_once(void **state)
     world_done(&w);
 }
 
+/* With no replica free, what is left of the running lease that ends first comes before anything else. */
+static void test_deadline_waits_for_a_replica(void **state)
+{
+    (void)state;
+    struct world w;
+    world_init(&w, 2);
+    world_tenant(&w, 0, 1, 1, 2);
+    world_teach(&w, 0, 1, 10 * MS);
+    struct schedule_lease *leases[2];
+    for (int i = 0; i < 2; i++) {
+        world_submit(&w, 0);
+        leases[i] = world_next(&w);
+        w.now_ns += 4 * MS; // the first has 2 ms left, the other 6
+    }
+    struct schedule_request *r = world_request(&w, 0);
+    uint64_t retry_ns = 0;
+    r->deadline_ns = w.now_ns + 11 * MS;
+    assert_int_equal(schedule_submit(w.s, r, w.now_ns, &retry_ns), -ERROR_DEADLINE);
+    assert_int_equal(retry_ns, 1 * MS);
+    r->deadline_ns = w.now_ns + 12 * MS;
+    assert_int_equal(schedule_submit(w.s, r, w.now_ns, &retry_ns), 0);
+    assert_true(schedule_cancel(w.s, r));
+    w.now_ns += 30 * MS; // both are late: who knows when they end
+    r->deadline_ns = w.now_ns + 10 * MS;
+    assert_int_equal(schedule_submit(w.s, r, w.now_ns, &retry_ns), 0);
+    for (int i = 0; i < 2; i++)
+        world_complete(&w, leases[i]);
+    world_done(&w);
+}
+
 static void test_time_never_goes_back(void **state)
 {
     (void)state;
@@ -345,6 +375,7 @@ int main(void)
         cmocka_unit_test(test_replica_lost_with_its_lease),
         cmocka_unit_test(test_deadlines_expire_in_order),
         cmocka_unit_test(test_deadline_refused_at_once),
+        cmocka_unit_test(test_deadline_waits_for_a_replica),
         cmocka_unit_test(test_time_never_goes_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
