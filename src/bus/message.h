@@ -272,6 +272,7 @@ enum bus_library {
 struct bus_worker_config { /* fds: the model; the engine's library, or the model again where none is sent */
     uint64_t replica_uid;
     uint64_t model_bytes;
+    uint64_t memory_bytes; /* the model's limit */
     uint32_t threads;
     uint32_t library; /* enum bus_library */
     char engine[32];

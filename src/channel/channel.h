@@ -48,9 +48,9 @@
  *           early, when another lease is better: the guest says DONE, status 0, a = microseconds, b = how many
  *           sequences of the whole worker could be stepped further. One lease at a time.
  *   PART    guest → host, in a lease only: what came of request_id: payload = one event (tensor/generation.h), at most
- *           LIMIT_EVENT_BYTES; index and a are 0. FINAL: its last event (END), after which the id is free. WAIT: the
- *           slot has no room for what another step may give; the guest steps on when it has CREDIT. DONE frees the slot
- *           as well, once the host has taken it.
+ *           LIMIT_EVENT_BYTES; index and a are 0. FINAL: its last event (END), after which the id is free. With
+ *           request_id 0, no payload and WAIT: the slot is full; the guest goes on when it has CREDIT. DONE frees the
+ *           slot as well, once the host has taken it.
  *   CANCEL  host → guest, at any time: the sequence is not wanted any more and gives no further event; it is gone when
  *           the guest takes the frame, which it does between two steps at the latest. Unknown ids are ignored: an END
  *           may have been on its way.

@@ -16,7 +16,7 @@
 #define CONFIG_TIMEOUT_MS 10000
 #define TICK_MS           50u
 /* The engines of this build. The list in engine_registry.c is the worker's; a test compares the two. */
-static const char *const engine_names[] = {"identity", "onnx"};
+static const char *const engine_names[] = {"identity", "llama", "onnx"};
 
 struct registry *control_registry(struct control *c)
 {

@@ -15,6 +15,8 @@ struct engine;
 struct engine_options {
     const void *model; /* [model_bytes] mapped read-only for the life of the engine */
     size_t model_bytes;
+    int model_fd;             /* the same again, for an engine that maps it in its own way; borrowed. -1: none */
+    uint64_t memory_bytes;    /* resources.memory, which an engine's buffers must fit; 0: not known */
     int library_fd;           /* the engine's shared library, opened by the supervisor; -1: the engine is built in. The
                                  engine dlopens it as /proc/self/fd/N; borrowed */
     const char *library_path; /* the library again, where the worker has a root folder of its own and no /proc; NULL: by
@@ -55,6 +57,7 @@ struct engine_turn {
     uint64_t budget_ns; /* the turn ends at the first boundary of a step behind it; ≥ 1 */
     uint64_t tenant_id; /* only sequences of this tenant; 0: of all */
     uint32_t adapter;   /* only sequences with this adapter; 0: on the bare base */
+    uint32_t ret_left;  /* out, on success: how many of these could be stepped further */
 };
 
 /* Where the events of a turn go; called from inside token_step. What `event` points at is valid during the call only.
@@ -103,7 +106,8 @@ struct engine_ops {
     /* Asks a running or pending request to stop; may come from another thread when ENGINE_CANCEL is set (but not during
      * close). A batch stops once all its requests are cancelled; one of several runs on, and its caller drops the
      * answer. Unknown ids are ignored. NULL: not possible.
-     * Token engines: between two steps only (not from the sink). The sequence is gone at once and gives no event. */
+     * Token engines: between two steps only (not from the sink). The sequence is gone at once and gives no event; 0
+     * means all. */
     void (*cancel)(struct engine *e, uint64_t request_id);
 
     /* Token engines only, NULL else; never while a step runs. */
@@ -118,7 +122,7 @@ struct engine_ops {
      * ends with exactly one END and is forgotten then. Returns how many sequences of the engine could be stepped
      * further (of any tenant or adapter, not parked), negative when the engine failed and all its sequences are gone:
      * -ERROR_ENGINE, -ERROR_NO_MEMORY, -ERROR_GONE (the sink said stop). */
-    int (*token_step)(struct engine *e, const struct engine_turn *turn, const struct engine_token_sink *sink,
+    int (*token_step)(struct engine *e, struct engine_turn *turn, const struct engine_token_sink *sink,
                       struct error *err);
     /* The sequence keeps what it has and is not stepped, until resume. -ERROR_NOT_FOUND: unknown id. */
     int (*park)(struct engine *e, uint64_t request_id, struct error *err);
@@ -134,6 +138,7 @@ struct engine {
 
 extern const struct engine_ops engine_identity;
 extern const struct engine_ops engine_onnx;
+extern const struct engine_ops engine_llama;
 
 /* By name, or NULL. */
 const struct engine_ops *engine_find(struct str name);

@@ -3,6 +3,7 @@
 static const struct engine_ops *const engines[] = {
     &engine_identity,
     &engine_onnx,
+    &engine_llama,
 };
 
 const struct engine_ops *engine_at(size_t index)

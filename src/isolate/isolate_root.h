@@ -26,7 +26,8 @@ struct isolate_root_file {
     int fd;              /* the host's file; owned */
 };
 
-/* ONNX Runtime has 8 libraries, a sanitizer adds 2, a GPU build some ten more. */
+/* ONNX Runtime has 8 libraries, llama.cpp 10 and 14 variants of its kernels, a sanitizer adds 2, a GPU build some ten
+ * more. */
 #define ISOLATE_ROOT_FILES_MAX 64
 
 struct isolate_root_files {

@@ -6,6 +6,7 @@
 #include "base/buf.h"
 #include "base/clock.h"
 
+#include <dirent.h>
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -19,6 +20,8 @@
 #define LISTING_BYTES_MAX (64 * KIB)
 #define LISTING_MS        10000u
 #define SEGMENTS_MAX      64u
+#define VARIANTS_OF       "libggml-base.so"
+#define VARIANTS_PREFIX   "libggml-cpu-"
 #define LIBC_NAME         "libc.so.6" /* its folder is one where the loader looks without any cache */
 
 static int refuse(struct error *err, const char *text)
@@ -94,10 +97,23 @@ static bool pipe_read(int fd, struct buf *text)
     }
 }
 
-/* stdout is the pipe, descriptor 3 the file; no environment, so no LD_ variable of ours counts. */
-static pid_t loader_spawn(const char *loader, int file_fd, int out_fd)
+/* The folder that a file lies in; "" when nobody can tell. */
+static void beside(int file_fd, char folder[static PATH_MAX])
 {
-    char *const argv[] = {(char *)"ld.so", (char *)"--list", (char *)"/proc/self/fd/3", NULL};
+    char link[32];
+    (void)snprintf(link, sizeof link, "/proc/self/fd/%d", file_fd); /* fits any int */
+    ssize_t size = readlink(link, folder, PATH_MAX - 1);
+    folder[size > 0 ? size : 0] = '\0';
+    char *slash = strrchr(folder, '/');
+    folder[slash ? slash - folder : 0] = '\0';
+}
+
+/* stdout is the pipe, descriptor 3 the file; no environment, so no LD_ variable of ours counts. The loader takes
+ * $ORIGIN of a file given by descriptor for the descriptor's folder, so where its libraries lie is said again. */
+static pid_t loader_spawn(const char *loader, const char *folder, int file_fd, int out_fd)
+{
+    char *const argv[] = {(char *)"ld.so",  (char *)"--library-path",  (char *)(uintptr_t)folder,
+                          (char *)"--list", (char *)"/proc/self/fd/3", NULL};
     char *const environment[] = {NULL};
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attributes;
@@ -126,6 +142,8 @@ static pid_t loader_spawn(const char *loader, int file_fd, int out_fd)
 static int listing_read(const char *loader, int file_fd, struct buf *text, struct error *err)
 {
     int ends[2], status = -1;
+    char folder[PATH_MAX];
+    beside(file_fd, folder);
     /* Above 3, so that placing the file there overwrites neither. */
     if (pipe2(ends, O_CLOEXEC) != 0)
         return refuse(err, "there is no descriptor left");
@@ -133,7 +151,7 @@ static int listing_read(const char *loader, int file_fd, struct buf *text, struc
     fd_close(&ends[1]);
     if (out < 0 || file < 0)
         return refuse(err, "there is no descriptor left");
-    pid_t pid = loader_spawn(loader, file, out);
+    pid_t pid = loader_spawn(loader, folder, file, out);
     fd_close(&out);
     if (pid < 0)
         return refuse(err, "the host's loader cannot be executed");
@@ -208,6 +226,38 @@ static int listing_add(struct str listing, const char *folder, struct isolate_ro
     return 0;
 }
 
+/* ggml opens the variant of its kernels for the processor by name, so no loader lists them: all of them come along,
+ * from beside the library that they belong to. */
+static int variants_add(struct str listing, const char *folder, struct isolate_root_files *files, struct error *err)
+{
+    char here[PATH_MAX] = "", path[PATH_MAX + 256], root_path[PATH_MAX + 256];
+    while (listing.size > 0) {
+        struct str name, where;
+        if (line_parse(line_next(&listing), &name, &where) && str_equal(name, STR(VARIANTS_OF)) &&
+            str_copy(where, here, sizeof here) == 0)
+            break;
+    }
+    char *slash = strrchr(here, '/');
+    if (!slash)
+        return 0;
+    *slash = '\0';
+    DIR *entries = opendir(here);
+    if (!entries)
+        return error_set(err, ERROR_ISOLATION_UNAVAILABLE, "The folder of engines cannot be read: %m.");
+    int r = 0;
+    for (const struct dirent *entry; r == 0 && (entry = readdir(entries)) != NULL;) {
+        size_t size = strlen(entry->d_name);
+        if (strncmp(entry->d_name, VARIANTS_PREFIX, sizeof VARIANTS_PREFIX - 1) != 0 || size < 3 ||
+            strcmp(entry->d_name + size - 3, ".so") != 0)
+            continue;
+        (void)snprintf(path, sizeof path, "%s/%s", here, entry->d_name);
+        (void)snprintf(root_path, sizeof root_path, "%s/%s", folder, entry->d_name);
+        r = path_add(files, root_path, path, err);
+    }
+    (void)closedir(entries);
+    return r;
+}
+
 int isolate_root_files_find(int program_fd, int library_fd, const char *library_path, struct isolate_root_files *files,
                             struct error *err)
 {
@@ -229,6 +279,8 @@ int isolate_root_files_find(int program_fd, int library_fd, const char *library_
     r = listing_add((struct str){program_list.data, program_list.size}, folder, files, err);
     if (r == 0)
         r = listing_add((struct str){library_list.data, library_list.size}, folder, files, err);
+    if (r == 0)
+        r = variants_add((struct str){library_list.data, library_list.size}, folder, files, err);
     if (r == 0 && library_fd >= 0)
         r = file_add(files, library_path, fcntl(library_fd, F_DUPFD_CLOEXEC, 3), err);
     return r;

@@ -340,7 +340,7 @@ static const struct resource_field model_fields[] = {
      .required = true,
      .mutable = true,
      PLACE(model, engine),
-     .help = "What executes it: onnx, or identity, which gives back what it gets. A change makes a new version."},
+     .help = "What executes it: onnx, llama (GGUF files), or identity, which gives back what it gets. A change makes a new version."},
     {.path = "spec.source",
      .type = RESOURCE_STRING,
      .min = 1,

@@ -143,6 +143,7 @@ static int ingest_configure(struct supervisor_ingest *g, int model_fd, int libra
     struct bus_worker_config body = {
         .replica_uid = g->start.id,
         .model_bytes = g->start.model_bytes,
+        .memory_bytes = g->start.memory_bytes,
         .threads = (g->start.cpu_milli + 999) / 1000,
         .library = supervisor_library_where(g->worker->ops, library_fd),
     };

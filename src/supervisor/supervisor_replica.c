@@ -202,6 +202,7 @@ void supervisor_worker_config(const struct supervisor_replica *r, int library_fd
     *ret_body = (struct bus_worker_config){
         .replica_uid = r->start.replica_uid,
         .model_bytes = r->start.model_bytes,
+        .memory_bytes = r->start.memory_bytes,
         .threads = (r->start.cpu_milli + 999) / 1000,
         .library = supervisor_library_where(r->ops, library_fd),
     };

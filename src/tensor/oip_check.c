@@ -146,6 +146,9 @@ int oip_request_check(struct oip_request *request, const struct tensor_signature
                       struct error *err)
 {
     uint8_t place[LIMIT_TENSORS] = {0};
+    if (signature->token.sequences > 0)
+        return error_set(err, ERROR_INVALID_REQUEST,
+                         "This is a language model: it has no tensors, so inference requests do not reach it.");
     int status = check_inputs(request, signature, place, err);
     if (status < 0)
         return status;

@@ -32,7 +32,7 @@ static int describe(struct worker *w)
 
 int ingest_run(int bus_fd)
 {
-    struct worker w = {.bus_fd = bus_fd, .library_fd = -1, .filter = &filter_ingest_run};
+    struct worker w = {.bus_fd = bus_fd, .model_fd = -1, .library_fd = -1, .filter = &filter_ingest_run};
     struct bus_message m;
     int r = worker_greet(&w, BUS_INGEST, &m);
     if (r >= 0)

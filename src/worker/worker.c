@@ -85,6 +85,7 @@ static int take_channel(struct worker *w, struct bus_message *m)
     worker_watch_stop(w);
     channel_close(w->channel);
     w->channel = channel;
+    worker_tokens_reset(w); /* their gateway is gone */
     return open_frame(w);
 }
 
@@ -136,6 +137,8 @@ int worker_model_open(struct worker *w, struct error *err)
     struct engine_options options = {
         .model = w->model,
         .model_bytes = w->config.model_bytes,
+        .model_fd = w->model_fd,
+        .memory_bytes = w->config.memory_bytes,
         .library_fd = w->library_fd,
         .library_path = w->config.library == BUS_LIBRARY_ROOT ? ISOLATE_LIBRARY_PATH : NULL,
         .threads = w->config.threads,
@@ -170,15 +173,18 @@ static int host_frame(struct worker *w, const struct channel_frame *frame)
     case CHANNEL_UNLOAD:
         return 1;
     case CHANNEL_LEASE:
-        return w->engine ? worker_lease_run(w, frame) : -ERROR_PEER;
-    case CHANNEL_CANCEL: /* of a lease that is over already */
-    case CHANNEL_CREDIT:
+        if (!w->engine)
+            return -ERROR_PEER;
+        return w->ops->token_step ? worker_tokens_lease(w, frame) : worker_lease_run(w, frame);
+    case CHANNEL_ITEM:
     case CHANNEL_PARK:
     case CHANNEL_RESUME:
-        return 0;
+        return w->engine && w->ops->token_step ? worker_tokens_frame(w, frame) : -ERROR_PEER;
+    case CHANNEL_CANCEL: /* for tensors: of a lease that is over already */
+    case CHANNEL_CREDIT:
+        return w->engine && w->ops->token_step ? worker_tokens_frame(w, frame) : 0;
     case CHANNEL_NONE:
     case CHANNEL_OPEN:
-    case CHANNEL_ITEM:
     case CHANNEL_PART:
     case CHANNEL_DONE:
     case CHANNEL_STATS:
@@ -253,6 +259,7 @@ int worker_configure(struct worker *w, enum bus_type type, struct bus_message *m
         if (w->config.library == BUS_LIBRARY_FD)
             w->library_fd = take_fd(&m->fds[1]);
         r = w->ops ? bus_memfd_map(m->fds[0], w->config.model_bytes, &w->model) : -ERROR_UNSUPPORTED;
+        w->model_fd = take_fd(&m->fds[0]);
     }
     bus_message_done(m);
     return r;
@@ -275,12 +282,13 @@ int worker_serve(struct worker *w)
     if (w->model) /* the engine has used it in place */
         (void)munmap((void *)(uintptr_t)w->model, w->config.model_bytes);
     fd_close(&w->library_fd);
+    fd_close(&w->model_fd);
     return r == 1 ? 0 : r;
 }
 
 int worker_run(int bus_fd)
 {
-    struct worker w = {.bus_fd = bus_fd, .library_fd = -1, .filter = &filter_worker_run};
+    struct worker w = {.bus_fd = bus_fd, .model_fd = -1, .library_fd = -1, .filter = &filter_worker_run};
     struct bus_message m;
     int r = worker_greet(&w, BUS_WORKER, &m);
     if (r >= 0)

@@ -34,18 +34,36 @@ struct worker_lease {
     bool out_refused;   /* they would be more than the host takes */
 };
 
+struct worker_refused {
+    uint64_t request_id;
+    struct error err;
+};
+
+/* A language model's sequences, as far as they are the worker's and not the engine's. */
+struct worker_tokens {
+    struct channel_frame lease; /* the one being run */
+    uint64_t out_used;          /* bytes of the outbox slot taken by events not yet credited */
+    int result;                 /* of the sink */
+    bool unrung;                /* events wait to be published */
+    uint32_t n_deferred, n_refused;
+    struct channel_frame deferred[LIMIT_CHANNEL_FRAMES]; /* came in the middle of a step */
+    struct worker_refused refused[LIMIT_SEQUENCES];
+};
+
 struct worker {
     int bus_fd;
     struct channel *channel; /* NULL before the first and between two */
     struct bus_worker_config config;
     const void *model;
+    int model_fd; /* the same, for an engine that maps it itself; -1: none */
     int library_fd;
     const struct filter *filter; /* to be installed before the model is looked at; NULL when done, and in tests */
     const struct engine_ops *ops;
     struct engine *engine; /* NULL until LOAD succeeded */
     struct tensor_signature *signature;
-    uint32_t steps, items;     /* since the last STATS */
-    struct worker_lease lease; /* one at a time; here and not on the stack: 20 KiB */
+    uint32_t steps, items;       /* since the last STATS */
+    struct worker_tokens tokens; /* of a token engine; 110 KiB */
+    struct worker_lease lease;   /* one at a time; here and not on the stack: 20 KiB */
     struct worker_watch watch;
 };
 
@@ -74,7 +92,11 @@ void worker_watch_stop(struct worker *w);
 void worker_watch_begin(struct worker_lease *l);
 void worker_watch_end(struct worker_lease *l);
 
-/* Runs one lease from its LEASE frame to its DONE. Negative only when the channel cannot go on. */
+/* Runs one lease from its LEASE frame to its DONE. Negative only when the channel cannot go on. The second is for token
+ * engines, and so are: a frame that is no LEASE; and that all sequences end, because their channel has. */
 must_check int worker_lease_run(struct worker *w, const struct channel_frame *frame);
+must_check int worker_tokens_lease(struct worker *w, const struct channel_frame *frame);
+must_check int worker_tokens_frame(struct worker *w, const struct channel_frame *frame);
+void worker_tokens_reset(struct worker *w);
 
 #endif

@@ -326,5 +326,30 @@ def generation():
         write("generation", name, data)
 
 
-for make in (bus, api_key, oip_binary, answer, metrics_page, generation, image):
+def gguf_scan():
+    def text(value):
+        return struct.pack("<Q", len(value)) + value
+
+    def tensor(rank=1, offset=0):
+        return text(b"t") + struct.pack("<I", rank) + struct.pack("<Q", 4) * rank + struct.pack("<IQ", 0, offset)
+
+    def file(keys=(), tensors=(tensor(),), version=3):
+        head = b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(keys)) + b"".join(keys) + b"".join(tensors)
+        return head + bytes(-len(head) % 32) + bytes(64)
+
+    cases = {
+        "smallest": file(),
+        "keys": file([text(b"a") + struct.pack("<II", 4, 7), text(b"general.architecture") + struct.pack("<I", 8) + text(b"llama"),
+                      text(b"l") + struct.pack("<IIQ", 9, 8, 2) + text(b"x") + text(b"y"),
+                      text(b"n") + struct.pack("<IIQ", 9, 6, 3) + bytes(12)], [tensor(2), tensor(1, 32)], 2),
+        "alignment": file([text(b"general.alignment") + struct.pack("<II", 4, 64)]),
+        "split": file([text(b"split.count") + struct.pack("<IH", 2, 2)]),
+        "array_huge": file([text(b"l") + struct.pack("<IIQ", 9, 10, 1 << 60)]),
+        "offset_huge": file(tensors=[tensor(1, (1 << 64) - 32)]),
+    }
+    for name, data in cases.items():
+        write("gguf_scan", name, data)
+
+
+for make in (bus, api_key, oip_binary, answer, metrics_page, generation, image, gguf_scan):
     make()

@@ -1,0 +1,165 @@
+#include "engine/gguf_scan.h"
+
+enum {
+    VALUE_UINT32 = 4,
+    VALUE_STRING = 8,
+    VALUE_ARRAY = 9,
+    VALUE_COUNT = 13,
+    NAME_BYTES_MAX = 64, /* a tensor's name in ggml, with its NUL */
+    KEY_BYTES_MAX = 256,
+    DIMS_MAX = 4,
+    ALIGNMENT_DEFAULT = 32,
+    ALIGNMENT_MAX = 65536,
+};
+
+/* Of a value by its type; 0: string and array. */
+static const uint8_t value_bytes[VALUE_COUNT] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
+
+struct scan {
+    const uint8_t *data;
+    size_t size, at;
+    uint64_t alignment;
+    struct error *err;
+};
+
+static int refuse(struct scan *s, const char *what)
+{
+    (void)error_set(s->err, ERROR_REFUSED, "The file is no GGUF model that can be served: %s.", what);
+    return -ERROR_REFUSED; /* written out, so that compilers see that a refusal is negative */
+}
+
+static int number(struct scan *s, unsigned bytes, uint64_t *ret_value)
+{
+    if (s->size - s->at < bytes)
+        return refuse(s, "it is cut off in its header");
+    uint64_t value = 0;
+    for (unsigned i = 0; i < bytes; i++)
+        value |= (uint64_t)s->data[s->at + i] << (8 * i);
+    s->at += bytes;
+    *ret_value = value;
+    return 0;
+}
+
+static int string(struct scan *s, uint64_t max, struct str *ret_text)
+{
+    uint64_t size;
+    int r = number(s, 8, &size);
+    if (r < 0)
+        return r;
+    if (size > max)
+        return refuse(s, "a text in its header is too long");
+    if (size > s->size - s->at)
+        return refuse(s, "it is cut off in its header");
+    *ret_text = (struct str){(const char *)s->data + s->at, (size_t)size};
+    s->at += (size_t)size;
+    return 0;
+}
+
+static int array(struct scan *s)
+{
+    uint64_t type, n;
+    int r = number(s, 4, &type);
+    if (r == 0)
+        r = number(s, 8, &n);
+    if (r < 0)
+        return r;
+    if (type >= VALUE_COUNT || type == VALUE_ARRAY)
+        return refuse(s, "a list in its header is of an unknown type");
+    if (n > GGUF_ELEMENTS_MAX)
+        return refuse(s, "a list in its header is too long");
+    if (type != VALUE_STRING) {
+        if (n * value_bytes[type] > s->size - s->at)
+            return refuse(s, "it is cut off in its header");
+        s->at += (size_t)n * value_bytes[type];
+        return 0;
+    }
+    struct str text;
+    for (uint64_t i = 0; i < n && r == 0; i++)
+        r = string(s, GGUF_TOKEN_MAX, &text);
+    return r;
+}
+
+static int key(struct scan *s)
+{
+    struct str name, text;
+    uint64_t type, value = 0;
+    int r = string(s, KEY_BYTES_MAX, &name);
+    if (r == 0)
+        r = number(s, 4, &type);
+    if (r < 0)
+        return r;
+    if (type >= VALUE_COUNT)
+        return refuse(s, "a value in its header is of an unknown type");
+    if (type == VALUE_ARRAY)
+        return array(s);
+    if (type == VALUE_STRING)
+        return string(s, GGUF_STRING_MAX, &text);
+    r = number(s, value_bytes[type], &value);
+    if (r == 0 && str_equal(name, STR("general.alignment"))) {
+        if (type != VALUE_UINT32 || value < 8 || value > ALIGNMENT_MAX || (value & (value - 1)) != 0)
+            return refuse(s, "its alignment is out of range");
+        s->alignment = value;
+    }
+    if (r == 0 && str_equal(name, STR("split.count")) && value > 1)
+        return refuse(s, "it is one part of several; join them with llama.cpp's gguf-split");
+    return r;
+}
+
+static int tensor(struct scan *s, uint64_t *ret_offset)
+{
+    struct str name;
+    uint64_t rank, dim, type, elements = 1;
+    int r = string(s, NAME_BYTES_MAX - 1, &name);
+    if (r == 0)
+        r = number(s, 4, &rank);
+    if (r < 0)
+        return r;
+    if (rank < 1 || rank > DIMS_MAX)
+        return refuse(s, "a tensor has no or more than 4 dimensions");
+    for (uint64_t i = 0; i < rank; i++) {
+        r = number(s, 8, &dim);
+        if (r < 0)
+            return r;
+        if (dim < 1 || dim > INT64_MAX / elements)
+            return refuse(s, "a tensor's dimensions are out of range");
+        elements *= dim;
+    }
+    r = number(s, 4, &type);
+    if (r == 0)
+        r = number(s, 8, ret_offset);
+    if (r == 0 && *ret_offset % s->alignment != 0)
+        return refuse(s, "a tensor does not lie where its alignment says");
+    return r;
+}
+
+int gguf_scan(struct str file, struct error *err)
+{
+    struct scan s = {(const uint8_t *)file.data, file.size, 0, ALIGNMENT_DEFAULT, err};
+    uint64_t version, n_tensors, n_keys, offset, last = 0;
+    if (file.size < 4 || memcmp(file.data, "GGUF", 4) != 0)
+        return refuse(&s, "it does not begin with GGUF");
+    s.at = 4;
+    int r = number(&s, 4, &version);
+    if (r == 0 && (version < 2 || version > 3))
+        return refuse(&s, "its version is not 2 or 3");
+    if (r == 0)
+        r = number(&s, 8, &n_tensors);
+    if (r == 0)
+        r = number(&s, 8, &n_keys);
+    if (r < 0)
+        return r;
+    if (n_tensors < 1 || n_tensors > GGUF_TENSORS_MAX || n_keys > GGUF_KEYS_MAX)
+        return refuse(&s, "it has no tensors, or too many tensors or values");
+    for (uint64_t i = 0; i < n_keys && r == 0; i++)
+        r = key(&s);
+    for (uint64_t i = 0; i < n_tensors && r == 0; i++) {
+        r = tensor(&s, &offset);
+        last = r == 0 && offset > last ? offset : last;
+    }
+    if (r < 0)
+        return r;
+    uint64_t start = (s.at + s.alignment - 1) / s.alignment * s.alignment;
+    if (start > s.size || last >= s.size - start) /* how long each is, llama.cpp checks against the file */
+        return refuse(&s, "a tensor lies beyond its end");
+    return 0;
+}

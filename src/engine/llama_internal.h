@@ -1,0 +1,149 @@
+/* What the files of the llama engine share.
+ *
+ * A sequence is submitted, prepared (its prompt becomes tokens, its sampler is made), and then fed to the model step by
+ * step; the tokens that the model's memory (KV cells) holds of it are always the first n_done of `tokens`:
+ *
+ *   WAITING ──prepare──► RUNNING ──────END──► FREE        cancel: any ──► FREE
+ *      │                  │    ▲
+ *      │                  └────┘ no cells left: n_done = 0, fed again later
+ *      └──► LISTING: tokenize, detokenize, embedding: the answer is there and is told event by event
+ *
+ * All sequences share one llama_context with unified cells. A sequence sees the cells of its own id only: that is what
+ * llama.cpp's attention mask says, and an id is cleared before it is used again. A finished sequence's cells may stay
+ * as a cached prefix (llama_cache.c), under an id that no sequence has. */
+#ifndef BULKHEAD_ENGINE_LLAMA_INTERNAL_H
+#define BULKHEAD_ENGINE_LLAMA_INTERNAL_H
+
+#include "engine/llama_library.h"
+#include "engine/token_text.h"
+
+#include <stdio.h>
+
+/* Tokens of one decode call, and of prompts among them while answers are being generated: so a long prompt delays the
+ * others' next token by at most the time that these take. */
+#define LLAMA_BATCH_TOKENS  512u
+#define LLAMA_PREFILL_BUSY  64u
+#define LLAMA_SEQUENCES     32u /* at once; ≤ LIMIT_SEQUENCES */
+#define LLAMA_IDS           (2 * LLAMA_SEQUENCES)
+#define LLAMA_CONTEXT_MAX   32768u
+#define LLAMA_EMBEDDING_MAX 2048u /* tokens: an embedding is computed in one call */
+/* Text has at least so many tokens: no vocabulary in the field has pieces so long that more bytes could fit. */
+#define LLAMA_BYTES_PER_TOKEN_MAX 32u
+/* A grammar that needs longer for one token ends its sequence. */
+#define LLAMA_GRAMMAR_NS_MAX (100 * 1000 * 1000)
+
+enum llama_state { LLAMA_FREE = 0, LLAMA_WAITING, LLAMA_RUNNING, LLAMA_LISTING };
+
+struct llama_sequence {
+    enum llama_state state;
+    bool parked;
+    uint64_t request_id, tenant_id;
+    uint64_t age;        /* smaller came earlier */
+    struct generation g; /* its texts point into `encoded` */
+    void *encoded;       /* owned */
+    int32_t id;          /* of its cells; -1: none */
+    llama_token *tokens; /* owned [n_allocated]: the prompt, then the answer */
+    uint32_t n_tokens, n_prompt, n_allocated;
+    uint32_t n_done;   /* of tokens, in the cells */
+    uint32_t n_cached; /* of the prompt, taken from the cache at first */
+    uint32_t n_given;  /* tokens of this step's batch */
+    int32_t row;       /* of the batch, whose logits are this sequence's; -1: none */
+    struct llama_sampler *chain, *grammar;
+    struct token_text text;
+    /* LISTING */
+    char *listed_text; /* DETOKENIZE; owned */
+    float *vector;     /* EMBEDDING; owned */
+    uint32_t n_listed, n_told;
+};
+
+/* A prefix that stayed in the cells. */
+struct llama_prefix {
+    int32_t id; /* −1: no entry */
+    uint64_t secret[2];
+    uint32_t adapter;
+    uint64_t used; /* smaller was used longer ago */
+    llama_token *tokens;
+    uint32_t n_tokens;
+};
+
+struct llama {
+    struct engine engine;
+    const struct llama_library *api;
+    FILE *file; /* of the model; its mapping's */
+    struct llama_model *model;
+    const struct llama_vocab *vocab;
+    struct llama_context *context;
+    struct llama_context *embedder; /* NULL until the first embedding */
+    struct ggml_threadpool *threads;
+    struct llama_batch batch;
+    llama_token_data *candidates; /* [n_vocabulary] */
+    struct tensor_token_model token;
+    uint32_t n_threads, n_vocabulary;
+    uint32_t adapter; /* set in the context */
+    uint64_t age;
+    bool cacheable;      /* prefixes can be shared: not with recurrent state */
+    bool ids[LLAMA_IDS]; /* in use */
+    struct llama_sequence sequences[LLAMA_SEQUENCES];
+    struct llama_prefix prefixes[LLAMA_IDS];
+    struct engine_stats stats;
+    /* of the event being made */
+    char text[TOKEN_TEXT_BYTES];
+    char token_texts[LIMIT_TOP_LOGPROBS + 1][LIMIT_TOKEN_BYTES];
+    char event_tokens[LIMIT_EVENT_BYTES];
+};
+
+static inline struct llama *llama_of(struct engine *e)
+{
+    return (struct llama *)(void *)e; /* first member */
+}
+
+/* --- llama_prepare.c --- */
+
+/* Turns a WAITING sequence into a RUNNING or LISTING one. Negative: it cannot be worked on, err says why. Some
+ * milliseconds at most. */
+must_check int llama_prepare(struct llama *l, struct llama_sequence *s, struct error *err);
+
+/* --- llama_sample.c --- */
+
+must_check int llama_samplers_make(struct llama *l, struct llama_sequence *s, struct error *err);
+/* The next token of a sequence whose logits are there; with probabilities in *ret_token where they are wanted, whose
+ * texts then lie in l->token_texts. Negative: it cannot go on. */
+must_check int llama_sample(struct llama *l, struct llama_sequence *s, struct generation_token *ret_token,
+                            struct error *err);
+
+/* --- llama_sequence.c --- */
+
+struct llama_sequence *llama_sequence_find(struct llama *l, uint64_t request_id);
+/* Gives up everything, its cells included. */
+void llama_sequence_free(struct llama *l, struct llama_sequence *s);
+/* Tells `kind` with this text and token (NULL: none). Negative: the sink said stop. */
+must_check int llama_tell(struct llama *l, struct llama_sequence *s, const struct engine_token_sink *sink,
+                          enum generation_event_kind kind, struct str text, const struct generation_token *token);
+/* Its END; frees it, keeping its cells as a prefix where that is allowed. */
+must_check int llama_end(struct llama *l, struct llama_sequence *s, const struct engine_token_sink *sink,
+                         enum generation_finish finish, int status, const struct error *err);
+/* Tells a part of a LISTING sequence's answer. */
+must_check int llama_list(struct llama *l, struct llama_sequence *s, const struct engine_token_sink *sink);
+
+/* --- llama_step.c --- */
+
+must_check int llama_token_step(struct engine *e, struct engine_turn *turn, const struct engine_token_sink *sink,
+                                struct error *err);
+
+/* --- llama_cache.c --- */
+
+/* An id for a sequence; its cells are empty. -1: none left even after forgetting prefixes. */
+int32_t llama_id_take(struct llama *l, const struct llama_sequence *s);
+void llama_id_give(struct llama *l, int32_t id);
+/* Puts the longest cached prefix of s->tokens under s->id; returns how many tokens that are, < n_tokens. */
+uint32_t llama_prefix_use(struct llama *l, struct llama_sequence *s);
+/* Keeps the cells of a sequence that ends as a prefix, if that is allowed; true: its id is not the sequence's any more.
+ */
+bool llama_prefix_keep(struct llama *l, struct llama_sequence *s);
+/* Forgets a prefix to make room for cells of this sequence's tenant; false: there is none that may go. */
+bool llama_prefix_evict(struct llama *l, const struct llama_sequence *s);
+void llama_prefix_forget(struct llama *l, struct llama_prefix *p);
+/* Cells in use, by sequences and by prefixes; an upper bound: shared ones count twice. */
+uint32_t llama_cells_used(const struct llama *l);
+
+#endif

@@ -1,0 +1,174 @@
+/* The next token: the library's samplers in the order of llama.cpp's own server, and the probabilities that the OpenAI
+ * API tells, which are those before any sampler. */
+#include "engine/llama_internal.h"
+
+#include "base/clock.h"
+#include "base/random.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+/* Penalties look at so many of the last tokens of the answer. */
+#define PENALTY_TOKENS 1024
+
+static int bias_add(struct llama *l, struct llama_sequence *s, struct error *err)
+{
+    struct llama_logit_bias biases[LIMIT_LOGIT_BIASES];
+    for (uint32_t i = 0; i < s->g.n_biases; i++) {
+        struct generation_bias b = generation_bias(&s->g, i);
+        if ((uint32_t)b.token >= l->n_vocabulary)
+            return error_set(err, ERROR_INVALID_REQUEST,
+                             "logit_bias names token %d, which is not in the model's vocabulary of %u.", (int)b.token,
+                             l->n_vocabulary);
+        biases[i] = (struct llama_logit_bias){b.token, b.bias};
+    }
+    if (s->g.n_biases > 0)
+        l->api->llama_sampler_chain_add(
+            s->chain, l->api->llama_sampler_init_logit_bias((int32_t)l->n_vocabulary, (int32_t)s->g.n_biases, biases));
+    return 0;
+}
+
+static int grammar_make(struct llama *l, struct llama_sequence *s, struct error *err)
+{
+    if (s->g.grammar_kind == GENERATION_FREE)
+        return 0;
+    if (s->g.grammar_kind != GENERATION_GBNF)
+        return error_set(err, ERROR_UNSUPPORTED, "This server does not make grammars of JSON schemas.");
+    char *text = malloc(s->g.grammar.size + 1);
+    if (!text)
+        return error_set_default(err, ERROR_NO_MEMORY);
+    memcpy(text, s->g.grammar.data, s->g.grammar.size);
+    text[s->g.grammar.size] = '\0';
+    s->grammar = l->api->llama_sampler_init_grammar(l->vocab, text, "root");
+    free(text);
+    return s->grammar ? 0
+                      : error_set(err, ERROR_INVALID_REQUEST,
+                                  "The grammar is no GBNF grammar with a rule 'root', or repeats too much.");
+}
+
+int llama_samplers_make(struct llama *l, struct llama_sequence *s, struct error *err)
+{
+    const struct llama_library *api = l->api;
+    const struct generation *g = &s->g;
+    uint64_t seed = g->flags & GENERATION_SEEDED ? g->seed : random_u64();
+    struct llama_sampler_chain_params params = api->llama_sampler_chain_default_params();
+    params.no_perf = true;
+    s->chain = api->llama_sampler_chain_init(params);
+    int r = bias_add(l, s, err);
+    if (r < 0)
+        return r;
+    if (g->frequency_penalty != 0 || g->presence_penalty != 0)
+        api->llama_sampler_chain_add(s->chain,
+                                     api->llama_sampler_init_penalties((int32_t)l->n_vocabulary, PENALTY_TOKENS, 1.0f,
+                                                                       g->frequency_penalty, g->presence_penalty));
+    if (g->temperature <= 0) {
+        api->llama_sampler_chain_add(s->chain, api->llama_sampler_init_greedy());
+    } else {
+        if (g->top_k > 0)
+            api->llama_sampler_chain_add(s->chain, api->llama_sampler_init_top_k((int32_t)(g->top_k & INT32_MAX)));
+        if (g->top_p < 1)
+            api->llama_sampler_chain_add(s->chain, api->llama_sampler_init_top_p(g->top_p, 1));
+        if (g->min_p > 0)
+            api->llama_sampler_chain_add(s->chain, api->llama_sampler_init_min_p(g->min_p, 1));
+        api->llama_sampler_chain_add(s->chain, api->llama_sampler_init_temp(g->temperature));
+        api->llama_sampler_chain_add(s->chain, api->llama_sampler_init_dist((uint32_t)(seed ^ seed >> 32)));
+    }
+    return grammar_make(l, s, err);
+}
+
+/* --- probabilities --- */
+
+static float at_least(double logprob)
+{
+    return logprob < -9999 || isnan(logprob) ? -9999 : logprob > 0 ? 0 : (float)logprob;
+}
+
+static struct str piece_text(struct llama *l, llama_token id, char *text)
+{
+    char piece[TOKEN_PIECE_BYTES];
+    int32_t n = l->api->llama_token_to_piece(l->vocab, id, piece, sizeof piece, 0, true);
+    size_t size = n < 0 ? 0 : (size_t)n < LIMIT_TOKEN_BYTES ? (size_t)n : LIMIT_TOKEN_BYTES;
+    memcpy(text, piece, size);
+    return (struct str){text, size};
+}
+
+static void probabilities(struct llama *l, const struct llama_sequence *s, const float *logits,
+                          struct generation_token *t)
+{
+    double max = -INFINITY, sum = 0;
+    for (uint32_t i = 0; i < l->n_vocabulary; i++)
+        max = logits[i] > max ? logits[i] : max;
+    for (uint32_t i = 0; i < l->n_vocabulary; i++)
+        sum += exp(logits[i] - max);
+    double all = max + log(sum);
+    uint32_t wanted = s->g.n_top_logprobs < l->n_vocabulary ? s->g.n_top_logprobs : l->n_vocabulary;
+    t->n_top = 0;
+    for (uint32_t i = 0; i < l->n_vocabulary && wanted > 0; i++) {
+        if (t->n_top == wanted && !(logits[i] > logits[t->top[wanted - 1].id]))
+            continue;
+        uint32_t at = t->n_top < wanted ? t->n_top++ : wanted - 1;
+        for (; at > 0 && logits[i] > logits[t->top[at - 1].id]; at--)
+            t->top[at].id = t->top[at - 1].id;
+        t->top[at].id = (int32_t)i;
+    }
+    for (uint32_t i = 0; i < t->n_top; i++) {
+        t->top[i].logprob = at_least(logits[t->top[i].id] - all);
+        t->top[i].text = piece_text(l, t->top[i].id, l->token_texts[i + 1]);
+    }
+    t->logprob = at_least(logits[t->id] - all);
+    t->text = piece_text(l, t->id, l->token_texts[0]);
+}
+
+/* --- choosing --- */
+
+static llama_token choose(struct llama *l, struct llama_sequence *s, const float *logits, bool grammar_first)
+{
+    for (uint32_t i = 0; i < l->n_vocabulary; i++)
+        l->candidates[i] = (llama_token_data){(llama_token)i, logits[i], 0};
+    llama_token_data_array all = {l->candidates, l->n_vocabulary, -1, false};
+    if (grammar_first) {
+        l->api->llama_sampler_apply(s->grammar, &all);
+        bool any = false;
+        for (size_t i = 0; i < all.size && !any; i++)
+            any = all.data[i].logit > -INFINITY;
+        if (!any)
+            return -1;
+    }
+    l->api->llama_sampler_apply(s->chain, &all);
+    return all.selected >= 0 && (size_t)all.selected < all.size ? all.data[all.selected].id : -1;
+}
+
+/* Most tokens that a model chooses fit its grammar: so one is looked at before all are. */
+static llama_token choose_by_grammar(struct llama *l, struct llama_sequence *s, const float *logits)
+{
+    llama_token token = choose(l, s, logits, false);
+    if (token < 0)
+        return token;
+    llama_token_data one = {token, 1, 0};
+    llama_token_data_array only = {&one, 1, -1, false};
+    l->api->llama_sampler_apply(s->grammar, &only);
+    return one.logit > -INFINITY ? token : choose(l, s, logits, true);
+}
+
+int llama_sample(struct llama *l, struct llama_sequence *s, struct generation_token *ret_token, struct error *err)
+{
+    const float *logits = l->api->llama_get_logits_ith(l->context, s->row);
+    if (!logits)
+        return error_set(err, ERROR_ENGINE, "The model gave no answer.");
+    uint64_t start_ns = clock_monotonic_ns();
+    llama_token token = s->grammar ? choose_by_grammar(l, s, logits) : choose(l, s, logits, false);
+    if (token < 0)
+        return error_set(err, ERROR_INVALID_REQUEST, "The grammar allows no token of the model's vocabulary here.");
+    ret_token->id = token;
+    ret_token->logprob = 0;
+    ret_token->n_top = 0;
+    ret_token->text = STR("");
+    if (s->g.flags & GENERATION_LOGPROBS)
+        probabilities(l, s, logits, ret_token);
+    l->api->llama_sampler_accept(s->chain, token);
+    if (s->grammar)
+        l->api->llama_sampler_accept(s->grammar, token);
+    if (s->grammar && clock_monotonic_ns() - start_ns > LLAMA_GRAMMAR_NS_MAX)
+        return error_set(err, ERROR_INVALID_REQUEST, "The grammar takes too long; make it simpler.");
+    return 0;
+}

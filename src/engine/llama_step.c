@@ -1,0 +1,292 @@
+/* A turn: steps, each one decode call for the tokens of many sequences.
+ *
+ * Sequences that generate come first, with one token each; what is left of the batch is shared among those whose
+ * prompts are not worked off, LLAMA_PREFILL_BUSY tokens of them while others wait for their next token. */
+#include "engine/llama_internal.h"
+
+#include "base/clock.h"
+
+struct step {
+    struct llama *l;
+    const struct engine_turn *turn;
+    const struct engine_token_sink *sink;
+    struct error *err;
+};
+
+static bool allowed(const struct step *t, const struct llama_sequence *s)
+{
+    return s->state != LLAMA_FREE && !s->parked && (t->turn->tenant_id == 0 || s->tenant_id == t->turn->tenant_id) &&
+           s->g.adapter == t->turn->adapter;
+}
+
+/* A new sequence waits until its prompt fits beside what is there; one that ran before waits likewise. */
+static int admit(struct step *t, struct llama_sequence *s)
+{
+    struct llama *l = t->l;
+    if (s->id >= 0)
+        return 1;
+    while (llama_cells_used(l) + s->n_tokens > l->token.cells)
+        if (!llama_prefix_evict(l, s))
+            return 0;
+    s->id = llama_id_take(l, s);
+    if (s->id < 0)
+        return 0;
+    s->n_done = llama_prefix_use(l, s);
+    if (s->n_tokens == s->n_prompt) /* not when it is fed again: what came from the cache has been told */
+        s->n_cached = s->n_done;
+    return 1;
+}
+
+static void token_put(struct llama *l, struct llama_sequence *s, uint32_t index, bool answer)
+{
+    struct llama_batch *b = &l->batch;
+    b->token[b->n_tokens] = s->tokens[index];
+    b->pos[b->n_tokens] = (llama_pos)index;
+    b->n_seq_id[b->n_tokens] = 1;
+    b->seq_id[b->n_tokens][0] = s->id;
+    b->logits[b->n_tokens] = answer;
+    if (answer)
+        s->row = b->n_tokens;
+    b->n_tokens++;
+}
+
+static void tokens_put(struct llama *l, struct llama_sequence *s, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        token_put(l, s, s->n_done + i, s->n_done + i + 1 == s->n_tokens);
+    s->n_given = n;
+}
+
+static uint32_t left_of(const struct llama_sequence *s)
+{
+    return s->n_tokens - s->n_done;
+}
+
+static bool prefills(const struct llama_sequence *s)
+{
+    return left_of(s) > 1 || s->n_tokens == s->n_prompt;
+}
+
+static bool runs(const struct step *t, const struct llama_sequence *s)
+{
+    return allowed(t, s) && s->state == LLAMA_RUNNING && s->id >= 0;
+}
+
+/* Equal shares for all prompts, and what the short ones leave for the next. */
+static void prompts_put(struct step *t, uint32_t room)
+{
+    struct llama *l = t->l;
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < LLAMA_SEQUENCES; i++)
+        n += runs(t, &l->sequences[i]) && prefills(&l->sequences[i]);
+    uint32_t first = n > 0 ? (uint32_t)(l->stats.steps % LLAMA_SEQUENCES) : 0;
+    for (uint32_t k = 0; k < LLAMA_SEQUENCES && room > 0; k++) {
+        struct llama_sequence *s = &l->sequences[(first + k) % LLAMA_SEQUENCES];
+        if (!runs(t, s) || !prefills(s))
+            continue;
+        uint32_t part = (room + n - 1) / n;
+        n--;
+        part = part < left_of(s) ? part : left_of(s);
+        tokens_put(l, s, part);
+        room -= part;
+    }
+}
+
+static void batch_form(struct step *t)
+{
+    struct llama *l = t->l;
+    l->batch.n_tokens = 0;
+    for (uint32_t i = 0; i < LLAMA_SEQUENCES; i++) {
+        struct llama_sequence *s = &l->sequences[i];
+        s->row = -1;
+        s->n_given = 0;
+        if (runs(t, s) && !prefills(s))
+            tokens_put(l, s, 1);
+    }
+    uint32_t busy = (uint32_t)l->batch.n_tokens;
+    prompts_put(t, busy > 0 ? LLAMA_PREFILL_BUSY : LLAMA_BATCH_TOKENS);
+}
+
+/* Takes its cells from the sequence that came last; it is fed again when there is room. */
+static bool youngest_requeue(struct llama *l)
+{
+    struct llama_sequence *youngest = NULL;
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < LLAMA_SEQUENCES; i++) {
+        struct llama_sequence *s = &l->sequences[i];
+        if (s->state != LLAMA_RUNNING || s->id < 0)
+            continue;
+        n++;
+        if (!youngest || s->age > youngest->age)
+            youngest = s;
+    }
+    if (n < 2)
+        return false; /* alone it fits: the context is no larger than the cells */
+    llama_id_give(l, youngest->id);
+    youngest->id = -1;
+    youngest->n_done = 0;
+    return true;
+}
+
+static bool room_make(struct step *t)
+{
+    struct llama *l = t->l;
+    for (uint32_t i = 0; i < LLAMA_SEQUENCES; i++)
+        if (runs(t, &l->sequences[i]) && llama_prefix_evict(l, &l->sequences[i]))
+            return true;
+    return youngest_requeue(l);
+}
+
+static int adapter_set(struct step *t)
+{
+    if (t->turn->adapter == t->l->adapter)
+        return 0;
+    return error_set(t->err, ERROR_ENGINE, "There is no adapter %u in this worker.", t->turn->adapter);
+}
+
+/* 0: done, also when there was nothing to do. */
+static int decode(struct step *t)
+{
+    struct llama *l = t->l;
+    for (;;) {
+        batch_form(t);
+        if (l->batch.n_tokens == 0)
+            return 0;
+        uint32_t new_cells = (uint32_t)l->batch.n_tokens;
+        if (llama_cells_used(l) + new_cells > l->token.cells && room_make(t))
+            continue;
+        int status = l->api->llama_decode(l->context, l->batch);
+        if (status == 1 && room_make(t))
+            continue;
+        if (status != 0)
+            return error_set(t->err, ERROR_ENGINE, "The model could not be stepped further.");
+        break;
+    }
+    for (uint32_t i = 0; i < LLAMA_SEQUENCES; i++)
+        l->sequences[i].n_done += l->sequences[i].n_given;
+    return 0;
+}
+
+/* --- what came of it --- */
+
+static int answered(struct step *t, struct llama_sequence *s)
+{
+    struct llama *l = t->l;
+    struct generation_token token;
+    struct error err = {0};
+    int r = llama_sample(l, s, &token, &err);
+    if (r < 0)
+        return llama_end(l, s, t->sink, GENERATION_ERROR, r, &err);
+    bool over = l->api->llama_vocab_is_eog(l->vocab, token.id) && !(s->g.flags & GENERATION_IGNORE_END);
+    char piece[TOKEN_PIECE_BYTES];
+    int32_t n = over ? 0 : l->api->llama_token_to_piece(l->vocab, token.id, piece, sizeof piece, 0, false);
+    if (n < 0)
+        return llama_end(l, s, t->sink, GENERATION_ERROR,
+                         error_set(&err, ERROR_ENGINE,
+                                   "The model gave a token whose "
+                                   "text is too long to be served."),
+                         &err);
+    if (!over)
+        s->tokens[s->n_tokens++] = token.id;
+    uint32_t answer = s->n_tokens - s->n_prompt;
+    bool full = !over && (answer >= s->g.max_tokens || s->n_tokens >= l->token.context);
+    size_t size = token_text_add(&s->text, (struct str){piece, (size_t)n}, over || full, l->text);
+    r = llama_tell(l, s, t->sink, GENERATION_EVENT_TEXT, (struct str){l->text, size}, over ? NULL : &token);
+    if (r < 0 || !(over || full || s->text.stopped))
+        return r;
+    return llama_end(l, s, t->sink, over || s->text.stopped ? GENERATION_STOP : GENERATION_LENGTH, 0, NULL);
+}
+
+static int results_give(struct step *t)
+{
+    struct llama *l = t->l;
+    for (uint32_t i = 0; i < LLAMA_SEQUENCES; i++) {
+        struct llama_sequence *s = &l->sequences[i];
+        if (s->state != LLAMA_RUNNING || s->n_given == 0)
+            continue;
+        int r = s->row >= 0 ? answered(t, s) : llama_tell(l, s, t->sink, GENERATION_EVENT_PROGRESS, STR(""), NULL);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+static struct llama_sequence *oldest(const struct step *t, enum llama_state state, bool without_cells)
+{
+    struct llama_sequence *found = NULL;
+    for (uint32_t i = 0; i < LLAMA_SEQUENCES; i++) {
+        struct llama_sequence *s = &t->l->sequences[i];
+        if (allowed(t, s) && s->state == state && !(without_cells && s->id >= 0) && (!found || s->age < found->age))
+            found = s;
+    }
+    return found;
+}
+
+/* One prompt is made ready in each step, so that many at once delay nobody for longer. */
+static int ready_make(struct step *t)
+{
+    struct llama_sequence *s = oldest(t, LLAMA_WAITING, false);
+    struct error err = {0};
+    int r = s ? llama_prepare(t->l, s, &err) : 0;
+    if (r < 0)
+        r = llama_end(t->l, s, t->sink, GENERATION_ERROR, r, &err);
+    while (r == 0 && (s = oldest(t, LLAMA_RUNNING, true)) != NULL && admit(t, s) > 0)
+        ;
+    return r;
+}
+
+static int step(struct step *t)
+{
+    struct llama *l = t->l;
+    int r = ready_make(t);
+    for (uint32_t i = 0; i < LLAMA_SEQUENCES && r == 0; i++)
+        if (allowed(t, &l->sequences[i]) && l->sequences[i].state == LLAMA_LISTING)
+            r = llama_list(l, &l->sequences[i], t->sink);
+    if (r == 0)
+        r = decode(t);
+    if (r == 0)
+        r = results_give(t);
+    return r;
+}
+
+static int runnable(const struct llama *l)
+{
+    int n = 0;
+    for (uint32_t i = 0; i < LLAMA_SEQUENCES; i++)
+        n += l->sequences[i].state != LLAMA_FREE && !l->sequences[i].parked;
+    return n;
+}
+
+static uint32_t anything(const struct step *t)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < LLAMA_SEQUENCES; i++)
+        n += allowed(t, &t->l->sequences[i]);
+    return n;
+}
+
+int llama_token_step(struct engine *e, struct engine_turn *turn, const struct engine_token_sink *sink,
+                     struct error *err)
+{
+    struct step t = {llama_of(e), turn, sink, err};
+    uint64_t start_ns = clock_monotonic_ns(), now_ns = start_ns;
+    int r = anything(&t) > 0 ? adapter_set(&t) : 0;
+    for (bool first = true; r == 0 && anything(&t) > 0; first = false) {
+        if (!first && (now_ns - start_ns >= turn->budget_ns || (sink->more && !sink->more(sink->ctx))))
+            break;
+        r = step(&t);
+        t.l->stats.steps++;
+        uint64_t end_ns = clock_monotonic_ns();
+        t.l->stats.step_ns_last = end_ns - now_ns;
+        t.l->stats.step_ns_total += end_ns - now_ns;
+        now_ns = end_ns;
+    }
+    if (r == 0) {
+        turn->ret_left = anything(&t);
+        return runnable(t.l);
+    }
+    for (uint32_t i = 0; i < LLAMA_SEQUENCES; i++)
+        if (t.l->sequences[i].state != LLAMA_FREE)
+            llama_sequence_free(t.l, &t.l->sequences[i]);
+    return r;
+}
