@@ -68,9 +68,6 @@ struct engine_token_sink {
     bool (*more)(void *ctx);
 };
 
-/* So that what a step gives fits the outbox: 64 sequences × 4 × LIMIT_EVENT_BYTES = 4 MiB. */
-#define ENGINE_STEP_EVENTS 4u
-
 enum engine_cap {
     ENGINE_TENSOR = 1u << 0, /* finishes a batch in one step: submit, step */
     ENGINE_TOKEN = 1u << 1,  /* sequences that live over many steps: token_submit, token_step */
@@ -118,7 +115,7 @@ struct engine_ops {
     int (*token_submit)(struct engine *e, uint64_t request_id, uint64_t tenant_id, const struct generation *g,
                         struct error *err);
     /* Steps all sequences that the turn allows, again and again, until its time is over, `more` says no or nothing is
-     * left to do. At least one step is made. Each step gives at most ENGINE_STEP_EVENTS events a sequence. A sequence
+     * left to do. At least one step is made. A sequence
      * ends with exactly one END and is forgotten then. Returns how many sequences of the engine could be stepped
      * further (of any tenant or adapter, not parked), negative when the engine failed and all its sequences are gone:
      * -ERROR_ENGINE, -ERROR_NO_MEMORY, -ERROR_GONE (the sink said stop). */

@@ -35,6 +35,8 @@ static void llama_close(struct engine *e)
         l->api->llama_free(l->context);
     if (l->threads)
         l->api->threadpool_free(l->threads);
+    if (l->templates)
+        l->api->llama_templates_close(l->templates);
     if (l->model)
         l->api->llama_model_free(l->model);
     if (l->file)
@@ -163,7 +165,11 @@ static void token_model_fill(struct llama *l)
     struct tensor_token_model *t = &l->token;
     bool decoder = l->api->llama_model_has_decoder(l->model) || !l->api->llama_model_has_encoder(l->model);
     bool answers = decoder && l->api->llama_pooling_type(l->context) == LLAMA_POOLING_TYPE_NONE;
-    t->flags = TENSOR_TOKEN_EMBED | (answers ? TENSOR_TOKEN_ANSWER : 0u);
+    bool tools = false;
+    if (answers)
+        l->templates = l->api->llama_templates_open(l->model, &tools);
+    t->flags = TENSOR_TOKEN_EMBED | (answers ? TENSOR_TOKEN_ANSWER : 0u) | (l->templates ? TENSOR_TOKEN_CHAT : 0u) |
+               (tools ? TENSOR_TOKEN_TOOLS : 0u);
     t->sequences = LLAMA_SEQUENCES;
     t->vocabulary = l->n_vocabulary;
     t->embedding = (uint32_t)l->api->llama_model_n_embd_out(l->model);

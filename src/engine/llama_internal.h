@@ -29,6 +29,9 @@
 #define LLAMA_EMBEDDING_MAX 2048u /* tokens: an embedding is computed in one call */
 /* Text has at least so many tokens: no vocabulary in the field has pieces so long that more bytes could fit. */
 #define LLAMA_BYTES_PER_TOKEN_MAX 32u
+#define LLAMA_PRESERVED_MAX       32u
+/* Nesting of the JSON that goes to the library, whose parsers of schemas and templates recurse. */
+#define LLAMA_JSON_DEPTH 64u
 /* A grammar that needs longer for one token ends its sequence. */
 #define LLAMA_GRAMMAR_NS_MAX (100 * 1000 * 1000)
 
@@ -49,6 +52,9 @@ struct llama_sequence {
     uint32_t n_given;  /* tokens of this step's batch */
     int32_t row;       /* of the batch, whose logits are this sequence's; -1: none */
     struct llama_sampler *chain, *grammar;
+    struct llama_chat *chat; /* CHAT: what its template has made */
+    int32_t preserved[LLAMA_PRESERVED_MAX];
+    uint32_t n_preserved; /* special tokens that are part of the answer's text */
     struct token_text text;
     /* LISTING */
     char *listed_text; /* DETOKENIZE; owned */
@@ -71,6 +77,7 @@ struct llama {
     const struct llama_library *api;
     FILE *file; /* of the model; its mapping's */
     struct llama_model *model;
+    struct llama_templates *templates; /* NULL: no chat */
     const struct llama_vocab *vocab;
     struct llama_context *context;
     struct llama_context *embedder; /* NULL until the first embedding */
@@ -103,6 +110,18 @@ static inline struct llama *llama_of(struct engine *e)
  * milliseconds at most. */
 must_check int llama_prepare(struct llama *l, struct llama_sequence *s, struct error *err);
 
+/* --- llama_answer.c --- */
+
+/* A chat's template, applied; its prompt into s->tokens comes with llama_prepare. */
+must_check int llama_chat_begin(struct llama *l, struct llama_sequence *s, struct str *ret_prompt, struct error *err);
+/* One of these that counts as text though it is special. */
+bool llama_chat_keeps(const struct llama_sequence *s, llama_token token);
+/* Tells what more text means, with the token that brought it (NULL: none). Negative: the sink said stop. */
+must_check int llama_answer_tell(struct llama *l, struct llama_sequence *s, const struct engine_token_sink *sink,
+                                 struct str text, const struct generation_token *token, bool last);
+/* Nested no deeper than LLAMA_JSON_DEPTH; that it is JSON at all, the library says. */
+bool llama_json_shallow(struct str json);
+
 /* --- llama_sample.c --- */
 
 must_check int llama_samplers_make(struct llama *l, struct llama_sequence *s, struct error *err);
@@ -116,9 +135,11 @@ must_check int llama_sample(struct llama *l, struct llama_sequence *s, struct ge
 struct llama_sequence *llama_sequence_find(struct llama *l, uint64_t request_id);
 /* Gives up everything, its cells included. */
 void llama_sequence_free(struct llama *l, struct llama_sequence *s);
-/* Tells `kind` with this text and token (NULL: none). Negative: the sink said stop. */
+/* An event with the sequence's counts. */
+struct generation_event llama_event(const struct llama_sequence *s, enum generation_event_kind kind);
+/* Tells it, with this token (NULL: none). Negative: the sink said stop. */
 must_check int llama_tell(struct llama *l, struct llama_sequence *s, const struct engine_token_sink *sink,
-                          enum generation_event_kind kind, struct str text, const struct generation_token *token);
+                          struct generation_event *event, const struct generation_token *token);
 /* Its END; frees it, keeping its cells as a prefix where that is allowed. */
 must_check int llama_end(struct llama *l, struct llama_sequence *s, const struct engine_token_sink *sink,
                          enum generation_finish finish, int status, const struct error *err);

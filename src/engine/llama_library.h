@@ -6,6 +6,7 @@
 #define BULKHEAD_ENGINE_LLAMA_LIBRARY_H
 
 #include "engine/engine.h"
+#include "engine/llama_common.h"
 
 #include <ggml-backend.h>
 #include <ggml-cpu.h>
@@ -13,15 +14,22 @@
 #include <llama.h>
 
 #define LLAMA_LIBRARY_FUNCTIONS(X)        \
-    X(ggml_backend_load)                  \
-    X(ggml_backend_dev_by_type)           \
     X(ggml_backend_dev_backend_reg)       \
+    X(ggml_backend_dev_by_type)           \
+    X(ggml_backend_load)                  \
     X(ggml_backend_reg_get_proc_address)  \
     X(ggml_threadpool_params_default)     \
     X(llama_attach_threadpool)            \
     X(llama_backend_init)                 \
     X(llama_batch_free)                   \
     X(llama_batch_init)                   \
+    X(llama_chat_add)                     \
+    X(llama_chat_calls)                   \
+    X(llama_chat_close)                   \
+    X(llama_chat_open)                    \
+    X(llama_chat_preserved)               \
+    X(llama_chat_sampler)                 \
+    X(llama_chat_stop)                    \
     X(llama_context_default_params)       \
     X(llama_decode)                       \
     X(llama_encode)                       \
@@ -52,6 +60,7 @@
     X(llama_model_n_layer)                \
     X(llama_pooling_type)                 \
     X(llama_sampler_accept)               \
+    X(llama_sampler_accept_safe)          \
     X(llama_sampler_apply)                \
     X(llama_sampler_chain_add)            \
     X(llama_sampler_chain_default_params) \
@@ -66,6 +75,9 @@
     X(llama_sampler_init_temp)            \
     X(llama_sampler_init_top_k)           \
     X(llama_sampler_init_top_p)           \
+    X(llama_schema_grammar)               \
+    X(llama_templates_close)              \
+    X(llama_templates_open)               \
     X(llama_token_to_piece)               \
     X(llama_tokenize)                     \
     X(llama_vocab_is_eog)                 \
@@ -79,8 +91,8 @@ struct llama_library {
     __typeof__(&ggml_threadpool_free) threadpool_free;
 };
 
-/* The file that the supervisor opens; the others of llama.cpp lie beside it. */
-#define LLAMA_LIBRARY_NAME "libllama.v0.5.0.so"
+/* The file that the supervisor opens: ours (llama_common.cc), which needs llama.cpp's, so that one handle finds all. */
+#define LLAMA_LIBRARY_NAME "libbulkhead-llama.so"
 
 /* Loads the library and the variant of its kernels for this processor, once for the process's life. A second call
  * ignores where it lies. -ERROR_UNSUPPORTED when it is missing or does not load. Thread-safe. */

@@ -84,6 +84,9 @@ static int generation_start(struct llama *l, struct llama_sequence *s, struct er
     if (s->n_prompt >= l->token.context)
         return too_long(l, err);
     token_text_init(&s->text, s->g.stops, s->g.n_stops);
+    const char *stop;
+    for (size_t i = 0; s->chat && (stop = l->api->llama_chat_stop(s->chat, i)) != NULL; i++)
+        token_text_stop(&s->text, str_from(stop));
     int r = llama_samplers_make(l, s, err);
     uint32_t left = l->token.context - s->n_prompt;
     if (r == 0)
@@ -94,9 +97,13 @@ static int generation_start(struct llama *l, struct llama_sequence *s, struct er
 
 int llama_prepare(struct llama *l, struct llama_sequence *s, struct error *err)
 {
-    int r = s->g.n_tokens > 0 || s->g.kind == GENERATION_DETOKENIZE
-                ? tokens_copy(l, s, err)
-                : text_tokenize(l, s, s->g.prompt, s->g.kind != GENERATION_EMBEDDING, err);
+    struct str prompt = s->g.prompt;
+    int r = s->g.kind == GENERATION_CHAT ? llama_chat_begin(l, s, &prompt, err) : 0;
+    if (r < 0)
+        return r;
+    r = s->g.n_tokens > 0 || s->g.kind == GENERATION_DETOKENIZE
+            ? tokens_copy(l, s, err)
+            : text_tokenize(l, s, prompt, s->g.kind != GENERATION_EMBEDDING, err);
     if (r < 0)
         return r;
     s->n_prompt = s->n_tokens;
@@ -110,9 +117,8 @@ int llama_prepare(struct llama *l, struct llama_sequence *s, struct error *err)
     case GENERATION_EMBEDDING:
         return llama_embed(l, s, err);
     case GENERATION_COMPLETION:
-        return generation_start(l, s, err);
     case GENERATION_CHAT:
-        return error_set(err, ERROR_UNSUPPORTED, "This server does not apply chat templates.");
+        return generation_start(l, s, err);
     case GENERATION_NONE:
     case GENERATION_KIND_COUNT:
         break;

@@ -30,15 +30,29 @@ static int bias_add(struct llama *l, struct llama_sequence *s, struct error *err
 
 static int grammar_make(struct llama *l, struct llama_sequence *s, struct error *err)
 {
+    char reason[LLAMA_COMMON_ERROR_BYTES] = "";
+    if (s->chat) { /* what its tools ask for, and its schema or grammar, is one by now */
+        if (l->api->llama_chat_sampler(s->chat, l->vocab, &s->grammar, reason))
+            return 0;
+        return error_set(err, ERROR_INVALID_REQUEST, "The grammar of the tools or the response format is refused: %s.",
+                         reason);
+    }
     if (s->g.grammar_kind == GENERATION_FREE)
         return 0;
-    if (s->g.grammar_kind != GENERATION_GBNF)
-        return error_set(err, ERROR_UNSUPPORTED, "This server does not make grammars of JSON schemas.");
-    char *text = malloc(s->g.grammar.size + 1);
-    if (!text)
-        return error_set_default(err, ERROR_NO_MEMORY);
-    memcpy(text, s->g.grammar.data, s->g.grammar.size);
-    text[s->g.grammar.size] = '\0';
+    char *text = NULL;
+    if (s->g.grammar_kind == GENERATION_JSON_SCHEMA) {
+        if (!llama_json_shallow(s->g.grammar))
+            return error_set(err, ERROR_INVALID_REQUEST, "The JSON schema is nested too deeply.");
+        text = l->api->llama_schema_grammar(s->g.grammar.data, s->g.grammar.size, reason);
+        if (!text)
+            return error_set(err, ERROR_INVALID_REQUEST, "The JSON schema is refused: %s.", reason);
+    } else {
+        text = malloc(s->g.grammar.size + 1);
+        if (!text)
+            return error_set_default(err, ERROR_NO_MEMORY);
+        memcpy(text, s->g.grammar.data, s->g.grammar.size);
+        text[s->g.grammar.size] = '\0';
+    }
     s->grammar = l->api->llama_sampler_init_grammar(l->vocab, text, "root");
     free(text);
     return s->grammar ? 0
@@ -166,8 +180,8 @@ int llama_sample(struct llama *l, struct llama_sequence *s, struct generation_to
     if (s->g.flags & GENERATION_LOGPROBS)
         probabilities(l, s, logits, ret_token);
     l->api->llama_sampler_accept(s->chain, token);
-    if (s->grammar)
-        l->api->llama_sampler_accept(s->grammar, token);
+    if (s->grammar && !l->api->llama_sampler_accept_safe(s->grammar, token))
+        return error_set(err, ERROR_INVALID_REQUEST, "The grammar cannot go on after what the model answered.");
     if (s->grammar && clock_monotonic_ns() - start_ns > LLAMA_GRAMMAR_NS_MAX)
         return error_set(err, ERROR_INVALID_REQUEST, "The grammar takes too long; make it simpler.");
     return 0;

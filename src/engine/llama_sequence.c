@@ -3,6 +3,8 @@
 
 #include <stdlib.h>
 
+#define LISTED_EVENTS 4u /* of one sequence in a step */
+
 struct llama_sequence *llama_sequence_find(struct llama *l, uint64_t request_id)
 {
     for (uint32_t i = 0; i < LLAMA_SEQUENCES; i++)
@@ -16,6 +18,8 @@ void llama_sequence_free(struct llama *l, struct llama_sequence *s)
     llama_id_give(l, s->id);
     l->api->llama_sampler_free(s->chain); /* takes NULL */
     l->api->llama_sampler_free(s->grammar);
+    if (s->chat)
+        l->api->llama_chat_close(s->chat);
     free(s->encoded);
     free(s->tokens);
     free(s->listed_text);
@@ -24,7 +28,7 @@ void llama_sequence_free(struct llama *l, struct llama_sequence *s)
     s->id = -1;
 }
 
-static struct generation_event event_of(const struct llama_sequence *s, enum generation_event_kind kind)
+struct generation_event llama_event(const struct llama_sequence *s, enum generation_event_kind kind)
 {
     return (struct generation_event){
         .kind = kind,
@@ -38,18 +42,16 @@ static struct generation_event event_of(const struct llama_sequence *s, enum gen
 }
 
 int llama_tell(struct llama *l, struct llama_sequence *s, const struct engine_token_sink *sink,
-               enum generation_event_kind kind, struct str text, const struct generation_token *token)
+               struct generation_event *event, const struct generation_token *token)
 {
-    struct generation_event event = event_of(s, kind);
-    event.text = text;
-    int r = token ? generation_event_add(&event, l->event_tokens, token) : 0;
-    return r < 0 ? r : sink->event(sink->ctx, s->request_id, &event) == 0 ? 0 : -ERROR_GONE;
+    int r = token ? generation_event_add(event, l->event_tokens, token) : 0;
+    return r < 0 ? r : sink->event(sink->ctx, s->request_id, event) == 0 ? 0 : -ERROR_GONE;
 }
 
 int llama_end(struct llama *l, struct llama_sequence *s, const struct engine_token_sink *sink,
               enum generation_finish finish, int status, const struct error *err)
 {
-    struct generation_event event = event_of(s, GENERATION_EVENT_END);
+    struct generation_event event = llama_event(s, GENERATION_EVENT_END);
     event.finish = finish;
     event.status = finish == GENERATION_ERROR ? status : 0;
     event.text = finish == GENERATION_ERROR ? str_from(error_text(err, status)) : STR("");
@@ -62,7 +64,7 @@ int llama_end(struct llama *l, struct llama_sequence *s, const struct engine_tok
 
 static int list_tokens(struct llama *l, struct llama_sequence *s, const struct engine_token_sink *sink)
 {
-    struct generation_event event = event_of(s, GENERATION_EVENT_TOKENS);
+    struct generation_event event = llama_event(s, GENERATION_EVENT_TOKENS);
     while (s->n_told < s->n_listed) {
         struct generation_token token = {.id = s->tokens[s->n_told]};
         if (generation_event_add(&event, l->event_tokens, &token) < 0)
@@ -74,7 +76,7 @@ static int list_tokens(struct llama *l, struct llama_sequence *s, const struct e
 
 static int list_text(struct llama_sequence *s, const struct engine_token_sink *sink)
 {
-    struct generation_event event = event_of(s, GENERATION_EVENT_TEXT);
+    struct generation_event event = llama_event(s, GENERATION_EVENT_TEXT);
     uint32_t left = s->n_listed - s->n_told;
     uint32_t size = left < LIMIT_EVENT_TEXT_BYTES ? left : LIMIT_EVENT_TEXT_BYTES;
     while (size < left && ((unsigned char)s->listed_text[s->n_told + size] & 0xC0) == 0x80)
@@ -86,7 +88,7 @@ static int list_text(struct llama_sequence *s, const struct engine_token_sink *s
 
 static int list_vector(struct llama_sequence *s, const struct engine_token_sink *sink)
 {
-    struct generation_event event = event_of(s, GENERATION_EVENT_VECTOR);
+    struct generation_event event = llama_event(s, GENERATION_EVENT_VECTOR);
     uint32_t left = s->n_listed - s->n_told;
     event.index = s->n_told;
     event.n_values = left < LIMIT_EVENT_VALUES ? left : LIMIT_EVENT_VALUES;
@@ -99,7 +101,7 @@ static int list_vector(struct llama_sequence *s, const struct engine_token_sink 
 int llama_list(struct llama *l, struct llama_sequence *s, const struct engine_token_sink *sink)
 {
     int r = 0;
-    for (unsigned i = 0; i + 1 < ENGINE_STEP_EVENTS && s->n_told < s->n_listed && r == 0; i++)
+    for (unsigned i = 0; i < LISTED_EVENTS && s->n_told < s->n_listed && r == 0; i++)
         r = s->g.kind == GENERATION_TOKENIZE     ? list_tokens(l, s, sink)
             : s->g.kind == GENERATION_DETOKENIZE ? list_text(s, sink)
                                                  : list_vector(s, sink);

@@ -179,7 +179,9 @@ static int answered(struct step *t, struct llama_sequence *s)
         return llama_end(l, s, t->sink, GENERATION_ERROR, r, &err);
     bool over = l->api->llama_vocab_is_eog(l->vocab, token.id) && !(s->g.flags & GENERATION_IGNORE_END);
     char piece[TOKEN_PIECE_BYTES];
-    int32_t n = over ? 0 : l->api->llama_token_to_piece(l->vocab, token.id, piece, sizeof piece, 0, false);
+    int32_t n =
+        over ? 0
+             : l->api->llama_token_to_piece(l->vocab, token.id, piece, sizeof piece, 0, llama_chat_keeps(s, token.id));
     if (n < 0)
         return llama_end(l, s, t->sink, GENERATION_ERROR,
                          error_set(&err, ERROR_ENGINE,
@@ -191,10 +193,16 @@ static int answered(struct step *t, struct llama_sequence *s)
     uint32_t answer = s->n_tokens - s->n_prompt;
     bool full = !over && (answer >= s->g.max_tokens || s->n_tokens >= l->token.context);
     size_t size = token_text_add(&s->text, (struct str){piece, (size_t)n}, over || full, l->text);
-    r = llama_tell(l, s, t->sink, GENERATION_EVENT_TEXT, (struct str){l->text, size}, over ? NULL : &token);
+    r = llama_answer_tell(l, s, t->sink, (struct str){l->text, size}, over ? NULL : &token,
+                          over || full || s->text.stopped);
     if (r < 0 || !(over || full || s->text.stopped))
         return r;
-    return llama_end(l, s, t->sink, over || s->text.stopped ? GENERATION_STOP : GENERATION_LENGTH, 0, NULL);
+    bool calls = s->chat && l->api->llama_chat_calls(s->chat) > 0;
+    return llama_end(l, s, t->sink,
+                     !over && !s->text.stopped ? GENERATION_LENGTH
+                     : calls                   ? GENERATION_TOOL_CALLS
+                                               : GENERATION_STOP,
+                     0, NULL);
 }
 
 static int results_give(struct step *t)
@@ -204,7 +212,8 @@ static int results_give(struct step *t)
         struct llama_sequence *s = &l->sequences[i];
         if (s->state != LLAMA_RUNNING || s->n_given == 0)
             continue;
-        int r = s->row >= 0 ? answered(t, s) : llama_tell(l, s, t->sink, GENERATION_EVENT_PROGRESS, STR(""), NULL);
+        struct generation_event progress = llama_event(s, GENERATION_EVENT_PROGRESS);
+        int r = s->row >= 0 ? answered(t, s) : llama_tell(l, s, t->sink, &progress, NULL);
         if (r < 0)
             return r;
     }

@@ -2,13 +2,19 @@
 
 void token_text_init(struct token_text *t, const struct str *stops, uint32_t n_stops)
 {
-    t->n_stops = n_stops;
+    t->n_stops = 0;
     t->stopped = false;
     t->held = 0;
-    for (uint32_t i = 0; i < n_stops; i++) {
-        t->stop_sizes[i] = (uint16_t)stops[i].size;
-        memcpy(t->stops[i], stops[i].data, stops[i].size);
-    }
+    for (uint32_t i = 0; i < n_stops; i++)
+        token_text_stop(t, stops[i]);
+}
+
+void token_text_stop(struct token_text *t, struct str stop)
+{
+    if (stop.size < 1 || stop.size > LIMIT_STOP_BYTES || t->n_stops == TOKEN_STOPS_MAX)
+        return;
+    t->stop_sizes[t->n_stops] = (uint16_t)stop.size;
+    memcpy(t->stops[t->n_stops++], stop.data, stop.size);
 }
 
 /* Where the first stop string begins; t->held when there is none. */

@@ -9,6 +9,8 @@
 #include "base/limits.h"
 #include "base/str.h"
 
+/* Those of a request, and those of a chat template. */
+#define TOKEN_STOPS_MAX (2 * LIMIT_STOPS)
 /* The longest piece that is taken. What is held back is less than a stop string, or than a character. */
 #define TOKEN_PIECE_BYTES 768u
 /* What one piece can bring at most: itself and what was held back, each byte as the three of U+FFFD. */
@@ -17,15 +19,17 @@ _Static_assert(TOKEN_TEXT_BYTES <= LIMIT_EVENT_TEXT_BYTES, "the text of one piec
 
 struct token_text {
     uint32_t n_stops;
-    uint16_t stop_sizes[LIMIT_STOPS];
-    char stops[LIMIT_STOPS][LIMIT_STOP_BYTES];
+    uint16_t stop_sizes[TOKEN_STOPS_MAX];
+    char stops[TOKEN_STOPS_MAX][LIMIT_STOP_BYTES];
     bool stopped;
     size_t held; /* bytes of `pending` */
     char pending[TOKEN_PIECE_BYTES + LIMIT_STOP_BYTES + 4];
 };
 
-/* n_stops ≤ LIMIT_STOPS, each 1 .. LIMIT_STOP_BYTES bytes of UTF-8; copied. */
+/* n_stops ≤ TOKEN_STOPS_MAX, each 1 .. LIMIT_STOP_BYTES bytes of UTF-8; copied. */
 void token_text_init(struct token_text *t, const struct str *stops, uint32_t n_stops);
+/* One more; left out when it is empty or too long, or there are too many. Before the first piece. */
+void token_text_stop(struct token_text *t, struct str stop);
 /* Takes a piece of at most TOKEN_PIECE_BYTES and writes what may be shown now to `ret_text` [TOKEN_TEXT_BYTES]; returns
  * its size. `last`: nothing will follow, so nothing is held back. Afterwards t->stopped tells whether a stop string was
  * there: then the text ends before the first of them, and no further piece may be given. */

@@ -133,7 +133,7 @@ struct generation_event {
     int32_t status;                /* 0, or -enum error_code of an END with ERROR */
     uint32_t index;                /* of a tool call; of VECTOR's first element */
     struct str text;               /* UTF-8, never cut within a character; ≤ LIMIT_EVENT_TEXT_BYTES */
-    struct str id, name;           /* of a tool call; ≤ LIMIT_NAME_BYTES each */
+    struct str id, name;           /* of a tool call; ≤ LIMIT_REQUEST_ID_BYTES each */
     /* Counts of the whole sequence up to now, in each event. */
     uint32_t prompt_tokens;     /* of the prompt; 0 before it was cut into tokens */
     uint32_t cached_tokens;     /* of these, taken from the cache */

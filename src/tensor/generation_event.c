@@ -10,7 +10,7 @@ enum {
     VALUE_BYTES = 4,
 };
 
-_Static_assert(HEAD_BYTES + 2 * LIMIT_NAME_BYTES + LIMIT_EVENT_TEXT_BYTES + TOKEN_HEAD_BYTES + LIMIT_TOKEN_BYTES +
+_Static_assert(HEAD_BYTES + 2 * LIMIT_REQUEST_ID_BYTES + LIMIT_EVENT_TEXT_BYTES + TOKEN_HEAD_BYTES + LIMIT_TOKEN_BYTES +
                        LIMIT_TOP_LOGPROBS * (TOP_HEAD_BYTES + LIMIT_TOKEN_BYTES) <=
                    LIMIT_EVENT_BYTES,
                "an event has room for a token with all its rivals");
@@ -106,8 +106,8 @@ size_t generation_event_size(const struct generation_event *e)
 
 int generation_event_encode(const struct generation_event *e, void *data, size_t capacity, size_t *ret_size)
 {
-    if (e->id.size > LIMIT_NAME_BYTES || e->name.size > LIMIT_NAME_BYTES || e->text.size > LIMIT_EVENT_TEXT_BYTES ||
-        e->n_tokens > LIMIT_EVENT_TOKENS || e->n_values > LIMIT_EVENT_VALUES)
+    if (e->id.size > LIMIT_REQUEST_ID_BYTES || e->name.size > LIMIT_REQUEST_ID_BYTES ||
+        e->text.size > LIMIT_EVENT_TEXT_BYTES || e->n_tokens > LIMIT_EVENT_TOKENS || e->n_values > LIMIT_EVENT_VALUES)
         return -ERROR_LIMIT;
     size_t size = generation_event_size(e);
     if (size > LIMIT_EVENT_BYTES || size > capacity)
@@ -196,7 +196,7 @@ static bool event_read(struct wire_reader *r, struct generation_event *e)
     uint32_t tokens = read_u32(r, 4);
     e->n_values = read_u32(r, 4);
     e->n_elements = read_u32(r, 4);
-    if (r->failed || version != VERSION || id > LIMIT_NAME_BYTES || name > LIMIT_NAME_BYTES ||
+    if (r->failed || version != VERSION || id > LIMIT_REQUEST_ID_BYTES || name > LIMIT_REQUEST_ID_BYTES ||
         text > LIMIT_EVENT_TEXT_BYTES || e->n_tokens > LIMIT_EVENT_TOKENS || e->n_values > LIMIT_EVENT_VALUES)
         return false;
     e->id = read_str(r, id);

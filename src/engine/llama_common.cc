@@ -1,0 +1,282 @@
+/* See llama_common.h. Every function catches everything. */
+#include "engine/llama_common.h"
+
+#include "chat.h"
+#include "common.h"
+#include "json-schema-to-grammar.h"
+#include "json.h"
+#include "llama.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+#include <new>
+#include <string>
+#include <vector>
+
+struct llama_templates {
+    common_chat_templates_ptr templates;
+    bool tools = false;
+};
+
+struct llama_chat {
+    common_chat_params params;
+    common_chat_parser_params parser;
+    bool plain = false; /* the answer is what it is: nothing to parse */
+    bool tools = false;
+    std::string text; /* of the answer so far */
+    common_chat_msg message;
+    std::vector<std::string> ids;
+    bool told = false;
+};
+
+namespace
+{
+
+void explain(char *error, const char *text)
+{
+    std::snprintf(error, LLAMA_COMMON_ERROR_BYTES, "%s", text);
+    for (char *c = error; *c; c++)
+        if (static_cast<unsigned char>(*c) < ' ' || static_cast<unsigned char>(*c) > '~')
+            *c = ' ';
+}
+
+template <typename Function> auto guarded(char *error, Function function) -> decltype(function())
+{
+    try {
+        return function();
+    } catch (const std::exception &e) {
+        if (error)
+            explain(error, e.what());
+    } catch (...) {
+        if (error)
+            explain(error, "it failed without a reason");
+    }
+    return {};
+}
+
+std::string text_of(const char *data, size_t size)
+{
+    return size > 0 ? std::string(data, size) : std::string();
+}
+
+/* Some templates' triggers are patterns, some words, some tokens: as common_sampler_init has them. */
+std::string word_escape(const std::string &word)
+{
+    std::string escaped;
+    for (char c : word) {
+        if (std::strchr(".^$|()*+?[]{}\\", c))
+            escaped += '\\';
+        escaped += c;
+    }
+    return escaped;
+}
+
+llama_sampler *sampler_lazy(const common_chat_params &params, const llama_vocab *vocab)
+{
+    std::vector<std::string> patterns;
+    std::vector<llama_token> tokens;
+    for (const auto &trigger : params.grammar_triggers) {
+        if (trigger.type == COMMON_GRAMMAR_TRIGGER_TYPE_TOKEN)
+            tokens.push_back(trigger.token);
+        else if (trigger.type == COMMON_GRAMMAR_TRIGGER_TYPE_WORD)
+            patterns.push_back(word_escape(trigger.value));
+        else if (trigger.type == COMMON_GRAMMAR_TRIGGER_TYPE_PATTERN)
+            patterns.push_back(trigger.value);
+        else
+            patterns.push_back("^" + trigger.value + "$");
+    }
+    std::vector<const char *> pointers;
+    for (const auto &pattern : patterns)
+        pointers.push_back(pattern.c_str());
+    return llama_sampler_init_grammar_lazy_patterns(vocab, params.grammar.c_str(), "root", pointers.data(),
+                                                    pointers.size(), tokens.data(), tokens.size());
+}
+
+std::vector<llama_token> tokenize(const llama_vocab *vocab, const std::string &text)
+{
+    std::vector<llama_token> tokens(text.size() + 8);
+    int32_t n = llama_tokenize(vocab, text.data(), static_cast<int32_t>(text.size()), tokens.data(),
+                               static_cast<int32_t>(tokens.size()), false, true);
+    tokens.resize(n > 0 ? static_cast<size_t>(n) : 0);
+    return tokens;
+}
+
+/* What the template has put at the end of the prompt is the beginning of what the grammar describes. */
+void sampler_advance(llama_sampler *sampler, const common_chat_params &params, const llama_vocab *vocab)
+{
+    for (llama_token token : tokenize(vocab, params.generation_prompt))
+        llama_sampler_accept(sampler, token);
+}
+
+bool diff_tell(llama_chat *c, const common_chat_msg_diff &diff, const llama_chat_sink *sink)
+{
+    c->told = true;
+    if (!diff.reasoning_content_delta.empty() &&
+        !sink->part(sink->ctx, LLAMA_CHAT_REASONING, 0, "", "", diff.reasoning_content_delta.data(),
+                    diff.reasoning_content_delta.size()))
+        return false;
+    if (!diff.content_delta.empty() &&
+        !sink->part(sink->ctx, LLAMA_CHAT_TEXT, 0, "", "", diff.content_delta.data(), diff.content_delta.size()))
+        return false;
+    if (diff.tool_call_index == std::string::npos)
+        return true;
+    const common_chat_tool_call &call = diff.tool_call_delta;
+    return sink->part(sink->ctx, LLAMA_CHAT_TOOL, static_cast<uint32_t>(diff.tool_call_index), call.id.c_str(),
+                      call.name.c_str(), call.arguments.data(), call.arguments.size());
+}
+
+bool parse_and_tell(llama_chat *c, bool last, const llama_chat_sink *sink)
+{
+    common_chat_msg now;
+    try {
+        now = common_chat_parse(c->text, !last, c->parser);
+    } catch (const std::exception &) {
+        if (!last || c->told) /* more may make sense of it; or what is told stands */
+            return true;
+        return sink->part(sink->ctx, LLAMA_CHAT_TEXT, 0, "", "", c->text.data(), c->text.size());
+    }
+    if (now.empty())
+        return true;
+    now.set_tool_call_ids(c->ids, [sink]() {
+        char id[LLAMA_CHAT_ID_BYTES];
+        sink->id_make(id);
+        return std::string(id);
+    });
+    std::vector<common_chat_msg_diff> diffs = common_chat_msg_diff::compute_diffs(c->message, now);
+    c->message = now;
+    for (const auto &diff : diffs)
+        if (!diff_tell(c, diff, sink))
+            return false;
+    return true;
+}
+
+} // namespace
+
+llama_templates *llama_templates_open(const llama_model *model, bool *ret_tools)
+{
+    *ret_tools = false;
+    return guarded(nullptr, [&]() -> llama_templates * {
+        if (!llama_model_chat_template(model, nullptr))
+            return nullptr;
+        auto t = std::make_unique<llama_templates>();
+        t->templates = common_chat_templates_init(model, "");
+        if (!common_chat_templates_was_explicit(t->templates.get()))
+            return nullptr;
+        t->tools = common_chat_templates_get_caps(t->templates.get())["supports_tools"];
+        *ret_tools = t->tools;
+        return t.release();
+    });
+}
+
+void llama_templates_close(llama_templates *t)
+{
+    delete t;
+}
+
+llama_chat *llama_chat_open(const llama_templates *t, const llama_chat_request *request, const char **ret_prompt,
+                            size_t *ret_prompt_size, char *error)
+{
+    return guarded(error, [&]() -> llama_chat * {
+        auto c = std::make_unique<llama_chat>();
+        common_chat_templates_inputs inputs;
+        inputs.messages =
+            common_chat_msgs_parse_oaicompat(common_json::parse(text_of(request->messages, request->messages_size)));
+        if (request->tools_size > 0)
+            inputs.tools =
+                common_chat_tools_parse_oaicompat(common_json::parse(text_of(request->tools, request->tools_size)));
+        if (request->tool_choice_size > 0)
+            inputs.tool_choice =
+                common_chat_tool_choice_parse_oaicompat(text_of(request->tool_choice, request->tool_choice_size));
+        inputs.json_schema = text_of(request->schema, request->schema_size);
+        inputs.grammar = text_of(request->grammar, request->grammar_size);
+        inputs.parallel_tool_calls = true;
+        inputs.reasoning_format = COMMON_REASONING_FORMAT_DEEPSEEK;
+        c->tools = !inputs.tools.empty() && inputs.tool_choice != COMMON_CHAT_TOOL_CHOICE_NONE;
+        c->params = common_chat_templates_apply(t->templates.get(), inputs);
+        c->plain = !c->tools && !c->params.supports_thinking;
+        c->parser = common_chat_parser_params(c->params);
+        c->parser.reasoning_format = inputs.reasoning_format;
+        c->parser.parse_tool_calls = c->tools;
+        if (!c->params.parser.empty())
+            c->parser.parser.load(c->params.parser);
+        *ret_prompt = c->params.prompt.data();
+        *ret_prompt_size = c->params.prompt.size();
+        return c.release();
+    });
+}
+
+void llama_chat_close(llama_chat *c)
+{
+    delete c;
+}
+
+bool llama_chat_sampler(llama_chat *c, const llama_vocab *vocab, llama_sampler **ret_sampler, char *error)
+{
+    *ret_sampler = nullptr;
+    return guarded(error, [&]() -> bool {
+        if (c->params.grammar.empty())
+            return true;
+        llama_sampler *sampler = c->params.grammar_lazy
+                                     ? sampler_lazy(c->params, vocab)
+                                     : llama_sampler_init_grammar(vocab, c->params.grammar.c_str(), "root");
+        if (!sampler) {
+            explain(error, "its grammar cannot be made");
+            return false;
+        }
+        *ret_sampler = sampler;
+        if (c->tools && !c->params.grammar_lazy)
+            sampler_advance(sampler, c->params, vocab);
+        return true;
+    });
+}
+
+const char *llama_chat_stop(const llama_chat *c, size_t index)
+{
+    return index < c->params.additional_stops.size() ? c->params.additional_stops[index].c_str() : nullptr;
+}
+
+size_t llama_chat_preserved(const llama_chat *c, const llama_vocab *vocab, int32_t *tokens, size_t max)
+{
+    return guarded(nullptr, [&]() -> size_t {
+        size_t n = 0;
+        for (const auto &text : c->params.preserved_tokens) {
+            std::vector<llama_token> ids = tokenize(vocab, text);
+            if (ids.size() == 1 && n < max)
+                tokens[n++] = ids[0];
+        }
+        return n;
+    });
+}
+
+bool llama_chat_add(llama_chat *c, const char *text, size_t size, bool last, const llama_chat_sink *sink)
+{
+    return guarded(nullptr, [&]() -> bool {
+        if (c->plain)
+            return sink->part(sink->ctx, LLAMA_CHAT_TEXT, 0, "", "", text, size);
+        c->text.append(text, size);
+        return parse_and_tell(c, last, sink);
+    });
+}
+
+uint32_t llama_chat_calls(const llama_chat *c)
+{
+    return static_cast<uint32_t>(c->message.tool_calls.size());
+}
+
+char *llama_schema_grammar(const char *schema, size_t size, char *error)
+{
+    return guarded(error, [&]() -> char * {
+        std::string grammar = json_schema_to_grammar(common_json::parse(text_of(schema, size)));
+        return strdup(grammar.c_str());
+    });
+}
+
+bool llama_sampler_accept_safe(llama_sampler *s, int32_t token)
+{
+    return guarded(nullptr, [&]() -> bool {
+        llama_sampler_accept(s, token);
+        return true;
+    });
+}
