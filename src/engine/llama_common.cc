@@ -25,7 +25,8 @@ struct llama_chat {
     common_chat_parser_params parser;
     bool plain = false; /* the answer is what it is: nothing to parse */
     bool tools = false;
-    std::string text; /* of the answer so far */
+    bool advance = false; /* its grammar begins with the end of the prompt */
+    std::string text;     /* of the answer so far */
     common_chat_msg message;
     std::vector<std::string> ids;
     bool told = false;
@@ -106,8 +107,15 @@ std::vector<llama_token> tokenize(const llama_vocab *vocab, const std::string &t
 /* What the template has put at the end of the prompt is the beginning of what the grammar describes. */
 void sampler_advance(llama_sampler *sampler, const common_chat_params &params, const llama_vocab *vocab)
 {
-    for (llama_token token : tokenize(vocab, params.generation_prompt))
-        llama_sampler_accept(sampler, token);
+    bool first = true;
+    for (llama_token token : tokenize(vocab, params.generation_prompt)) {
+        char piece[256];
+        int32_t n = llama_token_to_piece(vocab, token, piece, sizeof piece, 0, true);
+        bool added = first && n > 0 && piece[0] == ' ' && params.generation_prompt[0] != ' '; /* by the vocabulary */
+        first = false;
+        if (!added)
+            llama_sampler_accept(sampler, token);
+    }
 }
 
 bool diff_tell(llama_chat *c, const common_chat_msg_diff &diff, const llama_chat_sink *sink)
@@ -194,8 +202,9 @@ llama_chat *llama_chat_open(const llama_templates *t, const llama_chat_request *
         inputs.parallel_tool_calls = true;
         inputs.reasoning_format = COMMON_REASONING_FORMAT_DEEPSEEK;
         c->tools = !inputs.tools.empty() && inputs.tool_choice != COMMON_CHAT_TOOL_CHOICE_NONE;
+        c->advance = c->tools || !inputs.json_schema.empty();
         c->params = common_chat_templates_apply(t->templates.get(), inputs);
-        c->plain = !c->tools && !c->params.supports_thinking;
+        c->plain = !c->advance && !c->params.supports_thinking;
         c->parser = common_chat_parser_params(c->params);
         c->parser.reasoning_format = inputs.reasoning_format;
         c->parser.parse_tool_calls = c->tools;
@@ -226,7 +235,7 @@ bool llama_chat_sampler(llama_chat *c, const llama_vocab *vocab, llama_sampler *
             return false;
         }
         *ret_sampler = sampler;
-        if (c->tools && !c->params.grammar_lazy)
+        if (c->advance && !c->params.grammar_lazy)
             sampler_advance(sampler, c->params, vocab);
         return true;
     });

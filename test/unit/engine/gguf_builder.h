@@ -136,15 +136,15 @@ static inline float tiny_random(uint64_t *state)
     return (float)(int32_t)(*state >> 32) / (float)INT32_MAX;
 }
 
-/* Into an empty buffer; the same seed gives the same model. */
-static inline void tiny_build(struct buf *b, uint64_t seed)
+/* Into an empty buffer; the same seed gives the same model. `chat_template` NULL: it has none. */
+static inline void tiny_build_chat(struct buf *b, uint64_t seed, const char *chat_template)
 {
     static struct tiny_tensor tensors[3 + 9 * TINY_LAYERS];
     size_t n = tiny_tensors(tensors);
     buf_append(b, "GGUF", 4);
     gguf_u32(b, 3);
     gguf_u64(b, n);
-    gguf_u64(b, 9 + 7);
+    gguf_u64(b, 9 + 7 + (chat_template ? 1 : 0));
     gguf_key_text(b, "general.architecture", "llama");
     gguf_key_u32(b, "llama.context_length", TINY_CONTEXT);
     gguf_key_u32(b, "llama.embedding_length", TINY_EMBEDDING);
@@ -155,6 +155,8 @@ static inline void tiny_build(struct buf *b, uint64_t seed)
     gguf_key_f32(b, "llama.attention.layer_norm_rms_epsilon", 1e-5f);
     gguf_key_u32(b, "llama.rope.dimension_count", TINY_EMBEDDING / TINY_HEADS);
     tiny_vocabulary(b);
+    if (chat_template)
+        gguf_key_text(b, "tokenizer.chat_template", chat_template);
     uint64_t offset = 0;
     for (size_t i = 0; i < n; i++) {
         gguf_text(b, tensors[i].name);
@@ -172,6 +174,11 @@ static inline void tiny_build(struct buf *b, uint64_t seed)
             float value = tensors[i].rank == 1 ? 1 : tiny_random(&seed) * 0.5f;
             buf_append(b, &value, sizeof value);
         }
+}
+
+static inline void tiny_build(struct buf *b, uint64_t seed)
+{
+    tiny_build_chat(b, seed, NULL);
 }
 
 #endif

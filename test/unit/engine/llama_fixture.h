@@ -51,15 +51,20 @@ static inline void llama_model_done(struct llama_model_file *m)
     (void)close(m->fd);
 }
 
-static inline struct llama_model_file llama_tiny(uint64_t seed)
+static inline struct llama_model_file llama_tiny_chat(uint64_t seed, const char *chat_template)
 {
     struct buf b;
     buf_init(&b, 4 * MIB);
-    tiny_build(&b, seed);
+    tiny_build_chat(&b, seed, chat_template);
     assert_int_equal(b.failed, 0);
     struct llama_model_file m = llama_model_write(b.data, b.size);
     buf_done(&b);
     return m;
+}
+
+static inline struct llama_model_file llama_tiny(uint64_t seed)
+{
+    return llama_tiny_chat(seed, NULL);
 }
 
 static inline int llama_fixture_open(const struct llama_model_file *m, uint32_t threads, uint64_t memory_bytes,
