@@ -69,7 +69,7 @@ static int model_load(struct llama *l, const struct engine_options *options, str
                          "knows, or it does not fit spec.resources.memory.");
     l->vocab = l->api->llama_model_get_vocab(l->model);
     int32_t n = l->api->llama_vocab_n_tokens(l->vocab);
-    if (n < 1)
+    if (n < 1 || l->api->llama_vocab_type(l->vocab) == LLAMA_VOCAB_TYPE_NONE)
         return error_set(err, ERROR_REFUSED, "The model has no vocabulary.");
     l->n_vocabulary = (uint32_t)n;
     if (l->api->llama_model_is_diffusion(l->model))

@@ -81,7 +81,8 @@
     X(llama_token_to_piece)               \
     X(llama_tokenize)                     \
     X(llama_vocab_is_eog)                 \
-    X(llama_vocab_n_tokens)
+    X(llama_vocab_n_tokens)               \
+    X(llama_vocab_type)
 
 struct llama_library {
 #define X(name) __typeof__(&(name)) name;

@@ -1,9 +1,15 @@
 """Language models behind the worker's wall: opened at apply by the worker program, under its filters."""
+import os
 import subprocess
+import sys
 
 import pytest
 
-from conftest import BUILD, model_yaml, tenant_yaml
+from conftest import BUILD, ROOT, model_yaml, tenant_yaml
+
+sys.path.insert(0, str(ROOT / "test/tools"))
+
+import gguf_hostile  # noqa: E402  (behind the path that finds it)
 
 
 @pytest.fixture
@@ -36,3 +42,19 @@ def test_what_is_no_model_is_refused(server, tiny, folder, name):
     server.apply(tenant_yaml("acme"))
     result = server.apply(model_yaml("tiny", "acme", "broken.gguf", engine="llama"), check=False)
     assert result.returncode == 1 and words in result.stderr
+
+
+HOSTILE_STEP = 1 if os.environ.get("BULKHEAD_SOAK") else 25
+
+
+def test_hostile_models_are_refused_and_cost_nobody_else(server, tiny, folder):
+    """What llama.cpp does not survive ends the process that opened it; serving goes on, and nothing stays."""
+    files = [(name, data) for name, data in gguf_hostile.models() if not name.startswith("odd-") and name != "valid"]
+    chosen = files[::HOSTILE_STEP] + [f for f in files if f[0] in ("block_count-0", "tokens-missing")]
+    server.apply(tenant_yaml("acme") + model_yaml("tiny", "acme", str(tiny), engine="llama"))
+    before = sorted(os.listdir(server.data / "store/artifacts"))
+    for name, data in chosen:
+        (folder / "bad.gguf").write_bytes(data)
+        result = server.apply(model_yaml("bad", "acme", "bad.gguf", engine="llama"), check=False)
+        assert result.returncode == 1 and "engine llama cannot open it" in result.stderr, (name, result.stderr)
+    assert sorted(os.listdir(server.data / "store/artifacts")) == before
