@@ -131,6 +131,21 @@
 #define LIMIT_EVENT_TOKENS     1024u
 #define LIMIT_EVENT_VALUES     2048u
 #define LIMIT_TOKEN_BYTES      256u
+/* Of one request: answers (n × prompts), inputs of an embeddings request and tools. The OpenAI API takes 128, 2048, 128;
+ * answers are sequences, of which a replica works on 64 at once. */
+#define LIMIT_CHOICES    32u
+#define LIMIT_EMBEDDINGS 2048u
+#define LIMIT_TOOLS      128u
+/* A stream whose client does not read: from half of these bytes on nothing is generated for it. What was on its way, at
+ * most 4 events of 4 KiB text for each of a few steps, fits the other half. */
+#define LIMIT_STREAM_BYTES (256 * KIB)
+/* A comment goes into a stream that was silent for so long (up to a second more). */
+#define LIMIT_STREAM_IDLE_MS 10000u
+/* What is gathered for one answer that does not stream: text, tool calls and probabilities of all its choices, or
+ * vectors. A context of a million tokens is about 4 MiB of text; 2048 vectors of 4096 elements take 32 MiB. */
+#define LIMIT_GATHERED_BYTES (32 * MIB)
+/* How long a language model's lease may step (DESIGN §6). */
+#define LIMIT_QUANTUM_US 20000u
 /* Sequences that one replica works on at once. */
 #define LIMIT_SEQUENCES 64u
 
