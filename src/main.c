@@ -1,5 +1,6 @@
 /* bulkhead: wiring only. The command line, and the processes that `bulkhead serve` is made of. */
 #include "api/serve/oip.h"
+#include "api/serve/openai.h"
 #include "base/log.h"
 #include "bus/message.h"
 #include "cli/cli.h"
@@ -21,7 +22,7 @@ static const struct role role_gateway = {
 
 const struct role *const role_table[] = {&role_control, &role_gateway, NULL};
 
-const struct gateway_surface *const gateway_surfaces[] = {&serve_oip_surface, NULL};
+const struct gateway_surface *const gateway_surfaces[] = {&serve_oip_surface, &serve_openai_surface, NULL};
 
 /* LeakSanitizer's hook (only called in sanitizer builds): it cannot look into a locked-down process. */
 static int leaks_unchecked;

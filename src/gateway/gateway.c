@@ -321,11 +321,13 @@ static int state_init(struct gateway *g, int bus_fd, struct error *err)
     map_init(&g->requests, LIMIT_ADMIN_CONNECTIONS * 2);
     list_init(&g->busy);
     gateway_quotas_init(g);
+    list_init(&g->look);
     list_init(&g->connections);
     list_init(&g->requests_free);
     buf_init(&g->answer, ANSWER_PER_BODY_BYTE * g->config.body_bytes_max + ANSWER_BASE_BYTES);
     g->timer_ns = UINT64_MAX;
     random_bytes(&g->shape_seed, sizeof g->shape_seed);
+    random_bytes(g->cache_seeds, sizeof g->cache_seeds);
     g->sha = EVP_MD_fetch(NULL, "SHA256", NULL);
     g->sha_ctx = EVP_MD_CTX_new();
     if (!g->sha || !g->sha_ctx || uv_loop_init(&g->loop) < 0)

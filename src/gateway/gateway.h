@@ -5,8 +5,10 @@
 #ifndef BULKHEAD_GATEWAY_GATEWAY_H
 #define BULKHEAD_GATEWAY_GATEWAY_H
 
+#include "base/arena.h"
 #include "base/buf.h"
 #include "base/error.h"
+#include "tensor/generation.h"
 #include "tensor/oip.h"
 #include "wire/wire.h"
 
@@ -34,6 +36,9 @@ struct gateway_surface {
     const char *name;
     const struct gateway_route *routes;
     size_t n_routes;
+    /* The body of an error on its routes and on all paths that begin with `prefix`. NULL: the server's own form. */
+    const char *prefix;
+    void (*error_body)(int code, const char *text, struct buf *body);
 };
 
 /* NULL-terminated; defined by main.c. */
@@ -50,11 +55,21 @@ struct str gateway_body(const struct gateway_request *r);
 /* Empty with data NULL when absent; always absent for a request that came over the bus. */
 struct str gateway_header(const struct gateway_request *r, struct str name);
 
+/* Memory that lives as long as the request. */
+struct arena *gateway_arena(struct gateway_request *r);
+/* The surface's own state of a request; `release` is called when the request ends, whatever became of it. Once. */
+void gateway_user_set(struct gateway_request *r, void *user, void (*release)(void *user));
+void *gateway_user(const struct gateway_request *r);
+
 /* Answers. The body is copied. Headers [n_headers] may be NULL. */
 void gateway_answer(struct gateway_request *r, int status, const char *content_type, const struct wire_header *headers,
                     uint32_t n_headers, struct str body);
+/* Before an answer that a model gave: -ERROR_RESPONSE_TOO_LARGE where it is more than the tenant's quota. */
+must_check int gateway_answer_admit(struct gateway_request *r, size_t bytes, struct error *err);
 /* The catalogued error answer of `code`; err may be NULL. */
 void gateway_fail(struct gateway_request *r, int code, const struct error *err);
+/* The same with a JSON body of the surface's own. */
+void gateway_refuse(struct gateway_request *r, int code, struct str body);
 
 /* Live: always. Ready: it has a catalog and is not shutting down. */
 bool gateway_ready(const struct gateway *g);
@@ -129,5 +144,35 @@ void gateway_signature_wait(struct gateway_request *r, struct gateway_version *v
 void gateway_infer(struct gateway_request *r, struct gateway_version *v, size_t json_size);
 /* The same for a raw request: the body is the model's only input. */
 void gateway_infer_raw(struct gateway_request *r, struct gateway_version *v);
+
+/* --- language models ---
+ *
+ * A request is one or more generations, which queue for a place in a replica's running batch and give events until each
+ * has ended. The worker is hostile: what comes here was copied, decoded and checked against what was asked for. When
+ * the client goes, all of them are given up within a step. */
+
+struct gateway_generate {
+    /* Generation `index` as the worker is to get it; cache_secret is filled in by the gateway. Called when its turn
+     * comes, perhaps twice. */
+    void (*make)(struct gateway_request *r, uint32_t index, struct generation *ret_generation);
+    /* An event, valid during the call. 0; or 1: the client does not read, nothing more is generated for it until it
+     * does (gateway_stream_write said so); or -ERROR_CANCELLED: the request is gone (the same); or another failure,
+     * with which the request ends: `fail` is called. Neither answers nor ends the request. */
+    int (*event)(struct gateway_request *r, uint32_t index, const struct generation_event *event, struct error *err);
+    void (*end)(struct gateway_request *r);                                     /* all have ended: answer */
+    void (*fail)(struct gateway_request *r, int code, const struct error *err); /* it is over: answer */
+};
+
+/* From a gateway_signature_wait's `next` on, for a model whose signature says that it is a language model: runs
+ * generations 0 … n - 1. `generate` is a constant. */
+void gateway_generate(struct gateway_request *r, uint32_t n, const struct gateway_generate *generate);
+
+/* Answers as server-sent events (wire/sse.h). Each returns 0, 1 (told to stop) or -ERROR_CANCELLED: the client is gone
+ * or too slow, and so is the request. gateway_stream_write also says -ERROR_RESPONSE_TOO_LARGE, taking nothing: the
+ * tenant's quota of one answer ends there. */
+must_check int gateway_stream_begin(struct gateway_request *r);
+must_check int gateway_stream_write(struct gateway_request *r, struct str events);
+void gateway_stream_end(struct gateway_request *r);
+bool gateway_streams(const struct gateway_request *r);
 
 #endif

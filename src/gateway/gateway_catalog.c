@@ -79,6 +79,9 @@ static struct gateway_version *version_new(struct gateway *g, const struct catal
     v->model_uid = model->uid;
     v->number = row->number;
     list_init(&v->waiting);
+    list_init(&v->generating);
+    list_init(&v->turns_free);
+    list_init(&v->turns_queued);
     list_init(&v->replicas);
     v->idle_since_ns = uv_hrtime();
     (void)snprintf(v->number_text, sizeof v->number_text, "%u", row->number);

@@ -117,12 +117,12 @@ int gateway_quota_answer(struct gateway_request *r, size_t bytes, struct error *
     if (!r->quotas[GATEWAY_QUOTA_TENANT] && !r->quotas[GATEWAY_QUOTA_KEY])
         return 0;
     const struct catalog_quota *row = gateway_quota_row(r->gateway, r->tenant, GATEWAY_QUOTA_TENANT);
-    if (row && row->response_bytes > 0 && bytes > row->response_bytes)
+    if (row && row->response_bytes > 0 && r->streamed_bytes + bytes > row->response_bytes)
         return error_set(
             err, ERROR_RESPONSE_TOO_LARGE,
             "The answer has %zu bytes; the tenant's quota is %llu (spec.quota.responseBytes): ask for fewer "
             "rows or outputs, or for binary ones.",
-            bytes, (unsigned long long)row->response_bytes);
+            (size_t)r->streamed_bytes + bytes, (unsigned long long)row->response_bytes);
     for (int level = 0; level < GATEWAY_QUOTA_LEVELS; level++)
         if (r->quotas[level])
             schedule_quota_flow_out(&r->quotas[level]->schedule, &r->tickets[level], bytes, uv_hrtime());

@@ -129,16 +129,13 @@ void gateway_answer(struct gateway_request *r, int status, const char *content_t
     wire_answer(r->x, &answer); /* done() or reset() frees r */
 }
 
-void gateway_fail(struct gateway_request *r, int code, const struct error *err)
+static void fail(struct gateway_request *r, int code, const struct error *err, struct str body)
 {
+    const struct error_info *info = error_info(code);
     if (r->arrival_ns != 0 && (r->x || r->infer_id))
         gateway_stats_failure(r);
     gateway_metrics_refusal(r, code < 0 ? code : -code);
     gateway_quota_refund(r, code);
-    struct buf *body = &r->gateway->answer;
-    const struct error_info *info = error_info(code);
-    buf_clear(body);
-    error_body(code, error_text(err, code), body);
     char seconds[16];
     struct wire_header header;
     uint32_t n_headers = 0;
@@ -151,8 +148,36 @@ void gateway_fail(struct gateway_request *r, int code, const struct error *err)
         header = (struct wire_header){STR("WWW-Authenticate"), STR("Bearer")};
         n_headers = 1;
     }
-    gateway_answer(r, info->http_status, "application/json", n_headers > 0 ? &header : NULL, n_headers,
-                   (struct str){body->data, body->size});
+    gateway_answer(r, info->http_status, "application/json", n_headers > 0 ? &header : NULL, n_headers, body);
+}
+
+/* The surface whose errors this request gets, or NULL. */
+static const struct gateway_surface *surface_of(const struct gateway_request *r)
+{
+    for (size_t i = 0; r->x && gateway_surfaces[i]; i++) {
+        const struct gateway_surface *s = gateway_surfaces[i];
+        bool mine = r->route && r->route >= s->routes && r->route < s->routes + s->n_routes;
+        if (s->error_body && (mine || str_starts(r->x->request.path, str_from(s->prefix))))
+            return s;
+    }
+    return NULL;
+}
+
+void gateway_fail(struct gateway_request *r, int code, const struct error *err)
+{
+    struct buf *body = &r->gateway->answer;
+    const struct gateway_surface *surface = surface_of(r);
+    buf_clear(body);
+    if (surface)
+        surface->error_body(code, error_text(err, code), body);
+    else
+        error_body(code, error_text(err, code), body);
+    fail(r, code, err, (struct str){body->data, body->size});
+}
+
+void gateway_refuse(struct gateway_request *r, int code, struct str body)
+{
+    fail(r, code, NULL, body);
 }
 
 static void on_error_answer(void *ctx, int code, const char *text, struct wire_answer *answer)
@@ -251,11 +276,19 @@ static void on_done(void *ctx, struct wire_exchange *x)
         gateway_request_free(r);
 }
 
+/* The client of a stream reads again. */
+static void on_room(void *ctx, struct wire_exchange *x)
+{
+    (void)ctx;
+    gateway_generate_resume(x->user);
+}
+
 const struct wire_handler gateway_wire_handler = {
     .head = on_head,
     .end = on_end,
     .reset = on_reset,
     .done = on_done,
+    .room = on_room,
     .closed = gateway_connection_closed,
     .error_answer = on_error_answer,
 };
@@ -328,6 +361,23 @@ void gateway_bus_infers_lost(struct gateway *g)
 struct gateway *gateway_of(const struct gateway_request *r)
 {
     return r->gateway;
+}
+
+struct arena *gateway_arena(struct gateway_request *r)
+{
+    return &r->arena;
+}
+
+void gateway_user_set(struct gateway_request *r, void *user, void (*release)(void *user))
+{
+    assert(!r->release);
+    r->user = user;
+    r->release = release;
+}
+
+void *gateway_user(const struct gateway_request *r)
+{
+    return r->user;
 }
 
 struct str gateway_param(const struct gateway_request *r, size_t index)

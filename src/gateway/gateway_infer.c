@@ -22,13 +22,12 @@ int gateway_version_state(const struct gateway_version *v, struct error *err)
 void gateway_demand(struct gateway_version *v)
 {
     struct gateway *g = v->gateway;
-    uint32_t waiting = v->schedule.queued + (list_empty(&v->waiting) ? 0 : 1);
+    uint64_t waiting = v->schedule.queued + (list_empty(&v->waiting) ? 0 : 1) + gateway_generate_waiting(v);
     if (waiting == 0 || v->generation != g->stats.generation || g->draining)
         return;
     /* One replica for what waits, one more for each further two full batches, as far as the model allows. */
-    uint32_t wanted = 1 + waiting / (2 * v->batch_max);
-    if (wanted > v->replicas_max)
-        wanted = v->replicas_max;
+    uint64_t full = 1 + waiting / (2 * v->batch_max);
+    uint32_t wanted = full < v->replicas_max ? (uint32_t)full : v->replicas_max;
     if (v->n_replicas >= wanted || v->demanded >= wanted)
         return;
     struct bus_demand body = {.version_uid = v->uid, .replicas = wanted};
@@ -110,6 +109,17 @@ static size_t lease_bytes(const struct oip_request *oip)
 
 static void infer_decoded(struct gateway_request *r, const struct tensor_signature *signature);
 
+uint32_t gateway_class_default(const struct gateway_version *v)
+{
+    uint32_t allowed = v->tenant->classes, class = v->class;
+    while (class < SCHEDULE_CLASS_COUNT && !(allowed >> class & 1))
+        class ++;
+    for (uint32_t i = 0; class == SCHEDULE_CLASS_COUNT && i < SCHEDULE_CLASS_COUNT; i++)
+        if (allowed >> (SCHEDULE_CLASS_COUNT - 1 - i) & 1)
+            class = SCHEDULE_CLASS_COUNT - 1 - i;
+    return class;
+}
+
 /* The header's class, else the parameter's (Triton counts from 1, the highest), else the model's as far as its tenant
  * may use it: the next lower one, else the lowest above. What was asked for and is not allowed is refused. */
 static int class_of(const struct gateway_request *r, enum schedule_class *ret_class, struct error *err)
@@ -118,11 +128,7 @@ static int class_of(const struct gateway_request *r, enum schedule_class *ret_cl
     uint32_t allowed = r->tenant->classes, class = r->version->class;
     struct str header = gateway_header(r, STR("x-request-class"));
     if (!header.data && r->oip.priority == 0) {
-        while (class < SCHEDULE_CLASS_COUNT && !(allowed >> class & 1))
-            class ++;
-        for (uint32_t i = 0; class == SCHEDULE_CLASS_COUNT && i < SCHEDULE_CLASS_COUNT; i++)
-            if (allowed >> (SCHEDULE_CLASS_COUNT - 1 - i) & 1)
-                class = SCHEDULE_CLASS_COUNT - 1 - i;
+        class = gateway_class_default(r->version);
     } else if (header.data) {
         for (class = 0; class < SCHEDULE_CLASS_COUNT && !str_equal(header, str_from(names[class]));)
             class ++;
@@ -136,6 +142,18 @@ static int class_of(const struct gateway_request *r, enum schedule_class *ret_cl
         return error_set(err, ERROR_FORBIDDEN, "This tenant may not use class %s.", names[class]);
     *ret_class = (enum schedule_class) class;
     return 0;
+}
+
+int gateway_generate_enter(struct gateway_request *r, struct error *err)
+{
+    enum schedule_class class = SCHEDULE_INTERACTIVE;
+    r->oip.priority = 0;
+    r->oip.timeout_us = 0;
+    int code = class_of(r, &class, err);
+    if (code >= 0 && class != gateway_class_default(r->version))
+        return error_set(err, ERROR_UNSUPPORTED,
+                         "Requests to a language model share its running batch and have the class of the model.");
+    return code < 0 ? code : gateway_deadline_set(r, err);
 }
 
 static void submit(struct gateway_request *r, const struct tensor_signature *signature)
@@ -195,6 +213,13 @@ static void infer_decoded(struct gateway_request *r, const struct tensor_signatu
 {
     struct error err = {0};
     int code = gateway_version_state(r->version, &err);
+    if (signature->token.sequences > 0) {
+        code = error_set(&err, ERROR_INVALID_REQUEST,
+                         "This is a language model, which has no tensors; use /v1/chat/completions, /v1/completions or "
+                         "/v1/embeddings.");
+        gateway_fail(r, code, &err);
+        return;
+    }
     if (code < 0 && (r->version->n_replicas == 0 || r->version->device == CATALOG_DEVICE_NONE)) {
         gateway_fail(r, code, &err);
         return;
@@ -211,7 +236,7 @@ static void infer_start(struct gateway_request *r, struct gateway_version *v)
 }
 
 /* The least of what the server grants, the header says and the body says (in microseconds, as in Triton). */
-static int deadline_set(struct gateway_request *r, struct error *err)
+int gateway_deadline_set(struct gateway_request *r, struct error *err)
 {
     uint64_t wait_ns = r->gateway->config.request_timeout_ms * NS_PER_MS;
     struct str header = gateway_header(r, STR("x-request-timeout-ms"));
@@ -234,7 +259,7 @@ void gateway_infer(struct gateway_request *r, struct gateway_version *v, size_t 
     infer_start(r, v);
     int code = oip_request_decode(r->body, json_size, &r->arena, &r->oip, &err);
     if (code >= 0)
-        code = deadline_set(r, &err);
+        code = gateway_deadline_set(r, &err);
     if (code < 0) {
         gateway_fail(r, code, &err);
         return;
@@ -258,7 +283,7 @@ void gateway_infer_raw(struct gateway_request *r, struct gateway_version *v)
     infer_start(r, v);
     r->oip.timeout_us = 0;
     r->oip.priority = 0;
-    int code = deadline_set(r, &err);
+    int code = gateway_deadline_set(r, &err);
     if (code < 0) {
         gateway_fail(r, code, &err);
         return;
@@ -296,6 +321,9 @@ void gateway_request_cancel(struct gateway_request *r)
             channel_lease_cancel(replica->channel, replica->lease_id); /* nobody is left who wants its answer */
         return;                                                        /* dropped when its lease ends */
     }
+    case GATEWAY_REQUEST_GENERATING:
+        gateway_generate_stop(r);
+        break;
     case GATEWAY_REQUEST_READING:
     case GATEWAY_REQUEST_HANDLED:
     case GATEWAY_REQUEST_ANSWERED:
@@ -316,7 +344,10 @@ void gateway_version_fail(struct gateway_version *v, int code, const struct erro
         gateway_fail(r, code, err);
     }
     gateway_quotas_fail(v, code, err);
-    for (struct schedule_request *q; (q = schedule_target_flush(v->gateway->schedule, &v->schedule));)
+    for (struct list *node; (node = list_first(&v->generating));)
+        gateway_generate_fail(container_of(node, struct gateway_request, node), code, err);
+    bool turns = v->signature && v->signature->token.sequences > 0; /* then nothing else queues there */
+    for (struct schedule_request *q; !turns && (q = schedule_target_flush(v->gateway->schedule, &v->schedule));)
         gateway_fail(container_of(q, struct gateway_request, schedule), code, err);
     v->n_requests--;
 }

@@ -71,10 +71,12 @@ struct gateway_version {
     struct gateway_tenant *tenant;
     uint64_t uid, model_uid;
     uint64_t generation;
-    struct tensor_signature *signature; /* NULL until a replica told it */
-    bool shapes_fixed;                  /* beyond the batch axis no dim is dynamic: all requests may share a batch */
-    struct list waiting;                /* requests that wait for the signature */
-    struct list replicas;               /* all that exist, in any phase */
+    struct tensor_signature *signature;   /* NULL until a replica told it */
+    bool shapes_fixed;                    /* beyond the batch axis no dim is dynamic: all requests may share a batch */
+    struct list waiting;                  /* requests that wait for the signature */
+    struct list replicas;                 /* all that exist, in any phase */
+    struct list generating;               /* requests with generations that have not begun, next first */
+    struct list turns_free, turns_queued; /* struct gateway_turn; one for each replica of a language model */
     uint32_t n_replicas;
     uint32_t n_requests; /* alive, in any state: the version's memory stays as long */
     uint32_t replicas_max;
@@ -112,6 +114,43 @@ enum gateway_replica_state {
     GATEWAY_REPLICA_STATE_COUNT
 };
 
+/* A sequence in a replica's running batch. */
+struct gateway_sequence {
+    struct gateway_request *request;
+    uint64_t id;    /* in the channel */
+    uint32_t index; /* of the request's generations */
+    uint32_t max_tokens;
+    uint32_t prompt_tokens, cached_tokens, prompt_done, completion_tokens; /* as last told */
+    uint64_t n_events, n_events_max;
+    bool parked;     /* by our will */
+    bool resume_due; /* it runs again, but the worker does not know yet */
+};
+
+/* What was cancelled may have sent events before it knew: they are dropped until a later lease has ended. */
+struct gateway_cancelled {
+    uint64_t id, lease_id;
+};
+
+/* The right to ask the scheduler for a lease of a language model. They belong to the version: which of its free
+ * replicas gets the lease is the scheduler's choice. */
+struct gateway_turn {
+    struct schedule_request schedule; /* first */
+    struct list node;
+};
+
+struct gateway_batch { /* of a replica of a language model */
+    struct gateway_replica *replica;
+    struct list in_look;
+    struct gateway_turn *turn; /* of the running lease */
+    bool registered;           /* with the scheduler: it has something to run */
+    uint32_t n_sequences, n_cancelled;
+    uint32_t n_silent; /* leases in a row without an event */
+    uint64_t n_events; /* of the running lease */
+    struct gateway_sequence sequences[LIMIT_SEQUENCES];
+    struct gateway_cancelled cancelled[2 * LIMIT_SEQUENCES];
+    char event[LIMIT_EVENT_BYTES]; /* the copy that is checked */
+};
+
 struct gateway_output { /* of the running lease */
     bool started, complete;
     enum tensor_dtype dtype;
@@ -141,6 +180,7 @@ struct gateway_replica {
     uint64_t start_limit_ns;
     uint64_t lease_id;
     struct schedule_lease *lease;
+    struct gateway_batch *batch;      /* NULL: no language model */
     uint32_t rows;                    /* of the running lease: the sum of its requests' rows */
     uint32_t n_cancelled;             /* of the running lease: requests that nobody waits for any more */
     uint64_t started_ns, sent_ns;     /* of the running lease: granted; its last frame pushed */
@@ -156,6 +196,7 @@ struct gateway_replica {
  *                                                               ┌─pre-empted─┐
  *   READING ─body─► HANDLED ─► WAITING (for a signature) ─► QUEUED ─────► LEASED ─► ANSWERED
  *                      └────────────────────────────────────┘ │                    ▲
+ *      HANDLED, WAITING ─ language models ─► GENERATING ──────────────────────────┘
  *      (any but ANSWERED) ─ refused, failed, client gone ─────┴────────────────────┘
  */
 enum gateway_request_state {
@@ -164,6 +205,7 @@ enum gateway_request_state {
     GATEWAY_REQUEST_WAITING,
     GATEWAY_REQUEST_QUEUED,
     GATEWAY_REQUEST_LEASED,
+    GATEWAY_REQUEST_GENERATING, /* its generations queue or run */
     GATEWAY_REQUEST_ANSWERED,
     GATEWAY_REQUEST_STATE_COUNT
 };
@@ -192,6 +234,14 @@ struct gateway_request {
     struct str body;
     size_t json_size;
     void (*next)(struct gateway_request *r, const struct tensor_signature *signature);
+    void *user; /* of the surface */
+    void (*release)(void *user);
+    const struct gateway_generate *generate; /* GENERATING */
+    uint32_t n_generations, n_started, n_ended;
+    uint64_t begun_ns;       /* the first of them got its place; 0: none yet */
+    bool streaming;          /* the head of its answer is out */
+    uint64_t streamed_bytes; /* of an answer that streams, so far */
+    bool stopped;            /* the client does not read: nothing runs */
     struct arena arena;
     struct oip_request oip; /* valid from decode on; large */
 };
@@ -219,6 +269,7 @@ struct gateway {
     struct slab tenants_slab;
     struct gateway_quotas quotas;
     struct list busy;        /* replicas whose channel is looked at every turn */
+    struct list look;        /* struct gateway_batch: does it need a turn, or is it drained? */
     struct list connections; /* struct gateway_connection */
     struct list requests_free;
     uint32_t n_requests_free;
@@ -230,6 +281,7 @@ struct gateway {
     uint64_t timer_ns; /* when `timer` will fire; UINT64_MAX: stopped */
     struct buf answer; /* scratch for one answer */
     struct hash_seed shape_seed;
+    struct hash_seed cache_seeds[2]; /* each tenant's secret for the prefix caches comes of them */
     EVP_MD_CTX *sha_ctx;
     EVP_MD *sha;
     struct bus_stats stats, stats_sent;
@@ -295,6 +347,8 @@ void gateway_quotas_continue(struct gateway *g);
 void gateway_quotas_fail(struct gateway_version *v, int code, const struct error *err);
 /* A lease of these requests ended, or was lost: each is charged its share of the time by rows. */
 void gateway_quota_charge(const struct schedule_lease *lease, uint64_t took_ns);
+/* A generation has used so much. */
+void gateway_quota_spend(struct gateway_request *r, enum schedule_quota_kind kind, uint64_t amount);
 /* It is refused with this: does not count where that is not the client's fault. */
 void gateway_quota_refund(struct gateway_request *r, int code);
 /* Its end: gives back all that it still holds. */
@@ -332,6 +386,13 @@ void gateway_version_schedule(struct gateway_version *v);
 
 /* gateway_infer.c */
 void gateway_request_submit(struct gateway_request *r);
+/* The class of requests that name none; SCHEDULE_CLASS_COUNT: the tenant may use none. */
+uint32_t gateway_class_default(const struct gateway_version *v);
+/* The least of what the server grants, the header says and the body says (in microseconds, as in Triton). Counts from
+ * arrival_ns. */
+must_check int gateway_deadline_set(struct gateway_request *r, struct error *err);
+/* What a request to a language model asks for by its headers. */
+must_check int gateway_generate_enter(struct gateway_request *r, struct error *err);
 /* Ends a request whose client went away before its answer: counted as 499, answered by nobody. */
 void gateway_request_drop(struct gateway_request *r);
 /* Answers one request of a finished lease from the replica's outputs; row0: its first row. */
@@ -343,6 +404,37 @@ void gateway_demand(struct gateway_version *v);
 /* Answers all requests that wait or queue for a version with an error. */
 void gateway_version_fail(struct gateway_version *v, int code, const struct error *err);
 
+/* gateway_generate.c */
+/* How many generations of a version wait for a place. */
+uint64_t gateway_generate_waiting(const struct gateway_version *v);
+/* Ends it with an error, wherever its generations are. */
+void gateway_generate_fail(struct gateway_request *r, int code, const struct error *err);
+/* Takes its generations out of wherever they are; nothing of them comes any more. */
+void gateway_generate_stop(struct gateway_request *r);
+/* Its client reads again. */
+void gateway_generate_resume(struct gateway_request *r);
+/* Fails the requests that have waited too long for a place. */
+void gateway_generate_expire(struct gateway_version *v, uint64_t now_ns);
+
+/* gateway_turn.c: the running batch of a replica */
+must_check int gateway_batch_start(struct gateway_replica *replica);
+void gateway_batch_free(struct gateway_replica *replica);
+/* The replica leaves: what it ran is lost. Before schedule_replica_remove, whose lease it takes over by then. */
+void gateway_batch_lost(struct gateway_replica *replica, const struct error *err);
+/* The lease was granted. Negative: it takes no frames. */
+must_check int gateway_turn_begin(struct gateway_replica *replica, struct schedule_lease *lease);
+must_check int gateway_turn_frame(struct gateway_replica *replica, const struct channel_frame *f, struct error *err);
+/* The turn was shed by the scheduler; false: it is no turn but a request. */
+bool gateway_turn_shed(struct gateway *g, struct schedule_request *r);
+/* Asks for turns where there is something to run; lets go what is drained. */
+void gateway_turns_look(struct gateway *g);
+/* Something of it has changed. */
+void gateway_batch_look(struct gateway_batch *b);
+void gateway_batches_look(struct gateway_version *v);
+/* Sends the word that a request's sequences are not to be stepped, or not wanted any more. */
+void gateway_batches_park(struct gateway_request *r, bool parked);
+void gateway_batches_cancel(struct gateway_request *r);
+
 /* gateway_stats.c */
 /* A lease has succeeded; infer_ns: what the worker says that it took. */
 void gateway_stats_lease(struct gateway_replica *replica, uint64_t now_ns, uint64_t infer_ns);
@@ -350,6 +442,8 @@ void gateway_stats_lease(struct gateway_replica *replica, uint64_t now_ns, uint6
 void gateway_stats_success(struct gateway_request *r, const struct gateway_replica *replica);
 /* An inference request of a version is about to be refused. */
 void gateway_stats_failure(struct gateway_request *r);
+/* A request to a language model is answered. */
+void gateway_stats_generated(struct gateway_request *r);
 void gateway_stats_free(struct gateway_version *v);
 
 /* gateway_metrics.c: what /metrics shows. Nothing here fails, and only a pair's first figure searches for its row. */

@@ -138,6 +138,8 @@ static void shed(struct gateway *g)
     uint64_t retry_ns;
     for (struct schedule_request *r; (r = schedule_shed(g->schedule, &reason, &retry_ns));) {
         struct error err = {0};
+        if (gateway_turn_shed(g, r))
+            continue;
         (void)error_set(
             &err, ERROR_OVERLOADED,
             reason == SCHEDULE_SHED_CLASS
@@ -182,15 +184,15 @@ void gateway_dispatch(struct gateway *g)
 {
     uint64_t now_ns = uv_hrtime();
     gateway_quotas_continue(g);
+    gateway_turns_look(g);
     gateway_expire(g, now_ns); /* the alarm may be late: nothing runs after its deadline */
     shed(g);
     for (struct schedule_lease *lease; (lease = schedule_next(g->schedule, now_ns));) {
         struct gateway_replica *replica = container_of(lease->replica, struct gateway_replica, schedule);
-        int code = lease_send(replica, lease);
+        list_append(&g->busy, &replica->in_busy);
+        int code = replica->batch ? gateway_turn_begin(replica, lease) : lease_send(replica, lease);
         if (code < 0)
             gateway_replica_kill(replica, BUS_STOP_PROTOCOL);
-        else
-            list_append(&g->busy, &replica->in_busy);
     }
     preempt(g, now_ns);
 }
@@ -352,6 +354,8 @@ static int on_done(struct gateway_replica *replica, const struct channel_frame *
 
 int gateway_lease_frame(struct gateway_replica *replica, const struct channel_frame *f, struct error *err)
 {
+    if (replica->batch)
+        return gateway_turn_frame(replica, f, err);
     return f->type == CHANNEL_PART ? on_part(replica, f, err) : on_done(replica, f, err);
 }
 

@@ -311,10 +311,22 @@ void gateway_quota_charge(const struct schedule_lease *lease, uint64_t took_ns)
     }
 }
 
+void gateway_quota_spend(struct gateway_request *r, enum schedule_quota_kind kind, uint64_t amount)
+{
+    if (!r->quotas[GATEWAY_QUOTA_TENANT] && !r->quotas[GATEWAY_QUOTA_KEY])
+        return;
+    struct schedule_quota_time now = gateway_quota_time();
+    for (int level = 0; level < GATEWAY_QUOTA_LEVELS; level++)
+        if (r->quotas[level]) {
+            schedule_quota_spend(&r->quotas[level]->schedule, &r->tickets[level], kind, amount, now);
+            gateway_quota_changed(r->gateway, r->quotas[level]);
+        }
+}
+
 void gateway_quota_refund(struct gateway_request *r, int code)
 {
     int status = error_info(code)->http_status;
-    if ((status != 429 && status != 503) || r->state == GATEWAY_REQUEST_LEASED)
+    if ((status != 429 && status != 503) || r->state == GATEWAY_REQUEST_LEASED || r->begun_ns > 0)
         return;
     for (int level = 0; level < GATEWAY_QUOTA_LEVELS; level++)
         if (r->quotas[level])

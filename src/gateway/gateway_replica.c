@@ -19,6 +19,8 @@
  * for the slots that it fills, and DONE. More would hold the loop for as long as the worker cares to write. */
 #define LEASE_FRAMES_MAX (4 * LIMIT_TENSORS + 64)
 
+#define BATCH_FRAMES_AT_ONCE 256u
+
 static const bool moves[GATEWAY_REPLICA_STATE_COUNT][GATEWAY_REPLICA_STATE_COUNT] = {
     [GATEWAY_REPLICA_ANNOUNCED] = {[GATEWAY_REPLICA_OPENING] = true, [GATEWAY_REPLICA_GONE] = true},
     [GATEWAY_REPLICA_OPENING] = {[GATEWAY_REPLICA_LOADING] = true, [GATEWAY_REPLICA_GONE] = true},
@@ -87,6 +89,8 @@ static void replica_leave(struct gateway_replica *replica, const struct error *e
     bool scheduled = replica->state == GATEWAY_REPLICA_READY || replica->state == GATEWAY_REPLICA_DRAINING;
     state_set(replica, GATEWAY_REPLICA_GONE);
     struct schedule_lease *lease = NULL;
+    if (replica->batch)
+        gateway_batch_lost(replica, err);
     if (scheduled && replica->schedule.target)
         schedule_replica_remove(g->schedule, &replica->schedule, uv_hrtime(), &lease);
     if (lease)
@@ -97,6 +101,7 @@ static void replica_leave(struct gateway_replica *replica, const struct error *e
 static void replica_free(struct gateway_replica *replica)
 {
     struct gateway_version *v = replica->version;
+    gateway_batch_free(replica);
     for (uint32_t i = 0; i < LIMIT_TENSORS; i++)
         free(replica->outputs[i].copy);
     (void)map_remove(&replica->gateway->replicas, replica->uid);
@@ -299,9 +304,15 @@ static int on_loaded(struct gateway_replica *replica, const struct channel_frame
     v->refused_until_ns = 0;
     v->demanded = 0;
     v->idle_since_ns = uv_hrtime();
-    v->cancellable = f->flags & CHANNEL_CANCELLABLE; /* an untrue one is pre-empted in vain */
+    v->cancellable =
+        f->flags & CHANNEL_CANCELLABLE && v->signature->token.sequences == 0; /* an untrue one is pre-empted in vain */
     gateway_version_schedule(v);
-    schedule_replica_add(v->gateway->schedule, &replica->schedule, &v->schedule);
+    if (v->signature->token.sequences > 0)
+        code = gateway_batch_start(replica);
+    else
+        schedule_replica_add(v->gateway->schedule, &replica->schedule, &v->schedule);
+    if (code < 0)
+        return error_set_default(err, code);
     loaded_tell(replica, NULL);
     waiting_continue(v);
     return 0;
@@ -356,14 +367,15 @@ static int frame_handle(struct gateway_replica *replica, const struct channel_fr
 
 void gateway_replica_pull(struct gateway_replica *replica)
 {
-    while (replica->channel) {
+    /* A language model tells much in one lease: others have their turn in between. */
+    for (uint32_t n = 0; replica->channel && !(replica->batch && n >= BATCH_FRAMES_AT_ONCE); n++) {
         struct channel_frame f;
         struct error err = {0};
         int code = channel_pull(replica->channel, &f, &err);
         if (code == 0)
             return;
         replica->n_taken++;
-        if (code > 0 && ++replica->n_frames > LEASE_FRAMES_MAX)
+        if (code > 0 && ++replica->n_frames > LEASE_FRAMES_MAX && !replica->batch)
             code = error_set(&err, ERROR_PEER, "too many frames");
         if (code > 0)
             code = frame_handle(replica, &f, &err);
@@ -397,11 +409,14 @@ void gateway_replica_drain(struct gateway *g, uint64_t uid)
     struct gateway_replica *replica = map_get(&g->replicas, uid);
     if (!replica || replica->state == GATEWAY_REPLICA_GONE || replica->state == GATEWAY_REPLICA_DRAINING)
         return;
-    if (replica->state != GATEWAY_REPLICA_READY || !replica->lease) {
+    bool holds = replica->lease || (replica->batch && replica->batch->n_sequences > 0);
+    if (replica->state != GATEWAY_REPLICA_READY || !holds) {
         drained_tell(replica);
         return;
     }
     state_set(replica, GATEWAY_REPLICA_DRAINING); /* it runs one lease at a time: gateway_replica_idle lets it go */
+    if (replica->batch)
+        gateway_batch_look(replica->batch);
 }
 
 void gateway_demand_refused(struct gateway *g, const struct bus_demand_refused *body)
@@ -524,6 +539,7 @@ void gateway_replicas_check(struct gateway *g, uint64_t now_ns)
     for (struct gateway_version *v; (v = map_next(&g->versions, &cursor));) {
         v->n_requests++; /* an answer must not free it under the loop */
         waiting_expire(v, now_ns);
+        gateway_generate_expire(v, now_ns);
         v->n_requests--;
         if (v->demanded > v->n_replicas && now_ns - v->demanded_ns > DEMAND_AGAIN_MS * NS_PER_MS) {
             v->demanded = 0;

@@ -11,8 +11,11 @@
 
 static const bool moves[GATEWAY_REQUEST_STATE_COUNT][GATEWAY_REQUEST_STATE_COUNT] = {
     [GATEWAY_REQUEST_READING] = {[GATEWAY_REQUEST_HANDLED] = true, [GATEWAY_REQUEST_ANSWERED] = true},
-    [GATEWAY_REQUEST_HANDLED] =
-        {[GATEWAY_REQUEST_WAITING] = true, [GATEWAY_REQUEST_QUEUED] = true, [GATEWAY_REQUEST_ANSWERED] = true},
+    [GATEWAY_REQUEST_HANDLED] = {[GATEWAY_REQUEST_WAITING] = true,
+                                 [GATEWAY_REQUEST_QUEUED] = true,
+                                 [GATEWAY_REQUEST_GENERATING] = true,
+                                 [GATEWAY_REQUEST_ANSWERED] = true},
+    [GATEWAY_REQUEST_GENERATING] = {[GATEWAY_REQUEST_ANSWERED] = true},
     [GATEWAY_REQUEST_WAITING] = {[GATEWAY_REQUEST_HANDLED] = true, [GATEWAY_REQUEST_ANSWERED] = true},
     [GATEWAY_REQUEST_QUEUED] = {[GATEWAY_REQUEST_LEASED] = true, [GATEWAY_REQUEST_ANSWERED] = true},
     [GATEWAY_REQUEST_LEASED] = {[GATEWAY_REQUEST_QUEUED] = true, [GATEWAY_REQUEST_ANSWERED] = true},
@@ -55,6 +58,10 @@ struct gateway_request *gateway_request_new(struct gateway *g)
     r->quota_refused = 0;
     r->quota_bytes = 0;
     r->quota_paused = false;
+    r->user = NULL;
+    r->release = NULL;
+    r->streaming = r->stopped = false;
+    r->begun_ns = r->streamed_bytes = 0;
     r->id = ++g->request_id_last;
     return r;
 }
@@ -64,6 +71,9 @@ void gateway_request_free(struct gateway_request *r)
     struct gateway *g = r->gateway;
     assert(r->state == GATEWAY_REQUEST_ANSWERED);
     gateway_quota_leave(r);
+    void (*release)(void *user) = take(&r->release);
+    if (release)
+        release(take(&r->user));
     if (r->version) {
         r->version->n_requests--;
         gateway_version_release(r->version);

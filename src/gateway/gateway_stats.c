@@ -77,6 +77,21 @@ void gateway_stats_success(struct gateway_request *r, const struct gateway_repli
     compute_add(&stats->compute, replica->took_ns);
 }
 
+void gateway_stats_generated(struct gateway_request *r)
+{
+    struct gateway_version_stats *stats = stats_of(r->version);
+    uint64_t took_ns = uv_hrtime() - r->arrival_ns;
+    uint64_t waited_ns = r->begun_ns > r->arrival_ns ? r->begun_ns - r->arrival_ns : 0;
+    gateway_metrics_took(r, took_ns);
+    gateway_metrics_waited(r, waited_ns);
+    if (!stats)
+        return;
+    stats->inferences += r->n_generations;
+    stats->last_inference_ms = clock_wall_ms();
+    count(&stats->success, took_ns);
+    count(&stats->queue, waited_ns);
+}
+
 void gateway_stats_failure(struct gateway_request *r)
 {
     struct gateway_version_stats *stats = stats_of(r->version);

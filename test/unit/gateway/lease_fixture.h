@@ -41,6 +41,7 @@ static void fixture_init(struct lease_fixture *f, const struct channel_geometry 
     map_init(&g->replicas, 10);
     map_init(&g->versions, 10);
     list_init(&g->busy);
+    list_init(&g->look);
     list_init(&g->requests_free);
     buf_init(&g->answer, 5 * body_bytes_max);
     g->timer_ns = UINT64_MAX;
@@ -63,6 +64,9 @@ static void fixture_init(struct lease_fixture *f, const struct channel_geometry 
     f->tenant.classes = 1u << SCHEDULE_INTERACTIVE;
     v->replicas_max = v->n_replicas = 1;
     list_init(&v->waiting);
+    list_init(&v->generating);
+    list_init(&v->turns_free);
+    list_init(&v->turns_queued);
     list_init(&v->replicas);
     (void)snprintf(v->model, sizeof v->model, "m");
     (void)snprintf(v->number_text, sizeof v->number_text, "1");
@@ -82,7 +86,7 @@ static void fixture_init(struct lease_fixture *f, const struct channel_geometry 
 }
 
 /* A request with that JSON body from its handler on; it may be answered at once. */
-static void fixture_request(struct lease_fixture *f, const char *json)
+static inline void fixture_request(struct lease_fixture *f, const char *json)
 {
     struct gateway_request *r = gateway_request_new(&f->g);
     fixture_need(r && map_put(&f->g.requests, ++f->requests, r) == 0);
@@ -106,6 +110,7 @@ static void fixture_done(struct lease_fixture *f)
     fixture_need(g->requests.count == 0 && f->tenant.n_requests == 0 && f->version->n_requests == 0);
     for (uint32_t i = 0; i < LIMIT_TENSORS; i++)
         free(f->replica->outputs[i].copy);
+    gateway_batch_free(f->replica);
     channel_close(f->guest);
     free(f->replica);
     schedule_target_remove(g->schedule, &f->version->schedule);

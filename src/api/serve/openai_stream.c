@@ -1,0 +1,79 @@
+/* Answers in server-sent events: a chunk for each event of a generation. */
+#include "api/serve/openai_call.h"
+
+#include "wire/sse.h"
+
+/* One chunk's JSON: an event of 16 KiB, in which each byte may become six, beside its names. */
+#define CHUNK_BYTES_MAX (256 * KIB)
+
+static void append_event(struct openai_call *call, const struct buf *json)
+{
+    if (json->failed)
+        call->out.failed = json->failed;
+    wire_sse_append(&call->out, (struct str){0}, (struct str){json->data, json->size});
+}
+
+/* The first chunk of each choice of a chat: who speaks. */
+static void append_roles(struct openai_call *call, struct buf *json)
+{
+    for (uint32_t i = 0; call->request.kind == OPENAI_CHAT && i < call->n; i++) {
+        buf_clear(json);
+        openai_chunk_role(&call->answer, i, call->request.include_usage, json);
+        append_event(call, json);
+    }
+}
+
+static int out_write(struct gateway_request *r, struct openai_call *call)
+{
+    if (call->out.failed)
+        return call->out.failed;
+    return gateway_stream_write(r, (struct str){call->out.data, call->out.size});
+}
+
+int openai_stream_event(struct gateway_request *r, struct openai_call *call, uint32_t index,
+                        const struct generation_event *event)
+{
+    const struct openai_request *q = &call->request;
+    bool logprobs = q->common.flags & GENERATION_LOGPROBS;
+    _buf_ struct buf json;
+    buf_init(&json, CHUNK_BYTES_MAX);
+    buf_clear(&call->out);
+    int begun = 0;
+    if (!gateway_streams(r)) {
+        begun = gateway_stream_begin(r);
+        if (begun < 0)
+            return begun;
+        append_roles(call, &json);
+    }
+    buf_clear(&json);
+    if (openai_chunk_event(&call->answer, index, event, logprobs, q->include_usage, &call->offsets[index], &json))
+        append_event(call, &json);
+    int written = out_write(r, call);
+    return written == 0 ? begun : written;
+}
+
+void openai_stream_end(struct gateway_request *r, struct openai_call *call)
+{
+    _buf_ struct buf json;
+    buf_init(&json, CHUNK_BYTES_MAX);
+    buf_clear(&call->out);
+    if (call->request.include_usage) {
+        struct openai_usage usage = openai_call_usage(call);
+        openai_chunk_usage(&call->answer, &usage, &json);
+        append_event(call, &json);
+    }
+    buf_append_str(&call->out, WIRE_SSE_DONE);
+    if (out_write(r, call) != -ERROR_CANCELLED)
+        gateway_stream_end(r);
+}
+
+void openai_stream_fail(struct gateway_request *r, struct openai_call *call, int code, const struct error *err)
+{
+    _buf_ struct buf json;
+    buf_init(&json, 16 * KIB);
+    buf_clear(&call->out);
+    openai_failure_encode(code, error_text(err, code), &json);
+    append_event(call, &json);
+    if (out_write(r, call) != -ERROR_CANCELLED)
+        gateway_stream_end(r);
+}

@@ -1,0 +1,159 @@
+/* Requests to language models, from their generations' first word to the last event: queue, events, streams, ends. */
+#include "gateway/gateway_internal.h"
+
+#include "wire/sse.h"
+
+#include <assert.h>
+#include <string.h>
+
+static void version_wait(struct gateway_request *r)
+{
+    struct gateway_version *v = r->version;
+    list_append(&v->generating, &r->node);
+    gateway_batches_look(v);
+    gateway_demand(v);
+}
+
+uint64_t gateway_generate_waiting(const struct gateway_version *v)
+{
+    uint64_t n = 0;
+    list_each(node, &v->generating)
+    {
+        const struct gateway_request *r = container_of(node, struct gateway_request, node);
+        n += r->n_generations - r->n_started;
+    }
+    return n;
+}
+
+/* A generation that no slot can hold would wait for ever. */
+static int sizes_check(struct gateway_request *r, struct error *err)
+{
+    size_t max = r->version->schedule.batch_bytes_max;
+    for (uint32_t i = 0; i < r->n_generations; i++) {
+        struct generation g;
+        r->generate->make(r, i, &g);
+        size_t size = generation_size(&g);
+        if (size > max)
+            return error_set(err, ERROR_BODY_TOO_LARGE, "The prompt takes %zu bytes; a request may have at most %zu.",
+                             size, max);
+    }
+    return 0;
+}
+
+void gateway_generate(struct gateway_request *r, uint32_t n, const struct gateway_generate *generate)
+{
+    struct gateway_version *v = r->version;
+    struct error err = {0};
+    assert(n > 0 && v && v->signature && v->signature->token.sequences > 0);
+    r->generate = generate;
+    r->n_generations = n;
+    r->n_started = r->n_ended = 0;
+    if (r->arrival_ns == 0)
+        r->arrival_ns = uv_hrtime();
+    int code = gateway_version_state(v, &err);
+    if (v->n_replicas > 0 && v->device != CATALOG_DEVICE_NONE)
+        code = 0;
+    if (code >= 0)
+        code = gateway_generate_enter(r, &err);
+    if (code >= 0 && gateway_generate_waiting(v) >= r->tenant->schedule.queue_max)
+        code = error_set_default(&err, ERROR_QUEUE_FULL);
+    if (code >= 0)
+        code = sizes_check(r, &err);
+    if (code < 0) {
+        generate->fail(r, code, &err);
+        return;
+    }
+    if (r->x && !wire_peer_watch(r->x)) { /* nobody waits for it */
+        generate->fail(r, -ERROR_CANCELLED, NULL);
+        return;
+    }
+    gateway_request_state_set(r, GATEWAY_REQUEST_GENERATING);
+    version_wait(r);
+}
+
+void gateway_generate_stop(struct gateway_request *r)
+{
+    list_remove(&r->node);
+    gateway_batches_cancel(r);
+    r->n_ended = r->n_started = r->n_generations;
+}
+
+void gateway_generate_fail(struct gateway_request *r, int code, const struct error *err)
+{
+    gateway_generate_stop(r);
+    if (r->streaming) /* else with the answer */
+        gateway_stats_failure(r);
+    r->generate->fail(r, code, err);
+}
+
+void gateway_generate_resume(struct gateway_request *r)
+{
+    if (!r->stopped)
+        return;
+    r->stopped = false;
+    gateway_batches_park(r, false);
+    if (r->n_started < r->n_generations && !list_linked(&r->node))
+        version_wait(r);
+}
+
+void gateway_generate_expire(struct gateway_version *v, uint64_t now_ns)
+{
+    list_each_safe(node, &v->generating)
+    {
+        struct gateway_request *r = container_of(node, struct gateway_request, node);
+        if (r->n_started == 0 && r->deadline_ns <= now_ns)
+            gateway_generate_fail(r, -ERROR_DEADLINE, NULL);
+    }
+}
+
+/* --- streams --- */
+
+static int stream_result(int result)
+{
+    /* The client neither reads nor is told more than it was promised: what it has missed cannot be told later. */
+    return result < 0 ? -ERROR_CANCELLED : result;
+}
+
+int gateway_stream_begin(struct gateway_request *r)
+{
+    struct gateway *g = r->gateway;
+    if (!r->x)
+        return -ERROR_CANCELLED;
+    g->stats.requests++;
+    gateway_metrics_answer(r, 200);
+    r->streaming = true;
+    struct gateway_quota_headers quota;
+    gateway_quota_headers(r, &quota);
+    return stream_result(wire_sse_begin(r->x, quota.headers, quota.n, LIMIT_STREAM_BYTES, LIMIT_STREAM_IDLE_MS));
+}
+
+int gateway_stream_write(struct gateway_request *r, struct str events)
+{
+    struct error err = {0};
+    int admitted = gateway_quota_answer(r, events.size, &err);
+    if (admitted < 0 && r->n_ended < r->n_generations)
+        return admitted; /* what is said of its end still goes out */
+    r->streamed_bytes += events.size;
+    r->gateway->stats.bytes_out += events.size;
+    int result = wire_stream_write(r->x, events);
+    if (result == -ERROR_AGAIN || result == -ERROR_LIMIT)
+        wire_connection_end(r->x->connection_user); /* resets, and so frees r */
+    return stream_result(result);
+}
+
+void gateway_stream_end(struct gateway_request *r)
+{
+    gateway_request_state_set(r, GATEWAY_REQUEST_ANSWERED);
+    wire_stream_end(r->x); /* done() or reset() frees r */
+}
+
+int gateway_answer_admit(struct gateway_request *r, size_t bytes, struct error *err)
+{
+    r->gateway->stats.bytes_out += bytes;
+    return gateway_quota_answer(r, bytes, err);
+}
+
+bool gateway_streams(const struct gateway_request *r)
+{
+    return r->streaming;
+}

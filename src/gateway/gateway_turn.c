@@ -1,0 +1,589 @@
+/* The running batch of a language model's replica. Whenever it has something to step, it asks the scheduler for a lease
+ * as a request would (a turn); with the lease, sequences that wait get the free places, and the worker steps until the
+ * quantum is over. What it tells of them is copied once and checked against what it was given. */
+#include "gateway/gateway_internal.h"
+
+#include "base/clock.h"
+
+#include <assert.h>
+#include <string.h>
+
+/* Events of a sequence in one step, at most (engine/engine.h). */
+#define STEP_EVENTS 4u
+/* Of one lease: a model that makes ten thousand steps a second, with a full batch, tells 13,000 in a quantum. */
+#define LEASE_EVENTS_MAX 65536u
+/* A prompt of a million tokens is worked on in pieces of 512, each of which is told. */
+#define SILENT_LEASES_MAX 512u
+
+static void turn_give(struct gateway_batch *b)
+{
+    struct gateway_turn *turn = take(&b->turn);
+    if (turn)
+        list_append(&b->replica->version->turns_free, &turn->node);
+}
+
+void gateway_batch_look(struct gateway_batch *b)
+{
+    if (!list_linked(&b->in_look))
+        list_append(&b->replica->gateway->look, &b->in_look);
+}
+
+void gateway_batches_look(struct gateway_version *v)
+{
+    list_each(node, &v->replicas)
+    {
+        struct gateway_replica *replica = container_of(node, struct gateway_replica, in_version);
+        if (replica->batch)
+            gateway_batch_look(replica->batch);
+    }
+}
+
+int gateway_batch_start(struct gateway_replica *replica)
+{
+    struct gateway_turn *turn = calloc(1, sizeof *turn);
+    struct gateway_batch *b = calloc(1, sizeof *b);
+    if (!turn || !b) {
+        free(turn);
+        free(b);
+        return -ERROR_NO_MEMORY;
+    }
+    b->replica = replica;
+    replica->batch = b;
+    list_append(&replica->version->turns_free, &turn->node);
+    gateway_batch_look(b);
+    return 0;
+}
+
+void gateway_batch_free(struct gateway_replica *replica)
+{
+    struct gateway_batch *b = take(&replica->batch);
+    if (!b)
+        return;
+    assert(b->n_sequences == 0 && !b->turn && !b->registered);
+    list_remove(&b->in_look);
+    struct gateway_turn *turn =
+        container_of(list_first(&replica->version->turns_free), struct gateway_turn, node); /* one for each batch */
+    list_remove(&turn->node);
+    free(turn);
+    free(b);
+}
+
+/* --- asking for a turn --- */
+
+static bool something_to_run(const struct gateway_batch *b)
+{
+    for (uint32_t i = 0; i < b->n_sequences; i++)
+        if (!b->sequences[i].parked)
+            return true;
+    return b->replica->state == GATEWAY_REPLICA_READY && !list_empty(&b->replica->version->generating) &&
+           b->n_sequences < b->replica->version->signature->token.sequences;
+}
+
+/* Out of the scheduler, where it waits for a turn. */
+static void turn_take_back(struct gateway_batch *b)
+{
+    struct gateway_replica *replica = b->replica;
+    struct schedule *s = replica->gateway->schedule;
+    struct gateway_turn *turn =
+        container_of(list_first(&replica->version->turns_queued), struct gateway_turn, node); /* one for each */
+    struct schedule_lease *none = NULL;
+    list_remove(&turn->node);
+    bool queued = schedule_cancel(s, &turn->schedule);
+    assert(queued);
+    list_append(&replica->version->turns_free, &turn->node);
+    schedule_replica_remove(s, &replica->schedule, uv_hrtime(), &none);
+    assert(!none);
+    b->registered = false;
+}
+
+bool gateway_turn_shed(struct gateway *g, struct schedule_request *r)
+{
+    struct gateway_version *v = container_of(r->target, struct gateway_version, schedule);
+    if (!v->signature || v->signature->token.sequences == 0)
+        return false;
+    struct gateway_turn *turn = container_of(r, struct gateway_turn, schedule);
+    struct schedule_lease *none = NULL;
+    list_remove(&turn->node);
+    list_append(&v->turns_free, &turn->node);
+    list_each(node, &v->replicas)
+    {
+        struct gateway_replica *replica = container_of(node, struct gateway_replica, in_version);
+        struct gateway_batch *b = replica->batch;
+        if (!b || !b->registered || b->turn)
+            continue;
+        schedule_replica_remove(g->schedule, &replica->schedule, uv_hrtime(), &none);
+        b->registered = false;
+        gateway_batch_look(b); /* it asks again */
+        break;
+    }
+    return true;
+}
+
+/* False: the tenant's queue is full; asked again when something has moved. */
+static bool turn_ask(struct gateway_batch *b)
+{
+    struct gateway_replica *replica = b->replica;
+    struct gateway_version *v = replica->version;
+    struct gateway_turn *turn = container_of(list_first(&v->turns_free), struct gateway_turn, node);
+    uint32_t class = gateway_class_default(v);
+    turn->schedule = (struct schedule_request){
+        .target = &v->schedule, .priority = (enum schedule_class) class, .rows = 1, .bytes = 0};
+    if (class == SCHEDULE_CLASS_COUNT || schedule_submit(v->gateway->schedule, &turn->schedule, uv_hrtime(), NULL) < 0)
+        return false;
+    list_remove(&turn->node);
+    list_append(&v->turns_queued, &turn->node);
+    schedule_replica_add(v->gateway->schedule, &replica->schedule, &v->schedule);
+    b->registered = true;
+    return true;
+}
+
+void gateway_turns_look(struct gateway *g)
+{
+    struct list later;
+    list_init(&later);
+    for (struct list *node; (node = list_first(&g->look));) {
+        struct gateway_batch *b = container_of(node, struct gateway_batch, in_look);
+        struct gateway_replica *replica = b->replica;
+        list_remove(node);
+        if (b->turn || (replica->state != GATEWAY_REPLICA_READY && replica->state != GATEWAY_REPLICA_DRAINING))
+            continue; /* looked at when its lease ends */
+        bool wanted = something_to_run(b);
+        if (wanted && !b->registered && !turn_ask(b))
+            list_append(&later, node);
+        else if (!wanted && b->registered)
+            turn_take_back(b);
+        if (!wanted && b->n_sequences == 0)
+            gateway_replica_idle(replica); /* perhaps the end of it */
+    }
+    for (struct list *node; (node = list_first(&later));) {
+        list_remove(node);
+        list_append(&g->look, node);
+    }
+}
+
+/* --- a turn --- */
+
+static uint64_t cache_secret(const struct gateway_request *r, unsigned half)
+{
+    return hash_bytes(r->gateway->cache_seeds[half], &r->tenant->uid, sizeof r->tenant->uid);
+}
+
+static uint64_t events_max(const struct gateway_request *r, const struct generation *g)
+{
+    uint64_t steps = (uint64_t)r->version->signature->token.context + g->max_tokens;
+    return 1024 + STEP_EVENTS * steps + g->n_tokens + g->prompt.size;
+}
+
+/* Puts the next generation of a request into the batch: 1; 0: the slot has no room for it now. */
+static int sequence_start(struct gateway_batch *b, struct gateway_request *r, uint64_t *used)
+{
+    struct gateway_replica *replica = b->replica;
+    uint64_t room = replica->channel->geometry.inbox_slot_bytes - *used;
+    struct generation g;
+    struct error err = {0};
+    r->generate->make(r, r->n_started, &g);
+    g.cache_secret[0] = cache_secret(r, 0);
+    g.cache_secret[1] = cache_secret(r, 1);
+    size_t size = generation_size(&g);
+    if (size > room)
+        return 0;
+    char *slot = channel_slot_own(replica->channel, 0);
+    int code = generation_encode(&g, slot + *used, room, &err);
+    if (code < 0)
+        return code;
+    struct gateway_sequence *s = &b->sequences[b->n_sequences];
+    *s = (struct gateway_sequence){
+        .request = r,
+        .id = ++replica->gateway->request_id_last,
+        .index = r->n_started,
+        .max_tokens = g.max_tokens,
+        .n_events_max = events_max(r, &g),
+    };
+    struct channel_frame item = {
+        .type = CHANNEL_ITEM, .request_id = s->id, .tenant_id = r->tenant->uid, .offset = *used, .length = size};
+    if (channel_push(replica->channel, &item) < 0)
+        return -ERROR_PEER;
+    *used += (size + CHANNEL_DATA_ALIGN - 1) & ~(uint64_t)(CHANNEL_DATA_ALIGN - 1);
+    b->n_sequences++;
+    r->n_started++;
+    if (r->begun_ns == 0)
+        r->begun_ns = uv_hrtime();
+    return 1;
+}
+
+/* Free places go to the requests that wait, one each in turn. */
+static int places_fill(struct gateway_batch *b)
+{
+    struct gateway_version *v = b->replica->version;
+    uint64_t used = 0; /* the last lease is over: the worker has copied what was in the slot */
+    while (b->replica->state == GATEWAY_REPLICA_READY && b->n_sequences < v->signature->token.sequences) {
+        struct list *node = list_first(&v->generating);
+        if (!node)
+            return 0;
+        struct gateway_request *r = container_of(node, struct gateway_request, node);
+        int code = used < b->replica->channel->geometry.inbox_slot_bytes ? sequence_start(b, r, &used) : 0;
+        if (code == -ERROR_PEER)
+            return code;
+        if (code == 0)
+            return 0;
+        if (code < 0) { /* a surface that asks for what cannot be said */
+            gateway_generate_fail(r, -ERROR_INTERNAL, NULL);
+            continue;
+        }
+        list_remove(node);
+        if (r->n_started < r->n_generations)
+            list_append(&v->generating, node);
+    }
+    return 0;
+}
+
+static int resumes_send(struct gateway_batch *b)
+{
+    for (uint32_t i = 0; i < b->n_sequences; i++) {
+        struct gateway_sequence *s = &b->sequences[i];
+        if (!s->resume_due)
+            continue;
+        struct channel_frame resume = {.type = CHANNEL_RESUME, .request_id = s->id};
+        if (channel_push(b->replica->channel, &resume) < 0)
+            return -ERROR_PEER;
+        s->resume_due = false;
+    }
+    return 0;
+}
+
+static uint32_t sequences_running(const struct gateway_batch *b)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < b->n_sequences; i++)
+        n += !b->sequences[i].parked;
+    return n;
+}
+
+static void lease_end(struct gateway_replica *replica, struct schedule_lease *lease)
+{
+    struct gateway *g = replica->gateway;
+    struct gateway_batch *b = replica->batch;
+    struct schedule_lease *none = NULL;
+    uint64_t now_ns = uv_hrtime();
+    schedule_complete(g->schedule, lease, now_ns);
+    schedule_replica_remove(g->schedule, &replica->schedule, now_ns, &none);
+    b->registered = false;
+    replica->lease = NULL;
+    turn_give(b);
+    schedule_lease_free(g->schedule, lease);
+    gateway_batch_look(b);
+}
+
+int gateway_turn_begin(struct gateway_replica *replica, struct schedule_lease *lease)
+{
+    struct gateway_batch *b = replica->batch;
+    b->turn = container_of(lease->requests[0], struct gateway_turn, schedule);
+    list_remove(&b->turn->node);
+    replica->lease = lease;
+    replica->started_ns = lease->started_ns;
+    replica->n_frames = 0;
+    b->n_events = 0;
+    int code = places_fill(b);
+    if (code >= 0)
+        code = resumes_send(b);
+    if (code >= 0 && sequences_running(b) == 0) { /* they went away meanwhile, or another replica took them */
+        lease_end(replica, lease);
+        list_remove(&replica->in_busy);
+        return 0;
+    }
+    replica->lease_id = ++replica->gateway->lease_id_last;
+    struct channel_frame frame = {.type = CHANNEL_LEASE, .lease_id = replica->lease_id, .a = LIMIT_QUANTUM_US};
+    if (code >= 0)
+        code = channel_push(replica->channel, &frame);
+    channel_ring(replica->channel);
+    replica->sent_ns = uv_hrtime();
+    return code < 0 ? -ERROR_PEER : 0;
+}
+
+/* --- what the worker says --- */
+
+static struct gateway_sequence *sequence_find(struct gateway_batch *b, uint64_t id)
+{
+    for (uint32_t i = 0; i < b->n_sequences; i++)
+        if (b->sequences[i].id == id)
+            return &b->sequences[i];
+    return NULL;
+}
+
+static bool was_cancelled(const struct gateway_batch *b, uint64_t id)
+{
+    for (uint32_t i = 0; i < b->n_cancelled; i++)
+        if (b->cancelled[i].id == id)
+            return true;
+    return false;
+}
+
+static void sequence_remove(struct gateway_batch *b, struct gateway_sequence *s)
+{
+    *s = b->sequences[--b->n_sequences];
+}
+
+/* The counts go up and stay within what was asked for; they are what the tenant is charged for. */
+static int counts_check(const struct gateway_sequence *s, const struct generation_event *e, struct error *err)
+{
+    if (e->prompt_tokens < s->prompt_tokens || (s->prompt_tokens > 0 && e->prompt_tokens != s->prompt_tokens) ||
+        e->cached_tokens < s->cached_tokens || e->prompt_done < s->prompt_done ||
+        e->completion_tokens < s->completion_tokens)
+        return error_set(err, ERROR_PEER, "counts of tokens that go back");
+    if (e->cached_tokens > e->prompt_tokens || e->prompt_done > e->prompt_tokens)
+        return error_set(err, ERROR_PEER, "more tokens of a prompt than it has");
+    if (e->completion_tokens > s->max_tokens)
+        return error_set(err, ERROR_PEER, "more tokens than were asked for");
+    return 0;
+}
+
+static void counts_take(struct gateway_sequence *s, const struct generation_event *e)
+{
+    uint64_t tokens = (uint64_t)(e->prompt_tokens - s->prompt_tokens) + (e->completion_tokens - s->completion_tokens);
+    if (tokens > 0)
+        gateway_quota_spend(s->request, SCHEDULE_TOKENS, tokens);
+    s->prompt_tokens = e->prompt_tokens;
+    s->cached_tokens = e->cached_tokens;
+    s->prompt_done = e->prompt_done;
+    s->completion_tokens = e->completion_tokens;
+}
+
+/* What a sequence's own failure may be called: a worker has no say in anything but its model and the request. */
+static int failure_code(int status)
+{
+    switch (-status) {
+    case ERROR_INVALID_REQUEST:
+    case ERROR_INVALID_ARGUMENT:
+    case ERROR_UNSUPPORTED:
+    case ERROR_REFUSED:
+    case ERROR_NO_MEMORY:
+        return status;
+    default:
+        return -ERROR_ENGINE;
+    }
+}
+
+static void failure_tell(struct gateway_request *r, const struct generation_event *e)
+{
+    struct error err = {0};
+    int code = failure_code(e->status);
+    if (e->text.size > 0)
+        (void)error_set(&err, code, STR_FORMAT, STR_ARG(e->text));
+    gateway_generate_fail(r, code, &err);
+}
+
+/* The event goes to the surface, after which the request may be gone. */
+static void event_tell(struct gateway_request *r, uint32_t index, const struct generation_event *e)
+{
+    struct error err = {0};
+    bool last = e->kind == GENERATION_EVENT_END;
+    if (last && e->finish == GENERATION_ERROR) {
+        failure_tell(r, e);
+        return;
+    }
+    int code = r->generate->event(r, index, e, &err);
+    if (code == -ERROR_CANCELLED)
+        return;
+    if (code < 0) {
+        gateway_generate_fail(r, code, &err);
+        return;
+    }
+    if (last && ++r->n_ended == r->n_generations) {
+        gateway_stats_generated(r);
+        r->generate->end(r);
+        return;
+    }
+    if (code == 1 && !r->stopped) {
+        r->stopped = true;
+        list_remove(&r->node);
+        gateway_batches_park(r, true);
+    }
+}
+
+static int on_event(struct gateway_replica *replica, const struct channel_frame *f, struct error *err)
+{
+    struct gateway_batch *b = replica->batch;
+    if (!replica->lease || f->lease_id != replica->lease_id || f->request_id == 0)
+        return error_set(err, ERROR_PEER, "an event outside of a lease");
+    if (f->length > LIMIT_EVENT_BYTES || ++b->n_events > LEASE_EVENTS_MAX)
+        return error_set(err, ERROR_PEER, "an event that is too long, or too many");
+    memcpy(b->event, (const char *)channel_slot_other(replica->channel, f->slot) + f->offset, f->length);
+    struct generation_event e;
+    struct gateway_sequence *s = sequence_find(b, f->request_id);
+    int code = generation_event_decode(b->event, f->length, &e, err);
+    if (code < 0)
+        return code;
+    if (!s && !was_cancelled(b, f->request_id))
+        return error_set(err, ERROR_PEER, "an event of a request that it does not hold");
+    bool last = e.kind == GENERATION_EVENT_END;
+    if (last != ((f->flags & CHANNEL_FINAL) != 0))
+        return error_set(err, ERROR_PEER, "an end that is none");
+    if (!s)
+        return 0;
+    code = counts_check(s, &e, err);
+    if (code < 0)
+        return code;
+    if (++s->n_events > s->n_events_max)
+        return error_set(err, ERROR_PEER, "more events than its steps can give");
+    counts_take(s, &e);
+    struct gateway_request *r = s->request;
+    uint32_t index = s->index;
+    if (last)
+        sequence_remove(b, s);
+    event_tell(r, index, &e);
+    return 0;
+}
+
+static int on_part(struct gateway_replica *replica, const struct channel_frame *f, struct error *err)
+{
+    if (!(f->flags & CHANNEL_WAIT))
+        return on_event(replica, f, err);
+    if (!replica->lease || f->lease_id != replica->lease_id || f->request_id != 0 || f->length != 0)
+        return error_set(err, ERROR_PEER, "a wait outside of a lease, or with an event");
+    struct channel_frame credit = {.type = CHANNEL_CREDIT, .slot = f->slot, .lease_id = f->lease_id};
+    int code = channel_push(replica->channel, &credit);
+    channel_ring(replica->channel);
+    return code < 0 ? error_set(err, ERROR_PEER, "it takes no frames") : 0;
+}
+
+/* Requests whose sequences the batch has lost. Each is failed whole, which takes others of its sequences out too. */
+static void sequences_fail(struct gateway_batch *b, int code, const struct error *err)
+{
+    while (b->n_sequences > 0) {
+        struct gateway_request *r = b->sequences[b->n_sequences - 1].request;
+        gateway_generate_fail(r, code, err);
+    }
+}
+
+static void cancelled_forget(struct gateway_batch *b, uint64_t lease_id)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < b->n_cancelled; i++)
+        if (b->cancelled[i].lease_id >= lease_id)
+            b->cancelled[n++] = b->cancelled[i];
+    b->n_cancelled = n;
+}
+
+/* The lease's time belongs to those that it stepped, in equal shares. */
+static void compute_charge(struct gateway_batch *b, const struct schedule_lease *lease, uint64_t took_ns)
+{
+    uint64_t cost_ns;
+    if (__builtin_mul_overflow(took_ns, lease->slots, &cost_ns))
+        cost_ns = UINT64_MAX;
+    uint32_t n = sequences_running(b);
+    for (uint32_t i = 0; i < b->n_sequences; i++)
+        if (!b->sequences[i].parked)
+            gateway_quota_spend(b->sequences[i].request, SCHEDULE_COMPUTE, cost_ns / n);
+}
+
+static int on_done(struct gateway_replica *replica, const struct channel_frame *f, struct error *err)
+{
+    struct gateway *g = replica->gateway;
+    struct gateway_batch *b = replica->batch;
+    struct schedule_lease *lease = replica->lease;
+    if (!lease || f->lease_id != replica->lease_id)
+        return error_set(err, ERROR_PEER, "the end of a lease it does not hold");
+    b->n_silent = b->n_events > 0 ? 0 : b->n_silent + 1;
+    if (f->status >= 0 && (b->n_silent > SILENT_LEASES_MAX || (b->n_events == 0 && f->b == 0 && sequences_running(b))))
+        return error_set(err, ERROR_PEER, "the end of a lease in which it did nothing");
+    g->stats.leases++;
+    uint64_t took_ns = uv_hrtime() - lease->started_ns;
+    g->stats.lease_ns += took_ns;
+    gateway_metrics_lease(replica->version, took_ns, lease->slots, b->n_sequences);
+    compute_charge(b, lease, took_ns);
+    cancelled_forget(b, replica->lease_id);
+    list_remove(&replica->in_busy);
+    replica->version->idle_since_ns = uv_hrtime();
+    lease_end(replica, lease);
+    if (f->status < 0) {
+        struct error failure = {0};
+        (void)error_set_default(&failure, ERROR_ENGINE);
+        sequences_fail(b, -ERROR_ENGINE, &failure);
+        b->n_cancelled = 0;
+    }
+    return 0;
+}
+
+int gateway_turn_frame(struct gateway_replica *replica, const struct channel_frame *f, struct error *err)
+{
+    return f->type == CHANNEL_PART ? on_part(replica, f, err) : on_done(replica, f, err);
+}
+
+void gateway_batch_lost(struct gateway_replica *replica, const struct error *err)
+{
+    struct gateway_batch *b = replica->batch;
+    struct gateway *g = replica->gateway;
+    struct schedule_lease *lease = take(&replica->lease);
+    if (b->registered && !lease)
+        turn_take_back(b);
+    if (lease) {
+        struct schedule_lease *lost = NULL;
+        schedule_replica_remove(g->schedule, &replica->schedule, uv_hrtime(), &lost);
+        assert(lost == lease);
+        b->registered = false;
+        turn_give(b);
+        schedule_lease_free(g->schedule, lease);
+    }
+    sequences_fail(b, err->code, err);
+}
+
+/* --- what the gateway says --- */
+
+/* Calls `each` for every sequence of the request, wherever it runs; it may remove it. */
+static void sequences_each(struct gateway_request *r, void (*each)(struct gateway_batch *b, struct gateway_sequence *s))
+{
+    list_each(node, &r->version->replicas)
+    {
+        struct gateway_batch *b = container_of(node, struct gateway_replica, in_version)->batch;
+        for (uint32_t i = b ? b->n_sequences : 0; i-- > 0;)
+            if (b->sequences[i].request == r)
+                each(b, &b->sequences[i]);
+        if (b)
+            gateway_batch_look(b);
+    }
+}
+
+/* A worker that takes no frames is found out by its lease, which does not end. */
+static void tell(struct gateway_batch *b, enum channel_frame_type type, uint64_t id)
+{
+    struct gateway_replica *replica = b->replica;
+    struct channel_frame frame = {.type = (uint8_t)type, .request_id = id, .lease_id = replica->lease_id};
+    if (replica->channel && channel_push(replica->channel, &frame) == 0)
+        channel_ring(replica->channel);
+}
+
+static void sequence_cancel(struct gateway_batch *b, struct gateway_sequence *s)
+{
+    tell(b, CHANNEL_CANCEL, s->id);
+    if (b->n_cancelled < sizeof b->cancelled / sizeof b->cancelled[0])
+        b->cancelled[b->n_cancelled++] =
+            (struct gateway_cancelled){.id = s->id, .lease_id = b->replica->lease ? b->replica->lease_id : 0};
+    sequence_remove(b, s);
+}
+
+static void sequence_park(struct gateway_batch *b, struct gateway_sequence *s)
+{
+    if (s->parked)
+        return;
+    s->parked = true;
+    if (!s->resume_due)
+        tell(b, CHANNEL_PARK, s->id);
+    s->resume_due = false;
+}
+
+static void sequence_resume(struct gateway_batch *b, struct gateway_sequence *s)
+{
+    (void)b;
+    s->resume_due = s->resume_due || s->parked;
+    s->parked = false;
+}
+
+void gateway_batches_park(struct gateway_request *r, bool parked)
+{
+    sequences_each(r, parked ? sequence_park : sequence_resume);
+}
+
+void gateway_batches_cancel(struct gateway_request *r)
+{
+    sequences_each(r, sequence_cancel);
+}
