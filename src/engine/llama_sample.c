@@ -135,8 +135,24 @@ static void probabilities(struct llama *l, const struct llama_sequence *s, const
 
 /* --- choosing --- */
 
+/* The most probable, the first of several: what the library's greedy sampler takes, without a copy of all. */
+static llama_token most_probable(const struct llama *l, const float *logits)
+{
+    uint32_t best = 0;
+    for (uint32_t i = 1; i < l->n_vocabulary; i++)
+        best = logits[i] > logits[best] ? i : best;
+    return (llama_token)best;
+}
+
+static bool nothing_but_greedy(const struct generation *g)
+{
+    return g->temperature <= 0 && g->n_biases == 0 && g->frequency_penalty == 0 && g->presence_penalty == 0;
+}
+
 static llama_token choose(struct llama *l, struct llama_sequence *s, const float *logits, bool grammar_first)
 {
+    if (!grammar_first && nothing_but_greedy(&s->g))
+        return most_probable(l, logits);
     for (uint32_t i = 0; i < l->n_vocabulary; i++)
         l->candidates[i] = (llama_token_data){(llama_token)i, logits[i], 0};
     llama_token_data_array all = {l->candidates, l->n_vocabulary, -1, false};
