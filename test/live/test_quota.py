@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import socket
+import struct
 import threading
 import time
 
@@ -173,7 +174,7 @@ def test_no_way_to_end_leaks_a_slot(serving):
     for _ in range(3):
         for sock in (server.raw(), server.raw()):  # gone within the body
             sock.sendall(request(server, length=100000) + b"{")
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             sock.close()
     wait_until(lambda: passes(server), "the slots of bodies that never came")
     assert all_free()
@@ -181,7 +182,7 @@ def test_no_way_to_end_leaks_a_slot(serving):
         for sock in (server.raw(), server.raw()):
             sock.sendall(request(server) + BODY)
             wait_until(lambda: server.status()["device"]["used"] == 1, "one to run")
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             sock.close()
     wait_until(lambda: passes(server), "the slots of clients that went")
     assert all_free()
@@ -311,26 +312,24 @@ def test_a_fair_share_of_a_batch_is_charged(serving, in_one_hour):
     took = lease_seconds(server, 3)
     assert took > before
     rest = float(server.infer("echo", INPUTS, server.acme).headers["x-ratelimit-remaining-compute"])
-    assert 1000 - rest == pytest.approx(took, abs=0.02)
+    assert took <= 1000 - rest + 0.01 <= took + 0.5  # the one asked last is in the latter
 
 
 def test_what_was_really_used_is_charged(serving, in_one_hour):
     """A client that goes while its request runs has used what it ran; one that goes while it waits has used nothing."""
     server = serving({"computeSecondsPerHour": 1000}, busy="300ms", batching={"maxSize": 1})
     assert passes(server, model="slow")
-    for _ in range(2):
-        sock = server.raw()
-        sock.sendall(request(server, model="slow") + BODY)
-        if _ == 0:
-            wait_until(lambda: server.status()["device"]["used"] == 1, "it to run")
-        else:
-            wait_until(lambda: server.status()["gateway"]["queued"] == 1, "it to wait")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-        sock.close()
-    wait_until(lambda: server.status()["gateway"]["leases"] == 2, "the one that ran to end")
+    with stopped(server, "slow"):
+        for state in ("used", "queued"):
+            sock = server.raw()
+            sock.sendall(request(server, model="slow") + BODY)
+            part = "device" if state == "used" else "gateway"
+            wait_until(lambda: server.status()[part][state] == 1, f"one to be {state}")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.close()
     took = lease_seconds(server, 2)
     rest = float(server.infer("echo", INPUTS, server.acme).headers["x-ratelimit-remaining-compute"])
-    assert 0.6 <= took == pytest.approx(1000 - rest, abs=0.02)
+    assert 0.6 <= took <= 1000 - rest + 0.01 <= took + 0.5  # the one asked last is in the latter
 
 
 # --- what is used outlives processes ---
@@ -366,7 +365,8 @@ def test_counters_survive(serving, in_one_hour, victim):
     answer = wait_until(lambda: answer_of(server), "an answer")
     assert answer.status == 200, answer.body
     assert answer.headers["x-ratelimit-limit-compute"] == "50"  # the key's, of which less is left
-    assert float(answer.headers["x-ratelimit-remaining-compute"]) == pytest.approx(before, abs=0.01)
+    after = float(answer.headers["x-ratelimit-remaining-compute"])
+    assert before - 0.5 < after <= before  # that answer's own is in it
     assert answer.headers["x-ratelimit-remaining-requests"] == "1"
     assert [server.infer("echo", INPUTS, server.acme).status for _ in range(2)] == [200, 429]
 
@@ -437,7 +437,7 @@ def test_bytes_per_second_in_are_shaped(serving):
     assert server.http("POST", "/v2/models/echo/infer", server.acme, padded(300000)).status == 200
     with server.raw() as raw:
         raw.sendall(request(server, length=2000000))
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     wait_until(lambda: passes(server), "the slot")
 
 
@@ -510,7 +510,7 @@ def test_status_shows_use_against_limit(serving, in_one_hour):
     assert "computeSecondsPerHour" in text
     assert quota["computeSecondsPerHour"]["limit"] == 100 and quota["computeSecondsPerDay"]["limit"] == 200
     took = lease_seconds(server, 2)
-    assert quota["computeSecondsPerDay"]["used"] == pytest.approx(took, abs=0.02)
+    wait_until(lambda: abs(used(server, "computeSecondsPerDay") - took) < 0.02, "all of it")
     assert quota["computeSecondsPerHour"]["resets"].endswith(":00:00.000Z")
     assert quota["burst"] == {"limit": 9, "used": 2}
     assert quota["models"] == {"limit": 3, "used": 2}
