@@ -32,6 +32,8 @@
 #define LLAMA_PRESERVED_MAX       32u
 /* Nesting of the JSON that goes to the library, whose parsers of schemas and templates recurse. */
 #define LLAMA_JSON_DEPTH 64u
+/* Of a step, for cutting new prompts into tokens, applying templates, making grammars. */
+#define LLAMA_PREPARE_NS (2 * 1000 * 1000)
 /* A grammar that needs longer for one token ends its sequence. */
 #define LLAMA_GRAMMAR_NS_MAX (100 * 1000 * 1000)
 

@@ -231,14 +231,21 @@ static struct llama_sequence *oldest(const struct step *t, enum llama_state stat
     return found;
 }
 
-/* One prompt is made ready in each step, so that many at once delay nobody for longer. */
+/* Prompts are made ready for LLAMA_PREPARE_NS of each step, one at least, so that many at once delay nobody for longer.
+ */
 static int ready_make(struct step *t)
 {
-    struct llama_sequence *s = oldest(t, LLAMA_WAITING, false);
-    struct error err = {0};
-    int r = s ? llama_prepare(t->l, s, &err) : 0;
-    if (r < 0)
-        r = llama_end(t->l, s, t->sink, GENERATION_ERROR, r, &err);
+    struct llama_sequence *s;
+    uint64_t start_ns = clock_monotonic_ns();
+    int r = 0;
+    while (r == 0 && (s = oldest(t, LLAMA_WAITING, false)) != NULL) {
+        struct error err = {0};
+        r = llama_prepare(t->l, s, &err);
+        if (r < 0)
+            r = llama_end(t->l, s, t->sink, GENERATION_ERROR, r, &err);
+        if (clock_monotonic_ns() - start_ns > LLAMA_PREPARE_NS)
+            break;
+    }
     while (r == 0 && (s = oldest(t, LLAMA_RUNNING, true)) != NULL && admit(t, s) > 0)
         ;
     return r;
