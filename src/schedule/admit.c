@@ -208,6 +208,8 @@ int schedule_admit(struct schedule *s, const struct schedule_request *r, uint64_
 {
     const struct schedule_tenant *t = r->target->tenant;
     uint64_t bytes = schedule_request_bytes(r) - SCHEDULE_REQUEST_BYTES;
+    if (r->again) /* there are no more of them than leases could hold */
+        return 0;
     if (t->queued >= t->queue_max || (t->queue_bytes_max > 0 && (t->queued_bytes > t->queue_bytes_max ||
                                                                  bytes > t->queue_bytes_max - t->queued_bytes))) {
         *ret_retry_ns = retry_of(t);

@@ -55,6 +55,25 @@ static void test_one_request(void **state)
     world_done(&w);
 }
 
+/* It had its place before, and others took it while it was being lost. */
+static void test_a_lost_request_comes_back_into_a_full_queue(void **state)
+{
+    (void)state;
+    struct world w;
+    world_init(&w, 1);
+    world_tenant(&w, 0, 1, 1, 0);
+    world_tenant_set(&w, 0, 1, 1);
+    world_submit(&w, 0);
+    struct schedule_request *r = world_request(&w, 0);
+    assert_int_equal(schedule_submit(w.s, r, w.now_ns, NULL), -ERROR_QUEUE_FULL);
+    r->again = true;
+    assert_int_equal(schedule_submit(w.s, r, w.now_ns, NULL), 0);
+    assert_int_equal(w.tenants[0].queued, 2);
+    assert_int_equal(schedule_submit(w.s, world_request(&w, 0), w.now_ns, NULL), -ERROR_QUEUE_FULL);
+    assert_true(schedule_cancel(w.s, r));
+    world_done(&w);
+}
+
 static void test_batch_forms_while_the_device_is_busy(void **state)
 {
     (void)state;
@@ -367,6 +386,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_slots_of_the_device),
         cmocka_unit_test(test_one_request),
+        cmocka_unit_test(test_a_lost_request_comes_back_into_a_full_queue),
         cmocka_unit_test(test_batch_forms_while_the_device_is_busy),
         cmocka_unit_test(test_what_a_batch_gathers),
         cmocka_unit_test(test_scan_and_batch_are_bounded),
