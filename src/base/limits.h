@@ -102,6 +102,12 @@
 #define LIMIT_BLANK_MEMORY_BYTES (256 * MIB)
 #define LIMIT_BLANK_CPU_MILLI    1000u
 
+/* Level shared: models that one worker hosts, so many are lost together when one of them crashes; how long one that is
+ * no longer needed may take to leave; and workers that run at once for one lost request each. */
+#define LIMIT_SHARED_MEMBERS  16u
+#define LIMIT_SHARED_LEAVE_MS 5000u
+#define LIMIT_LONE_WORKERS    8u
+
 /* What a replica can keep in its /tmp; counted as its memory too. Engines write nothing; an extension may unpack
  * itself. */
 #define LIMIT_REPLICA_TMP_BYTES (16 * MIB)

@@ -26,7 +26,7 @@ struct bus_conn {
     void *ctx;
     struct list queue;
     uint32_t n_queued;
-    bool closed, stuck;
+    bool closed, stuck; /* stuck: nothing is sent any more */
 };
 
 static void queued_free(struct queued *q)
@@ -35,6 +35,12 @@ static void queued_free(struct queued *q)
     for (uint32_t i = 0; i < q->n_fds; i++)
         fd_close(&q->fds[i]);
     free(q);
+}
+
+static void queue_drop(struct bus_conn *conn)
+{
+    list_each_safe(node, &conn->queue) queued_free(container_of(node, struct queued, node));
+    conn->n_queued = 0;
 }
 
 static void conn_closed(uv_handle_t *handle)
@@ -49,7 +55,7 @@ void bus_conn_close(struct bus_conn *conn)
     if (!conn || conn->closed)
         return;
     conn->closed = true;
-    list_each_safe(node, &conn->queue) queued_free(container_of(node, struct queued, node));
+    queue_drop(conn);
     (void)uv_poll_stop(&conn->poll); /* always succeeds */
     uv_close((uv_handle_t *)&conn->poll, conn_closed);
 }
@@ -119,6 +125,14 @@ static void on_poll(uv_poll_t *poll, int status, int events)
     }
     if (events & (UV_READABLE | UV_DISCONNECT))
         on_readable(conn);
+}
+
+void bus_conn_finish(struct bus_conn *conn)
+{
+    conn->stuck = true;
+    queue_drop(conn);
+    (void)shutdown(conn->fd, SHUT_WR); /* fails only where the peer is gone: that is reported by the poll */
+    conn_watch(conn);
 }
 
 int bus_conn_open(uv_loop_t *loop, int fd, enum bus_role self, enum bus_role peer, const struct bus_conn_events *events,

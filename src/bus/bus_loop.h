@@ -27,6 +27,10 @@ must_check int bus_conn_open(uv_loop_t *loop, int fd, enum bus_role self, enum b
  * callers may ignore the result where they have no better idea than waiting for that. conn NULL: -ERROR_GONE. */
 int bus_conn_send(struct bus_conn *conn, enum bus_type type, const void *body, const int *fds, uint32_t n_fds);
 
+/* Says nothing further, and drops what is still queued: the peer reads the end. What it says until its own end is still
+ * received, then `gone` is called. */
+void bus_conn_finish(struct bus_conn *conn);
+
 /* Closes without calling `gone`; accepts NULL; memory goes when libuv has closed the handle. */
 void bus_conn_close(struct bus_conn *conn);
 

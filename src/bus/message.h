@@ -33,6 +33,7 @@ enum bus_role { BUS_SUPERVISOR = 1, BUS_CONTROL = 2, BUS_GATEWAY = 4, BUS_WORKER
     /* replicas */                                                                                \
     X(DEMAND, BUS_GATEWAY, BUS_CONTROL, struct bus_demand, 0)                                     \
     X(DEMAND_REFUSED, BUS_CONTROL, BUS_GATEWAY, struct bus_demand_refused, 0)                     \
+    X(DEMAND_LONE, BUS_GATEWAY, BUS_CONTROL, struct bus_demand_lone, 0)                           \
     X(REPLICA_START, BUS_CONTROL, BUS_SUPERVISOR, struct bus_replica_start, 2)                    \
     X(REPLICA_STOP, BUS_CONTROL | BUS_GATEWAY, BUS_SUPERVISOR, struct bus_replica, 0)             \
     X(REPLICA_DRAIN, BUS_SUPERVISOR, BUS_GATEWAY, struct bus_replica, 0)                          \
@@ -56,6 +57,8 @@ enum bus_role { BUS_SUPERVISOR = 1, BUS_CONTROL = 2, BUS_GATEWAY = 4, BUS_WORKER
     X(WORKER_BLANK, BUS_SUPERVISOR, BUS_WORKER, struct bus_worker_blank, 0)                       \
     X(BLANK_READY, BUS_WORKER, BUS_SUPERVISOR, struct bus_empty, 0)                               \
     X(POOL, BUS_CONTROL, BUS_SUPERVISOR, struct bus_pool, 0)                                      \
+    /* after BLANK_READY: one more model; its own conversation starts with WORKER_CONFIG */       \
+    X(WORKER_HOST, BUS_SUPERVISOR, BUS_WORKER, struct bus_empty, 1)                               \
     /* describing a model once, before it is stored */                                            \
     X(INGEST_START, BUS_CONTROL, BUS_SUPERVISOR, struct bus_ingest_start, 1)                      \
     X(INGEST_STOP, BUS_CONTROL, BUS_SUPERVISOR, struct bus_ingest, 0)                             \
@@ -166,7 +169,13 @@ struct bus_demand {
 
 struct bus_demand_refused { /* no replica of it will start for error.retry_after_ms */
     uint64_t version_uid;
+    uint64_t replica_uid; /* a DEMAND_LONE's: only that one is refused; 0: a DEMAND's */
     struct error error;
+};
+
+struct bus_demand_lone { /* a replica of level process for one request, beside those of DEMAND */
+    uint64_t version_uid;
+    uint64_t replica_uid; /* which it is to have: the gateway's choice, random, not 0 */
 };
 
 struct bus_replica {
@@ -185,6 +194,11 @@ enum bus_stop_reason {
     BUS_STOP_COUNT
 };
 
+enum bus_start_flag {
+    BUS_START_LONE = 1u << 0,  /* for one request; ends with the gateway that asked for it */
+    BUS_START_APART = 1u << 1, /* level shared: in a worker that hosts nothing else */
+};
+
 struct bus_replica_start { /* fds: the model; its image's root, or the model again; sealed memfds */
     uint64_t replica_uid, version_uid, model_uid, tenant_uid;
     uint64_t memory_bytes;
@@ -193,6 +207,8 @@ struct bus_replica_start { /* fds: the model; its image's root, or the model aga
     uint32_t level; /* enum isolate_level */
     uint32_t version_number;
     uint32_t runtime; /* enum isolate_runtime */
+    uint32_t flags;   /* enum bus_start_flag */
+    uint32_t _reserved;
     uint8_t model_sha256[32];
     uint8_t image_sha256[32];
     uint64_t image_bytes; /* 0: none */
@@ -212,6 +228,10 @@ struct bus_replica_state {
     uint32_t version_number;
     uint32_t wanted;        /* ENDED: 1 = it was told to */
     uint32_t out_of_memory; /* ENDED: 1 = the kernel killed it at its memory limit */
+    /* ENDED: it was lost with a shared worker, for a reason that is not known to be its own; how many were in there,
+     * itself included. Else 0. */
+    uint32_t shared_lost;
+    uint32_t lone; /* BUS_START_LONE */
     uint32_t _reserved;
     uint64_t started_ms; /* wall clock */
     char engine[32];
@@ -243,6 +263,7 @@ struct bus_replica_facts { /* what /proc tells of the worker at this moment */
     uint32_t no_new_privs;
     uint32_t uid;
     int32_t pid;
+    uint32_t shared_replicas, shared_tenants; /* beside it in its worker: other replicas, and other tenants of theirs */
     char cgroup[256];
     char kernel[96];
     char wall[ERROR_TEXT_BYTES_MAX]; /* of the back-end: what the wall consists of, such as the runtime */

@@ -55,6 +55,13 @@ static void print_replica(yyjson_val *r)
     (void)snprintf(text, sizeof text, "%lld, uid %llu", (long long)yyjson_get_sint(yyjson_obj_get(r, "pid")),
                    (unsigned long long)yyjson_get_uint(yyjson_obj_get(r, "uid"))); /* fits */
     print_fact("pid", text);
+    yyjson_val *besides = yyjson_obj_get(r, "besides");
+    if (besides) {
+        (void)snprintf(text, sizeof text, "%llu other replicas in this worker, of %llu other tenants",
+                       (unsigned long long)yyjson_get_uint(yyjson_obj_get(besides, "replicas")),
+                       (unsigned long long)yyjson_get_uint(yyjson_obj_get(besides, "tenants"))); /* fits */
+        print_fact("shared", text);
+    }
     print_fact("cgroup", text_at(r, "cgroup")[0] ? text_at(r, "cgroup") : "none");
     print_namespaces(yyjson_obj_get(r, "namespaces"));
     (void)snprintf(text, sizeof text, "%s; no new privileges: %s; capabilities %.16s", mode < 3 ? seccomp[mode] : "?",

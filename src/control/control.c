@@ -16,7 +16,10 @@
 #define CONFIG_TIMEOUT_MS 10000
 #define TICK_MS           50u
 /* The engines of this build. The list in engine_registry.c is the worker's; a test compares the two. */
-static const char *const engine_names[] = {"identity", "llama", "onnx"};
+static const struct {
+    const char *name;
+    bool shared; /* ENGINE_SHARED */
+} engines[] = {{"identity", true}, {"llama", false}, {"onnx", true}};
 
 struct registry *control_registry(struct control *c)
 {
@@ -28,9 +31,18 @@ struct registry *control_registry(struct control *c)
 static bool engine_known(void *ctx, struct str name)
 {
     (void)ctx;
-    for (size_t i = 0; i < sizeof engine_names / sizeof engine_names[0]; i++)
-        if (str_equal(name, str_from(engine_names[i])))
+    for (size_t i = 0; i < sizeof engines / sizeof engines[0]; i++)
+        if (str_equal(name, str_from(engines[i].name)))
             return true;
+    return false;
+}
+
+static bool engine_shared(void *ctx, struct str name)
+{
+    (void)ctx;
+    for (size_t i = 0; i < sizeof engines / sizeof engines[0]; i++)
+        if (str_equal(name, str_from(engines[i].name)))
+            return engines[i].shared;
     return false;
 }
 
@@ -73,6 +85,8 @@ static void on_gateway_message(void *ctx, struct bus_message *m)
         control_publish_taken(c, &m->body.CATALOG_TAKEN);
     else if (m->type == BUS_DEMAND)
         control_demand(c, &m->body.DEMAND);
+    else if (m->type == BUS_DEMAND_LONE)
+        control_demand_lone(c, &m->body.DEMAND_LONE);
     else if (m->type == BUS_REPLICA_LOADED)
         control_replica_loaded(c, &m->body.REPLICA_LOADED);
     else if (m->type == BUS_INFER_DONE)
@@ -210,6 +224,7 @@ static int registry_start(struct control *c, struct error *err)
         .level_refusal = control_level_refusal,
         .runtime_refusal = control_runtime_refusal,
         .engine_known = engine_known,
+        .engine_shared = engine_shared,
         .engine_id = engine_id,
         .served = control_pool_served,
         .running = control_running,

@@ -86,6 +86,8 @@ void control_explain_facts(struct control *c, const struct bus_replica_facts *f)
                (unsigned long long)f->replica_uid, r->state.version_number);
     append_text(json, "level", control_level_name(r->state.level));
     buf_format(json, ",\"pid\":%d,\"uid\":%u", f->pid, f->uid);
+    if (r->state.level == LADDER_SHARED) /* how many, never who */
+        buf_format(json, ",\"besides\":{\"replicas\":%u,\"tenants\":%u}", f->shared_replicas, f->shared_tenants);
     append_text(json, "cgroup", f->cgroup);
     buf_append_text(json, ",\"namespaces\":{");
     for (uint32_t i = 0; i < BUS_NAMESPACES; i++)

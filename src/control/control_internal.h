@@ -16,6 +16,7 @@ struct control_replica {
     struct control_version *version;
     uint64_t memory_bytes; /* its limit; 0 = not looked up yet */
     bool loaded, stopping;
+    bool lone; /* for one request of the gateway's; counts for no version's replicas */
     uint64_t loaded_ns;
 };
 
@@ -25,6 +26,8 @@ struct control_version {
     uint32_t demanded;   /* by the gateway: replicas in all */
     uint32_t n_replicas; /* alive, stopping ones too */
     uint32_t n_stopping;
+    uint32_t n_lone;         /* beside them: replicas for one request each */
+    uint32_t shared_losses;  /* in a row, of shared workers with several models in them */
     uint32_t failures;       /* in a row */
     uint32_t restarts;       /* in all, for `status` */
     uint64_t start_after_ns; /* back-off: no start before this */
@@ -52,6 +55,7 @@ struct control {
     /* replicas */
     struct map replicas;      /* uid → struct control_replica */
     struct map versions;      /* uid → struct control_version */
+    uint32_t n_lone;          /* of all versions */
     bool told;                /* the supervisor has named all that run: starts may be decided */
     uint64_t reconcile_at_ns; /* when a back-off ends; UINT64_MAX: none runs */
     uv_timer_t timer;         /* every TICK_MS while there is something to wait for: waiters, back-off, publishing */
@@ -111,6 +115,7 @@ void control_running(void *ctx, uint64_t tenant_uid, struct registry_running *re
 void control_replica_state(struct control *c, const struct bus_replica_state *body);
 void control_replica_loaded(struct control *c, const struct bus_replica_loaded *body);
 void control_demand(struct control *c, const struct bus_demand *body);
+void control_demand_lone(struct control *c, const struct bus_demand_lone *body);
 /* Starts and stops replicas so that what runs is what is wanted. Called after any change. */
 void control_reconcile(struct control *c);
 

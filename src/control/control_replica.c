@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/random.h"
 #include "control/control_internal.h"
+#include "ladder/ladder.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -12,8 +13,9 @@
 /* So long after the last back-off the failures of a version without replicas are forgotten with it. */
 #define FAILURES_KEPT_NS (60 * NS_PER_S)
 /* Who waits for a start that is further away than this is told so. */
-#define PATIENCE_NS    NS_PER_S
-#define STORE_RETRY_NS NS_PER_S
+#define PATIENCE_NS       NS_PER_S
+#define STORE_RETRY_NS    NS_PER_S
+#define SHARED_LOSSES_MAX 3u
 
 static struct control_version *version_get(struct control *c, uint64_t uid)
 {
@@ -41,20 +43,29 @@ static void back_off(struct control_version *v)
     v->start_after_ns = clock_monotonic_ns() + delay_ms * NS_PER_MS;
 }
 
-static int replica_start(struct control *c, const struct registry_version *row, struct error *err)
+static void replica_count(struct control *c, const struct control_replica *replica, int by)
 {
-    struct bus_replica_start body = {
-        .replica_uid = random_u64() | 1, /* never 0 */
-        .version_uid = row->uid,
-        .model_uid = row->model_uid,
-        .tenant_uid = row->tenant_uid,
-        .memory_bytes = row->memory_bytes,
-        .model_bytes = row->artifact_bytes,
-        .cpu_milli = (uint32_t)row->cpu_milli,
-        .level = row->level,
-        .runtime = row->runtime,
-        .version_number = row->number,
-    };
+    if (replica->lone) {
+        replica->version->n_lone += (uint32_t)by; /* wraps around to one less */
+        c->n_lone += (uint32_t)by;
+    } else {
+        replica->version->n_replicas += (uint32_t)by;
+    }
+}
+
+/* `how`: replica_uid, level and flags; the rest is the version's. */
+static int replica_start(struct control *c, const struct registry_version *row, const struct bus_replica_start *how,
+                         struct error *err)
+{
+    struct bus_replica_start body = *how;
+    body.version_uid = row->uid;
+    body.model_uid = row->model_uid;
+    body.tenant_uid = row->tenant_uid;
+    body.memory_bytes = row->memory_bytes;
+    body.model_bytes = row->artifact_bytes;
+    body.cpu_milli = (uint32_t)row->cpu_milli;
+    body.runtime = row->runtime;
+    body.version_number = row->number;
     memcpy(body.model_sha256, row->digest, sizeof body.model_sha256);
     memcpy(body.image_sha256, row->image, sizeof body.image_sha256);
     body.image_bytes = row->image_bytes;
@@ -73,12 +84,13 @@ static int replica_start(struct control *c, const struct registry_version *row, 
         return error_set_default(err, ERROR_NO_MEMORY);
     }
     replica->version = map_get(&c->versions, row->uid);
+    replica->lone = body.flags & BUS_START_LONE;
     replica->state = (struct bus_replica_state){.replica_uid = body.replica_uid,
                                                 .version_uid = row->uid,
                                                 .tenant_uid = row->tenant_uid,
                                                 .phase = BUS_REPLICA_STARTING};
     replica->memory_bytes = row->memory_bytes;
-    replica->version->n_replicas++;
+    replica_count(c, replica, 1);
     const int fds[2] = {fd, image >= 0 ? image : fd};
     (void)bus_conn_send(c->supervisor, BUS_REPLICA_START, &body, fds, 2); /* without it we end anyway */
     return 0;
@@ -90,7 +102,7 @@ void control_running(void *ctx, uint64_t tenant_uid, struct registry_running *re
     struct registry_running running = {0};
     size_t cursor = 0;
     for (struct control_replica *r; (r = map_next(&c->replicas, &cursor));) {
-        if (r->state.tenant_uid != tenant_uid)
+        if (r->state.tenant_uid != tenant_uid || r->lone) /* which stands in for one that was lost */
             continue;
         struct registry_version row;
         struct error err = {0};
@@ -121,12 +133,26 @@ static int quota_refusal(struct control *c, const struct registry_version *row, 
     return 0;
 }
 
+/* At level shared a version that has gone down with others again and again, or while it was loading, starts in a worker
+ * without others: if it is to blame, it is then alone in that, and backs off. Afterwards it may join others again. */
+static int replica_start_usual(struct control *c, struct control_version *v, const struct registry_version *row,
+                               struct error *err)
+{
+    struct bus_replica_start how = {.replica_uid = random_u64() | 1, .level = row->level}; /* never 0 */
+    if (v->shared_losses >= SHARED_LOSSES_MAX)
+        how.flags |= BUS_START_APART;
+    int r = replica_start(c, row, &how, err);
+    if (r >= 0 && (how.flags & BUS_START_APART))
+        v->shared_losses = 0;
+    return r;
+}
+
 static void replica_stop(struct control *c, struct control_replica *replica)
 {
     if (replica->stopping)
         return;
     replica->stopping = true;
-    replica->version->n_stopping++;
+    replica->version->n_stopping += !replica->lone;
     struct bus_replica body = {.replica_uid = replica->state.replica_uid, .reason = BUS_STOP_WANTED};
     (void)bus_conn_send(c->supervisor, BUS_REPLICA_STOP, &body, NULL, 0); /* without it we end anyway */
 }
@@ -135,7 +161,7 @@ static void stop_some(struct control *c, struct control_version *v, uint32_t cou
 {
     size_t cursor = 0;
     for (struct control_replica *r; count > 0 && (r = map_next(&c->replicas, &cursor));)
-        if (r->version == v && !r->stopping) {
+        if (r->version == v && !r->stopping && !r->lone) {
             replica_stop(c, r);
             count--;
         }
@@ -199,7 +225,7 @@ static void version_reconcile(struct control *c, struct control_version *v)
     for (; have < wanted; have++) {
         int r = refused < 0 ? refused : quota_refusal(c, &row, &err);
         if (r >= 0)
-            r = replica_start(c, &row, &err);
+            r = replica_start_usual(c, v, &row, &err);
         v->level_refused = refused < 0;
         v->start_failed = r < 0;
         if (r >= 0)
@@ -222,7 +248,7 @@ static int want_minimum(void *ctx, const struct registry_version *row)
 static bool version_idle(const struct control_version *v)
 {
     uint64_t kept_ns = v->failures > 0 ? v->start_after_ns + FAILURES_KEPT_NS : 0;
-    return v->n_replicas == 0 && v->demanded == 0 && kept_ns < clock_monotonic_ns();
+    return v->n_replicas == 0 && v->n_lone == 0 && v->demanded == 0 && kept_ns < clock_monotonic_ns();
 }
 
 /* One version has changed and nothing else: looking at all costs a walk through the store for each. */
@@ -278,20 +304,69 @@ void control_demand(struct control *c, const struct bus_demand *body)
     reconcile_one(c, v);
 }
 
+/* May this one request be tried where nothing else is? */
+static int lone_check(struct control *c, const struct bus_demand_lone *body, struct registry_version *ret_row,
+                      struct error *err)
+{
+    if (!c->told || !c->registry || body->replica_uid == 0 || map_get(&c->replicas, body->replica_uid))
+        return error_set_default(err, ERROR_WORKER_LOST);
+    if (c->n_lone >= LIMIT_LONE_WORKERS)
+        return error_set(err, ERROR_LIMIT, "%u requests are being tried again already", LIMIT_LONE_WORKERS);
+    int r = registry_version_find(c->registry, body->version_uid, ret_row, err);
+    if (r < 0)
+        return r;
+    if (ret_row->floor > LADDER_PROCESS)
+        return error_set(err, ERROR_ISOLATION_UNAVAILABLE, "its tenant demands more than level process by now");
+    r = control_level_refusal(c, LADDER_PROCESS, err);
+    if (r >= 0 && !version_get(c, body->version_uid))
+        r = error_set_default(err, ERROR_NO_MEMORY);
+    return r;
+}
+
+void control_demand_lone(struct control *c, const struct bus_demand_lone *body)
+{
+    struct registry_version row;
+    struct error err = {0};
+    struct bus_replica_start how = {.replica_uid = body->replica_uid, .level = LADDER_PROCESS, .flags = BUS_START_LONE};
+    int r = lone_check(c, body, &row, &err);
+    if (r >= 0)
+        r = replica_start(c, &row, &how, &err);
+    if (r >= 0)
+        return;
+    struct bus_demand_refused refused = {.version_uid = body->version_uid, .replica_uid = body->replica_uid};
+    (void)error_set(&refused.error, ERROR_MODEL_UNAVAILABLE,
+                    "The worker of this request was lost, and no other can be "
+                    "started: %.300s.",
+                    error_text(&err, r));
+    (void)bus_conn_send(c->gateway, BUS_DEMAND_REFUSED, &refused, NULL, 0); /* a new gateway knows of no request */
+}
+
+/* A replica has ended unasked: when the next may start. */
+static void replica_lost(struct control_version *v, const struct control_replica *replica,
+                         const struct bus_replica_state *body)
+{
+    bool stable = replica->loaded && clock_monotonic_ns() - replica->loaded_ns > STABLE_NS;
+    v->restarts++;
+    (void)snprintf(v->last_error, sizeof v->last_error, "%s", body->text);
+    if (stable)
+        v->failures = v->shared_losses = 0;
+    if (body->shared_lost > 1) { /* most of those in a lost worker are not to blame: who is wanted starts at once */
+        v->shared_losses = replica->loaded ? v->shared_losses + 1 : SHARED_LOSSES_MAX;
+        return;
+    }
+    /* What waited was told so by the gateway, which asks again when there is something new to run. */
+    if (!replica->lone)
+        v->demanded = v->n_replicas;
+    back_off(v);
+}
+
 static void on_ended(struct control *c, struct control_replica *replica, const struct bus_replica_state *body)
 {
     struct control_version *v = replica->version;
-    v->n_replicas--;
-    v->n_stopping -= replica->stopping;
-    if (!body->wanted) {
-        v->restarts++;
-        if (replica->loaded && clock_monotonic_ns() - replica->loaded_ns > STABLE_NS)
-            v->failures = 0;
-        (void)snprintf(v->last_error, sizeof v->last_error, "%s", body->text);
-        /* What waited was told so by the gateway, which asks again when there is something new to run. */
-        v->demanded = v->n_replicas;
-        back_off(v);
-    }
+    replica_count(c, replica, -1);
+    v->n_stopping -= replica->stopping && !replica->lone;
+    if (!body->wanted)
+        replica_lost(v, replica, body);
     (void)map_remove(&c->replicas, body->replica_uid);
     free(replica);
     reconcile_one(c, v);
@@ -309,15 +384,16 @@ void control_replica_state(struct control *c, const struct bus_replica_state *bo
             return;
         }
         replica->version = v;
-        v->n_replicas++;
-        adopted = body->phase != BUS_REPLICA_STOPPING;
+        replica->lone = body->lone;
+        replica_count(c, replica, 1);
+        adopted = body->phase != BUS_REPLICA_STOPPING && !replica->lone;
     }
     if (!replica)
         return;
     replica->state = *body;
     if (body->phase == BUS_REPLICA_STOPPING && !replica->stopping) {
         replica->stopping = true;
-        replica->version->n_stopping++;
+        replica->version->n_stopping += !replica->lone;
     }
     if (adopted && replica->version->demanded < replica->version->n_replicas - replica->version->n_stopping)
         replica->version->demanded++; /* it stays until someone says idle */

@@ -166,7 +166,7 @@ static int registry_count(struct registry *r, struct error *err)
 
 int registry_open(const struct registry_config *config, struct registry **ret_registry, struct error *err)
 {
-    assert(config->store && config->level_refusal && config->engine_known);
+    assert(config->store && config->level_refusal && config->engine_known && config->engine_shared);
     struct registry *r = calloc(1, sizeof *r);
     if (!r)
         return error_set_default(err, -ERROR_NO_MEMORY);

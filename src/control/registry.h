@@ -38,6 +38,8 @@ struct registry_config {
     int (*runtime_refusal)(void *ctx, uint32_t level, uint32_t runtime, struct error *err);
     /* Is there an engine of this name? */
     bool (*engine_known)(void *ctx, struct str name);
+    /* May models of it share a worker with others (level shared)? */
+    bool (*engine_shared)(void *ctx, struct str name);
     /* Tells the code that opens models for this engine from any other; 0: this server has none. */
     uint64_t (*engine_id)(void *ctx, struct str name);
     /* Called for each version that a new catalog holds; NULL allowed. */

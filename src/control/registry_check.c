@@ -3,6 +3,8 @@
 
 #include <stdio.h>
 
+#define LEVEL_SHARED 1u /* its rank */
+
 static int check_conflict(const struct registry_plan_item *item, struct error *err)
 {
     uint64_t expected = item->next.meta.resource_version;
@@ -93,6 +95,12 @@ static int check_resources(const struct registry_plan *plan, const struct regist
     if (!config->engine_known(config->ctx, str_from(model->engine)))
         return error_set(err, -ERROR_INVALID_RESOURCE, "%s: spec.engine: this server has no engine \"%s\"", item->title,
                          model->engine);
+    if (registry_level_rank(model->isolation_level) == LEVEL_SHARED &&
+        !config->engine_shared(config->ctx, str_from(model->engine)))
+        return error_set(err, -ERROR_REFUSED,
+                         "%s: spec.isolation.level: \"shared\" cannot be had with engine \"%s\", whose models cannot "
+                         "be in one worker with others; take \"pool\" or above",
+                         item->title, model->engine);
     if (model->cpu_milli < 1000 || model->cpu_milli % 1000 != 0)
         return error_set(err, -ERROR_INVALID_RESOURCE, "%s: spec.resources.cpu: whole cores only, 1 or more",
                          item->title);

@@ -72,6 +72,8 @@ enum engine_cap {
     ENGINE_TENSOR = 1u << 0, /* finishes a batch in one step: submit, step */
     ENGINE_TOKEN = 1u << 1,  /* sequences that live over many steps: token_submit, token_step */
     ENGINE_CANCEL = 1u << 2, /* cancel works while a step runs */
+    ENGINE_SHARED = 1u << 3, /* several objects of it work in one process, each in a thread of its own, and each gives
+                                everything back at its close: level shared */
 };
 
 struct engine_stats {

@@ -132,7 +132,7 @@ static void identity_stats(struct engine *e, struct engine_stats *ret_stats)
 
 const struct engine_ops engine_identity = {
     .name = "identity",
-    .caps = ENGINE_TENSOR | ENGINE_CANCEL,
+    .caps = ENGINE_TENSOR | ENGINE_CANCEL | ENGINE_SHARED,
     .library = NULL,
     .open = identity_open,
     .describe = identity_describe,

@@ -194,7 +194,7 @@ static void onnx_stats(struct engine *e, struct engine_stats *ret_stats)
 
 const struct engine_ops engine_onnx = {
     .name = "onnx",
-    .caps = ENGINE_TENSOR | ENGINE_CANCEL,
+    .caps = ENGINE_TENSOR | ENGINE_CANCEL | ENGINE_SHARED,
     .library = "libonnxruntime.so.1",
     .preload = onnx_preload,
     .open = onnx_open,

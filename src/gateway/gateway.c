@@ -319,6 +319,8 @@ static int state_init(struct gateway *g, int bus_fd, struct error *err)
     map_init(&g->versions, LIMIT_MODELS * LIMIT_VERSIONS_SERVED * 2);
     map_init(&g->replicas, LIMIT_REPLICAS * 2);
     map_init(&g->requests, LIMIT_ADMIN_CONNECTIONS * 2);
+    list_init(&g->lones_waiting);
+    list_init(&g->lones_running);
     list_init(&g->busy);
     gateway_quotas_init(g);
     list_init(&g->look);

@@ -171,6 +171,8 @@ struct gateway_replica {
     struct list in_version, in_busy;
     uint64_t uid, version_uid;
     enum gateway_replica_state state;
+    uint32_t level;            /* LADDER's rank, as the supervisor told */
+    struct gateway_lone *lone; /* it was started for one request; NULL: it serves its version */
     struct channel *channel;
     uv_poll_t *bell;
     short bell_events;         /* that it polls for */
@@ -198,6 +200,8 @@ struct gateway_replica {
  *                      └────────────────────────────────────┘ │                    ▲
  *      HANDLED, WAITING ─ language models ─► GENERATING ──────────────────────────┘
  *      (any but ANSWERED) ─ refused, failed, client gone ─────┴────────────────────┘
+ *
+ * LEASED ─ its shared worker was lost ─► QUEUED, once, for a worker of its own (gateway_lone.c).
  */
 enum gateway_request_state {
     GATEWAY_REQUEST_READING = 1,
@@ -226,6 +230,9 @@ struct gateway_request {
     uint64_t quota_ready_ns;                 /* its body is not read before … */
     uint64_t quota_bytes;                    /* … and has so many; 0 = not known */
     bool quota_paused;                       /* it is in gateway_quotas.paused */
+    /* While it is tried again, alone; never a third time. */
+    struct gateway_lone *lone;
+    bool tried_alone;
     uint64_t id;
     uint64_t arrival_ns; /* of an inference request: its body was there; 0: another request */
     uint64_t deadline_ns;
@@ -271,6 +278,8 @@ struct gateway {
     struct list busy;        /* replicas whose channel is looked at every turn */
     struct list look;        /* struct gateway_batch: does it need a turn, or is it drained? */
     struct list connections; /* struct gateway_connection */
+    struct list lones_waiting, lones_running;
+    uint32_t n_lones_running; /* demanded, so that their replicas exist or will */
     struct list requests_free;
     uint32_t n_requests_free;
     uint64_t request_id_last, lease_id_last;
@@ -467,8 +476,30 @@ void gateway_dispatch(struct gateway *g);
 void gateway_expire(struct gateway *g, uint64_t now_ns);
 /* A frame about the running lease came from the worker. Negative: it broke the protocol. */
 must_check int gateway_lease_frame(struct gateway_replica *replica, const struct channel_frame *f, struct error *err);
-/* The replica died with a lease: its requests get `code`. */
-void gateway_lease_lost(struct gateway_replica *replica, struct schedule_lease *lease, const struct error *err);
+/* The replica died with a lease: its requests get err, or are tried again, each alone, where that may be. */
+void gateway_lease_lost(struct gateway_replica *replica, struct schedule_lease *lease, const struct error *err,
+                        bool again);
+
+/* gateway_lone.c: requests that were lost with a shared worker and are tried once more, each in a worker of its own. */
+/* Queues a request of a lost lease again. Failure means that it gets no second try, or none any more; nothing has
+ * changed. */
+must_check int gateway_lone_start(struct gateway_request *r);
+/* Asks control for workers, as far as there may be more. Once per turn of the loop. */
+void gateway_lones_demand(struct gateway *g);
+/* It was answered, or its client has gone. */
+void gateway_lone_left(struct gateway_request *r);
+/* Whose replica that is; NULL: nobody's. */
+struct gateway_lone *gateway_lone_of(struct gateway *g, uint64_t replica_uid);
+void gateway_lone_take(struct gateway_lone *lone, struct gateway_replica *replica);
+struct schedule_target *gateway_lone_target(struct gateway_lone *lone);
+/* Its replica has ended, or will not come; it is out of the scheduler. A request that is still there gets `code`. Frees
+ * lone. */
+void gateway_lone_ended(struct gateway_lone *lone, int code, const struct error *err);
+/* A new control: what the old one has not started is asked for again. */
+void gateway_lones_again(struct gateway *g);
+/* No replica starts any more. */
+void gateway_lones_drain(struct gateway *g);
+void gateway_lones_check(struct gateway *g, uint64_t now_ns);
 
 /* gateway_replica.c */
 void gateway_replica_state(struct gateway *g, const struct bus_replica_state *body);

@@ -187,6 +187,7 @@ void gateway_dispatch(struct gateway *g)
     gateway_turns_look(g);
     gateway_expire(g, now_ns); /* the alarm may be late: nothing runs after its deadline */
     shed(g);
+    gateway_lones_demand(g);
     for (struct schedule_lease *lease; (lease = schedule_next(g->schedule, now_ns));) {
         struct gateway_replica *replica = container_of(lease->replica, struct gateway_replica, schedule);
         list_append(&g->busy, &replica->in_busy);
@@ -301,7 +302,7 @@ static void failure_text(const struct gateway_replica *replica, const struct cha
             err->text[i] = '?';
 }
 
-/* All requests of an ended lease get their answer; the lease is given back first, so that answers may submit again. */
+/* All requests of a lease that is done get their answer; it is given back first, so that answers may submit again. */
 static void lease_answer(struct gateway_replica *replica, struct schedule_lease *lease, int code,
                          const struct error *err)
 {
@@ -359,10 +360,18 @@ int gateway_lease_frame(struct gateway_replica *replica, const struct channel_fr
     return f->type == CHANNEL_PART ? on_part(replica, f, err) : on_done(replica, f, err);
 }
 
-void gateway_lease_lost(struct gateway_replica *replica, struct schedule_lease *lease, const struct error *err)
+void gateway_lease_lost(struct gateway_replica *replica, struct schedule_lease *lease, const struct error *err,
+                        bool again)
 {
     replica->lease = NULL;
-    gateway_quota_charge(lease, uv_hrtime() - lease->started_ns);
-    lease_answer(replica, lease, err->code, err);
+    if (!again) /* else the second try is what it pays for */
+        gateway_quota_charge(lease, uv_hrtime() - lease->started_ns);
+    for (uint32_t k = 0; k < lease->n_requests; k++) {
+        struct gateway_request *r = request_of(lease->requests[k]);
+        if (!r->x && !r->infer_id)
+            gateway_request_drop(r);
+        else if (!again || gateway_lone_start(r) < 0)
+            gateway_fail(r, err->code, err);
+    }
     schedule_lease_free(replica->gateway->schedule, lease);
 }

@@ -18,6 +18,7 @@
 /* Of one lease. An honest worker sends two for each output (the second only where the slot was nearly full), as many
  * for the slots that it fills, and DONE. More would hold the loop for as long as the worker cares to write. */
 #define LEASE_FRAMES_MAX (4 * LIMIT_TENSORS + 64)
+#define LEVEL_SHARED     1u /* enum isolate_level */
 
 #define BATCH_FRAMES_AT_ONCE 256u
 
@@ -45,6 +46,8 @@ static void version_attach(struct gateway_replica *replica)
     if (!v)
         return;
     replica->version = v;
+    if (replica->lone) /* which holds the version */
+        return;
     list_append(&v->replicas, &replica->in_version);
     v->n_replicas++;
 }
@@ -62,6 +65,9 @@ static struct gateway_replica *replica_get(struct gateway *g, uint64_t uid, uint
         replica->uid = uid;
         replica->version_uid = version_uid;
         replica->state = GATEWAY_REPLICA_ANNOUNCED;
+        struct gateway_lone *lone = gateway_lone_of(g, uid);
+        if (lone)
+            gateway_lone_take(lone, replica);
     }
     version_attach(replica);
     return replica;
@@ -82,8 +88,8 @@ static void channel_drop(struct gateway_replica *replica)
     list_remove(&replica->in_busy);
 }
 
-/* Out of the scheduler and off the channel; what it was running is lost. */
-static void replica_leave(struct gateway_replica *replica, const struct error *err)
+/* Out of the scheduler and off the channel; what it was running is lost, or tried again. */
+static void replica_leave(struct gateway_replica *replica, const struct error *err, bool again)
 {
     struct gateway *g = replica->gateway;
     bool scheduled = replica->state == GATEWAY_REPLICA_READY || replica->state == GATEWAY_REPLICA_DRAINING;
@@ -94,7 +100,7 @@ static void replica_leave(struct gateway_replica *replica, const struct error *e
     if (scheduled && replica->schedule.target)
         schedule_replica_remove(g->schedule, &replica->schedule, uv_hrtime(), &lease);
     if (lease)
-        gateway_lease_lost(replica, lease, err);
+        gateway_lease_lost(replica, lease, err, again);
     channel_drop(replica);
 }
 
@@ -105,7 +111,7 @@ static void replica_free(struct gateway_replica *replica)
     for (uint32_t i = 0; i < LIMIT_TENSORS; i++)
         free(replica->outputs[i].copy);
     (void)map_remove(&replica->gateway->replicas, replica->uid);
-    if (v) {
+    if (v && !replica->lone) {
         list_remove(&replica->in_version);
         v->n_replicas--;
         v->demanded = v->demanded > v->n_replicas ? v->n_replicas : v->demanded;
@@ -122,7 +128,8 @@ void gateway_replica_kill(struct gateway_replica *replica, enum bus_stop_reason 
         return;
     struct error err = {0};
     (void)error_set_default(&err, ERROR_WORKER_LOST);
-    replica_leave(replica, &err);
+    /* A lease without end is its model's own doing. A broken channel in a shared worker may be anybody's there. */
+    replica_leave(replica, &err, replica->level == LEVEL_SHARED && reason == BUS_STOP_PROTOCOL);
     (void)bus_conn_send(replica->gateway->supervisor, BUS_REPLICA_STOP, &body, NULL, 0); /* without it we end anyway */
 }
 
@@ -292,7 +299,8 @@ static int on_loaded(struct gateway_replica *replica, const struct channel_frame
         (void)error_set(&failure, ERROR_MODEL_UNAVAILABLE, "The model cannot be loaded: %s", text);
         loaded_tell(replica, &failure);
         gateway_replica_kill(replica, BUS_STOP_LOAD);
-        version_refuse(v, failure.text, REFUSE_MS);
+        if (!replica->lone)
+            version_refuse(v, failure.text, REFUSE_MS);
         return 0;
     }
     int code = signature_take(replica, f, err);
@@ -301,6 +309,11 @@ static int on_loaded(struct gateway_replica *replica, const struct channel_frame
     state_set(replica, GATEWAY_REPLICA_READY);
     replica->loaded = true;
     list_remove(&replica->in_busy);
+    if (replica->lone) {
+        schedule_replica_add(v->gateway->schedule, &replica->schedule, gateway_lone_target(replica->lone));
+        loaded_tell(replica, NULL);
+        return 0;
+    }
     v->refused_until_ns = 0;
     v->demanded = 0;
     v->idle_since_ns = uv_hrtime();
@@ -391,7 +404,7 @@ static void drained_tell(struct gateway_replica *replica)
     struct bus_replica body = {.replica_uid = replica->uid, .reason = BUS_STOP_DRAINED};
     struct error err = {0};
     (void)error_set_default(&err, ERROR_WORKER_LOST);
-    replica_leave(replica, &err);
+    replica_leave(replica, &err, false);
     (void)bus_conn_send(replica->gateway->supervisor, BUS_REPLICA_STOP, &body, NULL, 0); /* without it we end anyway */
 }
 
@@ -400,7 +413,7 @@ void gateway_replica_idle(struct gateway_replica *replica)
     list_remove(&replica->in_busy);
     if (replica->version)
         replica->version->idle_since_ns = uv_hrtime();
-    if (replica->state == GATEWAY_REPLICA_DRAINING)
+    if (replica->state == GATEWAY_REPLICA_DRAINING || replica->lone) /* one request, and no other */
         drained_tell(replica);
 }
 
@@ -421,7 +434,10 @@ void gateway_replica_drain(struct gateway *g, uint64_t uid)
 
 void gateway_demand_refused(struct gateway *g, const struct bus_demand_refused *body)
 {
-    struct gateway_version *v = map_get(&g->versions, body->version_uid);
+    struct gateway_lone *lone = body->replica_uid ? gateway_lone_of(g, body->replica_uid) : NULL;
+    if (lone)
+        gateway_lone_ended(lone, body->error.code, &body->error);
+    struct gateway_version *v = body->replica_uid ? NULL : map_get(&g->versions, body->version_uid);
     if (!v || v->n_replicas > 0) /* one is there already, or comes: it will serve or fail */
         return;
     uint32_t ms = body->error.retry_after_ms;
@@ -440,6 +456,23 @@ void gateway_replicas_drain(struct gateway *g)
     size_t cursor = 0;
     for (struct gateway_version *v; (v = map_next(&g->versions, &cursor));)
         version_drain(v);
+    gateway_lones_drain(g);
+}
+
+/* What it means for those who wait for its version. */
+static void version_lost(struct gateway_version *v, const struct bus_replica_state *body, bool loaded)
+{
+    v->demanded = 0;
+    if (loaded || body->wanted || body->shared_lost > 1) { /* of many in one worker it was hardly this one's fault */
+        gateway_demand(v);                                 /* what waits gets another replica */
+        version_drain(v);
+        return;
+    }
+    if (v->refused_until_ns > uv_hrtime())
+        return; /* it told itself why not, and so were those who waited */
+    char text[ERROR_TEXT_BYTES_MAX];
+    (void)snprintf(text, sizeof text, "The model cannot be started: %s.", body->text);
+    version_refuse(v, text, REFUSE_MS);
 }
 
 static void on_ended(struct gateway_replica *replica, const struct bus_replica_state *body)
@@ -451,25 +484,19 @@ static void on_ended(struct gateway_replica *replica, const struct bus_replica_s
     (void)error_set_default(&err, body->out_of_memory ? ERROR_MODEL_MEMORY_EXCEEDED : ERROR_WORKER_LOST);
     err.retry_after_ms = body->out_of_memory ? 0 : 1000;
     if (replica->state != GATEWAY_REPLICA_GONE)
-        replica_leave(replica, &err);
+        replica_leave(replica, &err, body->shared_lost > 0);
     if (v)
         v->n_requests++; /* keep it a moment longer than its replica */
+    struct gateway_lone *lone = replica->lone;
     replica_free(replica);
+    if (lone)
+        gateway_lone_ended(lone, err.code, &err);
     if (!v)
         return;
-    v->demanded = 0;
     if (!body->wanted)
         gateway_metrics_restart(v);
-    if (!loaded && !body->wanted && v->refused_until_ns > uv_hrtime()) {
-        /* it told itself why not, and so were those who waited */
-    } else if (!loaded && !body->wanted) {
-        char text[ERROR_TEXT_BYTES_MAX];
-        (void)snprintf(text, sizeof text, "The model cannot be started: %s.", body->text);
-        version_refuse(v, text, REFUSE_MS);
-    } else {
-        gateway_demand(v); /* what waits gets another replica */
-        version_drain(v);
-    }
+    if (!lone)
+        version_lost(v, body, loaded);
     v->n_requests--;
     gateway_version_release(v);
 }
@@ -477,6 +504,8 @@ static void on_ended(struct gateway_replica *replica, const struct bus_replica_s
 void gateway_replica_state(struct gateway *g, const struct bus_replica_state *body)
 {
     struct gateway_replica *replica = replica_get(g, body->replica_uid, body->version_uid);
+    if (replica)
+        replica->level = body->level;
     if (replica && body->phase == BUS_REPLICA_ENDED)
         on_ended(replica, body);
 }
@@ -498,6 +527,7 @@ void gateway_replicas_tell(struct gateway *g)
     for (struct gateway_replica *replica; (replica = map_next(&g->replicas, &cursor));)
         if (replica->state == GATEWAY_REPLICA_READY)
             loaded_tell(replica, NULL);
+    gateway_lones_again(g);
     cursor = 0;
     for (struct gateway_version *v; (v = map_next(&g->versions, &cursor));) {
         v->demanded = 0; /* the old control's promises are void */
@@ -535,6 +565,7 @@ void gateway_replicas_check(struct gateway *g, uint64_t now_ns)
         if ((replica->state == GATEWAY_REPLICA_OPENING || replica->state == GATEWAY_REPLICA_LOADING) &&
             replica->start_limit_ns < now_ns)
             gateway_replica_kill(replica, BUS_STOP_LOAD);
+    gateway_lones_check(g, now_ns);
     cursor = 0;
     for (struct gateway_version *v; (v = map_next(&g->versions, &cursor));) {
         v->n_requests++; /* an answer must not free it under the loop */

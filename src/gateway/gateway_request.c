@@ -62,6 +62,8 @@ struct gateway_request *gateway_request_new(struct gateway *g)
     r->release = NULL;
     r->streaming = r->stopped = false;
     r->begun_ns = r->streamed_bytes = 0;
+    r->lone = NULL;
+    r->tried_alone = false;
     r->id = ++g->request_id_last;
     return r;
 }
@@ -74,6 +76,8 @@ void gateway_request_free(struct gateway_request *r)
     void (*release)(void *user) = take(&r->release);
     if (release)
         release(take(&r->user));
+    if (r->lone)
+        gateway_lone_left(r);
     if (r->version) {
         r->version->n_requests--;
         gateway_version_release(r->version);

@@ -2,9 +2,9 @@
 #include "isolate/isolate.h"
 
 static const struct isolate_ops *const back_ends[ISOLATE_LEVEL_COUNT] = {
-    [ISOLATE_POOL] = &isolate_process, /* the same walls, put up ahead */
-    [ISOLATE_PROCESS] = &isolate_process,
-    [ISOLATE_CONTAINER] = &isolate_container,
+    /* The same walls, around several models, and put up ahead. */
+    [ISOLATE_SHARED] = &isolate_process,  [ISOLATE_POOL] = &isolate_process,
+    [ISOLATE_PROCESS] = &isolate_process, [ISOLATE_CONTAINER] = &isolate_container,
     [ISOLATE_MICROVM] = &isolate_microvm,
 };
 

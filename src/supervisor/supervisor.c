@@ -41,7 +41,7 @@ void supervisor_drain_step(struct supervisor *s)
 {
     if (!s->draining || !s->gateway_drained)
         return;
-    if (s->replicas.count + s->ingests.count + supervisor_pools_count(s) > 0) {
+    if (s->replicas.count + s->ingests.count + supervisor_pools_count(s) + supervisor_shared_count(s) > 0) {
         supervisor_replicas_kill(s);
         return;
     }
@@ -147,7 +147,7 @@ static void finish(struct supervisor *s)
     supervisor_replicas_kill(s);
     supervisor_ingests_kill(s);
     supervisor_pools_kill(s);
-    while (s->replicas.count + s->ingests.count + supervisor_pools_count(s) > 0)
+    while (s->replicas.count + s->ingests.count + supervisor_pools_count(s) + supervisor_shared_count(s) > 0)
         (void)uv_run(s->loop, UV_RUN_ONCE); /* each ends through its pidfd */
     supervisor_isolation_close(s);
     uv_walk(s->loop, close_handle, NULL);
@@ -184,6 +184,7 @@ int supervisor_run(const struct supervisor_config *config, struct error *err)
     map_init(&s.ingests, LIMIT_INGESTS);
     s.uids_used = calloc(config->uid_count, 1);
     supervisor_pools_open(&s);
+    supervisor_shared_open(&s);
     supervisor_child_setup(&s, CHILD_CONTROL, "control");
     supervisor_child_setup(&s, CHILD_GATEWAY, "gateway");
     (void)uv_timer_init(s.loop, &s.drain_timer); /* always succeeds */

@@ -69,6 +69,8 @@ struct supervisor_worker_spec {
     bool unpack;                           /* is no worker but an ingest that unpacks an image */
 };
 
+struct supervisor_shared; /* supervisor_shared.c */
+
 /* The blank workers of one engine. */
 struct supervisor_pool {
     struct supervisor *supervisor;
@@ -91,9 +93,16 @@ struct supervisor_replica {
     uint32_t epoch;
     uint32_t stop_reason; /* enum bus_stop_reason */
     bool wanted_end;
-    bool out_of_memory; /* how it ended */
+    bool out_of_memory;   /* how it ended */
+    uint32_t shared_lost; /* likewise: see bus_replica_state */
     uint64_t started_ms;
     char wall[256]; /* its worker's, and how that came to it */
+    /* Level shared: the worker, which is not this one's alone, and this one's place in it. */
+    struct supervisor_shared *shared; /* NULL: the worker is its own */
+    struct list in_shared;
+    struct bus_conn *bus; /* its own conversation in there; NULL: ended */
+    uint64_t leave_by_ns; /* it has been told to leave; 0: not */
+    bool mistrusted;      /* it would not leave by itself, or what it does is not known */
 };
 
 /* What this host can do at one level of isolation. */
@@ -123,6 +132,9 @@ struct supervisor {
     struct supervisor_level levels[ISOLATE_LEVEL_COUNT];
     struct supervisor_child children[CHILD_COUNT];
     struct supervisor_pool pools[SUPERVISOR_ENGINES_MAX];
+    /* The workers of level shared: struct supervisor_shared. The timer runs while a member leaves. */
+    struct list shared;
+    uv_timer_t shared_timer;
     struct map replicas; /* uid → struct supervisor_replica */
     struct map ingests;  /* id → struct supervisor_ingest */
     uint8_t *uids_used;  /* [uid_count] */
@@ -160,6 +172,9 @@ void supervisor_replicas_tell(struct supervisor *s, int child);
 /* The gateway died: channels are void, what was draining can end. */
 void supervisor_replicas_orphaned(struct supervisor *s);
 void supervisor_replicas_kill(struct supervisor *s);
+/* Its process has ended, or at level shared its part in one: tells both roles why, and frees it. lost_with: how many
+ * replicas, itself included, were in the shared worker that was lost; 0: none was. */
+void supervisor_replica_ended(struct supervisor_replica *r, int status, uint64_t oom_kills, uint32_t lost_with);
 
 /* supervisor_worker.c */
 /* Starts bulkhead-worker; on failure nothing is left. The worker is the owner's until it frees it after `ended`. */
@@ -204,6 +219,20 @@ struct supervisor_worker *supervisor_pool_take(struct supervisor *s, const char 
 void supervisor_pools_kill(struct supervisor *s);
 uint32_t supervisor_pools_count(const struct supervisor *s); /* processes, those that end included */
 void supervisor_pools_text(const struct supervisor *s, char *text, size_t capacity);
+
+/* supervisor_shared.c: the workers of level shared. */
+void supervisor_shared_open(struct supervisor *s);
+/* Into a worker that has room, or a new one; sets shared, worker and bus. On failure none of them. */
+must_check int supervisor_shared_join(struct supervisor_replica *r, int library_fd, struct error *err);
+/* Its end follows, through supervisor_replica_ended. trusted: it goes alone, within LIMIT_SHARED_LEAVE_MS; else, or
+ * when it does not, the worker is ended with all that is in it. */
+void supervisor_shared_leave(struct supervisor_replica *r, bool trusted);
+/* It is about to be freed. */
+void supervisor_shared_forget(struct supervisor_replica *r);
+uint32_t supervisor_shared_count(const struct supervisor *s); /* processes, those that end included */
+void supervisor_shared_text(const struct supervisor *s, char *text, size_t capacity);
+/* What else is in its worker: other replicas, and tenants of these other than its own. */
+void supervisor_shared_beside(const struct supervisor_replica *r, uint32_t *ret_replicas, uint32_t *ret_tenants);
 
 /* supervisor_ingest.c */
 void supervisor_ingest_start(struct supervisor *s, const struct bus_ingest_start *start, int model_fd);

@@ -30,10 +30,12 @@ static void level_body(const struct supervisor_level *l, struct bus_isolation *r
     *ret_body = (struct bus_isolation){
         .level = l->level, .state = l->state, .limits = report->limits, .degraded = report->degraded};
     bool refused = l->state == BUS_ISOLATION_UNAVAILABLE && report->available;
-    char blanks[64] = "";
+    char workers[64] = "";
     if (l->level == ISOLATE_POOL && l->state == BUS_ISOLATION_AVAILABLE)
-        supervisor_pools_text(l->supervisor, blanks, sizeof blanks);
-    (void)snprintf(ret_body->text, sizeof ret_body->text, "%.380s%s%s%s", report->text, blanks[0] ? "; " : "", blanks,
+        supervisor_pools_text(l->supervisor, workers, sizeof workers);
+    if (l->level == ISOLATE_SHARED && l->state == BUS_ISOLATION_AVAILABLE)
+        supervisor_shared_text(l->supervisor, workers, sizeof workers);
+    (void)snprintf(ret_body->text, sizeof ret_body->text, "%.380s%s%s%s", report->text, workers[0] ? "; " : "", workers,
                    refused ? " (serve --allow-unlimited runs models without limits)" : "");
 }
 

@@ -51,6 +51,8 @@ static void replica_look(struct supervisor *s, struct supervisor_replica *r, uin
         .uid = facts.uid,
         .pid = r->worker->pid,
     };
+    if (r->shared)
+        supervisor_shared_beside(r, &body.shared_replicas, &body.shared_tenants);
     memcpy(body.namespaces, facts.namespaces, sizeof body.namespaces);
     memcpy(body.cgroup, facts.cgroup, sizeof body.cgroup);
     memcpy(body.kernel, facts.kernel, sizeof body.kernel);

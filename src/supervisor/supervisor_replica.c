@@ -48,6 +48,8 @@ static void state_body(const struct supervisor_replica *r, enum bus_replica_phas
         .version_number = r->start.version_number,
         .wanted = r->wanted_end,
         .out_of_memory = r->out_of_memory,
+        .shared_lost = r->shared_lost,
+        .lone = r->start.flags & BUS_START_LONE,
         .started_ms = r->started_ms,
     };
     memcpy(ret_body->engine, r->start.engine, sizeof ret_body->engine);
@@ -99,7 +101,10 @@ static void replica_kill(struct supervisor_replica *r)
     channel_fds_close(&r->offered);
     fd_close(&r->control_fd);
     fd_close(&r->stream_fd);
-    supervisor_worker_kill(r->worker);
+    if (r->shared)
+        supervisor_shared_leave(r, !r->mistrusted);
+    else
+        supervisor_worker_kill(r->worker);
 }
 
 static void replica_free(struct supervisor_replica *r)
@@ -108,6 +113,8 @@ static void replica_free(struct supervisor_replica *r)
     channel_fds_close(&r->offered);
     fd_close(&r->control_fd);
     fd_close(&r->stream_fd);
+    if (r->shared)
+        supervisor_shared_forget(r);
     supervisor_worker_free(r->worker);
     (void)map_remove(&s->replicas, r->start.replica_uid);
     free(r);
@@ -120,6 +127,10 @@ static void end_text(const struct supervisor_replica *r, int status, char text[s
                        r->supervisor->levels[r->start.level].report.text); /* cut is fine: control has the whole text */
     else if (r->stop_reason < BUS_STOP_COUNT && r->state == REPLICA_DYING && (r->wanted_end || r->stop_reason > 0))
         (void)snprintf(text, 256, "%s", stop_texts[r->stop_reason]);
+    else if (r->shared_lost > 1)
+        (void)snprintf(text, 256, "the worker that it shared with %u other replicas was lost%s%s", r->shared_lost - 1,
+                       WIFSIGNALED(status) ? ", by signal: " : "",
+                       WIFSIGNALED(status) ? strsignal(WTERMSIG(status)) : "");
     else if (r->out_of_memory)
         (void)snprintf(text, 256, "it needed more memory than its spec.resources.memory of %llu MiB; raise that",
                        (unsigned long long)(r->start.memory_bytes / MIB));
@@ -130,13 +141,14 @@ static void end_text(const struct supervisor_replica *r, int status, char text[s
         (void)snprintf(text, 256, "the worker ended with status %d", WEXITSTATUS(status));
 }
 
-static void on_worker_ended(void *owner, int status, uint64_t oom_kills)
+void supervisor_replica_ended(struct supervisor_replica *r, int status, uint64_t oom_kills, uint32_t lost_with)
 {
-    struct supervisor_replica *r = owner;
     struct supervisor *s = r->supervisor;
-    /* A worker whose child process was killed may live on and end otherwise. */
-    r->out_of_memory =
-        oom_kills > 0 && !r->wanted_end && r->stop_reason == 0 && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
+    bool unasked = !r->wanted_end && r->stop_reason == 0;
+    r->shared_lost = r->state != REPLICA_DYING ? lost_with : 0; /* DYING: it was let go of, or is the reason itself */
+    /* A worker whose child process was killed may live on and end otherwise; and of several models in one worker nobody
+     * knows which took the memory. */
+    r->out_of_memory = oom_kills > 0 && unasked && lost_with <= 1 && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
     char text[256];
     end_text(r, status, text);
     if (r->wanted_end)
@@ -148,6 +160,11 @@ static void on_worker_ended(void *owner, int status, uint64_t oom_kills)
     tell_both(r, BUS_REPLICA_ENDED, text);
     replica_free(r);
     supervisor_drain_step(s);
+}
+
+static void on_worker_ended(void *owner, int status, uint64_t oom_kills)
+{
+    supervisor_replica_ended(owner, status, oom_kills, 0);
 }
 
 /* It closed its socket or said something, which a replica's worker has no reason to: either way it is over. */
@@ -165,9 +182,20 @@ static void on_worker_message(void *owner, struct bus_message *m)
 static const struct supervisor_worker_events worker_events = {
     .message = on_worker_message, .gone = on_worker_gone, .ended = on_worker_ended};
 
+static int shared_join(struct supervisor_replica *r, int library_fd, struct error *err)
+{
+    static const char how[] = "shared, a worker that may host other tenants' models: ";
+    int result = supervisor_shared_join(r, library_fd, err);
+    if (result >= 0)
+        (void)snprintf(r->wall, sizeof r->wall, "%s%.*s", how, (int)(sizeof r->wall - sizeof how), r->worker->wall);
+    return result;
+}
+
 int supervisor_worker_spawn(struct supervisor_replica *r, const struct isolate_machine *machine,
                             const struct isolate_image *image, int library_fd, struct error *err)
 {
+    if (r->start.level == ISOLATE_SHARED)
+        return shared_join(r, library_fd, err);
     char name[64];
     (void)snprintf(name, sizeof name, "replica-%016llx", (unsigned long long)r->start.replica_uid);
     struct supervisor_worker_spec spec = {
@@ -179,7 +207,7 @@ int supervisor_worker_spawn(struct supervisor_replica *r, const struct isolate_m
         .image = image,
         .machine = machine,
     };
-    const char *how = "";
+    const char *how = r->start.flags & BUS_START_LONE ? "alone, for one request: " : "";
     if (spec.level == ISOLATE_POOL) {
         how = "pool, a blank worker: ";
         r->worker = supervisor_pool_take(r->supervisor, r->start.engine, &spec.limits);
@@ -188,7 +216,7 @@ int supervisor_worker_spawn(struct supervisor_replica *r, const struct isolate_m
         r->worker->events = &worker_events;
         r->worker->owner = r;
     } else {
-        how = spec.level == ISOLATE_POOL ? "pool, started for it (no blank worker was ready): " : "";
+        how = spec.level == ISOLATE_POOL ? "pool, started for it (no blank worker was ready): " : how;
         int result = supervisor_worker_start(r->supervisor, &spec, &worker_events, r, &r->worker, err);
         if (result < 0)
             return result;
@@ -209,12 +237,17 @@ void supervisor_worker_config(const struct supervisor_replica *r, int library_fd
     memcpy(ret_body->engine, r->start.engine, sizeof ret_body->engine);
 }
 
+static struct bus_conn *conversation(const struct supervisor_replica *r)
+{
+    return r->shared ? r->bus : r->worker->bus;
+}
+
 static int worker_configure(struct supervisor_replica *r, int model_fd, int library_fd)
 {
     struct bus_worker_config body;
     supervisor_worker_config(r, library_fd, &body);
     int fds[2] = {model_fd, body.library == BUS_LIBRARY_FD ? library_fd : model_fd};
-    return bus_conn_send(r->worker->bus, BUS_WORKER_CONFIG, &body, fds, 2);
+    return bus_conn_send(conversation(r), BUS_WORKER_CONFIG, &body, fds, 2);
 }
 
 void supervisor_channel_body(const struct supervisor_replica *r, struct bus_channel *ret_body)
@@ -255,7 +288,7 @@ static void channel_hand_over(struct supervisor_replica *r)
     struct bus_channel body;
     supervisor_channel_body(r, &body);
     int fds[4] = {r->offered.inbox, r->offered.outbox, r->offered.bell_guest, r->offered.bell_host};
-    (void)bus_conn_send(r->worker->bus, BUS_CHANNEL_GUEST, &body, fds, 4); /* a dead worker is seen by its pidfd */
+    (void)bus_conn_send(conversation(r), BUS_CHANNEL_GUEST, &body, fds, 4); /* a dead worker is seen by its pidfd */
     channel_fds_close(&r->offered);
 }
 
@@ -300,7 +333,9 @@ void supervisor_replicas_orphaned(struct supervisor *s)
 {
     size_t cursor = 0;
     for (struct supervisor_replica *r; (r = map_next(&s->replicas, &cursor));) {
-        if (r->state == REPLICA_DRAINING)
+        bool lone = r->start.flags & BUS_START_LONE; /* its request has gone with the gateway */
+        r->wanted_end = r->wanted_end || lone;
+        if (r->state == REPLICA_DRAINING || lone)
             replica_kill(r);
         else if (r->state == REPLICA_RUNNING)
             state_set(r, REPLICA_OFFERED); /* the next gateway gets a fresh channel */
@@ -401,6 +436,7 @@ void supervisor_replica_stop(struct supervisor *s, uint64_t uid, uint32_t reason
         return;
     if (r->state != REPLICA_DRAINING)
         r->stop_reason = reason;
+    r->mistrusted = r->mistrusted || reason == BUS_STOP_OVERDUE || reason == BUS_STOP_PROTOCOL;
     if (reason == BUS_STOP_WANTED || reason == BUS_STOP_DRAINED)
         r->wanted_end = true;
     if (reason != BUS_STOP_WANTED || r->state == REPLICA_OFFERED) {
@@ -431,6 +467,7 @@ void supervisor_replicas_level_lost(struct supervisor *s, enum isolate_level lev
         if (r->start.level != level || r->state == REPLICA_DYING)
             continue;
         r->stop_reason = BUS_STOP_ISOLATION;
+        r->mistrusted = true; /* all of its worker goes */
         replica_kill(r);
     }
 }

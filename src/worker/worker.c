@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
+#include <unistd.h>
 
 #define CONFIG_TIMEOUT_MS 10000
 
@@ -291,6 +292,10 @@ int worker_run(int bus_fd)
     struct worker w = {.bus_fd = bus_fd, .model_fd = -1, .library_fd = -1, .filter = &filter_worker_run};
     struct bus_message m;
     int r = worker_greet(&w, BUS_WORKER, &m);
+    if (r >= 0 && m.type == BUS_WORKER_HOST && !w.filter) {
+        worker_host(&w, &m); /* until the supervisor is gone */
+        _exit(0);            /* threads run: nothing of theirs may be taken apart under them */
+    }
     if (r >= 0)
         r = worker_configure(&w, BUS_WORKER_CONFIG, &m);
     if (r < 0) {

@@ -1,9 +1,9 @@
 /* The worker role (`bulkhead-worker`): one replica of one model, one engine, behind a wall.
  *
- * Single-threaded: it takes a lease from the channel, runs the engine on it, writes the outputs, rings. (A tensor
- * engine cannot stop in the middle; a channel thread of its own comes with the engines that can.) It trusts its
+ * One thread for each model: it takes a lease from the channel, runs the engine on it, writes the outputs, rings. (A
+ * tensor engine cannot stop in the middle; a channel thread of its own comes with the engines that can.) It trusts its
  * gateway's frames but is itself trusted by nobody. It ends when told (UNLOAD), when its supervisor's socket closes, or
- * by SIGKILL. */
+ * by SIGKILL. At level shared it hosts models of several tenants, each in a thread of its own (host.c). */
 #ifndef BULKHEAD_WORKER_WORKER_H
 #define BULKHEAD_WORKER_WORKER_H
 

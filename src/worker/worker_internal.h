@@ -92,6 +92,10 @@ void worker_watch_stop(struct worker *w);
 void worker_watch_begin(struct worker_lease *l);
 void worker_watch_end(struct worker_lease *l);
 
+/* A shared worker's life: takes in a model for each WORKER_HOST, of which m is the first, until the supervisor is gone;
+ * then the models' threads may still run. Ends m. */
+void worker_host(struct worker *w, struct bus_message *m);
+
 /* Runs one lease from its LEASE frame to its DONE. Negative only when the channel cannot go on. The second is for token
  * engines, and so are: a frame that is no LEASE; and that all sequences end, because their channel has. */
 must_check int worker_lease_run(struct worker *w, const struct channel_frame *frame);

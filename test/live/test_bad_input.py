@@ -440,7 +440,6 @@ RESOURCES = [  # document, fragments
     (model(source="nosuch.json"), ["spec.source", "nosuch.json", "No such file"]),
     (model(source="nosuch/"), ["spec.source", "nosuch/", "No such file"]),
     (model(isolation={"level": "microvm"}), ["spec.isolation.level", "microvm"]),  # not available, or not tested yet
-    (model(isolation={"level": "shared"}), ["spec.isolation.level"]),
     (model(resources={"cpu": 0.5}), ["spec.resources.cpu", "whole cores"]),
     (model(resources={"cpu": 4096}), ["spec.resources.cpu"]),
     (model(resources={"memory": "15Mi"}), ["spec.resources.memory", "16Mi"]),

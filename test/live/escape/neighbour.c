@@ -11,7 +11,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { CHUNK_BYTES = 16 << 20, FORKS = 4096, OPENS = 65536, LOG_LINES = 200000, FILL_CHUNKS = 4096 };
+enum { CHUNK_BYTES = 16 << 20, FORKS = 4096, OPENS = 65536, LOG_LINES = 200000, FILL_CHUNKS = 4096, DOZE_MS = 700 };
 
 static void segfault(void)
 {
@@ -76,6 +76,12 @@ static void flood_log(void)
         (void)!write(2, "{\"level\":\"alert\",\"message\":\"forged\"}\n", 37);
 }
 
+/* No harm: time for others to do it. */
+static void doze(void)
+{
+    (void)poll(NULL, 0, DOZE_MS);
+}
+
 static void leave(void)
 {
     _exit(0);
@@ -88,7 +94,7 @@ static const struct {
     {"segfault", segfault},     {"loop", loop},           {"sleep", sleep_for_ever},
     {"eat-memory", eat_memory}, {"fork", fork_many},      {"open", open_many},
     {"fill-tmp", fill_tmp},     {"flood-log", flood_log}, {"abort", (void (*)(void))abort},
-    {"leave", leave},
+    {"leave", leave},           {"doze", doze},
 };
 
 int neighbour_run(const char *name)

@@ -160,6 +160,13 @@ static bool engine_known(void *ctx, struct str name)
     return str_equal(name, STR("identity"));
 }
 
+static bool engine_shared(void *ctx, struct str name)
+{
+    (void)ctx;
+    (void)name;
+    return true;
+}
+
 static uint64_t engine_id(void *ctx, struct str name)
 {
     (void)ctx;
@@ -197,6 +204,7 @@ static int setup(void **state)
                                      .level_refusal = level_refusal,
                                      .runtime_refusal = runtime_refusal,
                                      .engine_known = engine_known,
+                                     .engine_shared = engine_shared,
                                      .engine_id = engine_id};
     assert_int_equal(registry_open(&config, &f.control.registry, &err), 0);
     uv_loop_init(&f.control.loop);

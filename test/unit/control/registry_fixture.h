@@ -53,6 +53,12 @@ static inline bool fixture_engine(void *ctx, struct str name)
     return str_equal(name, STR("identity")) || str_equal(name, STR("onnx"));
 }
 
+static inline bool fixture_engine_shared(void *ctx, struct str name)
+{
+    (void)ctx;
+    return str_equal(name, STR("identity"));
+}
+
 static inline uint64_t fixture_engine_id(void *ctx, struct str name)
 {
     (void)name;
@@ -91,6 +97,7 @@ static inline void fixture_start(struct fixture *f, const struct store_ops *stor
                                          .level_refusal = fixture_level,
                                          .runtime_refusal = fixture_runtime,
                                          .engine_known = fixture_engine,
+                                         .engine_shared = fixture_engine_shared,
                                          .engine_id = fixture_engine_id,
                                          .ctx = f};
     fixture_open(f);

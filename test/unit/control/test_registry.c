@@ -144,6 +144,17 @@ static void test_refused(void **state)
                     ERROR_INVALID_RESOURCE, "the artifact was not uploaded");
 }
 
+static void test_an_engine_that_cannot_share(void **state)
+{
+    struct fixture *f = *state;
+    fixture_refused(f,
+                    body(f, TENANT("acme", "") ",{" API
+                                               "\"kind\":\"Model\",\"metadata\":{\"name\":\"m\",\"tenant\":\"acme\"},"
+                                               "\"spec\":{\"engine\":\"onnx\",\"source\":\"a.json\","
+                                               "\"isolation\":{\"level\":\"shared\"}}}"),
+                    ERROR_REFUSED, "Model acme/m: spec.isolation.level: \"shared\" cannot be had with engine \"onnx\"");
+}
+
 static void test_floor_rises(void **state)
 {
     struct fixture *f = *state;
@@ -264,9 +275,10 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_apply_creates),  TEST(test_apply_again), TEST(test_get_applies),
-        TEST(test_refused),        TEST(test_floor_rises), TEST(test_delete),
-        TEST(test_uid_not_reused), TEST(test_wanted),      TEST(test_get_unknown),
+        TEST(test_apply_creates), TEST(test_apply_again),    TEST(test_get_applies),
+        TEST(test_refused),       TEST(test_floor_rises),    TEST(test_an_engine_that_cannot_share),
+        TEST(test_delete),        TEST(test_uid_not_reused), TEST(test_wanted),
+        TEST(test_get_unknown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

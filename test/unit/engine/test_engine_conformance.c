@@ -2,6 +2,8 @@
 #include "engine_fixture.h"
 #include "onnx_builder.h"
 
+#include <pthread.h>
+
 /* A model with inputs x FP32[-1,2] and y INT64[-1], and outputs that echo them. */
 static struct pb model_for(const struct engine_ops *ops)
 {
@@ -345,6 +347,41 @@ static void test_several_at_once(void **state)
     }
 }
 
+static void *work(void *ctx)
+{
+    struct bench *b = ctx;
+    for (int i = 0; i < 50; i++)
+        must_work(b);
+    return NULL;
+}
+
+/* Each in a thread of its own, while others come and go. */
+static void test_several_in_threads(void **state)
+{
+    (void)state;
+    struct bench benches[4];
+    pthread_t threads[4];
+    EACH_ENGINE(ops)
+    {
+        if (!(ops->caps & ENGINE_SHARED))
+            continue;
+        for (size_t i = 0; i < 4; i++) {
+            bench_init(&benches[i], ops);
+            assert_int_equal(pthread_create(&threads[i], NULL, work, &benches[i]), 0);
+        }
+        for (int i = 0; i < 5; i++) {
+            struct bench b;
+            bench_init(&b, ops);
+            must_work(&b);
+            bench_done(&b);
+        }
+        for (size_t i = 0; i < 4; i++) {
+            assert_int_equal(pthread_join(threads[i], NULL), 0);
+            bench_done(&benches[i]);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -359,6 +396,7 @@ int main(void)
         cmocka_unit_test(test_cancels_what_waits),
         cmocka_unit_test(test_counts),
         cmocka_unit_test(test_several_at_once),
+        cmocka_unit_test(test_several_in_threads),
     };
     return cmocka_run_group_tests_name("engine_conformance", tests, NULL, NULL);
 }

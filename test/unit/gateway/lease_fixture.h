@@ -29,6 +29,25 @@ static void fixture_need(bool condition)
         abort();
 }
 
+/* A ready replica of the version; one that was there before has ended. */
+static void fixture_replica(struct lease_fixture *f, const struct channel_geometry *geometry)
+{
+    struct gateway *g = &f->g;
+    struct gateway_version *v = f->version;
+    struct gateway_replica *replica = f->replica = calloc(1, sizeof *replica);
+    fixture_need(replica != NULL);
+    v->n_replicas = 1;
+    replica->gateway = g;
+    replica->version = v;
+    replica->uid = 1;
+    replica->state = GATEWAY_REPLICA_READY;
+    replica->opened = true;
+    list_append(&v->replicas, &replica->in_version);
+    fixture_need(map_put(&g->replicas, replica->uid, replica) == 0);
+    fixture_need(channel_fake_pair(geometry, 1, &replica->channel, &f->guest) == 0);
+    schedule_replica_add(g->schedule, &replica->schedule, &v->schedule);
+}
+
 static void fixture_init(struct lease_fixture *f, const struct channel_geometry *geometry, size_t body_bytes_max,
                          uint32_t batch_max, const struct tensor_signature *signature)
 {
@@ -40,6 +59,8 @@ static void fixture_init(struct lease_fixture *f, const struct channel_geometry 
     map_init(&g->requests, 1000);
     map_init(&g->replicas, 10);
     map_init(&g->versions, 10);
+    list_init(&g->lones_waiting);
+    list_init(&g->lones_running);
     list_init(&g->busy);
     list_init(&g->look);
     list_init(&g->requests_free);
@@ -51,8 +72,7 @@ static void fixture_init(struct lease_fixture *f, const struct channel_geometry 
     (void)snprintf(f->tenant.name, sizeof f->tenant.name, "acme");
     schedule_tenant_set(g->schedule, &f->tenant.schedule, &(struct schedule_tenant_config){.queue_max = 1000});
     struct gateway_version *v = f->version = calloc(1, sizeof *v);
-    struct gateway_replica *replica = f->replica = calloc(1, sizeof *replica);
-    fixture_need(v && replica);
+    fixture_need(v != NULL);
     v->gateway = g;
     v->tenant = &f->tenant;
     v->uid = 1;
@@ -62,7 +82,7 @@ static void fixture_init(struct lease_fixture *f, const struct channel_geometry 
     v->batch_max = batch_max;
     v->class = SCHEDULE_INTERACTIVE;
     f->tenant.classes = 1u << SCHEDULE_INTERACTIVE;
-    v->replicas_max = v->n_replicas = 1;
+    v->replicas_max = 1;
     list_init(&v->waiting);
     list_init(&v->generating);
     list_init(&v->turns_free);
@@ -73,16 +93,7 @@ static void fixture_init(struct lease_fixture *f, const struct channel_geometry 
     schedule_target_set(
         g->schedule, &v->schedule, &f->tenant.schedule,
         &(struct schedule_target_config){.batch_rows_max = batch_max, .batch_bytes_max = 2 * body_bytes_max});
-
-    replica->gateway = g;
-    replica->version = v;
-    replica->uid = 1;
-    replica->state = GATEWAY_REPLICA_READY;
-    replica->opened = true;
-    list_append(&v->replicas, &replica->in_version);
-    fixture_need(map_put(&g->replicas, replica->uid, replica) == 0);
-    fixture_need(channel_fake_pair(geometry, 1, &replica->channel, &f->guest) == 0);
-    schedule_replica_add(g->schedule, &replica->schedule, &v->schedule);
+    fixture_replica(f, geometry);
 }
 
 /* A request with that JSON body from its handler on; it may be answered at once. */

@@ -151,7 +151,7 @@ static void requests_of_a_dead_control_are_forgotten(void **state)
     (void)error_set_default(&err, ERROR_WORKER_LOST);
     struct schedule_lease *lease = NULL;
     schedule_replica_remove(g->schedule, &w.f.replica->schedule, uv_hrtime(), &lease);
-    gateway_lease_lost(w.f.replica, lease, &err);
+    gateway_lease_lost(w.f.replica, lease, &err, false);
     assert_int_equal(g->requests.count, 1); /* still waits for its own answer */
     schedule_replica_add(g->schedule, &w.f.replica->schedule, &w.f.version->schedule);
     world_done(&w);
