@@ -56,5 +56,5 @@ def test_hostile_models_are_refused_and_cost_nobody_else(server, tiny, folder):
     for name, data in chosen:
         (folder / "bad.gguf").write_bytes(data)
         result = server.apply(model_yaml("bad", "acme", "bad.gguf", engine="llama"), check=False)
-        assert result.returncode == 1 and "engine llama cannot open it" in result.stderr, (name, result.stderr)
+        assert result.returncode == 1 and "Model acme/bad: spec.source: " in result.stderr, (name, result.stderr)
     assert sorted(os.listdir(server.data / "store/artifacts")) == before
