@@ -32,6 +32,7 @@ struct gateway_quota {
     struct list in_waited;  /* gateway_quotas.waited */
     struct list in_changed; /* gateway_quotas.changed */
     struct list waiting;    /* requests that wait for others' reservations to end */
+    uint32_t n_requests;    /* that point here, also refused ones until their answer is out: it stays as long */
     uint64_t id;            /* of a key: in gateway_quotas.keys; 0: the tenant's own */
     char key[CATALOG_KEY_ID_BYTES];
 };

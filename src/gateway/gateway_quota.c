@@ -169,6 +169,7 @@ int gateway_quota_enter(struct gateway_request *r, const char *key_id, struct er
         if (!q)
             return error_set_default(err, ERROR_NO_MEMORY);
         r->quotas[level] = q;
+        q->n_requests++;
         struct schedule_quota_refusal refusal;
         int code = schedule_quota_enter(&q->schedule, &r->tickets[level], now, &refusal);
         if (code < 0) /* gateway_fail gives back what the other level took */
@@ -280,7 +281,7 @@ void gateway_quotas_check(struct gateway *g, uint64_t now_ns)
     uint32_t n = g->quotas.n < CHECKS ? g->quotas.n : CHECKS;
     for (; n > 0; n--) {
         struct gateway_quota *q = container_of(list_first(&g->quotas.all), struct gateway_quota, in_all);
-        if (schedule_quota_fresh(&q->schedule, now)) {
+        if (q->n_requests == 0 && schedule_quota_fresh(&q->schedule, now)) {
             quota_free(g, q);
             continue;
         }
@@ -345,6 +346,7 @@ void gateway_quota_leave(struct gateway_request *r)
             list_remove(&q->in_waited);
         now = now.now_ns ? now : gateway_quota_time();
         schedule_quota_leave(&q->schedule, &r->tickets[level], now);
+        q->n_requests--;
         r->quotas[level] = NULL;
     }
 }

@@ -134,6 +134,25 @@ def test_a_request_that_the_server_refuses_does_not_count(serving):
     assert [server.infer("echo", INPUTS, server.acme).status for _ in range(2)] == [200, 429]
 
 
+def test_a_refusal_that_nobody_reads_outlives_what_was_used(serving):
+    """Its answer hangs in the connection; meanwhile nothing of the quota is used any more, and its state goes."""
+    server = serving({"requestsPerMinute": 6000, "burst": 1})
+    gateway = server.pid("gateway")
+    head = f"POST /v2/models/echo/infer HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.acme}\r\n\r\n".encode()
+    for _ in range(3):
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.connect(("127.0.0.1", server.port))
+            sock.settimeout(1)
+            with pytest.raises(TimeoutError):
+                while True:
+                    sock.sendall(head * 100)
+            time.sleep(1)  # a round of housekeeping is a quarter of a second
+        time.sleep(0.2)
+    assert server.pid("gateway") == gateway
+    assert passes(server)
+
+
 # --- concurrency ---
 
 
