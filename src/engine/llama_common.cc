@@ -118,6 +118,27 @@ void sampler_advance(llama_sampler *sampler, const common_chat_params &params, c
     }
 }
 
+/* As llama.cpp's server has it: any object. The templates' code would take a schema that says nothing for none. */
+common_json schema_of(const char *data, size_t size)
+{
+    common_json schema = common_json::parse(text_of(data, size));
+    if (schema.is_object() && schema.empty())
+        schema["type"] = "object";
+    return schema;
+}
+
+/* For most templates llama.cpp lets the model put ```json around its answer, to be taken away again behind it; cut off
+ * or listed token by token that is no JSON. Where nothing but the JSON may come, no fence is let in to begin with. */
+void fences_remove(llama_chat *c, const common_json &schema)
+{
+    if (c->tools || c->params.supports_thinking || c->params.grammar.find("```") == std::string::npos)
+        return;
+    c->params.grammar = json_schema_to_grammar(schema);
+    c->params.grammar_lazy = false;
+    c->advance = false;
+    c->plain = true;
+}
+
 bool diff_tell(llama_chat *c, const common_chat_msg_diff &diff, const llama_chat_sink *sink)
 {
     c->told = true;
@@ -197,7 +218,11 @@ llama_chat *llama_chat_open(const llama_templates *t, const llama_chat_request *
         if (request->tool_choice_size > 0)
             inputs.tool_choice =
                 common_chat_tool_choice_parse_oaicompat(text_of(request->tool_choice, request->tool_choice_size));
-        inputs.json_schema = text_of(request->schema, request->schema_size);
+        common_json schema;
+        if (request->schema_size > 0) {
+            schema = schema_of(request->schema, request->schema_size);
+            inputs.json_schema = schema.dump();
+        }
         inputs.grammar = text_of(request->grammar, request->grammar_size);
         inputs.parallel_tool_calls = true;
         inputs.reasoning_format = COMMON_REASONING_FORMAT_DEEPSEEK;
@@ -205,6 +230,8 @@ llama_chat *llama_chat_open(const llama_templates *t, const llama_chat_request *
         c->advance = c->tools || !inputs.json_schema.empty();
         c->params = common_chat_templates_apply(t->templates.get(), inputs);
         c->plain = !c->advance && !c->params.supports_thinking;
+        if (request->schema_size > 0)
+            fences_remove(c.get(), schema);
         c->parser = common_chat_parser_params(c->params);
         c->parser.reasoning_format = inputs.reasoning_format;
         c->parser.parse_tool_calls = c->tools;
@@ -277,7 +304,7 @@ uint32_t llama_chat_calls(const llama_chat *c)
 char *llama_schema_grammar(const char *schema, size_t size, char *error)
 {
     return guarded(error, [&]() -> char * {
-        std::string grammar = json_schema_to_grammar(common_json::parse(text_of(schema, size)));
+        std::string grammar = json_schema_to_grammar(schema_of(schema, size));
         return strdup(grammar.c_str());
     });
 }

@@ -189,6 +189,24 @@ def test_a_schema_is_kept(llm):
     assert wrong["error"]["type"] == "invalid_request_error"
 
 
+def test_a_chat_answers_with_json_alone(llm):
+    """Also one that likes a fence around it: what the tokens say is the answer, and the answer is JSON."""
+    fence = post(llm, "/tokenize", {"prompt": "`", "add_special_tokens": False})["tokens"][-1]
+    schema = {"type": "object", "properties": {"a": {"enum": [1, 2]}}, "required": ["a"], "additionalProperties": False}
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    for seed in range(4):
+        answer = chat(llm, response_format=form, max_tokens=400, temperature=1, seed=seed, logit_bias={fence: 100}, logprobs=True)
+        said = answer["choices"][0]["message"]["content"]
+        assert json.loads(said)["a"] in (1, 2)
+        assert "".join(t["token"] for t in answer["choices"][0]["logprobs"]["content"]) == said
+    for path, more in (("/v1/chat/completions", {"messages": HI}), (PATH, {"prompt": "x"})):
+        for any_object in ({"type": "json_object"}, {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}):
+            choice = post(llm, path, {"response_format": any_object, "max_tokens": 20, "temperature": 0, **more})["choices"][0]
+            said = choice["text"] if path == PATH else choice["message"]["content"]
+            assert said.lstrip()[:1] in ("{", ""), said  # a model of random weights may not get to its end
+            assert choice["finish_reason"] == "length" or isinstance(json.loads(said), dict)
+
+
 def test_embeddings(llm):
     answer = post(llm, "/v1/embeddings", {"input": ["one", "two", "one"]})
     vectors = [d["embedding"] for d in answer["data"]]

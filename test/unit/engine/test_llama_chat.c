@@ -141,6 +141,43 @@ static void test_schemas(void **state)
     llama_model_done(&model);
 }
 
+/* llama.cpp's own grammar lets a fence of backquotes around the answer in: pushed towards it, and cut off. */
+static void test_no_fence_around_json(void **state)
+{
+    (void)state;
+    struct llama_model_file model = llama_tiny_chat(1, plain_template);
+    struct engine *e = llama_must_open(&model);
+    memset(&record, 0, sizeof record);
+    struct generation cut = llama_prompt("`", 1);
+    cut.kind = GENERATION_TOKENIZE;
+    cut.flags |= GENERATION_NO_SPECIAL;
+    llama_must_submit(e, 1, 1, &cut);
+    run(e);
+    struct generation_bias bias = {.token = told(1)->tokens[told(1)->n_tokens - 1], .bias = 100};
+    const char *const schemas[] = {"{}", "{\"type\":\"object\"}",
+                                   "{\"type\":\"object\",\"properties\":{\"c\":{\"enum\":[1]}}}"};
+    uint64_t id = 1;
+    for (size_t i = 0; i < sizeof schemas / sizeof schemas[0]; i++)
+        for (uint32_t max = 1; max <= 4; max++) {
+            struct generation g = chat("[{\"role\":\"user\",\"content\":\"a\"}]", max);
+            g.grammar_kind = GENERATION_JSON_SCHEMA;
+            g.grammar = str_from(schemas[i]);
+            g.biases = &bias;
+            g.n_biases = 1;
+            llama_must_submit(e, ++id, 1, &g);
+            run(e);
+            const struct told *t = told(id);
+            assert_int_equal(t->status, 0);
+            size_t space = 0;
+            while (space < t->text_size && strchr(" \t\n", t->text[space]))
+                space++;
+            if (space < t->text_size && t->text[space] != '{')
+                fail_msg("'%.*s'", (int)t->text_size, t->text);
+        }
+    e->ops->close(e);
+    llama_model_done(&model);
+}
+
 /* --- what an answer means; a random model makes no tool call, so the answers are given --- */
 
 struct meaning {
@@ -243,6 +280,7 @@ int main(void)
         cmocka_unit_test(test_template_makes_the_prompt),
         cmocka_unit_test(test_what_cannot_be_a_chat),
         cmocka_unit_test(test_schemas),
+        cmocka_unit_test(test_no_fence_around_json),
         cmocka_unit_test(test_tools),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
