@@ -56,7 +56,7 @@ struct engine_sink {
 struct engine_turn {
     uint64_t budget_ns; /* the turn ends at the first boundary of a step behind it; ≥ 1 */
     uint64_t tenant_id; /* only sequences of this tenant; 0: of all */
-    uint32_t adapter;   /* only sequences with this adapter; 0: on the bare base */
+    uint32_t adapter;   /* only sequences with this adapter, and those to be refused; 0: on the bare base */
     uint32_t ret_left;  /* out, on success: how many of these could be stepped further */
 };
 

@@ -88,7 +88,6 @@ struct llama {
     llama_token_data *candidates; /* [n_vocabulary] */
     struct tensor_token_model token;
     uint32_t n_threads, n_vocabulary;
-    uint32_t adapter; /* set in the context */
     uint64_t age;
     bool cacheable;      /* prefixes can be shared: not with recurrent state */
     bool ids[LLAMA_IDS]; /* in use */
@@ -111,6 +110,7 @@ static inline struct llama *llama_of(struct engine *e)
 /* Turns a WAITING sequence into a RUNNING or LISTING one. Negative: it cannot be worked on, err says why. Some
  * milliseconds at most. */
 must_check int llama_prepare(struct llama *l, struct llama_sequence *s, struct error *err);
+bool llama_adapter_loaded(uint32_t adapter); /* else its sequences are refused by their END */
 
 /* --- llama_answer.c --- */
 

@@ -13,10 +13,11 @@ struct step {
     struct error *err;
 };
 
+/* A sequence whose adapter is not there is of any turn's adapter, so that it comes to its end. */
 static bool allowed(const struct step *t, const struct llama_sequence *s)
 {
     return s->state != LLAMA_FREE && !s->parked && (t->turn->tenant_id == 0 || s->tenant_id == t->turn->tenant_id) &&
-           s->g.adapter == t->turn->adapter;
+           (s->g.adapter == t->turn->adapter || !llama_adapter_loaded(s->g.adapter));
 }
 
 /* A new sequence waits until its prompt fits beside what is there; one that ran before waits likewise. */
@@ -135,13 +136,6 @@ static bool room_make(struct step *t)
         if (runs(t, &l->sequences[i]) && llama_prefix_evict(l, &l->sequences[i]))
             return true;
     return youngest_requeue(l);
-}
-
-static int adapter_set(struct step *t)
-{
-    if (t->turn->adapter == t->l->adapter)
-        return 0;
-    return error_set(t->err, ERROR_ENGINE, "There is no adapter %u in this worker.", t->turn->adapter);
 }
 
 /* 0: done, also when there was nothing to do. */
@@ -286,7 +280,7 @@ int llama_token_step(struct engine *e, struct engine_turn *turn, const struct en
 {
     struct step t = {llama_of(e), turn, sink, err};
     uint64_t start_ns = clock_monotonic_ns(), now_ns = start_ns;
-    int r = anything(&t) > 0 ? adapter_set(&t) : 0;
+    int r = 0;
     for (bool first = true; r == 0 && anything(&t) > 0; first = false) {
         if (!first && (now_ns - start_ns >= turn->budget_ns || (sink->more && !sink->more(sink->ctx))))
             break;

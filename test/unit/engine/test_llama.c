@@ -305,6 +305,38 @@ static void test_prompts_that_cannot_be(void **state)
     e->ops->close(e);
 }
 
+/* It ends alone, in whatever turn comes, and costs the others nothing. */
+static void test_an_adapter_that_is_not_there(void **state)
+{
+    (void)state;
+    struct engine *e = llama_must_open(&model);
+    for (uint32_t adapter = 0; adapter < 2; adapter++) {
+        fresh();
+        struct generation without = llama_prompt("Hello", 10), with = without;
+        with.adapter = 1;
+        llama_must_submit(e, 1, 1, &without);
+        llama_must_submit(e, 2, 1, &with);
+        with.adapter = UINT32_MAX;
+        llama_must_submit(e, 3, 2, &with);
+        struct engine_turn turn = {.budget_ns = UINT64_C(60) * 1000 * 1000 * 1000, .adapter = adapter};
+        struct engine_token_sink sink = {.ctx = &record, .event = recorder_event, .more = recorder_more};
+        struct error err = {0};
+        assert_int_equal(e->ops->token_step(e, &turn, &sink, &err), adapter == 0 ? 0 : 1);
+        assert_int_equal(turn.ret_left, 0);
+        for (uint64_t id = 2; id <= 3; id++) {
+            assert_int_equal(told(id)->n_ends, 1);
+            assert_int_equal(told(id)->n_tokens, 0);
+            assert_int_equal(told(id)->finish, GENERATION_ERROR);
+            assert_int_equal(told(id)->status, -ERROR_INVALID_REQUEST);
+            assert_non_null(strstr(told(id)->error, "no adapter"));
+        }
+        run(e);
+        assert_int_equal(told(1)->n_ends, 1);
+        assert_int_equal(told(1)->status, 0);
+    }
+    e->ops->close(e);
+}
+
 static void test_context_full(void **state)
 {
     (void)state;
@@ -394,6 +426,7 @@ int main(void)
         cmocka_unit_test(test_logprobs),
         cmocka_unit_test(test_stop_strings),
         cmocka_unit_test(test_prompts_that_cannot_be),
+        cmocka_unit_test(test_an_adapter_that_is_not_there),
         cmocka_unit_test(test_context_full),
         cmocka_unit_test(test_tokenize_and_back),
         cmocka_unit_test(test_embeddings),
