@@ -25,26 +25,34 @@ enum { N_FDS_MAX = LIMIT_BUS_FDS + 3, HEAD_BYTES = 8 }; /* more than a message m
 enum { FIT_SIZE = 0x80, FIT_FDS = 0x40, N_FDS_MASK = 0x3F };
 
 /* The table's texts once more, by name: the test must not believe the list that it tests. */
-#define TEXTS(X)                  \
-    X(ROLE_CONFIG, listen)        \
-    X(ISOLATION, text)            \
-    X(ROLE_RELOAD, listen)        \
-    X(CATALOG_TAKEN, error.text)  \
-    X(DEMAND_REFUSED, error.text) \
-    X(REPLICA_START, engine)      \
-    X(REPLICA_START, tenant)      \
-    X(REPLICA_START, model)       \
-    X(REPLICA_STATE, engine)      \
-    X(REPLICA_STATE, tenant)      \
-    X(REPLICA_STATE, model)       \
-    X(REPLICA_STATE, text)        \
-    X(REPLICA_FACTS, cgroup)      \
-    X(REPLICA_FACTS, kernel)      \
-    X(REPLICA_FACTS, wall)        \
-    X(REPLICA_LOADED, error.text) \
-    X(WORKER_CONFIG, engine)      \
-    X(INFER, tenant)              \
-    X(INFER, model)
+#define TEXTS(X)                   \
+    X(ROLE_CONFIG, listen)         \
+    X(ISOLATION, text)             \
+    X(ROLE_RELOAD, listen)         \
+    X(CATALOG_TAKEN, error.text)   \
+    X(DEMAND_REFUSED, error.text)  \
+    X(REPLICA_START, engine)       \
+    X(REPLICA_START, tenant)       \
+    X(REPLICA_START, model)        \
+    X(REPLICA_STATE, engine)       \
+    X(REPLICA_STATE, tenant)       \
+    X(REPLICA_STATE, model)        \
+    X(REPLICA_STATE, text)         \
+    X(REPLICA_FACTS, cgroup)       \
+    X(REPLICA_FACTS, kernel)       \
+    X(REPLICA_FACTS, wall)         \
+    X(REPLICA_LOADED, error.text)  \
+    X(WORKER_CONFIG, engine)       \
+    X(INFER, tenant)               \
+    X(INFER, model)                \
+    X(INGEST_START, engine)        \
+    X(INGEST_START, tenant)        \
+    X(INGEST_START, model)         \
+    X(INGEST_CONFIG, engine)       \
+    X(DESCRIBE_FAILED, error.text) \
+    X(INGEST_FAILED, error.text)   \
+    X(GUEST_CONFIG, worker.engine) \
+    X(WORKER_BLANK, engine)
 
 static void text_check(const char *text, size_t size)
 {
@@ -128,7 +136,7 @@ static void receive(enum bus_role self, enum bus_role peer, const uint8_t *packe
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static const enum bus_role roles[] = {BUS_SUPERVISOR, BUS_CONTROL, BUS_GATEWAY, BUS_WORKER};
+    static const enum bus_role roles[] = {BUS_SUPERVISOR, BUS_CONTROL, BUS_GATEWAY, BUS_WORKER, BUS_INGEST};
     static uint8_t packet[2 * LIMIT_BUS_MESSAGE_BYTES];
     if (size < 3 || size - 3 > sizeof packet)
         return -1;
@@ -143,7 +151,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (info && (data[2] & FIT_FDS))
         n_fds = info->n_fds;
     int lowest = fd_lowest();
-    receive(roles[data[0] % 4], roles[data[1] % 4], packet, packet_size, n_fds % (N_FDS_MAX + 1));
+    receive(roles[data[0] % 5], roles[data[1] % 5], packet, packet_size, n_fds % (N_FDS_MAX + 1));
     assert(fd_lowest() == lowest);
     return 0;
 }

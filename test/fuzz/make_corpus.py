@@ -28,7 +28,7 @@ def write(target, name, data):
 def bus():
     """Every message from each of its senders to each of its receivers, and what is wrong with a packet."""
     header = (ROOT / "src/bus/message.h").read_text()
-    roles = ["BUS_SUPERVISOR", "BUS_CONTROL", "BUS_GATEWAY", "BUS_WORKER"]
+    roles = ["BUS_SUPERVISOR", "BUS_CONTROL", "BUS_GATEWAY", "BUS_WORKER", "BUS_INGEST"]
     rows = re.findall(r"^    X\((\w+), ([\w |]+), ([\w |]+), struct \w+, \d+\)", header, re.M)
     for number, (name, senders, receivers) in enumerate(rows, 1):
         for sender in senders.split(" | "):
