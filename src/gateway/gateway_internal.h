@@ -145,8 +145,9 @@ struct gateway_batch { /* of a replica of a language model */
     struct gateway_turn *turn; /* of the running lease */
     bool registered;           /* with the scheduler: it has something to run */
     uint32_t n_sequences, n_cancelled;
-    uint32_t n_silent; /* leases in a row without an event */
-    uint64_t n_events; /* of the running lease */
+    uint32_t n_silent;   /* leases in a row without an event */
+    uint64_t n_events;   /* of the running lease */
+    uint64_t charged_ns; /* its time was charged until then */
     struct gateway_sequence sequences[LIMIT_SEQUENCES];
     struct gateway_cancelled cancelled[2 * LIMIT_SEQUENCES];
     char event[LIMIT_EVENT_BYTES]; /* the copy that is checked */
@@ -359,6 +360,10 @@ void gateway_quotas_fail(struct gateway_version *v, int code, const struct error
 void gateway_quota_charge(const struct schedule_lease *lease, uint64_t took_ns);
 /* A generation has used so much. */
 void gateway_quota_spend(struct gateway_request *r, enum schedule_quota_kind kind, uint64_t amount);
+/* What so much time of that lease costs: times its slots, and no more than all its requests may add up to. */
+uint64_t gateway_quota_cost(const struct schedule_lease *lease, uint64_t took_ns);
+/* A version's worker has used so much compute for requests that had ended. */
+void gateway_quota_spend_rest(struct gateway_version *v, uint64_t amount);
 /* It is refused with this: does not count where that is not the client's fault. */
 void gateway_quota_refund(struct gateway_request *r, int code);
 /* Its end: gives back all that it still holds. */

@@ -290,11 +290,15 @@ void gateway_quotas_check(struct gateway *g, uint64_t now_ns)
     }
 }
 
+uint64_t gateway_quota_cost(const struct schedule_lease *lease, uint64_t took_ns)
+{
+    uint64_t cost_ns, max_ns = UINT64_MAX / LIMIT_BATCH_ITEMS;
+    return __builtin_mul_overflow(took_ns, lease->slots, &cost_ns) || cost_ns > max_ns ? max_ns : cost_ns;
+}
+
 void gateway_quota_charge(const struct schedule_lease *lease, uint64_t took_ns)
 {
-    uint64_t cost_ns;
-    if (__builtin_mul_overflow(took_ns, lease->slots, &cost_ns) || cost_ns > UINT64_MAX / LIMIT_BATCH_ITEMS)
-        cost_ns = UINT64_MAX / LIMIT_BATCH_ITEMS;
+    uint64_t cost_ns = gateway_quota_cost(lease, took_ns);
     struct schedule_quota_time now = gateway_quota_time();
     for (uint32_t k = 0; k < lease->n_requests; k++) {
         struct gateway_request *r = container_of(lease->requests[k], struct gateway_request, schedule);
@@ -322,6 +326,16 @@ void gateway_quota_spend(struct gateway_request *r, enum schedule_quota_kind kin
             schedule_quota_spend(&r->quotas[level]->schedule, &r->tickets[level], kind, amount, now);
             gateway_quota_changed(r->gateway, r->quotas[level]);
         }
+}
+
+void gateway_quota_spend_rest(struct gateway_version *v, uint64_t amount)
+{
+    struct gateway_quota *q = v->tenant->quota; /* where what it used before counts, it is there */
+    struct schedule_quota_ticket none = {0};
+    if (!q)
+        return;
+    schedule_quota_spend(&q->schedule, &none, SCHEDULE_COMPUTE, amount, gateway_quota_time());
+    gateway_quota_changed(v->gateway, q);
 }
 
 void gateway_quota_refund(struct gateway_request *r, int code)

@@ -259,6 +259,23 @@ static uint32_t sequences_running(const struct gateway_batch *b)
     return n;
 }
 
+/* The running lease's time belongs to those that it steps, in equal shares: counted whenever that changes. What is left
+ * when all have ended is their tenant's. */
+static void compute_charge(struct gateway_batch *b)
+{
+    const struct schedule_lease *lease = b->replica->lease;
+    if (!lease)
+        return;
+    uint64_t now_ns = uv_hrtime(), cost_ns = gateway_quota_cost(lease, now_ns - b->charged_ns);
+    uint32_t n = sequences_running(b);
+    for (uint32_t i = 0; i < b->n_sequences; i++)
+        if (!b->sequences[i].parked)
+            gateway_quota_spend(b->sequences[i].request, SCHEDULE_COMPUTE, cost_ns / n);
+    if (n == 0)
+        gateway_quota_spend_rest(b->replica->version, cost_ns);
+    b->charged_ns = now_ns;
+}
+
 static void lease_end(struct gateway_replica *replica, struct schedule_lease *lease)
 {
     struct gateway *g = replica->gateway;
@@ -283,6 +300,7 @@ int gateway_turn_begin(struct gateway_replica *replica, struct schedule_lease *l
     replica->started_ns = lease->started_ns;
     replica->n_frames = 0;
     b->n_events = 0;
+    b->charged_ns = lease->started_ns;
     int code = places_fill(b);
     if (code >= 0)
         code = resumes_send(b);
@@ -320,6 +338,7 @@ static bool was_cancelled(const struct gateway_batch *b, uint64_t id)
 
 static void sequence_remove(struct gateway_batch *b, struct gateway_sequence *s)
 {
+    compute_charge(b);
     *s = b->sequences[--b->n_sequences];
 }
 
@@ -464,18 +483,6 @@ static void cancelled_forget(struct gateway_batch *b, uint64_t lease_id)
     b->n_cancelled = n;
 }
 
-/* The lease's time belongs to those that it stepped, in equal shares. */
-static void compute_charge(struct gateway_batch *b, const struct schedule_lease *lease, uint64_t took_ns)
-{
-    uint64_t cost_ns;
-    if (__builtin_mul_overflow(took_ns, lease->slots, &cost_ns))
-        cost_ns = UINT64_MAX;
-    uint32_t n = sequences_running(b);
-    for (uint32_t i = 0; i < b->n_sequences; i++)
-        if (!b->sequences[i].parked)
-            gateway_quota_spend(b->sequences[i].request, SCHEDULE_COMPUTE, cost_ns / n);
-}
-
 static int on_done(struct gateway_replica *replica, const struct channel_frame *f, struct error *err)
 {
     struct gateway *g = replica->gateway;
@@ -490,7 +497,7 @@ static int on_done(struct gateway_replica *replica, const struct channel_frame *
     uint64_t took_ns = uv_hrtime() - lease->started_ns;
     g->stats.lease_ns += took_ns;
     gateway_metrics_lease(replica->version, took_ns, lease->slots, b->n_sequences);
-    compute_charge(b, lease, took_ns);
+    compute_charge(b);
     cancelled_forget(b, replica->lease_id);
     list_remove(&replica->in_busy);
     replica->version->idle_since_ns = uv_hrtime();
@@ -513,6 +520,7 @@ void gateway_batch_lost(struct gateway_replica *replica, const struct error *err
 {
     struct gateway_batch *b = replica->batch;
     struct gateway *g = replica->gateway;
+    compute_charge(b);
     struct schedule_lease *lease = take(&replica->lease);
     if (b->registered && !lease)
         turn_take_back(b);
@@ -565,6 +573,7 @@ static void sequence_park(struct gateway_batch *b, struct gateway_sequence *s)
 {
     if (s->parked)
         return;
+    compute_charge(b);
     s->parked = true;
     if (!s->resume_due)
         tell(b, CHANNEL_PARK, s->id);

@@ -63,6 +63,7 @@ static void fixture_init(struct lease_fixture *f, const struct channel_geometry 
     list_init(&g->lones_running);
     list_init(&g->busy);
     list_init(&g->look);
+    gateway_quotas_init(g);
     list_init(&g->requests_free);
     buf_init(&g->answer, 5 * body_bytes_max);
     g->timer_ns = UINT64_MAX;

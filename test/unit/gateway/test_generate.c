@@ -1,6 +1,7 @@
 /* Generations: the running batch of a language model against a worker that the test plays, honest and hostile. */
 #include "test/unit/gateway/lease_fixture.h"
 
+#include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -391,6 +392,54 @@ static void test_sequence_fails(void **state)
     }
 }
 
+/* Who ends, goes or is parked in a lease has used its share of it, and the tenant what its worker runs on after that.
+ */
+static void test_compute_is_charged(void **state)
+{
+    (void)state;
+    enum { END, GONE, PARKED, LOST, WAYS };
+    for (int way = END; way < WAYS; way++) {
+        struct gateway_quota quota = {.tenant = &f.tenant, .schedule.limits.windows = {1, 1}};
+        list_init(&quota.waiting);
+        f.tenant.quota = &quota;
+        struct seen *s = ask(1, "a");
+        struct gateway_request *r = s->r;
+        r->quotas[GATEWAY_QUOTA_TENANT] = &quota;
+        quota.n_requests++;
+        turn();
+        uint64_t id = sent_item(), begin_ns = f.replica->started_ns;
+        (void)poll(NULL, 0, 2);
+        s->answer = way == PARKED;
+        uint64_t end_ns = uv_hrtime();
+        if (way == GONE) {
+            s->r = NULL;
+            gateway_request_cancel(r);
+        } else if (way == LOST) {
+            gateway_replica_kill(f.replica, BUS_STOP_PROTOCOL);
+        } else {
+            tell(id, event(way == END ? GENERATION_EVENT_END : GENERATION_EVENT_TEXT, "", 0));
+        }
+        const uint64_t *used_ns = &quota.schedule.use[SCHEDULE_COMPUTE_HOUR].used;
+        if (*used_ns < end_ns - begin_ns)
+            fail_msg("way %d: %llu ns are charged", way, (unsigned long long)*used_ns);
+        if (way != LOST) {
+            (void)poll(NULL, 0, 2);
+            end_ns = uv_hrtime();
+            done(0, 0);
+            if (*used_ns < end_ns - begin_ns)
+                fail_msg("way %d: %llu ns are charged at the end", way, (unsigned long long)*used_ns);
+        }
+        if (way == PARKED) {
+            s->r = NULL;
+            gateway_request_cancel(r);
+            turn();
+        }
+        assert_int_equal(quota.n_requests, 0);
+        list_remove(&quota.in_changed);
+        f.tenant.quota = NULL;
+    }
+}
+
 static void test_credit(void **state)
 {
     (void)state;
@@ -618,6 +667,7 @@ int main(void)
         TEST(test_client_goes_while_parked),
         TEST(test_surface_fails),
         TEST(test_sequence_fails),
+        TEST(test_compute_is_charged),
         TEST(test_credit),
         TEST(test_drain),
         TEST(test_worker_dies),
