@@ -358,6 +358,8 @@ void gateway_quotas_continue(struct gateway *g);
 void gateway_quotas_fail(struct gateway_version *v, int code, const struct error *err);
 /* A lease of these requests ended, or was lost: each is charged its share of the time by rows. */
 void gateway_quota_charge(const struct schedule_lease *lease, uint64_t took_ns);
+/* Likewise of a lease that was pre-empted, whose requests run again: they keep their reservations. */
+void gateway_quota_charge_part(const struct schedule_lease *lease, uint64_t took_ns);
 /* A generation has used so much. */
 void gateway_quota_spend(struct gateway_request *r, enum schedule_quota_kind kind, uint64_t amount);
 /* What so much time of that lease costs: times its slots, and no more than all its requests may add up to. */

@@ -165,8 +165,10 @@ static void preempt(struct gateway *g, uint64_t now_ns)
 static void lease_requeue(struct gateway_replica *replica, struct schedule_lease *lease)
 {
     struct gateway *g = replica->gateway;
+    uint64_t now_ns = uv_hrtime();
     replica->lease = NULL;
-    schedule_requeue(g->schedule, lease, uv_hrtime());
+    schedule_requeue(g->schedule, lease, now_ns);
+    gateway_quota_charge_part(lease, now_ns - lease->preempted_ns);
     for (uint32_t k = 0; k < lease->n_requests; k++) {
         struct gateway_request *r = request_of(lease->requests[k]);
         gateway_request_state_set(r, GATEWAY_REQUEST_QUEUED);

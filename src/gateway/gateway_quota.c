@@ -328,6 +328,15 @@ void gateway_quota_spend(struct gateway_request *r, enum schedule_quota_kind kin
         }
 }
 
+void gateway_quota_charge_part(const struct schedule_lease *lease, uint64_t took_ns)
+{
+    uint64_t cost_ns = gateway_quota_cost(lease, took_ns);
+    for (uint32_t k = 0; k < lease->n_requests; k++) {
+        struct gateway_request *r = container_of(lease->requests[k], struct gateway_request, schedule);
+        gateway_quota_spend(r, SCHEDULE_COMPUTE, cost_ns / lease->rows * r->schedule.rows);
+    }
+}
+
 void gateway_quota_spend_rest(struct gateway_version *v, uint64_t amount)
 {
     struct gateway_quota *q = v->tenant->quota; /* where what it used before counts, it is there */

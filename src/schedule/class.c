@@ -77,8 +77,8 @@ void schedule_class_correct(struct schedule *s, struct schedule_lease *lease, ui
         if (after_ns < least_ns) /* a debt from before stays */
             after_ns = own->earned_ns < least_ns ? own->earned_ns : least_ns;
         own->earned_ns = after_ns;
-    } else if (cost_ns == 0) { /* pre-empted */
-        own->earned_ns += (int64_t)lease->_repaid_ns;
+    } else if (lease->preempted && cost_ns < lease->_repaid_ns) {
+        own->earned_ns += (int64_t)(lease->_repaid_ns - cost_ns);
     }
 }
 

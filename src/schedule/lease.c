@@ -146,16 +146,17 @@ struct schedule_lease *schedule_next(struct schedule *s, uint64_t now_ns)
     return NULL;
 }
 
-/* The lease holds nothing any more; its cost goes to the tenant, and the rest of its time to the system. The caller
+/* The lease holds nothing any more; its time from from_ns on goes to the tenant, and the rest to the system. The caller
  * follows with schedule_target_update. */
-static void lease_end(struct schedule *s, struct schedule_lease *lease, bool charged)
+static void lease_end(struct schedule *s, struct schedule_lease *lease, uint64_t from_ns)
 {
     assert(lease->_running);
     struct schedule_lane *lane = lease->_lane;
     struct schedule_tenant *t = lane->target->tenant;
     struct schedule_device *d = &s->devices[lease->device];
-    uint64_t time_ns = s->now_ns - lease->started_ns;
-    uint64_t charged_time_ns = !charged ? 0 : time_ns < SCHEDULE_CHARGE_NS_MAX ? time_ns : SCHEDULE_CHARGE_NS_MAX;
+    uint64_t time_ns = s->now_ns - lease->started_ns, charged_time_ns = s->now_ns - from_ns;
+    if (charged_time_ns > SCHEDULE_CHARGE_NS_MAX)
+        charged_time_ns = SCHEDULE_CHARGE_NS_MAX;
     uint64_t cost_ns = charged_time_ns * lease->slots;
     schedule_preempt_ended(s, lease);
     schedule_class_correct(s, lease, cost_ns);
@@ -192,7 +193,7 @@ void schedule_complete(struct schedule *s, struct schedule_lease *lease, uint64_
 {
     schedule_time_advance(s, now_ns);
     struct schedule_replica *replica = lease->replica;
-    lease_end(s, lease, true);
+    lease_end(s, lease, lease->started_ns);
     requests_out(s, lease);
     schedule_estimate_learn(replica->target, lease->rows, s->now_ns - lease->started_ns);
     replica_give(replica->target, replica);
@@ -204,7 +205,7 @@ void schedule_requeue(struct schedule *s, struct schedule_lease *lease, uint64_t
     assert(lease->preempted);
     schedule_time_advance(s, now_ns);
     struct schedule_replica *replica = lease->replica;
-    lease_end(s, lease, false);
+    lease_end(s, lease, lease->preempted_ns);
     s->preempted++;
     for (uint32_t i = lease->n_requests; i-- > 0;) { /* the last first: each goes before those that are there */
         lease->requests[i]->requeued = true;
@@ -232,7 +233,9 @@ void schedule_replica_remove(struct schedule *s, struct schedule_replica *r, uin
     schedule_time_advance(s, now_ns);
     struct schedule_lease *lease = r->lease;
     if (lease) {
-        lease_end(s, lease, true); /* teaches the estimate nothing: how long it takes to die is not how long it takes */
+        lease_end(
+            s, lease,
+            lease->started_ns); /* teaches the estimate nothing: how long it takes to die is not how long it takes */
         requests_out(s, lease);
     } else {
         list_remove(&r->_node);

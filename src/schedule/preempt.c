@@ -120,5 +120,7 @@ struct schedule_lease *schedule_preempt(struct schedule *s, uint64_t now_ns)
         if (!lease)
             lease = preempt_slots(&s->devices[i]);
     }
+    if (lease)
+        lease->preempted_ns = s->now_ns;
     return lease;
 }

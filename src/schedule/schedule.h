@@ -31,8 +31,9 @@
  * it is keeps its turn when its lease needs more slots than are free, so that small leases cannot starve a big one.
  *
  * Pre-emption: only for class critical, and only by the caller's hand: schedule_preempt names a running lease of a
- * lower class, the caller cancels it, schedule_requeue takes its requests back. The time it ran is charged to nobody
- * (`system_ns`); tenants + system + idle + running = wall × slots, exactly, on each device.
+ * lower class, the caller cancels it, schedule_requeue takes its requests back. What it had run
+ * by then is charged to nobody (`system_ns`), what it takes to end to its tenant, as any time: a worker that is slow to
+ * obey, or never means to, gains nothing. tenants + system + idle + running = wall × slots, exactly, on each device.
  *
  * SCHEDULE_FIFO instead: first come, first served over all tenants; no classes, weights, deadlines' order, pre-emption
  * or shedding by share. Bounds, refusals, expiry and batching are the same. For comparison.
@@ -184,8 +185,9 @@ struct schedule_lease {
     uint32_t slots;
     uint32_t device;
     enum schedule_class priority;
-    bool due;       /* it runs on the minimum share of its class: it is not pre-empted */
-    bool preempted; /* schedule_preempt has named it */
+    bool due;              /* it runs on the minimum share of its class: it is not pre-empted */
+    bool preempted;        /* schedule_preempt has named it … */
+    uint64_t preempted_ns; /* … at this time */
     struct schedule_request *requests[LIMIT_BATCH_ITEMS]; /* in the order of the queue */
     /* private */
     uint64_t _charged_ns;        /* cost charged so far: at first the estimate × slots, at the end as measured */
@@ -289,7 +291,8 @@ void schedule_lease_free(struct schedule *s, struct schedule_lease *lease);
  * request that was re-queued before. Call until NULL, after schedule_next has said NULL. */
 struct schedule_lease *schedule_preempt(struct schedule *s, uint64_t now_ns);
 /* The lease was cancelled (schedule_preempt must have named it): its requests are queued again, before all others of
- * their target and class; its time is charged to `system`; slots and replica are free. Never fails. To be followed by
+ * their target and class; its time until it was named is charged to `system`, the rest to its tenant; slots and replica
+ * are free. Never fails. To be followed by
  * schedule_lease_free, like schedule_complete. A request whose client is gone is then taken out by schedule_cancel. */
 void schedule_requeue(struct schedule *s, struct schedule_lease *lease, uint64_t now_ns);
 

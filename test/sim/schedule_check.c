@@ -281,8 +281,8 @@ static void check_class_ended(struct world *w, const struct run *run, uint64_t c
         *earned = *earned < least ? *earned : least;
     else if (run->lease->due)
         *earned -= more;
-    else if (cost_ns == 0)
-        *earned += run->repaid;
+    else if (run->preempted && (double)cost_ns < run->repaid)
+        *earned += run->repaid - (double)cost_ns;
 }
 
 /* ---- leases ---- */

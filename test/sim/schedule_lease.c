@@ -70,17 +70,16 @@ void run_start(struct world *w, struct schedule_lease *lease)
     check_target_changed(w, g);
 }
 
-/* The model's side of a lease that ends; the scheduler has been told already. charged: else its time is the system's.
+/* The model's side of a lease that ends; the scheduler has been told already. Its time before from_ns is the system's.
  */
-static void run_end(struct world *w, struct run *run, bool charged)
+static void run_end(struct world *w, struct run *run, uint64_t from_ns)
 {
     struct target *g = run->replica->target;
     struct tenant *t = g->tenant;
     struct device *d = &w->devices[g->device];
-    uint64_t time_ns = w->now_ns - run->started_ns;
-    uint64_t tenant_ns = time_ns < SCHEDULE_CHARGE_NS_MAX ? time_ns : SCHEDULE_CHARGE_NS_MAX; // slept for hours
-    if (!charged)
-        tenant_ns = 0;
+    uint64_t time_ns = w->now_ns - run->started_ns, tenant_ns = w->now_ns - from_ns;
+    if (tenant_ns > SCHEDULE_CHARGE_NS_MAX) // slept for hours
+        tenant_ns = SCHEDULE_CHARGE_NS_MAX;
     check_lease_ended(w, run, tenant_ns * run->slots);
     t->served_ns += tenant_ns * run->slots;
     w->busy_ns += tenant_ns * run->slots;
@@ -110,7 +109,7 @@ void run_complete(struct world *w, struct run *run)
     struct target *g = run->replica->target;
     sim_trace("%" PRIu64 " tenant %u: lease ends", w->now_ns, g->tenant->index);
     schedule_complete(w->s, run->lease, world_clock(w));
-    run_end(w, run, true);
+    run_end(w, run, run->started_ns);
     requests_out(run, &w->counts.completed);
     g->n_free++;
     check_target_changed(w, g);
@@ -124,6 +123,7 @@ void run_preempt(struct world *w, struct schedule_lease *lease)
     sim_trace("%" PRIu64 " tenant %u: lease is pre-empted", w->now_ns, replica->target->tenant->index);
     check_preempted(w, run);
     run->preempted = true;
+    run->preempted_ns = w->now_ns;
     w->counts.preempted++;
     if (sim_chance(&w->random, 90)) // else it does not listen, and ends as it would
         run->obeys_ns = w->now_ns + (sim_chance(&w->random, 30) ? 0 : sim_scale(&w->random, 1, 5 * NS_PER_MS));
@@ -134,7 +134,7 @@ void run_requeue(struct world *w, struct run *run)
     struct target *g = run->replica->target;
     sim_trace("%" PRIu64 " tenant %u: lease was cancelled", w->now_ns, g->tenant->index);
     schedule_requeue(w->s, run->lease, world_clock(w));
-    run_end(w, run, false);
+    run_end(w, run, run->preempted_ns);
     for (uint32_t i = 0; i < run->n_requests; i++) {
         struct request *r = run->requests[i];
         sim_require(!r->requeued && r->schedule.requeued, "re-queued twice");
@@ -155,7 +155,7 @@ void replica_remove(struct world *w, struct replica *r)
     sim_require(lease == (r->run ? r->run->lease : NULL), "removing a replica gives another lease");
     if (r->run) {
         struct run *run = r->run;
-        run_end(w, run, true);
+        run_end(w, run, run->started_ns);
         requests_out(run, &w->counts.lost);
     } else {
         g->n_free--;

@@ -134,9 +134,10 @@ struct run {
     double repaid;
     uint32_t slots, weight, target_weight, n_requests, earning;
     enum schedule_class class;
-    bool cancellable;  /* when it started */
-    bool reported;     /* as overdue */
-    bool preempted;    /* named; ends by itself, or: */
+    bool cancellable; /* when it started */
+    bool reported;    /* as overdue */
+    bool preempted;   /* named; ends by itself, or: */
+    uint64_t preempted_ns;
     uint64_t obeys_ns; /* its worker stops then; UINT64_MAX = does not */
 };
 
