@@ -82,7 +82,7 @@ static int array(struct scan *s)
 static int key(struct scan *s)
 {
     struct str name, text;
-    uint64_t type, value = 0;
+    uint64_t type = 0, value = 0;
     int r = string(s, KEY_BYTES_MAX, &name);
     if (r == 0)
         r = number(s, 4, &type);
@@ -108,7 +108,7 @@ static int key(struct scan *s)
 static int tensor(struct scan *s, uint64_t *ret_offset)
 {
     struct str name;
-    uint64_t rank, dim, type, elements = 1;
+    uint64_t rank = 0, dim = 0, type = 0, elements = 1;
     int r = string(s, NAME_BYTES_MAX - 1, &name);
     if (r == 0)
         r = number(s, 4, &rank);
