@@ -1,0 +1,69 @@
+"""The demo that `make run` starts: the lines it prints work by copy and paste."""
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+
+import pytest
+
+from conftest import BUILD, CEILING_S, ROOT, wait_until
+
+
+@pytest.fixture
+def demo(folder):
+    """A function that runs the demo on a port of its own; its text once it has said all. Each is ended after the test."""
+    running = []
+
+    def run():
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        out = folder / f"out{len(running)}"
+        with out.open("w") as file:
+            process = subprocess.Popen([ROOT / "tools/run", "--data", folder / "data", "--listen", f"127.0.0.1:{port}"],
+                                       stdout=file, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL,
+                                       env={**os.environ, "BULKHEAD_BUILD": str(BUILD)})
+        running.append(process)
+        wait_until(lambda: process.poll() is not None or "Ctrl-C stops" in out.read_text(), "the demo's text")
+        assert process.poll() is None
+        return out.read_text()
+
+    def stop():
+        process = running[-1]
+        process.send_signal(signal.SIGTERM)
+        return process.wait(CEILING_S)
+
+    run.stop = stop
+    yield run
+    for process in running:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            process.wait(CEILING_S)
+
+
+def pasted(text):
+    """What each printed curl command says when a shell runs it, in order."""
+    commands = re.findall(r"^    (curl (?:.*\\\n)*.*)$", text, re.M)
+    return [subprocess.run(["bash", "-c", c], cwd=ROOT, capture_output=True, text=True, timeout=CEILING_S, check=True).stdout
+            for c in commands]
+
+
+def check(text):
+    digits, diagnosis, chat, foreign = pasted(text)
+    assert [o["data"] for o in json.loads(digits)["outputs"] if o["name"] == "label"] == [[8]]
+    assert json.loads(diagnosis)["model_name"] == "diagnosis"
+    assert json.loads(foreign)["code"] == "model_not_found"
+    chunks = [line[6:] for line in chat.splitlines() if line.startswith("data: ")]
+    assert chunks[-1] == "[DONE]"
+    said = "".join(c["delta"].get("content") or "" for line in chunks[:-1] for c in json.loads(line)["choices"])
+    assert len(said.split()) >= 3, said
+
+
+def test_the_printed_lines_work(demo):
+    first = demo()
+    assert first.count("/novelist created") == 2
+    check(first)
+    assert demo.stop() == 0
+    check(demo())  # the same folder: the keys are still there
+    assert demo.stop() == 0
