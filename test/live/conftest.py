@@ -252,7 +252,7 @@ def fds_grown(s):
     """role -> (descriptors, allowed) of every role that holds more than when it began to serve, replicas aside."""
     replicas = len(s.workers())
     if any(l["event"] == "replica_started" and "level=shared" in l["message"] for l in s.log):
-        replicas = max(replicas, len(s.status()["replicas"]))  # several in one worker
+        replicas = max(replicas, len(s.status()["replicas"])) + 1  # a shared worker has a bus beside its members'
     allowed = {role: count + RESERVE_FDS[role] + replicas * REPLICA_FDS[role] for role, count in s.fds.items()}
     return {role: (count, allowed[role]) for role, count in role_fds(s).items() if count > allowed[role]}
 

@@ -294,7 +294,7 @@ def test_a_hang_costs_its_own_tenant_only(beside):
     while evil.thread.is_alive():
         statuses.append(beside.infer("deeds", what("doze"), beside.calm).status)
     assert evil.get().status in (503, 504), evil.answer.body
-    assert set(statuses) == {200} and tried_alone(beside), statuses
+    assert set(statuses) == {200}, statuses  # whether one of them was in the worker just then or not
     wait_until(lambda: pid not in processes(), "the worker to be ended")
     together(beside)
 
