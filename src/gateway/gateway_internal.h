@@ -95,7 +95,8 @@ struct gateway_version {
     uint32_t weight, slots, device;
     uint64_t delay_ns;
     enum schedule_class class; /* of requests that name none */
-    bool cancellable;          /* its workers give running leases up: the last one loaded said so */
+    bool cancellable;          /* its workers give running leases up: the last one loaded said so … */
+    bool disobeyed;            /* … and no one has shown otherwise */
     char number_text[12];
     char model[LIMIT_NAME_BYTES + 1];
 };

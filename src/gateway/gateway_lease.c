@@ -182,6 +182,20 @@ static void lease_requeue(struct gateway_replica *replica, struct schedule_lease
     gateway_replica_idle(replica);
 }
 
+/* A lease that was named counts as on its way out, and no other is named in its stead. A worker that says it can give
+ * leases up and does not could so make critical requests wait each time: its version is named once in vain. */
+static void obedience_check(struct gateway_replica *replica, const struct schedule_lease *lease)
+{
+    struct gateway_version *v = replica->version;
+    if (!lease->preempted || uv_hrtime() - lease->preempted_ns <= LIMIT_PREEMPT_MS * NS_PER_MS || v->disobeyed)
+        return;
+    log_info("worker_disobeys", "tenant=%s model=%s: a lease was not given up within %u ms; no other will be",
+             v->tenant->name, v->model, LIMIT_PREEMPT_MS);
+    v->disobeyed = true;
+    v->cancellable = false;
+    gateway_version_schedule(v);
+}
+
 void gateway_dispatch(struct gateway *g)
 {
     uint64_t now_ns = uv_hrtime();
@@ -328,6 +342,7 @@ static int on_done(struct gateway_replica *replica, const struct channel_frame *
     struct schedule_lease *lease = replica->lease;
     if (!lease || f->lease_id != replica->lease_id)
         return error_set(err, ERROR_PEER, "the end of a lease it does not hold");
+    obedience_check(replica, lease);
     if (f->status == -ERROR_CANCELLED && lease->preempted) {
         lease_requeue(replica, lease);
         return 0;
@@ -366,6 +381,7 @@ void gateway_lease_lost(struct gateway_replica *replica, struct schedule_lease *
                         bool again)
 {
     replica->lease = NULL;
+    obedience_check(replica, lease);
     if (!again) /* else the second try is what it pays for */
         gateway_quota_charge(lease, uv_hrtime() - lease->started_ns);
     for (uint32_t k = 0; k < lease->n_requests; k++) {

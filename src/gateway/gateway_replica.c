@@ -317,8 +317,7 @@ static int on_loaded(struct gateway_replica *replica, const struct channel_frame
     v->refused_until_ns = 0;
     v->demanded = 0;
     v->idle_since_ns = uv_hrtime();
-    v->cancellable =
-        f->flags & CHANNEL_CANCELLABLE && v->signature->token.sequences == 0; /* an untrue one is pre-empted in vain */
+    v->cancellable = f->flags & CHANNEL_CANCELLABLE && v->signature->token.sequences == 0 && !v->disobeyed;
     gateway_version_schedule(v);
     if (v->signature->token.sequences > 0)
         code = gateway_batch_start(replica);

@@ -213,6 +213,79 @@ static void figures_are_what_happened(void **state)
     fixture_done(&f);
 }
 
+/* A batch request runs and a critical one wants its replica: the lease is named. */
+static struct channel_frame lease_named(struct lease_fixture *f)
+{
+    f->version->class = SCHEDULE_BATCH;
+    request(f, "FP32", 1, 4);
+    gateway_dispatch(&f->g);
+    struct channel_frame lease = guest_pull(f, CHANNEL_LEASE);
+    (void)guest_pull(f, CHANNEL_ITEM);
+    f->version->class = SCHEDULE_CRITICAL;
+    request(f, "FP32", 1, 4);
+    gateway_dispatch(&f->g);
+    assert_true(f->replica->lease->preempted);
+    return lease;
+}
+
+/* Two leases, the critical one first. */
+static void lease_and_lease(struct lease_fixture *f)
+{
+    for (int i = 0; i < 2; i++) {
+        gateway_dispatch(&f->g);
+        assert_int_equal(f->replica->lease->priority, i == 0 ? SCHEDULE_CRITICAL : SCHEDULE_BATCH);
+        struct channel_frame lease = guest_pull(f, CHANNEL_LEASE);
+        (void)guest_pull(f, CHANNEL_ITEM);
+        guest_answer(f, &lease);
+        gateway_replica_pull(f->replica);
+    }
+    assert_int_equal(f->g.requests.count, 0);
+}
+
+static void a_worker_that_obeys_late_is_charged_and_asked_no_more(void **state)
+{
+    (void)state;
+    static const uint64_t late_ns = (LIMIT_PREEMPT_MS + 1) * UINT64_C(1000000);
+    enum { IN_TIME, CANCELLED_LATE, DONE_LATE, LOST_LATE, WAYS };
+    for (int way = IN_TIME; way < WAYS; way++) {
+        struct lease_fixture f;
+        setup(&f, TENSOR_FP32, 1);
+        struct gateway_quota quota = {.tenant = &f.tenant};
+        list_init(&quota.waiting);
+        f.tenant.classes = (1u << SCHEDULE_CLASS_COUNT) - 1;
+        f.version->weight = f.version->slots = 1;
+        f.version->cancellable = true;
+        gateway_version_schedule(f.version);
+        struct channel_frame lease = lease_named(&f);
+        struct gateway_request *r = map_get(&f.g.requests, 1);
+        r->quotas[GATEWAY_QUOTA_TENANT] = way == IN_TIME || way == CANCELLED_LATE ? &quota : NULL;
+        if (way != IN_TIME)
+            f.replica->lease->preempted_ns -= late_ns;
+        const uint64_t *used_ns = &quota.schedule.use[SCHEDULE_COMPUTE_HOUR].used;
+        if (way == LOST_LATE)
+            gateway_replica_kill(f.replica, BUS_STOP_OVERDUE);
+        else if (way == DONE_LATE)
+            guest_answer(&f, &lease);
+        else
+            guest_push(&f, (struct channel_frame){
+                               .type = CHANNEL_DONE, .lease_id = lease.lease_id, .status = -ERROR_CANCELLED});
+        gateway_replica_pull(f.replica);
+        if (way == IN_TIME)
+            assert_true(*used_ns > 0 && *used_ns < late_ns);
+        else if (way == CANCELLED_LATE)
+            assert_true(*used_ns >= late_ns);
+        assert_int_equal(f.version->cancellable, way == IN_TIME);
+        if (way == IN_TIME || way == CANCELLED_LATE) {
+            r->quotas[GATEWAY_QUOTA_TENANT] = NULL; /* there is no catalog, which answers are checked against */
+            lease_and_lease(&f);
+        }
+        gateway_replica_kill(f.replica, BUS_STOP_PROTOCOL);
+        gateway_version_fail(f.version, ERROR_WORKER_LOST, NULL);
+        list_remove(&quota.in_changed);
+        fixture_done(&f);
+    }
+}
+
 /* Neither no time nor a cancellation that nobody asked for saves a tenant anything. */
 static void a_worker_that_lies_is_charged_all_the_same(void **state)
 {
@@ -377,6 +450,7 @@ int main(void)
         cmocka_unit_test(requests_share_a_lease),
         cmocka_unit_test(no_rows_run_alone),
         cmocka_unit_test(a_worker_that_lies_is_charged_all_the_same),
+        cmocka_unit_test(a_worker_that_obeys_late_is_charged_and_asked_no_more),
         cmocka_unit_test(figures_are_what_happened),
         cmocka_unit_test(inputs_larger_than_the_slot_are_refused),
         cmocka_unit_test(batches_fit_the_slot),
