@@ -1,5 +1,5 @@
-/* The first byte chooses. 0 … 4: the rest is a request of that kind; what is taken must make generations that the
- * worker takes, what is refused an error that is JSON. 5 and more: the rest is an event as a worker encodes it;
+/* The first byte chooses. 0 … 5: the rest is a request of that kind; what is taken must make generations that the
+ * worker takes, what is refused an error that is JSON. 6 and more: the rest is an event as a worker encodes it;
  * whatever it tells, the chunk and the answer made of it are JSON. */
 #include "api/serve/openai_codec.h"
 

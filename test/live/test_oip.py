@@ -345,4 +345,4 @@ def test_statistics_are_the_tenants_own(server, folder):
     server.apply(model_yaml("m", "acme", "m.json"))
     assert [s["version"] for s in stats(server, key, "/v2/models/m/stats")] == ["2", "1"]
     extensions = server.http("GET", "/v2", key).json["extensions"]
-    assert extensions == ["binary_tensor_data", "model_configuration", "model_repository(index)", "statistics"]
+    assert extensions == ["binary_tensor_data", "generate", "model_configuration", "model_repository(index)", "statistics"]

@@ -324,3 +324,71 @@ def test_hundreds_at_once(llm):
         together = list(pool.map(one, prompts))
     assert len(together) == 100
     assert sum(a == b for a, b in zip(alone, together)) >= 8  # near ties may fall otherwise in another batch
+
+
+# --- OIP's generate extension, over the same generations ---
+
+GENERATE = "/v2/models/talk/generate"
+
+
+def generate_stream(server, body, path=GENERATE + "_stream"):
+    """All events of a stream, as objects."""
+    connection = server.connect()
+    connection.request("POST", path, json.dumps(body), {"Authorization": "Bearer " + server.acme})
+    response = connection.getresponse()
+    assert response.status == 200 and response.headers["Content-Type"] == "text/event-stream"
+    found = [json.loads(data) for data in events(response)]
+    connection.close()
+    return found
+
+
+def test_generate_says_what_completions_say(llm):
+    said = complete(llm)["choices"][0]["text"]
+    body = {"text_input": "say something", "parameters": {"temperature": 0, "max_tokens": 8}}
+    for path in (GENERATE, "/v2/models/talk/versions/1/generate"):
+        answer = llm.http("POST", path, llm.acme, body)
+        assert answer.status == 200, answer.body
+        assert answer.json == {"model_name": "talk", "model_version": "1", "text_output": said}
+    for path in (GENERATE + "_stream", "/v2/models/talk/versions/1/generate_stream"):
+        found = generate_stream(llm, body, path)
+        assert all(e["model_name"] == "talk" and e["model_version"] == "1" for e in found)
+        assert "".join(e["text_output"] for e in found) == said
+    longer = generate_stream(llm, {"text_input": "say", "ignore_eos": True, "parameters": {"max_tokens": 200}})
+    assert len(longer) > 10
+    stop = said[len(said) // 2]
+    body["parameters"]["stop"] = [stop]
+    assert llm.http("POST", GENERATE, llm.acme, body).json["text_output"] == said[:said.index(stop)]
+
+
+def test_generate_refuses_in_oips_form(llm):
+    rows = [({}, GENERATE, 400, "invalid_request", "text_input"),
+            ({"text_input": "a", "parameters": {"temperature": 9}}, GENERATE + "_stream", 400, "invalid_request", "temperature"),
+            (b"{", GENERATE, 400, "invalid_json", "JSON"),
+            ({"text_input": "a"}, "/v2/models/echo/generate", 400, "invalid_request", "does not generate text"),
+            ({"text_input": "a"}, "/v2/models/none/generate_stream", 404, "model_not_found", "no model"),
+            ({"text_input": "a"}, "/v2/models/talk/versions/9/generate", 404, "model_not_found", "no model"),
+            ({"text_input": "many words " * 20000}, GENERATE + "_stream", 400, "invalid_request", "context")]
+    for body, path, status, code, text in rows:
+        answer = llm.http("POST", path, llm.acme, body)
+        assert answer.status == status and answer.code == code, (path, answer.body)
+        assert text in answer.json["error"], answer.body
+    theirs = llm.http("POST", GENERATE, llm.other, {"text_input": "a"})
+    none = llm.http("POST", "/v2/models/none/generate", llm.acme, {"text_input": "a"})
+    assert theirs.status == 404 and theirs.body == none.body
+
+
+def test_generate_streams_of_a_worker_that_is_killed_end_with_an_error(llm):
+    complete(llm)
+    streams = []
+    for _ in range(16):  # so that none has ended before
+        connection = llm.connect()
+        connection.request("POST", GENERATE + "_stream", json.dumps({"text_input": "a", "max_tokens": 480, "ignore_eos": True}),
+                           {"Authorization": "Bearer " + llm.acme})
+        streams.append((connection, connection.getresponse()))
+    os.kill(llm.workers()[0], signal.SIGKILL)
+    lasts = []
+    for connection, response in streams:
+        lasts.append([json.loads(data) for data in events(response)][-1])
+        connection.close()
+    lost = [last for last in lasts if "error" in last]
+    assert lost and all(last["code"] == "worker_lost" and last["error"] for last in lost), lasts

@@ -21,7 +21,7 @@ static void server_metadata(struct gateway_request *r)
     gateway_answer(
         r, 200, "application/json", NULL, 0,
         STR("{\"name\":\"bulkhead\",\"version\":\"" BULKHEAD_VERSION
-            "\",\"extensions\":[\"binary_tensor_data\",\"model_configuration\",\"model_repository(index)\",\"statistics\"]}"));
+            "\",\"extensions\":[\"binary_tensor_data\",\"generate\",\"model_configuration\",\"model_repository(index)\",\"statistics\"]}"));
 }
 
 static void server_live(struct gateway_request *r)
@@ -200,6 +200,14 @@ static const struct gateway_route routes[] = {
      "Run one version of a model."},
     {WIRE_POST, "/v2/infer", GATEWAY_TENANT, true, SIZE_MAX, header_infer,
      "Run the newest version of the model that X-Model-ID names."},
+    {WIRE_POST, "/v2/models/{}/generate", GATEWAY_TENANT, true, SIZE_MAX, serve_oip_generate,
+     "How a text goes on, by a language model."},
+    {WIRE_POST, "/v2/models/{}/generate_stream", GATEWAY_TENANT, true, SIZE_MAX, serve_oip_generate_stream,
+     "The same, piece by piece."},
+    {WIRE_POST, "/v2/models/{}/versions/{}/generate", GATEWAY_TENANT, true, SIZE_MAX, serve_oip_version_generate,
+     "The same by one version."},
+    {WIRE_POST, "/v2/models/{}/versions/{}/generate_stream", GATEWAY_TENANT, true, SIZE_MAX,
+     serve_oip_version_generate_stream, "The same by one version, piece by piece."},
     {WIRE_GET, "/v2", GATEWAY_TENANT, false, 0, server_metadata, "The server's name, version and extensions."},
     {WIRE_GET, "/v2/health/live", GATEWAY_OPEN, false, 0, server_live, "Is the server running?"},
     {WIRE_GET, "/v2/health/ready", GATEWAY_OPEN, false, 0, server_ready, "Does the server take requests?"},

@@ -20,6 +20,12 @@ void serve_oip_repository_index(struct gateway_request *r);
 void serve_oip_model_config(struct gateway_request *r);
 void serve_oip_version_config(struct gateway_request *r);
 
+/* oip_generate.c: generate extension; a text from a language model, in one piece or as server-sent events */
+void serve_oip_generate(struct gateway_request *r);
+void serve_oip_version_generate(struct gateway_request *r);
+void serve_oip_generate_stream(struct gateway_request *r);
+void serve_oip_version_generate_stream(struct gateway_request *r);
+
 /* oip_stats.c: statistics extension */
 void serve_oip_stats(struct gateway_request *r);
 void serve_oip_model_stats(struct gateway_request *r);

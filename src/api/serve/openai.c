@@ -35,7 +35,7 @@ void openai_call_refuse(struct gateway_request *r, const struct openai_error *er
 
 static void id_make(struct openai_call *call)
 {
-    static const char *const prefixes[OPENAI_KIND_COUNT] = {"chatcmpl", "cmpl", "embd", "tok", "detok"};
+    static const char *const prefixes[OPENAI_KIND_COUNT] = {"chatcmpl", "cmpl", "embd", "tok", "detok", "gen"};
     uint64_t number[2];
     random_bytes(number, sizeof number);
     (void)snprintf(call->id, sizeof call->id, "%s-%016llx%08llx", prefixes[call->request.kind],

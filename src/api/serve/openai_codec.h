@@ -22,6 +22,8 @@ enum openai_kind {
     OPENAI_EMBEDDING,
     OPENAI_TOKENIZE,
     OPENAI_DETOKENIZE,
+    OPENAI_GENERATE, /* not OpenAI's: a request of OIP's generate extension, whose parameters are the same
+                        (oip_generate.c) */
     OPENAI_KIND_COUNT
 };
 
@@ -42,7 +44,7 @@ struct openai_prompt {
 
 struct openai_request {
     enum openai_kind kind;
-    struct str model;
+    struct str model; /* GENERATE: empty, the address names it */
     bool stream, include_usage;
     bool echo;           /* COMPLETION: the answer begins with the prompt */
     bool base64;         /* EMBEDDING: encoding_format */

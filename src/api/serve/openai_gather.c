@@ -102,6 +102,7 @@ void openai_gather_end(struct gateway_request *r, struct openai_call *call)
     case OPENAI_DETOKENIZE:
         text_encode(call);
         break;
+    case OPENAI_GENERATE: /* never here: oip_generate.c */
     case OPENAI_KIND_COUNT:
         break;
     }

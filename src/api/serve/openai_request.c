@@ -10,7 +10,9 @@ enum {
     IN_EMBEDDING = 1u << OPENAI_EMBEDDING,
     IN_TOKENIZE = 1u << OPENAI_TOKENIZE,
     IN_DETOKENIZE = 1u << OPENAI_DETOKENIZE,
+    IN_GENERATE = 1u << OPENAI_GENERATE,
     IN_TEXT = IN_CHAT | IN_COMPLETION,
+    IN_SAMPLED = IN_TEXT | IN_GENERATE,
     IN_ALL = (1u << OPENAI_KIND_COUNT) - 1
 };
 
@@ -257,41 +259,57 @@ static bool take_modalities(struct openai_reader *p, yyjson_val *value)
     return true;
 }
 
+static bool take_text_input(struct openai_reader *p, yyjson_val *value)
+{
+    return yyjson_is_str(value) ? openai_take_prompts(p, value)
+                                : openai_refuse_type(p->error, p->name, "a string", value);
+}
+
+static bool members_take(struct openai_reader *p, yyjson_val *object);
+
+/* Beside text_input or in here, as clients of Triton's backends have it; each once. */
+static bool take_parameters(struct openai_reader *p, yyjson_val *value)
+{
+    return yyjson_is_obj(value) ? members_take(p, value) : openai_refuse_type(p->error, p->name, "an object", value);
+}
+
 static const struct field {
     const char *name;
     unsigned kinds;
     bool (*read)(struct openai_reader *p, yyjson_val *value);
 } fields[] = {
-    {"model", IN_ALL, take_model},
+    {"model", IN_ALL & ~IN_GENERATE, take_model},
     {"messages", IN_CHAT, openai_take_messages},
     {"prompt", IN_COMPLETION | IN_TOKENIZE, openai_take_prompts},
     {"content", IN_TOKENIZE, openai_take_prompts},
     {"input", IN_EMBEDDING, openai_take_prompts},
     {"tokens", IN_DETOKENIZE, openai_take_prompts},
-    {"max_tokens", IN_TEXT, take_max_tokens},
+    {"text_input", IN_GENERATE, take_text_input},
+    {"parameters", IN_GENERATE, take_parameters},
+    {"max_tokens", IN_SAMPLED, take_max_tokens},
     {"max_completion_tokens", IN_CHAT, take_max_tokens},
     {"n", IN_TEXT, take_n},
     {"best_of", IN_COMPLETION, take_best_of},
     {"stream", IN_TEXT, take_stream},
     {"stream_options", IN_TEXT, take_stream_options},
-    {"temperature", IN_TEXT, take_temperature},
-    {"top_p", IN_TEXT, take_top_p},
-    {"top_k", IN_TEXT, take_top_k},
-    {"min_p", IN_TEXT, take_min_p},
-    {"frequency_penalty", IN_TEXT, take_frequency_penalty},
-    {"presence_penalty", IN_TEXT, take_presence_penalty},
-    {"seed", IN_TEXT, take_seed},
-    {"stop", IN_TEXT, take_stop},
+    {"temperature", IN_SAMPLED, take_temperature},
+    {"top_p", IN_SAMPLED, take_top_p},
+    {"top_k", IN_SAMPLED, take_top_k},
+    {"min_p", IN_SAMPLED, take_min_p},
+    {"frequency_penalty", IN_SAMPLED, take_frequency_penalty},
+    {"presence_penalty", IN_SAMPLED, take_presence_penalty},
+    {"seed", IN_SAMPLED, take_seed},
+    {"stop", IN_SAMPLED, take_stop},
     {"logit_bias", IN_TEXT, take_logit_bias},
     {"logprobs", IN_CHAT, take_chat_logprobs},
     {"logprobs", IN_COMPLETION, take_logprobs},
     {"top_logprobs", IN_CHAT, take_top_logprobs},
-    {"response_format", IN_TEXT, openai_take_response_format},
-    {"grammar", IN_TEXT, openai_take_grammar},
+    {"response_format", IN_SAMPLED, openai_take_response_format},
+    {"grammar", IN_SAMPLED, openai_take_grammar},
     {"tools", IN_CHAT, openai_take_tools},
     {"tool_choice", IN_CHAT, openai_take_tool_choice},
-    {"ignore_eos", IN_TEXT, take_ignore_eos},
-    {"cache_prompt", IN_TEXT | IN_EMBEDDING, take_cache_prompt},
+    {"ignore_eos", IN_SAMPLED, take_ignore_eos},
+    {"cache_prompt", IN_SAMPLED | IN_EMBEDDING, take_cache_prompt},
     {"add_special_tokens", IN_TOKENIZE, take_add_special},
     {"add_special", IN_TOKENIZE, take_add_special},
     {"echo", IN_COMPLETION, take_echo},
@@ -320,17 +338,16 @@ static const struct field *field_find(enum openai_kind kind, struct str name, si
 
 static bool members_take(struct openai_reader *p, yyjson_val *root)
 {
-    uint64_t seen = 0;
     yyjson_obj_iter iter = yyjson_obj_iter_with(root);
     for (yyjson_val *key; (key = yyjson_obj_iter_next(&iter));) {
         size_t index;
         const struct field *field = field_find(p->request->kind, openai_json_str(key), &index);
         if (!field)
             continue;
-        if (seen >> index & 1) /* another reader of the same bytes may take the other one */
+        if (p->seen >> index & 1) /* another reader of the same bytes may take the other one */
             return openai_refuse(p->error, ERROR_INVALID_REQUEST, "invalid_value", field->name, "'%s' is there twice.",
                                  field->name);
-        seen |= UINT64_C(1) << index;
+        p->seen |= UINT64_C(1) << index;
         yyjson_val *value = yyjson_obj_iter_get_val(key);
         p->name = field->name;
         if (!yyjson_is_null(value) && !field->read(p, value))
@@ -348,10 +365,11 @@ static bool refuse_missing(struct openai_reader *p, const char *param)
 /* What only all members together tell. */
 static bool whole_check(struct openai_reader *p)
 {
-    static const char *const prompts[OPENAI_KIND_COUNT] = {"messages", "prompt", "input", "prompt", "tokens"};
+    static const char *const prompts[OPENAI_KIND_COUNT] = {"messages", "prompt", "input",
+                                                           "prompt",   "tokens", "text_input"};
     struct openai_request *r = p->request;
     struct generation *g = &r->common;
-    if (r->model.size == 0)
+    if (r->model.size == 0 && r->kind != OPENAI_GENERATE)
         return refuse_missing(p, "model");
     if (r->n_prompts == 0)
         return refuse_missing(p, prompts[r->kind]);
@@ -381,19 +399,20 @@ static bool whole_check(struct openai_reader *p)
 bool openai_request_decode(enum openai_kind kind, struct str body, struct arena *arena,
                            struct openai_request *ret_request, struct openai_error *ret_error)
 {
-    static const enum generation_kind kinds[OPENAI_KIND_COUNT] = {
-        GENERATION_CHAT, GENERATION_COMPLETION, GENERATION_EMBEDDING, GENERATION_TOKENIZE, GENERATION_DETOKENIZE};
+    static const enum generation_kind kinds[OPENAI_KIND_COUNT] = {GENERATION_CHAT,       GENERATION_COMPLETION,
+                                                                  GENERATION_EMBEDDING,  GENERATION_TOKENIZE,
+                                                                  GENERATION_DETOKENIZE, GENERATION_COMPLETION};
     struct openai_reader p = {.arena = arena, .request = ret_request, .error = ret_error};
     *ret_request = (struct openai_request){.kind = kind, .n = 1};
     generation_init(&ret_request->common, kinds[kind]);
-    bool text = kind == OPENAI_CHAT || kind == OPENAI_COMPLETION;
+    bool text = kind == OPENAI_CHAT || kind == OPENAI_COMPLETION || kind == OPENAI_GENERATE;
     ret_request->common.temperature = text ? 1 : 0;
     ret_request->common.max_tokens = text ? 0 : 1;
     openai_json_alloc_init(&p.alc, arena);
     yyjson_val *root = openai_json_parse(body, arena, ret_error);
     if (!root || !members_take(&p, root) || !whole_check(&p))
         return false;
-    if (kind == OPENAI_COMPLETION && ret_request->common.max_tokens == 0)
+    if (kind != OPENAI_CHAT && ret_request->common.max_tokens == 0)
         ret_request->common.max_tokens = 16; /* the API's own default */
     return true;
 }

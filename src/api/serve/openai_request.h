@@ -12,6 +12,7 @@ struct openai_reader {
     const char *name; /* of the member that is being read */
     uint32_t best_of; /* 0: not given */
     bool stream_options;
+    uint64_t seen;        /* members, by their index in the table */
     yyjson_val *tools;    /* checked; NULL: none */
     struct str tool_only; /* the function that tool_choice names; empty: none */
 };

@@ -382,13 +382,49 @@ static void test_hostile(void **state)
     }
 }
 
+/* OIP's generate extension: the same parameters, beside the text or in an object of their own. */
+static void test_generate(void **state)
+{
+    (void)state;
+    good(OPENAI_GENERATE, "{\"text_input\":\"hi\"}");
+    assert_true(str_equal(request.prompts[0].text, STR("hi")));
+    assert_true(request.n_prompts == 1 && request.n == 1);
+    assert_int_equal(request.common.kind, GENERATION_COMPLETION);
+    assert_int_equal(request.common.max_tokens, 16);
+    good(OPENAI_GENERATE,
+         "{\"parameters\":{\"max_tokens\":7,\"temperature\":0.5,\"stop\":[\"a\",\"b\"],\"seed\":3,\"top_k\":4,"
+         "\"stream\":true,\"n\":9,\"echo\":true,\"model\":5,\"prompt\":[]},\"top_p\":0.25,\"text_input\":\"\"}");
+    assert_int_equal(request.common.max_tokens, 7);
+    assert_int_equal(request.common.n_stops, 2);
+    assert_int_equal(request.common.top_k, 4);
+    assert_int_equal(request.common.flags, GENERATION_SEEDED);
+    assert_true(request.common.temperature == 0.5f && request.common.top_p == 0.25f);
+    assert_true(request.n == 1 && !request.echo && !request.stream); /* others' parameters */
+    assert_int_equal(request.prompts[0].text.size, 0);
+    good(OPENAI_GENERATE, "{\"text_input\":\"hi\",\"parameters\":null}");
+    static const struct refusal rows[] = {
+        {OPENAI_GENERATE, "{}", "text_input", "missing_required_parameter", "text_input"},
+        {OPENAI_GENERATE, "[]", "", NULL, "must be a JSON object"},
+        {OPENAI_GENERATE, "{\"text_input\":[\"a\",\"b\"]}", "text_input", "invalid_type", "a string"},
+        {OPENAI_GENERATE, "{\"text_input\":\"a\",\"parameters\":[]}", "parameters", "invalid_type", "an object"},
+        {OPENAI_GENERATE, "{\"text_input\":\"a\",\"seed\":1,\"parameters\":{\"seed\":2}}", "seed", "invalid_value",
+         "twice"},
+        {OPENAI_GENERATE, "{\"text_input\":\"a\",\"parameters\":{\"parameters\":{}}}", "parameters", "invalid_value",
+         "twice"},
+        {OPENAI_GENERATE, "{\"text_input\":\"a\",\"parameters\":{\"temperature\":3}}", "temperature",
+         "decimal_above_max_value", "temperature"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        refused(&rows[i]);
+}
+
 #define TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_chat),    TEST(test_messages), TEST(test_tools_and_formats), TEST(test_numbers),
-        TEST(test_prompts), TEST(test_limits),   TEST(test_hostile),
+        TEST(test_generate), TEST(test_chat),    TEST(test_messages), TEST(test_tools_and_formats),
+        TEST(test_numbers),  TEST(test_prompts), TEST(test_limits),   TEST(test_hostile),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
