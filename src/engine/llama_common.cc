@@ -127,16 +127,26 @@ common_json schema_of(const char *data, size_t size)
     return schema;
 }
 
-/* For most templates llama.cpp lets the model put ```json around its answer, to be taken away again behind it; cut off
- * or listed token by token that is no JSON. Where nothing but the JSON may come, no fence is let in to begin with. */
-void fences_remove(llama_chat *c, const common_json &schema)
+void grammar_replace(llama_chat *c, const std::string &grammar)
 {
-    if (c->tools || c->params.supports_thinking || c->params.grammar.find("```") == std::string::npos)
-        return;
-    c->params.grammar = json_schema_to_grammar(schema);
+    c->params.grammar = grammar;
     c->params.grammar_lazy = false;
     c->advance = false;
-    c->plain = true;
+}
+
+/* What was asked for holds, whatever the template's code made of it. For most templates that lets the model put ```json
+ * around its answer, to be taken away again behind it; cut off or listed token by token that is no JSON. Where nothing
+ * but the JSON may come, no fence is let in to begin with. A GBNF grammar it does not look at. */
+void grammar_settle(llama_chat *c, const llama_chat_request *request, const common_json &schema)
+{
+    const std::string &made = c->params.grammar;
+    bool fenced = !c->tools && !c->params.supports_thinking && made.find("```") != std::string::npos;
+    if (request->schema_size > 0 && (made.empty() || fenced)) {
+        grammar_replace(c, json_schema_to_grammar(schema));
+        c->plain = !c->params.supports_thinking;
+    } else if (request->grammar_size > 0 && made.empty()) {
+        grammar_replace(c, text_of(request->grammar, request->grammar_size));
+    }
 }
 
 bool diff_tell(llama_chat *c, const common_chat_msg_diff &diff, const llama_chat_sink *sink)
@@ -230,8 +240,7 @@ llama_chat *llama_chat_open(const llama_templates *t, const llama_chat_request *
         c->advance = c->tools || !inputs.json_schema.empty();
         c->params = common_chat_templates_apply(t->templates.get(), inputs);
         c->plain = !c->advance && !c->params.supports_thinking;
-        if (request->schema_size > 0)
-            fences_remove(c.get(), schema);
+        grammar_settle(c.get(), request, schema);
         c->parser = common_chat_parser_params(c->params);
         c->parser.reasoning_format = inputs.reasoning_format;
         c->parser.parse_tool_calls = c->tools;

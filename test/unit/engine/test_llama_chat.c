@@ -141,6 +141,28 @@ static void test_schemas(void **state)
     llama_model_done(&model);
 }
 
+static void test_grammars(void **state)
+{
+    (void)state;
+    struct llama_model_file model = llama_tiny_chat(1, plain_template);
+    struct engine *e = llama_must_open(&model);
+    memset(&record, 0, sizeof record);
+    struct generation g = chat("[{\"role\":\"user\",\"content\":\"a\"}]", 60);
+    g.grammar_kind = GENERATION_GBNF;
+    g.grammar = STR("root ::= \"this and nothing else\"");
+    llama_must_submit(e, 1, 1, &g);
+    g.grammar = STR("root ::= nothing");
+    llama_must_submit(e, 2, 1, &g);
+    run(e);
+    assert_int_equal(told(1)->status, 0);
+    assert_int_equal(told(1)->finish, GENERATION_STOP);
+    assert_int_equal(told(1)->text_size, strlen("this and nothing else"));
+    assert_memory_equal(told(1)->text, "this and nothing else", told(1)->text_size);
+    assert_int_equal(told(2)->status, -ERROR_INVALID_REQUEST);
+    e->ops->close(e);
+    llama_model_done(&model);
+}
+
 /* llama.cpp's own grammar lets a fence of backquotes around the answer in: pushed towards it, and cut off. */
 static void test_no_fence_around_json(void **state)
 {
@@ -280,6 +302,7 @@ int main(void)
         cmocka_unit_test(test_template_makes_the_prompt),
         cmocka_unit_test(test_what_cannot_be_a_chat),
         cmocka_unit_test(test_schemas),
+        cmocka_unit_test(test_grammars),
         cmocka_unit_test(test_no_fence_around_json),
         cmocka_unit_test(test_tools),
     };

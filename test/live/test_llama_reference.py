@@ -1,0 +1,116 @@
+"""Greedy answers over HTTP against those of llama.cpp's own server, on this machine, of the same GGUF, token for token.
+
+`make test` asks some of the prompts, `make soak` (BULKHEAD_SOAK) all 100. The figures are printed: pytest -s."""
+import concurrent.futures
+import functools
+import os
+import sys
+import threading
+
+import pytest
+
+from conftest import ROOT, model_yaml, tenant_yaml
+
+sys.path.insert(0, str(ROOT / "test/tools"))
+
+import llama_reference  # noqa: E402  (behind the path that finds it)
+
+MODEL = ROOT / "examples/models/novelist.gguf"
+PROMPTS = llama_reference.prompts(100)
+ASKED = PROMPTS if os.environ.get("BULKHEAD_SOAK") else PROMPTS[:10] + PROMPTS[15::6]
+TOKENS = 48
+OTHERS = 16
+NEAR = 1e-3  # two best so close may change places where a batch of another shape is summed up in another order
+# As our engine has it: the sums of flash attention are of 16 bits, and repacked weights are summed up in another order.
+OPTIONS = ("-fa", "off", "--no-repack")
+
+
+@pytest.fixture(scope="module")
+def reference():
+    """prompt -> what llama.cpp's server answers, with the text of each token by itself."""
+    assert llama_reference.SERVER.exists(), "llama-server is not built: tools/deps install --test"
+    with llama_reference.Server(MODEL, options=OPTIONS) as server:
+        @functools.cache
+        def piece(token):
+            return server.post("/detokenize", {"tokens": [token]})["content"]
+
+        found = {}
+        for prompt in ASKED:
+            answer = server.greedy(prompt, TOKENS)
+            found[prompt] = {**answer, "pieces": [piece(token) for token in answer["tokens"]]}
+        yield found
+
+
+@pytest.fixture
+def novelist(server):
+    server.apply(tenant_yaml("acme") + model_yaml("novelist", "acme", str(MODEL), "llama",
+                                                  resources={"cpu": 1, "memory": "512Mi"}))
+    server.acme = server.key("acme")
+    return server
+
+
+def ask(server, prompt, **more):
+    answer = server.http("POST", "/v1/completions", server.acme,
+                         {"model": "novelist", "prompt": prompt, "temperature": 0, "max_tokens": TOKENS, "logprobs": 2,
+                          "cache_prompt": False, **more})
+    assert answer.status == 200, answer.body
+    return answer.json
+
+
+def check_whole(answer, wanted):
+    choice = answer["choices"][0]
+    assert answer["usage"]["prompt_tokens"] == wanted["prompt_tokens"], wanted["prompt"]
+    assert choice["logprobs"]["tokens"] == wanted["pieces"], wanted["prompt"]
+    assert choice["text"] == wanted["text"], wanted["prompt"]
+
+
+def difference(tokens, wanted):
+    """The first place where they differ, None: nowhere."""
+    for place, (one, other) in enumerate(zip(tokens, wanted)):
+        if one != other:
+            return place
+    return None if len(tokens) == len(wanted) else min(len(tokens), len(wanted))
+
+
+def test_alone_every_token_is_the_references(novelist, reference):
+    for prompt in ASKED:
+        check_whole(ask(novelist, prompt), reference[prompt])
+    print(f"\nalone: {len(ASKED)} prompts, {sum(len(r['tokens']) for r in reference.values())} tokens, all equal")
+
+
+def keep_busy(server, number, stopping, done):
+    for count in range(1 << 30):
+        if stopping.is_set():
+            return
+        prompt = PROMPTS[(number * 7 + count) % len(PROMPTS)]
+        done.append(ask(server, prompt, temperature=1, seed=count, ignore_eos=True, logprobs=None)["usage"]["completion_tokens"])
+
+
+def gaps_of(wanted, alone):
+    """Where the reference does not tell them for every token, those of our own answer alone, whose tokens are the same."""
+    if wanted["gap"]:
+        return wanted["gap"]
+    best = [sorted(place.values(), reverse=True) for place in alone["choices"][0]["logprobs"]["top_logprobs"]]
+    return [values[0] - values[1] if len(values) > 1 else 0.0 for values in best]
+
+
+def test_in_company_only_near_ties_differ(novelist, reference):
+    """Equal up to the first place where the reference could hardly tell its two best apart."""
+    alone = {prompt: ask(novelist, prompt) for prompt in ASKED}
+    stopping, done, whole, ties, equal = threading.Event(), [], 0, 0, 0
+    with concurrent.futures.ThreadPoolExecutor(OTHERS) as pool:
+        others = [pool.submit(keep_busy, novelist, i, stopping, done) for i in range(OTHERS)]
+        try:
+            for prompt in ASKED:
+                wanted, tokens = reference[prompt], ask(novelist, prompt)["choices"][0]["logprobs"]["tokens"]
+                place = difference(tokens, wanted["pieces"])
+                gaps = gaps_of(wanted, alone[prompt])
+                near = next((i for i, gap in enumerate(gaps) if gap < NEAR), None)
+                assert place is None or near is not None and place >= near, (prompt, place, near, gaps)
+                whole, ties = whole + (place is None), ties + (place is not None)
+                equal += len(tokens) if place is None else place
+        finally:
+            stopping.set()
+    assert all(other.result() is None for other in others) and len(done) > OTHERS
+    print(f"\nbeside {OTHERS} others ({len(done)} answers of theirs): {whole} of {len(ASKED)} equal to the end, {ties} differ "
+          f"from a near tie on, {equal} tokens equal")
