@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from conftest import BUILD, ROOT, model_yaml, tenant_yaml
+from conftest import BUILD, ROOT, model_yaml, processes, tenant_yaml, wait_until
 
 sys.path.insert(0, str(ROOT / "test/tools"))
 
@@ -45,16 +45,56 @@ def test_what_is_no_model_is_refused(server, tiny, folder, name):
 
 
 HOSTILE_STEP = 1 if os.environ.get("BULKHEAD_SOAK") else 25
+ODD_RANDOM = 200 if os.environ.get("BULKHEAD_SOAK") else 50
+
+
+def served(server, key):
+    answer = server.http("POST", "/v1/completions", key, {"model": "tiny", "prompt": "x", "max_tokens": 2, "temperature": 0})
+    assert answer.status == 200, answer.body
+    return answer.json["choices"][0]["text"]
+
+
+def kept(server):
+    """What applying leaves: files beside the database, and how many processes there are."""
+    files = sorted(str(path) for path in server.data.rglob("*") if not path.name.startswith("bulkhead.db"))
+    return files, len([1 for parent, _ in processes().values() if parent == server.process.pid])
 
 
 def test_hostile_models_are_refused_and_cost_nobody_else(server, tiny, folder):
     """What llama.cpp does not survive ends the process that opened it; serving goes on, and nothing stays."""
     files = [(name, data) for name, data in gguf_hostile.models() if not name.startswith("odd-") and name != "valid"]
-    chosen = files[::HOSTILE_STEP] + [f for f in files if f[0] in ("block_count-0", "tokens-missing")]
+    chosen = files[::HOSTILE_STEP] + [f for f in files if f[0] in ("block_count-0", "tokens-missing", "is-adapter")]
     server.apply(tenant_yaml("acme") + model_yaml("tiny", "acme", str(tiny), engine="llama"))
-    before = sorted(os.listdir(server.data / "store/artifacts"))
+    key = server.key("acme")
+    text, before = served(server, key), kept(server)
     for name, data in chosen:
         (folder / "bad.gguf").write_bytes(data)
         result = server.apply(model_yaml("bad", "acme", "bad.gguf", engine="llama"), check=False)
         assert result.returncode == 1 and "Model acme/bad: spec.source: " in result.stderr, (name, result.stderr)
-    assert sorted(os.listdir(server.data / "store/artifacts")) == before
+        assert str(server.data) not in result.stderr and "/proc/" not in result.stderr, (name, result.stderr)
+        assert server.http("GET", "/v1/models/bad", key).status == 404, name
+        assert served(server, key) == text, name
+    wait_until(lambda: kept(server) == before, "everything of refused models to be gone")
+    print(f"\n{len(chosen)} hostile files refused")
+
+
+def test_odd_models_cost_nobody_else(server, tiny, folder):
+    """What a reader may take or leave: refused with a reason, or served as well as it can be; the neighbour does not notice."""
+    server.apply(tenant_yaml("acme") + tenant_yaml("mallory") + model_yaml("tiny", "acme", str(tiny), engine="llama"))
+    key, theirs, taken = server.key("acme"), server.key("mallory"), 0
+    text, before = served(server, key), kept(server)
+    files = [(name, data) for name, data in gguf_hostile.models(random_count=ODD_RANDOM) if name.startswith("odd-")]
+    for name, data in files[::HOSTILE_STEP]:
+        (folder / "odd.gguf").write_bytes(data)
+        result = server.apply(model_yaml("odd", "mallory", "odd.gguf", engine="llama"), check=False)
+        if result.returncode == 0:
+            for path, body in (("completions", {"prompt": "x"}), ("chat/completions", {"messages": [{"role": "user", "content": "x"}]})):
+                answer = server.http("POST", "/v1/" + path, theirs, {"model": "odd", "max_tokens": 2, **body})
+                assert answer.status == 200 or answer.json["error"]["message"], (name, answer.body)
+            server.cli("delete", "model", "odd", "--tenant", "mallory")
+            taken += 1
+        else:
+            assert "Model mallory/odd: spec.source: " in result.stderr, (name, result.stderr)
+        assert served(server, key) == text, name
+    wait_until(lambda: kept(server) == before, "everything of odd models to be gone")
+    print(f"\n{len(files[::HOSTILE_STEP])} odd files, {taken} of them served")

@@ -1,0 +1,207 @@
+"""Each prompt of a language model holds a mark of its own, and its answer is made to be that mark: whatever reaches a client,
+whole or cut off, may hold no other. Two tenants, each with a worker, and clients that leave in every state of a request.
+
+`make test` looks at some hundreds of answers, `make soak` (BULKHEAD_SOAK) at more than 10,000. BULKHEAD_SEED=n repeats a run."""
+import collections
+import http.client
+import io
+import json
+import os
+import random
+import re
+import socket
+import struct
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from conftest import CEILING_S, ROOT, model_yaml, tenant_yaml
+
+ANSWERS = 10500 if os.environ.get("BULKHEAD_SOAK") else 400
+CLIENTS = 8  # of each tenant: with 8 choices each they are more than a worker's places
+MARK = re.compile(r"mark-\w+-\d+-\w+")
+# How far a client gets before it leaves; those that stay read it all.
+STATES = ("stays", "stays", "stays", "head", "body", "sent", "first", "middle", "last", "turns")
+
+
+@pytest.fixture
+def tenants(server, tmp_path):
+    path = tmp_path / "tiny.gguf"
+    subprocess.run([sys.executable, ROOT / "test/tools/gguf_random.py", path, "--size", "tiny"], check=True)
+    for name in ("acme", "other"):
+        server.apply(tenant_yaml(name) + model_yaml("talk", name, str(path), "llama", resources={"cpu": 1, "memory": "2Gi"}))
+    return {name: server.key(name) for name in ("acme", "other")}
+
+
+class Raw:
+    """What came over a socket, for http.client to make sense of."""
+
+    def __init__(self, data):
+        self.data = data
+
+    def makefile(self, *_):
+        return io.BytesIO(self.data)
+
+
+def read_answer(data):
+    """(status, body) of as much of an answer as there is; (0, b"") when not even its head is."""
+    response = http.client.HTTPResponse(Raw(data))
+    try:
+        response.begin()
+    except (http.client.HTTPException, OSError):
+        return 0, b""
+    try:
+        return response.status, response.read()
+    except http.client.IncompleteRead as e:
+        return response.status, e.partial
+
+
+def texts_of(body, streams):
+    """index -> text of the choices in a body, which may be cut off."""
+    found = collections.defaultdict(str)
+    parts = re.findall(rb"data: (\{.*\})\n", body) if streams else [body]
+    for part in parts:
+        try:
+            for choice in json.loads(part).get("choices", ()):
+                found[choice["index"]] += choice.get("text") or choice.get("delta", choice.get("message", {})).get("content") or ""
+        except ValueError:
+            assert not streams, part  # an event is whole, or not there
+    return found
+
+
+class Client(threading.Thread):
+    def __init__(self, server, tenant, key, seed, quota, figures):
+        super().__init__()
+        self.server, self.tenant, self.key, self.quota, self.figures = server, tenant, key, quota, figures
+        self.rng = random.Random(seed)
+        self.failures = []
+
+    def run(self):
+        number = 0
+        try:
+            while self.quota.left():
+                number += 1
+                self.one(f"mark-{self.tenant}-{number}-{self.rng.getrandbits(60):x}")
+        except BaseException as e:
+            self.failures.append(e)
+
+    def body(self, mark):
+        body = {"model": "talk", "max_tokens": 100, "stream": self.rng.random() < 0.6, "n": self.rng.choice((1, 1, 1, 8)),
+                "grammar": f'root ::= "{mark}"', "cache_prompt": self.rng.random() < 0.7}
+        text = "please say " + mark
+        if self.rng.random() < 0.5:
+            return "/v1/chat/completions", {**body, "messages": [{"role": "user", "content": text}]}
+        return "/v1/completions", {**body, "prompt": text}
+
+    def request(self, path, body):
+        data = json.dumps(body).encode()
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {self.key}\r\nConnection: close\r\n" \
+               f"Content-Length: {len(data)}\r\n\r\n".encode()
+        return head, data
+
+    def talk(self, raw, head, data, state):
+        """Sends and reads as far as the state says; what came."""
+        if state == "head":
+            raw.sendall(head[:self.rng.randrange(1, len(head))])
+            return b""
+        if state == "body":
+            raw.sendall(head + data[:self.rng.randrange(len(data))])
+            return b""
+        raw.sendall(head + data)
+        if state == "sent":
+            return b""
+        if state == "turns":  # says that nothing more comes, and may read on
+            raw.shutdown(socket.SHUT_WR)
+        wanted = {"first": 1, "middle": self.rng.randrange(200, 3000)}.get(state, 1 << 30)
+        got = b""
+        while len(got) < wanted:
+            piece = raw.recv(min(wanted - len(got), 65536))
+            if not piece or state == "last" and (b"[DONE]" in got or b'"usage"' in got):
+                return got + piece
+            got += piece
+        return got
+
+    def one(self, mark):
+        state = self.rng.choice(STATES)
+        path, body = self.body(mark)
+        raw = self.server.raw()
+        raw.settimeout(CEILING_S)
+        try:
+            got = self.talk(raw, *self.request(path, body), state)
+        except (ConnectionResetError, BrokenPipeError):
+            assert state == "turns"
+            got = b""
+        if state != "stays" and self.rng.random() < 0.5:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        raw.close()
+        self.check(state, mark, body, got)
+
+    def check(self, state, mark, body, got):
+        status, content = read_answer(got)
+        texts = texts_of(content, body["stream"]) if status == 200 else {}
+        for seen in (got.decode(errors="replace"), *texts.values()):
+            assert all(mark.startswith(found) for found in MARK.findall(seen)), (mark, seen)  # its end may not be there yet
+        assert all(mark.startswith(text) for text in texts.values()), (mark, texts)
+        self.figures[self.tenant, state] += 1
+        if state == "stays":
+            assert status in (200, 429, 503), got[:500]
+            if status == 200:
+                assert dict(texts) == {i: mark for i in range(body["n"])}, (mark, content[-500:])
+                self.quota.take()
+            self.figures[self.tenant, status] += 1
+
+
+class Quota:
+    def __init__(self, count):
+        self.count, self.lock = count, threading.Lock()
+
+    def left(self):
+        return self.count > 0
+
+    def take(self):
+        with self.lock:
+            self.count -= 1
+
+
+def test_no_answer_holds_anothers_mark(server, tenants):
+    seed = int(os.environ.get("BULKHEAD_SEED", random.randrange(1 << 32)))
+    print(f"\nBULKHEAD_SEED={seed}")
+    for key in tenants.values():
+        assert server.http("POST", "/v1/completions", key, {"model": "talk", "prompt": "x", "max_tokens": 1}).status == 200
+    workers = server.workers()
+    assert len(workers) == 2  # one each
+    figures = collections.Counter()
+    quotas = {tenant: Quota(ANSWERS // 2) for tenant in tenants}
+    clients = [Client(server, tenant, key, f"{seed} {tenant} {i}", quotas[tenant], figures)
+               for tenant, key in tenants.items() for i in range(CLIENTS)]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join()
+    for client in clients:
+        if client.failures:
+            raise client.failures[0]
+    print(", ".join(f"{tenant} {what}: {count}" for (tenant, what), count in sorted(figures.items(), key=str)))
+    assert all(figures[tenant, state] > 0 for tenant in tenants for state in STATES)
+    assert sum(figures[tenant, 200] for tenant in tenants) >= ANSWERS
+    assert server.workers() == workers  # nobody's worker was lost on the way
+
+
+def test_a_foreign_mark_would_be_seen(server):
+    """The check itself, on answers that hold what they must not: as JSON, in one event, and spread over several."""
+    client = Client(server, "acme", "", 1, Quota(1), collections.Counter())
+    mark, foreign = "mark-acme-1-abc", "mark-other-2-def"
+
+    def answer(body):
+        return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+    def event(text):
+        return b"data: " + json.dumps({"choices": [{"index": 0, "text": text}]}).encode() + b"\n\n"
+    for streams, body in ((False, json.dumps({"choices": [{"index": 0, "text": foreign}]}).encode()),
+                          (False, json.dumps({"error": {"message": "not " + foreign}}).encode()),
+                          (True, event(foreign)), (True, event(foreign[:6]) + event(foreign[6:])), (True, event("mark-acme-2-abc"))):
+        with pytest.raises(AssertionError):
+            client.check("middle", mark, {"stream": streams, "n": 1}, answer(body))
+    client.check("middle", mark, {"stream": True, "n": 1}, answer(event(mark[:6]) + event(mark[6:])))
