@@ -143,8 +143,7 @@ static int context_make(struct llama *l, struct error *err)
     p.n_outputs_max = LLAMA_IDS; /* one a sequence; llama.cpp wants room for all ids */
     p.n_threads = p.n_threads_batch = (int32_t)l->n_threads;
     p.kv_unified = true;
-    /* Its sums on processors are of 16 bits, so that an answer would depend on who else is in the batch: alone and in
-     * company the two best tokens' logits differed by up to 0.02, and without it by less than 0.0001. */
+    /* Its sums on processors are of 16 bits, so that an answer would depend even more on who else is in the batch. */
     p.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED;
     p.swa_full = true; /* else a prefix's cells would be gone */
     p.no_perf = true;
