@@ -37,6 +37,24 @@ void gateway_demand(struct gateway_version *v)
     v->demanded_ns = uv_hrtime();
 }
 
+static int deadline_set(struct gateway_request *r, uint64_t arrival_ns, struct error *err)
+{
+    uint64_t wait_ns = r->gateway->config.request_timeout_ms * NS_PER_MS;
+    struct str header = gateway_header(r, STR("x-request-timeout-ms"));
+    uint64_t wish_ns, ms;
+    if (header.data && (str_to_u64(header, &ms) < 0 || ms == 0))
+        return error_set(err, ERROR_INVALID_REQUEST,
+                         "The header X-Request-Timeout-Ms must be a number of milliseconds, 1 or more.");
+    if (header.data && !__builtin_mul_overflow(ms, NS_PER_MS, &wish_ns) && wish_ns < wait_ns)
+        wait_ns = wish_ns;
+    if (r->oip.timeout_us > 0 && !__builtin_mul_overflow(r->oip.timeout_us, UINT64_C(1000), &wish_ns) &&
+        wish_ns < wait_ns)
+        wait_ns = wish_ns;
+    if (r->deadline_ns == 0 || arrival_ns + wait_ns < r->deadline_ns) /* it began when the request came */
+        r->deadline_ns = arrival_ns + wait_ns;
+    return 0;
+}
+
 /* --- waiting for the signature --- */
 
 static void wait_start(struct gateway_request *r, struct gateway_version *v)
@@ -69,12 +87,14 @@ void gateway_signature_wait(struct gateway_request *r, struct gateway_version *v
     int code = gateway_version_state(v, &err);
     if (code >= 0 && r->tenant->n_waiting + r->tenant->schedule.queued >= r->tenant->schedule.queue_max)
         code = error_set_default(&err, ERROR_QUEUE_FULL);
+    if (code >= 0 && r->deadline_ns == 0) { /* its body, if it has one, says nothing of time */
+        r->oip.timeout_us = 0;
+        code = deadline_set(r, uv_hrtime(), &err);
+    }
     if (code < 0) {
         gateway_fail(r, code, &err);
         return;
     }
-    if (r->deadline_ns == 0)
-        r->deadline_ns = uv_hrtime() + r->gateway->config.request_timeout_ms * NS_PER_MS;
     wait_start(r, v);
 }
 
@@ -238,19 +258,7 @@ static void infer_start(struct gateway_request *r, struct gateway_version *v)
 /* The least of what the server grants, the header says and the body says (in microseconds, as in Triton). */
 int gateway_deadline_set(struct gateway_request *r, struct error *err)
 {
-    uint64_t wait_ns = r->gateway->config.request_timeout_ms * NS_PER_MS;
-    struct str header = gateway_header(r, STR("x-request-timeout-ms"));
-    uint64_t wish_ns, ms;
-    if (header.data && (str_to_u64(header, &ms) < 0 || ms == 0))
-        return error_set(err, ERROR_INVALID_REQUEST,
-                         "The header X-Request-Timeout-Ms must be a number of milliseconds, 1 or more.");
-    if (header.data && !__builtin_mul_overflow(ms, NS_PER_MS, &wish_ns) && wish_ns < wait_ns)
-        wait_ns = wish_ns;
-    if (r->oip.timeout_us > 0 && !__builtin_mul_overflow(r->oip.timeout_us, UINT64_C(1000), &wish_ns) &&
-        wish_ns < wait_ns)
-        wait_ns = wish_ns;
-    r->deadline_ns = r->arrival_ns + wait_ns;
-    return 0;
+    return deadline_set(r, r->arrival_ns, err);
 }
 
 void gateway_infer(struct gateway_request *r, struct gateway_version *v, size_t json_size)

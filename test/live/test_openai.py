@@ -101,6 +101,13 @@ def test_an_answer(llm):
     assert longest["choices"][0]["finish_reason"] == "length"
 
 
+def test_a_deadline_counts_while_the_model_starts(llm):
+    answer = llm.http("POST", PATH, llm.acme, {"model": "talk", "prompt": "x"}, {"X-Request-Timeout-Ms": "1"})
+    assert answer.status == 503, answer.body  # the first request: there is no worker yet
+    assert answer.json["error"]["code"] == "deadline_exceeded"
+    assert complete(llm)
+
+
 def test_a_stream_says_the_same_in_pieces(llm):
     whole = complete(llm, ignore_eos=True, max_tokens=40)
     chunks = stream(llm, temperature=0, ignore_eos=True, max_tokens=40, stream_options={"include_usage": True})
