@@ -62,6 +62,22 @@ size_t gateway_quota_body_max(const struct gateway_request *r, size_t max)
     return row && row->body_bytes > 0 && row->body_bytes < max ? row->body_bytes : max;
 }
 
+void gateway_body_explain(const struct gateway_request *r, int code, size_t max, struct error *err)
+{
+    const struct gateway *g = r->gateway;
+    size_t quota = gateway_quota_body_max(r, max);
+    if (code == -ERROR_BODY_TOO_LARGE && quota < max)
+        (void)error_set(err, ERROR_BODY_TOO_LARGE,
+                        "The body has more than %zu bytes, the tenant's quota (spec.quota.bodyBytes).", quota);
+    else if (code == -ERROR_QUEUE_FULL && r->tenant)
+        (void)error_set(err, ERROR_QUEUE_FULL,
+                        "Bodies of the tenant's requests hold %zu bytes already, of %llu that the server has for all "
+                        "tenants: send fewer at once, or faster.",
+                        r->tenant->bodies.bytes, (unsigned long long)g->config.bodies_bytes_max);
+    else
+        (void)error_set_default(err, -code);
+}
+
 /* Goes ahead now, or false. */
 static bool ready(struct gateway_request *r, uint64_t now_ns)
 {

@@ -221,6 +221,11 @@ static int head_check(struct gateway_request *r, struct error *err)
     return admit(r, key_id, err);
 }
 
+static size_t body_bytes_max(const struct gateway_request *r)
+{
+    return r->route->body_bytes_max == SIZE_MAX ? r->gateway->config.body_bytes_max : r->route->body_bytes_max;
+}
+
 static void on_head(void *ctx, struct wire_exchange *x)
 {
     struct gateway *g = ctx;
@@ -240,8 +245,9 @@ static void on_head(void *ctx, struct wire_exchange *x)
         gateway_fail(r, code, &err);
         return;
     }
-    size_t max = r->route->body_bytes_max == SIZE_MAX ? g->config.body_bytes_max : r->route->body_bytes_max;
-    wire_accept(x, WIRE_WHOLE, gateway_quota_body_max(r, max));
+    wire_accept(x, WIRE_WHOLE, gateway_quota_body_max(r, body_bytes_max(r)));
+    if (r->tenant)
+        wire_body_budget(x, &r->tenant->bodies);
     gateway_quota_pace(r);
 }
 
@@ -254,6 +260,15 @@ static void on_end(void *ctx, struct wire_exchange *x)
     gateway_quota_body(r);
     gateway_request_state_set(r, GATEWAY_REQUEST_HANDLED);
     r->route->handler(r);
+}
+
+static void on_body_refused(void *ctx, struct wire_exchange *x, int code)
+{
+    (void)ctx;
+    struct gateway_request *r = x->user;
+    struct error err = {0};
+    gateway_body_explain(r, code, body_bytes_max(r), &err);
+    gateway_fail(r, code, &err);
 }
 
 static void on_reset(void *ctx, struct wire_exchange *x, int code)
@@ -286,6 +301,7 @@ static void on_room(void *ctx, struct wire_exchange *x)
 const struct wire_handler gateway_wire_handler = {
     .head = on_head,
     .end = on_end,
+    .body_refused = on_body_refused,
     .reset = on_reset,
     .done = on_done,
     .room = on_room,

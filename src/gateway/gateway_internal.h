@@ -55,6 +55,7 @@ enum { GATEWAY_QUOTA_TENANT, GATEWAY_QUOTA_KEY, GATEWAY_QUOTA_LEVELS };
 struct gateway_tenant {
     struct schedule_tenant schedule; /* first */
     struct gateway_quota *quota;     /* NULL: nothing of it is used */
+    struct wire_budget bodies;       /* of its requests */
     uint64_t uid;
     uint64_t generation;             /* of the last catalog that held it … */
     uint32_t index;                  /* … and its place there */
@@ -345,6 +346,8 @@ must_check int gateway_flow_enter(struct gateway_request *r, uint64_t now_ns, st
 void gateway_flow_leave(struct gateway_request *r);
 /* Right after: the largest body that it may have, no more than `max`. */
 size_t gateway_quota_body_max(const struct gateway_request *r, size_t max);
+/* Later: its body is refused with `code`, `max` as above; which limit that was. */
+void gateway_body_explain(const struct gateway_request *r, int code, size_t max, struct error *err);
 /* After wire_accept: where its tenant's bytes per second are used up, its body is read later. */
 void gateway_quota_pace(struct gateway_request *r);
 /* Its body is here; a chunked one is counted now. */

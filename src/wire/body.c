@@ -21,19 +21,32 @@ static int memory_grow(struct wire_connection *c, size_t wanted, size_t most)
     if (capacity > most)
         capacity = most;
     size_t extra = capacity - body->capacity;
-    if (extra > server->config.bodies_bytes_max - server->stats.bodies_bytes)
+    size_t left = server->config.bodies_bytes_max - server->stats.bodies_bytes;
+    if (extra > left)
         return -ERROR_OVERLOADED;
+    if (body->budget && body->budget->bytes > body->capacity && body->budget->bytes + extra > left - extra)
+        return -ERROR_QUEUE_FULL;
     char *memory = realloc(body->memory, capacity);
     if (!memory)
         return -ERROR_NO_MEMORY;
     body->memory = memory;
     body->capacity = capacity;
     server->stats.bodies_bytes += extra;
+    if (body->budget)
+        body->budget->bytes += extra;
     return 0;
+}
+
+void wire_body_budget_leave(struct wire_connection *c)
+{
+    struct wire_budget *budget = take(&c->body.budget);
+    if (budget)
+        budget->bytes -= c->body.capacity;
 }
 
 void wire_body_release(struct wire_connection *c)
 {
+    wire_body_budget_leave(c);
     c->server->stats.bodies_bytes -= c->body.capacity;
     free(c->body.memory);
     c->body = (struct wire_body){0};

@@ -85,6 +85,7 @@ static void exchange_reset(struct wire_connection *c, int code)
     if (!c->exchange_open)
         return;
     c->exchange_open = false;
+    wire_body_budget_leave(c);
     c->server->handler->reset(c->server->ctx, &c->exchange, code);
 }
 
@@ -112,6 +113,21 @@ void wire_connection_fail(struct wire_connection *c, int code, const char *text)
     wire_answer_error(c, code, text, with_body);
 }
 
+/* The body cannot be taken: the handler knows better than wire what to say of it. */
+static void body_refuse(struct wire_connection *c, int code)
+{
+    struct wire_server *server = c->server;
+    if (!server->handler->body_refused || code == -ERROR_HTTP_MALFORMED) {
+        wire_connection_fail(c, code, NULL);
+        return;
+    }
+    server->stats.protocol_errors++;
+    wire_body_release(c);
+    c->close_after = c->linger = true;
+    server->handler->body_refused(server->ctx, &c->exchange, code);
+    assert(c->answered || c->state == WIRE_CLOSING);
+}
+
 static void linger_start(struct wire_connection *c)
 {
     wire_socket_shutdown(c);
@@ -127,6 +143,7 @@ void wire_connection_answered(struct wire_connection *c)
     struct wire_server *server = c->server;
     if (c->exchange_open) {
         c->exchange_open = false;
+        wire_body_budget_leave(c);
         server->handler->done(server->ctx, &c->exchange);
         if (c->state == WIRE_CLOSING)
             return;
@@ -204,7 +221,7 @@ static void head_deliver(struct wire_connection *c)
     assert(c->accepted);
     int result = wire_body_start(c);
     if (result < 0) {
-        wire_connection_fail(c, result, NULL);
+        body_refuse(c, result);
         return;
     }
     if (c->body.kind != WIRE_BODY_NONE && c->expect_continue && c->next == c->begin + c->head_bytes) {
@@ -261,7 +278,7 @@ static bool step_body(struct wire_connection *c)
     if (c->state != WIRE_READ_BODY)
         return true; /* the handler answered or stopped from data() */
     if (result < 0) {
-        wire_connection_fail(c, result, NULL);
+        body_refuse(c, result);
         return true;
     }
     if (result == 0) {
@@ -391,6 +408,13 @@ void wire_accept(struct wire_exchange *x, enum wire_body_mode mode, size_t body_
     c->accepted = true;
     c->body.mode = mode;
     c->body.bytes_max = body_bytes_max;
+}
+
+void wire_body_budget(struct wire_exchange *x, struct wire_budget *budget)
+{
+    struct wire_connection *c = container_of(x, struct wire_connection, exchange);
+    assert(c->accepted && c->state == WIRE_READ_HEAD && !c->body.budget);
+    c->body.budget = budget;
 }
 
 void wire_pause(struct wire_exchange *x)

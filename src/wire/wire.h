@@ -19,6 +19,7 @@
  *                           -ERROR_REQUEST_TIMEOUT    its body came too slowly
  *                           -ERROR_BODY_TOO_LARGE, -ERROR_HTTP_MALFORMED
  *                           -ERROR_OVERLOADED, -ERROR_NO_MEMORY    no memory for its body
+ *                           -ERROR_QUEUE_FULL         its budget is used up
  *                           -ERROR_DRAINING           wire_server_stop
  *   done(x)               the answer is handed to the kernel; x is gone after the call. Every exchange for which head()
  *                         was called gets exactly one of done or reset, last.
@@ -83,6 +84,13 @@ extern const char *const wire_method_names[WIRE_METHOD_COUNT];
 
 enum wire_body_mode { WIRE_WHOLE = 0, WIRE_STREAM };
 
+/* Memory that the bodies of several exchanges hold together, for instance a tenant's; starts as zeros. A budget may
+ * hold as much as all of the server leave free: alone half of bodies_bytes_max, two a third each, and so on, so that no
+ * one takes the others' room; but its only body may have whatever is free. */
+struct wire_budget {
+    size_t bytes;
+};
+
 struct wire_header {
     struct str name;  /* as sent; compare with str_equal_nocase */
     struct str value; /* trimmed */
@@ -129,6 +137,9 @@ struct wire_handler {
     void (*head)(void *ctx, struct wire_exchange *x);
     void (*data)(void *ctx, struct wire_exchange *x, struct str chunk); /* may be NULL when nothing is streamed */
     void (*end)(void *ctx, struct wire_exchange *x);
+    /* A body that was accepted cannot be taken: -ERROR_BODY_TOO_LARGE, -ERROR_OVERLOADED, -ERROR_NO_MEMORY,
+     * -ERROR_QUEUE_FULL. Answer it before returning; the connection ends then. NULL: wire answers, and resets. */
+    void (*body_refused)(void *ctx, struct wire_exchange *x, int code);
     void (*reset)(void *ctx, struct wire_exchange *x, int code);
     void (*done)(void *ctx, struct wire_exchange *x);
     /* An answer that streams and whose producer was told to stop: it may go on. Not called once it was ended. May be
@@ -136,7 +147,7 @@ struct wire_handler {
     void (*room)(void *ctx, struct wire_exchange *x);
     /* A connection ended; free *connection_user here. May be NULL. */
     void (*closed)(void *ctx, void *connection_user);
-    /* The body of an error that wire itself answers (400, 403, 408, 413, 414, 417, 431, 503): fill `answer`, whose
+    /* The body of an error that wire itself answers (400, 403, 408, 413, 414, 417, 429, 431, 503): fill `answer`, whose
      * status is set, from `code` (negative) and text. body_owned, or memory that lasts until the next call. May be
      * NULL: plain text. */
     void (*error_answer)(void *ctx, int code, const char *text, struct wire_answer *answer);
@@ -173,6 +184,8 @@ void wire_server_stats(const struct wire_server *server, struct wire_stats *ret_
 
 /* In head() only: take the body. */
 void wire_accept(struct wire_exchange *x, enum wire_body_mode mode, size_t body_bytes_max);
+/* In head() only, behind wire_accept: its body counts in `budget`, which lasts until done() or reset() is called. */
+void wire_body_budget(struct wire_exchange *x, struct wire_budget *budget);
 /* Answers; exactly once per exchange, from head() on, in the same call or any later loop turn. May be called before the
  * body is read (an early refusal). done() or reset() may be called from inside, and head() of a request that waits
  * behind. answer->body may point into x->body. */

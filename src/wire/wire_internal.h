@@ -155,7 +155,8 @@ struct wire_body {
     uint64_t remaining;    /* known length: bytes that have not arrived */
     uint64_t window_bytes; /* arrived in the present window of the body rate */
     char *memory;
-    size_t size, capacity; /* of memory; capacity is counted in server.stats.bodies_bytes */
+    size_t size, capacity;      /* of memory; capacity is counted in server.stats.bodies_bytes */
+    struct wire_budget *budget; /* holds `capacity` too; NULL: none */
     bool paused;
 };
 
@@ -256,6 +257,8 @@ void wire_body_received(struct wire_connection *c, size_t size);
  * the handler paused, answered or went away meanwhile; or an error as above or -ERROR_HTTP_MALFORMED. */
 must_check int wire_body_advance(struct wire_connection *c);
 void wire_body_release(struct wire_connection *c);
+/* Its memory counts no longer in its budget, which may be gone once the handler has heard of the exchange's end. */
+void wire_body_budget_leave(struct wire_connection *c);
 
 /* ---- answers: answer.c, stream.c ---- */
 

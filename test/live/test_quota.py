@@ -415,7 +415,9 @@ def test_body_bytes(serving):
         with server.raw() as raw:
             raw.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.acme}\r\n"
                         f"Transfer-Encoding: chunked\r\n\r\n{size:x}\r\n".encode() + padded(size) + b"\r\n0\r\n\r\n")
-            assert raw.recv(100).startswith(b"HTTP/1.1 " + status)
+            answer = raw.recv(4096)
+            assert answer.startswith(b"HTTP/1.1 " + status)
+    assert b'"code":"body_too_large"' in answer and b"more than 5000 bytes" in answer and b"spec.quota.bodyBytes" in answer
     server.quota({"bodyBytes": 0})
     assert server.http("POST", path, server.acme, padded(100000)).status == 200
 
