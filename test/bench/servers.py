@@ -215,11 +215,11 @@ NGINX_FRONT = """
         listen 127.0.0.1:%(port)d backlog=1024%(listen)s;
         location / {
             if ($tenant = '') { return 401; }
-            limit_req zone=tenants burst=%(burst)d nodelay;
+            limit_req zone=tenants burst=%(burst)d%(nodelay)s;
             proxy_pass http://models;
             proxy_http_version 1.1;
             proxy_set_header Connection '';
-            proxy_set_header X-API-Key '';
+            proxy_set_header X-API-Key '%(key)s';
             proxy_set_header X-Tenant $tenant;
             proxy_buffer_size 8k;
             proxy_connect_timeout 10s;
@@ -251,16 +251,26 @@ class NginxFront(Nginx):
     """Key map, limit_req and proxy_pass to `static`. The limit is looked at for each request and refuses none."""
 
     def __init__(self, static, keys, tenant, workers=1):
-        super().__init__("nginx", workers, NGINX_FRONT, rate=16000000, burst=1000000)
-        self.static, self.keys, self.tenant = static, keys, tenant
+        super().__init__("nginx", workers, NGINX_FRONT, rate=16000000, burst=1000000, nodelay=" nodelay", key="")
+        self.static, self.tenants = static, dict.fromkeys(keys, tenant)
 
     def begin(self):
-        self.file("keys.map", "".join("%s %s;\n" % (key, self.tenant) for key in self.keys))
+        self.file("keys.map", "".join("%s %s;\n" % pair for pair in self.tenants.items()))
         self.values["upstream"] = self.static.port
         super().begin()
 
     def processes(self):
         return {**super().processes(), **self.static.processes()}
+
+
+class NginxLimits(NginxFront):
+    """limit_req in its plain form in front of `server`: so many requests a second of each tenant go on, and those that come
+    sooner wait in nginx. tenants: {key: tenant}; the server is shown the same key."""
+
+    def __init__(self, server, tenants, rate, burst):
+        super().__init__(server, (), "")
+        self.tenants = tenants
+        self.values.update(rate=rate, burst=burst, nodelay="", key="$http_x_api_key")
 
 
 def nginx_program():

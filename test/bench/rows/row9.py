@@ -1,5 +1,6 @@
 """Row 9, sharing: what two tenants with models of different cost get, eight equal ones, a flood beside a polite client, critical
-requests over batch load, and three times the load that the device can take; with `--scheduler fifo` beside it, to see what first come, first served does."""
+requests over batch load, and three times the load that the device can take; with `--scheduler fifo` beside it, and that behind
+nginx's limit_req, to see what first come, first served does and what a limit of requests per second changes."""
 
 import contextlib
 import json
@@ -9,7 +10,7 @@ import time
 
 from cases import Case, figure, floats, generator, lease_seconds, load_notes, resources, target
 from measure import Generator
-from servers import BenchError, Bulkhead
+from servers import BenchError, Bulkhead, NginxLimits
 
 NUMBER = 9
 TITLE = "sharing one slot: time by weight, a flood, critical over batch"
@@ -17,6 +18,8 @@ SHARE_WANTED, THROUGHPUT_WANTED, JAIN_WANTED, SLACK_US = 0.05, 0.95, 0.99, 2000
 CHEAP_US, DEAR_US, STEP_US = 1000, 20000, 5000
 OVERLOAD_US, GOODPUT_WANTED, REFUSAL_MS_MAX = 2000, 0.95, 10
 FLOOD_RUN_MS = 4000  # behind 256 others a request takes a while, first come, first served
+# What an operator would give each of two tenants who know of 1 ms requests: half of the device.
+LIMITED_PER_S, FLOODING = 500000 // CHEAP_US, 256
 ONE_SLOT = "  devices: [{name: cpu, slots: 1}]\n  timeouts: {request: 1m}\n"
 
 
@@ -91,7 +94,7 @@ def floods(settings, stack, progress):
     tenants = [Tenant("flood", CHEAP_US), Tenant("polite", CHEAP_US)]
     worlds = {"fair": World(settings, stack, tenants), "fifo": World(settings, stack, tenants, "--scheduler", "fifo")}
     throughput, inflation, runs_all = [], {"fair": [], "fifo": []}, []
-    loads = {policy: (world.load("flood", 256), world.load("polite", 1)) for policy, world in worlds.items()}
+    loads = {policy: (world.load("flood", FLOODING), world.load("polite", 1)) for policy, world in worlds.items()}
     for pair in range(settings.pairs):
         both = {}
         for policy in ("fair", "fifo")[::1 if pair % 2 == 0 else -1]:
@@ -105,6 +108,27 @@ def floods(settings, stack, progress):
         progress("flood, run %d: fair/fifo %.3f, polite p99 +%.0f us fair, +%.0f us fifo" % (
             pair + 1, throughput[-1], inflation["fair"][-1], inflation["fifo"][-1]))
     return throughput, inflation, runs_all
+
+
+def limiteds(settings, stack, progress):
+    """The same flood, and one of requests that take five times as long, with limit_req in front of a single queue: what they do
+    to the polite one's p99, in us; and how much of the device the flood gets when it is there alone."""
+    tenants = [Tenant("flood", CHEAP_US), Tenant("dear", STEP_US), Tenant("polite", CHEAP_US)]
+    world = World(settings, stack, tenants, "--scheduler", "fifo")
+    front = stack.enter_context(NginxLimits(world.server, {world.keys[t.name][0]: t.name for t in tenants},
+                                            LIMITED_PER_S, 2 * FLOODING))
+    loads = {t.name: world.load(t.name, 1 if t.name == "polite" else FLOODING) for t in tenants}
+    inflation, use, run_ms = {"flood": [], "dear": []}, [], max(settings.run_ms, FLOOD_RUN_MS)
+    for pair in range(settings.pairs):
+        solo = loads["polite"].run(front)
+        alone = loads["flood"].run(front, run_ms=run_ms)
+        use.append(alone["requests_per_s"] * CHEAP_US / 1e6)
+        for name, found in inflation.items():
+            runs = Generator.runs_together(front, [(loads[n], {"run_ms": run_ms}) for n in (name, "polite")])
+            found.append(runs[1]["p99_us"] - solo["p99_us"])
+        progress("limit_req, run %d: polite p99 +%.0f us, +%.0f us when the flood is dearer; %.2f of the device for one alone" % (
+            pair + 1, inflation["flood"][-1], inflation["dear"][-1], use[-1]))
+    return inflation, use
 
 
 def criticals(settings, stack, progress):
@@ -165,16 +189,21 @@ def run(settings, progress):
     with contextlib.ExitStack() as stack:
         throughput, inflation, runs = floods(settings, stack, progress)
     with contextlib.ExitStack() as stack:
+        limited, limited_use = limiteds(settings, stack, progress)
+    with contextlib.ExitStack() as stack:
         critical = criticals(settings, stack, progress)
     figures = [figure("cost 20:1, weight 1:3: relative error of the share of time", "", errors, "%.4f"),
                figure("eight equal tenants: Jain index of time", "", equal, "%.4f"),
                figure("fair over fifo, requests/s under the flood", "x", throughput),
                figure("polite p99 under 256 flooding connections, over solo: fair", "us", inflation["fair"], "%.0f"),
                figure("the same: fifo", "us", inflation["fifo"], "%.0f"),
+               figure("the same: nginx limit_req, half of the device each, and fifo", "us", limited["flood"], "%.0f"),
+               figure("the same, the flood's requests five times as dear", "us", limited["dear"], "%.0f"),
+               figure("device time that limit_req leaves one tenant alone", "", limited_use),
                figure("critical p99 over solo, under full batch load", "us", critical, "%.0f"),
                figure("goodput at 3 x the peak rate, over the peak", "x", goodput),
                figure("refusals there, median", "ms", refusals)]
-    error, jain_index, ratio, fair, _, vital, good, refusal = (f["values"]["median"] for f in figures)
+    error, jain_index, ratio, fair, _, _, _, _, vital, good, refusal = (f["values"]["median"] for f in figures)
     return {
         "title": TITLE,
         "figures": figures,
