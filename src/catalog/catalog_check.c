@@ -2,7 +2,7 @@
 #include "catalog/catalog_internal.h"
 
 _Static_assert(sizeof(struct catalog_head) == 64, "no padding: the whole head is written");
-_Static_assert(sizeof(struct catalog_quota) == 72, "no padding");
+_Static_assert(sizeof(struct catalog_quota) == 88, "no padding");
 _Static_assert(sizeof(struct catalog_tenant) == 104, "no padding");
 _Static_assert(sizeof(struct catalog_key) == 56, "no padding");
 _Static_assert(sizeof(struct catalog_model) == 160, "no padding");

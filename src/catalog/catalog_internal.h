@@ -17,7 +17,7 @@
 #include "catalog/catalog.h"
 
 #define CATALOG_MAGIC   "bhcatlg\n"
-#define CATALOG_VERSION 3u
+#define CATALOG_VERSION 4u
 #define CATALOG_ALIGN   64u
 /* Two of a tenant. */
 #define CATALOG_QUOTAS_MAX (2 * LIMIT_TENANTS)

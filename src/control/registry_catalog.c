@@ -60,12 +60,16 @@ static int add_quotas(struct assemble *a, const struct resource_tenant *tenant, 
                                 .body_bytes = tenant->body_bytes,
                                 .response_bytes = tenant->response_bytes,
                                 .bytes_per_s_in = tenant->bytes_per_s_in,
-                                .bytes_per_s_out = tenant->bytes_per_s_out};
+                                .bytes_per_s_out = tenant->bytes_per_s_out,
+                                .tokens_per_minute = tenant->tokens_per_minute,
+                                .tokens_per_day = tenant->tokens_per_day};
     struct catalog_quota of_key = {.requests_per_minute = tenant->per_key.requests_per_minute,
                                    .burst = tenant->per_key.burst,
                                    .concurrency = tenant->per_key.concurrency,
                                    .compute_s_per_hour = tenant->per_key.compute_s_per_hour,
-                                   .compute_s_per_day = tenant->per_key.compute_s_per_day};
+                                   .compute_s_per_day = tenant->per_key.compute_s_per_day,
+                                   .tokens_per_minute = tenant->per_key.tokens_per_minute,
+                                   .tokens_per_day = tenant->per_key.tokens_per_day};
     return add_quota(a, &own, &row->quota) != 0 || add_quota(a, &of_key, &row->key_quota) != 0;
 }
 

@@ -88,20 +88,40 @@ static void member(struct status *s, const char *name)
     buf_format(s->json, "\"%s\":", name);
 }
 
-static void append_window(struct status *s, const char *name, enum bus_quota_window w, uint64_t limit)
+static void append_reset(struct status *s, enum bus_quota_window w)
 {
-    bool counts = s->use.windows[w].until_ms > s->now_ms;
-    uint64_t used_ns = counts ? s->use.windows[w].used : 0;
-    if (limit == 0)
-        return;
-    member(s, name);
-    buf_format(s->json, "{\"limit\":%llu,\"used\":%.3f", (unsigned long long)limit, (double)used_ns / (double)NS_PER_S);
-    if (counts) {
-        char text[CLOCK_TEXT_BYTES];
+    char text[CLOCK_TEXT_BYTES];
+    if (s->use.windows[w].until_ms > s->now_ms) {
         clock_wall_text(s->use.windows[w].until_ms, text);
         buf_format(s->json, ",\"resets\":\"%s\"", text);
     }
     buf_append_char(s->json, '}');
+}
+
+/* Of the window that runs now. */
+static uint64_t window_used(const struct status *s, enum bus_quota_window w)
+{
+    return s->use.windows[w].until_ms > s->now_ms ? s->use.windows[w].used : 0;
+}
+
+static void append_compute(struct status *s, const char *name, enum bus_quota_window w, uint64_t limit)
+{
+    if (limit == 0)
+        return;
+    member(s, name);
+    buf_format(s->json, "{\"limit\":%llu,\"used\":%.3f", (unsigned long long)limit,
+               (double)window_used(s, w) / (double)NS_PER_S);
+    append_reset(s, w);
+}
+
+static void append_tokens(struct status *s, const char *name, enum bus_quota_window w, uint64_t limit)
+{
+    if (limit == 0)
+        return;
+    member(s, name);
+    buf_format(s->json, "{\"limit\":%llu,\"used\":%llu", (unsigned long long)limit,
+               (unsigned long long)window_used(s, w));
+    append_reset(s, w);
 }
 
 static void append_count(struct status *s, const char *name, uint64_t limit, uint64_t used)
@@ -136,8 +156,10 @@ int registry_quota_status(struct registry *r, const struct resource_tenant *tena
     uint64_t burst = registry_burst(tenant->burst, tenant->requests_per_minute);
     buf_append_text(json, "\"quota\":{");
     append_count(&s, "burst", tenant->requests_per_minute ? burst : 0, requests_used(&s, burst));
-    append_window(&s, "computeSecondsPerHour", BUS_QUOTA_COMPUTE_HOUR, tenant->compute_s_per_hour);
-    append_window(&s, "computeSecondsPerDay", BUS_QUOTA_COMPUTE_DAY, tenant->compute_s_per_day);
+    append_compute(&s, "computeSecondsPerHour", BUS_QUOTA_COMPUTE_HOUR, tenant->compute_s_per_hour);
+    append_compute(&s, "computeSecondsPerDay", BUS_QUOTA_COMPUTE_DAY, tenant->compute_s_per_day);
+    append_tokens(&s, "tokensPerMinute", BUS_QUOTA_TOKENS_MINUTE, tenant->tokens_per_minute);
+    append_tokens(&s, "tokensPerDay", BUS_QUOTA_TOKENS_DAY, tenant->tokens_per_day);
     append_count(&s, "models", tenant->models, holding.models);
     append_count(&s, "artifactBytes", tenant->artifact_bytes, holding.artifact_bytes);
     struct registry_running running = {0};

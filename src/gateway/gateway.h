@@ -164,8 +164,10 @@ struct gateway_generate {
 };
 
 /* From a gateway_signature_wait's `next` on, for a model whose signature says that it is a language model: runs
- * generations 0 … n - 1. `generate` is a constant. */
-void gateway_generate(struct gateway_request *r, uint32_t n, const struct gateway_generate *generate);
+ * generations 0 … n - 1, of which each `choices` after each other have one prompt (n is a multiple of it), which counts
+ * once in the tenant's tokens. Where these are used up meanwhile, what still runs ends with GENERATION_LENGTH.
+ * `generate` is a constant. */
+void gateway_generate(struct gateway_request *r, uint32_t n, uint32_t choices, const struct gateway_generate *generate);
 
 /* Answers as server-sent events (wire/sse.h). Each returns 0, 1 (told to stop) or -ERROR_CANCELLED: the client is gone
  * or too slow, and so is the request. gateway_stream_write also says -ERROR_RESPONSE_TOO_LARGE, taking nothing: the

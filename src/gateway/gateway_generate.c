@@ -25,6 +25,20 @@ uint64_t gateway_generate_waiting(const struct gateway_version *v)
     return n;
 }
 
+/* What it can take of a quota: a token of a prompt is at least one byte, with one put before and one behind; prompt and
+ * answer together fit the context. A chat template may add more: what is not reserved is used as far as there is room.
+ */
+static uint64_t tokens_max(const struct gateway_request *r, uint32_t index, const struct generation *g)
+{
+    uint64_t context = r->version->signature->token.context, sum = 0;
+    bool answers = g->kind == GENERATION_COMPLETION || g->kind == GENERATION_CHAT;
+    if (index % r->n_choices == 0)
+        sum = (g->n_tokens > 0 ? g->n_tokens : g->prompt.size + g->tools.size) + UINT64_C(2);
+    if (answers)
+        sum += g->max_tokens;
+    return sum < context ? sum : context;
+}
+
 /* A generation that no slot can hold would wait for ever. */
 static int sizes_check(struct gateway_request *r, struct error *err)
 {
@@ -32,6 +46,7 @@ static int sizes_check(struct gateway_request *r, struct error *err)
     for (uint32_t i = 0; i < r->n_generations; i++) {
         struct generation g;
         r->generate->make(r, i, &g);
+        r->tokens_max += tokens_max(r, i, &g);
         size_t size = generation_size(&g);
         if (size > max)
             return error_set(err, ERROR_BODY_TOO_LARGE, "The prompt takes %zu bytes; a request may have at most %zu.",
@@ -40,21 +55,42 @@ static int sizes_check(struct gateway_request *r, struct error *err)
     return 0;
 }
 
-void gateway_generate(struct gateway_request *r, uint32_t n, const struct gateway_generate *generate)
+/* Also when it has waited for others' reservations to end. */
+static void admit(struct gateway_request *r, const struct tensor_signature *signature)
 {
     struct gateway_version *v = r->version;
     struct error err = {0};
-    assert(n > 0 && v && v->signature && v->signature->token.sequences > 0);
-    r->generate = generate;
-    r->n_generations = n;
-    r->n_started = r->n_ended = 0;
-    if (r->arrival_ns == 0)
-        r->arrival_ns = uv_hrtime();
+    (void)signature;
     int code = gateway_version_state(v, &err);
     if (v->n_replicas > 0 && v->device != CATALOG_DEVICE_NONE)
         code = 0;
     if (code >= 0)
-        code = gateway_generate_enter(r, &err);
+        code = gateway_quota_reserve(r, SCHEDULE_TOKENS, r->tokens_max, &err);
+    if (code > 0) {
+        r->next = admit;
+        return;
+    }
+    if (code < 0) {
+        r->generate->fail(r, code, &err);
+        return;
+    }
+    gateway_request_state_set(r, GATEWAY_REQUEST_GENERATING);
+    version_wait(r);
+}
+
+void gateway_generate(struct gateway_request *r, uint32_t n, uint32_t choices, const struct gateway_generate *generate)
+{
+    struct gateway_version *v = r->version;
+    struct error err = {0};
+    assert(n > 0 && choices > 0 && n % choices == 0 && v && v->signature && v->signature->token.sequences > 0);
+    r->generate = generate;
+    r->n_generations = n;
+    r->n_choices = choices;
+    r->n_started = r->n_ended = 0;
+    r->tokens_max = 0;
+    if (r->arrival_ns == 0)
+        r->arrival_ns = uv_hrtime();
+    int code = gateway_generate_enter(r, &err);
     if (code >= 0 && gateway_generate_waiting(v) >= r->tenant->schedule.queue_max)
         code = error_set_default(&err, ERROR_QUEUE_FULL);
     if (code >= 0)
@@ -67,14 +103,14 @@ void gateway_generate(struct gateway_request *r, uint32_t n, const struct gatewa
         generate->fail(r, -ERROR_CANCELLED, NULL);
         return;
     }
-    gateway_request_state_set(r, GATEWAY_REQUEST_GENERATING);
-    version_wait(r);
+    admit(r, v->signature);
 }
 
 void gateway_generate_stop(struct gateway_request *r)
 {
     list_remove(&r->node);
     gateway_batches_cancel(r);
+    gateway_quota_settle(r, SCHEDULE_TOKENS);
     r->n_ended = r->n_started = r->n_generations;
 }
 
@@ -104,6 +140,96 @@ void gateway_generate_expire(struct gateway_version *v, uint64_t now_ns)
         if (r->n_started == 0 && r->deadline_ns <= now_ns)
             gateway_generate_fail(r, -ERROR_DEADLINE, NULL);
     }
+}
+
+/* --- what comes of them --- */
+
+static void all_ended(struct gateway_request *r)
+{
+    gateway_quota_settle(r, SCHEDULE_TOKENS); /* its last words may be read slowly */
+    gateway_stats_generated(r);
+    r->generate->end(r);
+}
+
+/* What a sequence's own failure may be called: a worker has no say in anything but its model and the request. */
+static int failure_code(int status)
+{
+    switch (-status) {
+    case ERROR_INVALID_REQUEST:
+    case ERROR_INVALID_ARGUMENT:
+    case ERROR_UNSUPPORTED:
+    case ERROR_REFUSED:
+    case ERROR_NO_MEMORY:
+        return status;
+    default:
+        return -ERROR_ENGINE;
+    }
+}
+
+static void failure_tell(struct gateway_request *r, const struct generation_event *e)
+{
+    struct error err = {0};
+    int code = failure_code(e->status);
+    if (e->text.size > 0)
+        (void)error_set(&err, code, STR_FORMAT, STR_ARG(e->text));
+    gateway_generate_fail(r, code, &err);
+}
+
+void gateway_generate_event(struct gateway_request *r, uint32_t index, const struct generation_event *e)
+{
+    struct error err = {0};
+    bool last = e->kind == GENERATION_EVENT_END;
+    if (last && e->finish == GENERATION_ERROR) {
+        failure_tell(r, e);
+        return;
+    }
+    int code = r->generate->event(r, index, e, &err);
+    if (code == -ERROR_CANCELLED)
+        return;
+    if (code < 0) {
+        gateway_generate_fail(r, code, &err);
+        return;
+    }
+    if (last && ++r->n_ended == r->n_generations) {
+        all_ended(r);
+        return;
+    }
+    if (code == 1 && !r->stopped) {
+        r->stopped = true;
+        list_remove(&r->node);
+        gateway_batches_park(r, true);
+    }
+}
+
+/* The end of a generation that was cut. False: the request is gone. */
+static bool cut_tell(struct gateway_request *r, uint32_t index, const struct gateway_sequence *s)
+{
+    struct generation_event end = {.kind = GENERATION_EVENT_END,
+                                   .finish = GENERATION_LENGTH,
+                                   .prompt_tokens = s->prompt_tokens,
+                                   .cached_tokens = s->cached_tokens,
+                                   .prompt_done = s->prompt_done,
+                                   .completion_tokens = s->completion_tokens};
+    struct error err = {0};
+    int code = r->generate->event(r, index, &end, &err);
+    if (code < 0 && code != -ERROR_CANCELLED)
+        gateway_generate_fail(r, code, &err);
+    return code >= 0;
+}
+
+void gateway_generate_cut(struct gateway_request *r)
+{
+    struct gateway_sequence s;
+    list_remove(&r->node);
+    r->n_ended = r->n_generations; /* what is told now is the end */
+    while (gateway_batches_take(r, &s))
+        if (!cut_tell(r, s.index, &s))
+            return;
+    s = (struct gateway_sequence){0};
+    while (r->n_started < r->n_generations)
+        if (!cut_tell(r, r->n_started++, &s))
+            return;
+    all_ended(r);
 }
 
 /* --- streams --- */

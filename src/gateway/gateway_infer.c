@@ -209,7 +209,7 @@ static void submit(struct gateway_request *r, const struct tensor_signature *sig
         .shape_key = shape_key(r, signature),
         .deadline_ns = r->deadline_ns,
     };
-    code = gateway_quota_reserve(r, &err);
+    code = gateway_quota_reserve(r, SCHEDULE_COMPUTE, r->version->cost_ns * GATEWAY_RESERVE_FACTOR, &err);
     if (code > 0)
         r->next = infer_decoded;
     if (code < 0)

@@ -24,23 +24,29 @@
 
 #define GATEWAY_KEY_BYTES_MAX 128u /* longer credentials are nobody's */
 
+/* Requests that wait for others' reservations of one kind to end, first come, first served. */
+struct gateway_quota_queue {
+    struct gateway_quota *quota;
+    struct list requests;
+    struct list in_waited; /* gateway_quotas.waited */
+};
+
 /* What a tenant, or one of its keys, has used of its limits. Exists only while something of it is used. */
 struct gateway_quota {
     struct schedule_quota schedule;
     struct gateway_tenant *tenant;
     struct list in_all;     /* gateway_quotas.all */
-    struct list in_waited;  /* gateway_quotas.waited */
     struct list in_changed; /* gateway_quotas.changed */
-    struct list waiting;    /* requests that wait for others' reservations to end */
-    uint32_t n_requests;    /* that point here, also refused ones until their answer is out: it stays as long */
-    uint64_t id;            /* of a key: in gateway_quotas.keys; 0: the tenant's own */
+    struct gateway_quota_queue queues[SCHEDULE_QUOTA_KINDS];
+    uint32_t n_requests; /* that point here, also refused ones until their answer is out: it stays as long */
+    uint64_t id;         /* of a key: in gateway_quotas.keys; 0: the tenant's own */
     char key[CATALOG_KEY_ID_BYTES];
 };
 
 struct gateway_quotas {
     struct map keys;     /* of keys */
     struct list all;     /* struct gateway_quota; housekeeping goes round */
-    struct list waited;  /* those that requests wait for */
+    struct list waited;  /* struct gateway_quota_queue: those that hold requests */
     struct list paused;  /* requests whose body is not read yet, by arrival */
     uv_timer_t timer;    /* runs while there are some */
     struct list changed; /* those whose use control was not told yet, first changed first */
@@ -227,13 +233,15 @@ struct gateway_request {
     const struct gateway_route *route;
     struct gateway_tenant *tenant;
     struct gateway_version *version;
-    struct list node;                                   /* in version->waiting, quota->waiting or the free list */
+    struct list node;                                   /* in version->waiting, a quota's queue or the free list */
     struct gateway_quota *quotas[GATEWAY_QUOTA_LEVELS]; /* that it counts in; NULL: no limits there */
     struct schedule_quota_ticket tickets[GATEWAY_QUOTA_LEVELS];
     enum schedule_quota_limit quota_refused; /* by which of them, where one did */
     uint64_t quota_ready_ns;                 /* its body is not read before … */
     uint64_t quota_bytes;                    /* … and has so many; 0 = not known */
     bool quota_paused;                       /* it is in gateway_quotas.paused */
+    bool quota_waited;                       /* it has waited for a reservation: others do not come before it again */
+    uint64_t quota_amount;                   /* that it waits to reserve */
     /* While it is tried again, alone; never a third time. */
     struct gateway_lone *lone;
     bool tried_alone;
@@ -249,6 +257,8 @@ struct gateway_request {
     void (*release)(void *user);
     const struct gateway_generate *generate; /* GENERATING */
     uint32_t n_generations, n_started, n_ended;
+    uint32_t n_choices;      /* so many generations after each other have one prompt */
+    uint64_t tokens_max;     /* that all of them can take */
     uint64_t begun_ns;       /* the first of them got its place; 0: none yet */
     bool streaming;          /* the head of its answer is out */
     uint64_t streamed_bytes; /* of an answer that streams, so far */
@@ -354,8 +364,16 @@ void gateway_quota_pace(struct gateway_request *r);
 void gateway_quota_body(struct gateway_request *r);
 /* The answer is of that size: counts it. -ERROR_RESPONSE_TOO_LARGE. */
 must_check int gateway_quota_answer(struct gateway_request *r, size_t bytes, struct error *err);
-/* Before it is queued. 0; 1: it waits, `next` is called later (or its version or deadline ends it); or a refusal. */
-must_check int gateway_quota_reserve(struct gateway_request *r, struct error *err);
+/* So many times the most expensive lease of lately is kept for a request: it may run alone, and be an expensive one. */
+#define GATEWAY_RESERVE_FACTOR 8u
+/* Before it is queued; `amount` as schedule_quota_reserve. 0; 1: it waits, `next` is called later (or its version or
+ * deadline ends it); or a refusal. */
+must_check int gateway_quota_reserve(struct gateway_request *r, enum schedule_quota_kind kind, uint64_t amount,
+                                     struct error *err);
+/* Before it is spent: whether so much may be used without taking what others reserved. */
+bool gateway_quota_fits(const struct gateway_request *r, enum schedule_quota_kind kind, uint64_t amount);
+/* It will use no more. */
+void gateway_quota_settle(struct gateway_request *r, enum schedule_quota_kind kind);
 /* Lets those go on that waited for a reservation to end. */
 void gateway_quotas_continue(struct gateway *g);
 /* Refuses those of a version that wait. */
@@ -375,7 +393,7 @@ void gateway_quota_refund(struct gateway_request *r, int code);
 /* Its end: gives back all that it still holds. */
 void gateway_quota_leave(struct gateway_request *r);
 /* The headers of its answer that tell what is left. */
-#define GATEWAY_QUOTA_HEADERS_MAX 6u
+#define GATEWAY_QUOTA_HEADERS_MAX 9u
 struct gateway_quota_headers {
     struct wire_header headers[GATEWAY_QUOTA_HEADERS_MAX + 2]; /* room for the answer's own */
     uint32_t n;
@@ -428,6 +446,10 @@ void gateway_version_fail(struct gateway_version *v, int code, const struct erro
 /* gateway_generate.c */
 /* How many generations of a version wait for a place. */
 uint64_t gateway_generate_waiting(const struct gateway_version *v);
+/* An event of one of its generations, checked; the request may be gone afterwards. */
+void gateway_generate_event(struct gateway_request *r, uint32_t index, const struct generation_event *e);
+/* Its quota of tokens is used up: what still runs of it ends as if max_tokens were reached. May be gone afterwards. */
+void gateway_generate_cut(struct gateway_request *r);
 /* Ends it with an error, wherever its generations are. */
 void gateway_generate_fail(struct gateway_request *r, int code, const struct error *err);
 /* Takes its generations out of wherever they are; nothing of them comes any more. */
@@ -455,6 +477,8 @@ void gateway_batches_look(struct gateway_version *v);
 /* Sends the word that a request's sequences are not to be stepped, or not wanted any more. */
 void gateway_batches_park(struct gateway_request *r, bool parked);
 void gateway_batches_cancel(struct gateway_request *r);
+/* Cancels one of them, and says what it was; false: there is none. */
+bool gateway_batches_take(struct gateway_request *r, struct gateway_sequence *ret_sequence);
 
 /* gateway_stats.c */
 /* A lease has succeeded; infer_ns: what the worker says that it took. */

@@ -12,8 +12,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-/* So many times the most expensive lease of lately is kept for a request: it may run alone, and be an expensive one. */
-#define RESERVE_FACTOR 8u
 /* A lease that was cheaper lowers the memory of the most expensive one by this part. */
 #define COST_DECAY 64u
 /* States looked at in each round of housekeeping, four times a second. */
@@ -69,7 +67,9 @@ static void limits_set(struct gateway_quota *q, const struct catalog_quota *row)
             .burst = row->burst,
             .concurrency = row->concurrency,
             .windows = {[SCHEDULE_COMPUTE_HOUR] = row->compute_s_per_hour * NS_PER_S,
-                        [SCHEDULE_COMPUTE_DAY] = row->compute_s_per_day * NS_PER_S},
+                        [SCHEDULE_COMPUTE_DAY] = row->compute_s_per_day * NS_PER_S,
+                        [SCHEDULE_TOKENS_MINUTE] = row->tokens_per_minute,
+                        [SCHEDULE_TOKENS_DAY] = row->tokens_per_day},
             .flows = {[SCHEDULE_BYTES_IN] = row->bytes_per_s_in, [SCHEDULE_BYTES_OUT] = row->bytes_per_s_out},
         };
     schedule_quota_set(&q->schedule, &limits);
@@ -111,7 +111,10 @@ struct gateway_quota *gateway_quota_get(struct gateway *g, struct gateway_tenant
     }
     q->tenant = t;
     q->id = id;
-    list_init(&q->waiting);
+    for (enum schedule_quota_kind kind = 0; kind < SCHEDULE_QUOTA_KINDS; kind++) {
+        q->queues[kind].quota = q;
+        list_init(&q->queues[kind].requests);
+    }
     if (id)
         memcpy(q->key, key_id, sizeof q->key);
     else
@@ -180,45 +183,64 @@ int gateway_quota_enter(struct gateway_request *r, const char *key_id, struct er
     return gateway_flow_enter(r, now.now_ns, err);
 }
 
-/* Waits in the list of the one that has no room. */
-static int wait_start(struct gateway_request *r, struct gateway_quota *q, struct error *err)
+/* Waits in the queue of the one that has no room; who has waited before, before the others. */
+static int wait_start(struct gateway_request *r, struct gateway_quota_queue *queue, struct error *err)
 {
     struct gateway_tenant *t = r->tenant;
     if (t->n_waiting + t->schedule.queued >= t->schedule.queue_max)
         return error_set_default(err, ERROR_QUEUE_FULL);
     gateway_request_state_set(r, GATEWAY_REQUEST_WAITING);
     t->n_waiting++;
-    if (list_empty(&q->waiting))
-        list_append(&r->gateway->quotas.waited, &q->in_waited);
-    list_append(&q->waiting, &r->node);
+    if (list_empty(&queue->requests))
+        list_append(&r->gateway->quotas.waited, &queue->in_waited);
+    if (r->quota_waited)
+        list_prepend(&queue->requests, &r->node);
+    else
+        list_append(&queue->requests, &r->node);
+    r->quota_waited = true;
     return 1;
 }
 
-int gateway_quota_reserve(struct gateway_request *r, struct error *err)
+/* Small requests would pass a large one for ever. */
+static bool others_first(const struct gateway_request *r, const struct gateway_quota *q, enum schedule_quota_kind kind)
+{
+    return kind == SCHEDULE_TOKENS && !r->quota_waited && !list_empty(&q->queues[kind].requests);
+}
+
+int gateway_quota_reserve(struct gateway_request *r, enum schedule_quota_kind kind, uint64_t amount, struct error *err)
 {
     struct schedule_quota_time now = gateway_quota_time();
-    uint64_t amount = r->version->cost_ns * RESERVE_FACTOR;
+    r->quota_amount = amount;
     for (int level = 0; level < GATEWAY_QUOTA_LEVELS; level++) {
         struct gateway_quota *q = r->quotas[level];
         struct schedule_quota_refusal refusal;
-        int code =
-            q ? schedule_quota_reserve(&q->schedule, &r->tickets[level], SCHEDULE_COMPUTE, amount, now, &refusal) : 0;
+        int code = q ? schedule_quota_reserve(&q->schedule, &r->tickets[level], kind, amount, now, &refusal) : 0;
+        if (code == 0 && q && others_first(r, q, kind))
+            code = -ERROR_AGAIN;
         if (code == 0)
             continue;
-        for (int taken = 0; taken < level; taken++) /* who waits keeps nothing from others */
+        for (int taken = 0; taken <= level; taken++) /* who waits keeps nothing from others */
             if (r->quotas[taken])
-                schedule_quota_settle(&r->quotas[taken]->schedule, &r->tickets[taken], SCHEDULE_COMPUTE, 0, now);
-        return code == -ERROR_AGAIN ? wait_start(r, q, err) : gateway_quota_refuse(r, level, code, &refusal, err);
+                schedule_quota_settle(&r->quotas[taken]->schedule, &r->tickets[taken], kind, 0, now);
+        return code == -ERROR_AGAIN ? wait_start(r, &q->queues[kind], err)
+                                    : gateway_quota_refuse(r, level, code, &refusal, err);
     }
     return 0;
 }
 
-static void wait_end(struct gateway_quota *q, struct gateway_request *r)
+static void wait_end(struct gateway_quota_queue *queue, struct gateway_request *r)
 {
     list_remove(&r->node);
     r->tenant->n_waiting--;
-    if (list_empty(&q->waiting))
-        list_remove(&q->in_waited);
+    if (list_empty(&queue->requests))
+        list_remove(&queue->in_waited);
+}
+
+static bool has_room(const struct gateway_quota_queue *queue, struct schedule_quota_time now)
+{
+    const struct gateway_quota *q = queue->quota;
+    const struct gateway_request *r = container_of(list_first(&queue->requests), struct gateway_request, node);
+    return schedule_quota_room(&q->schedule, (enum schedule_quota_kind)(queue - q->queues), r->quota_amount, now);
 }
 
 void gateway_quotas_continue(struct gateway *g)
@@ -228,18 +250,18 @@ void gateway_quotas_continue(struct gateway *g)
     struct schedule_quota_time now = gateway_quota_time();
     list_each_safe(node, &g->quotas.waited)
     {
-        struct gateway_quota *q = container_of(node, struct gateway_quota, in_waited);
+        struct gateway_quota_queue *queue = container_of(node, struct gateway_quota_queue, in_waited);
         struct list *first;
-        while ((first = list_first(&q->waiting)) && schedule_quota_room(&q->schedule, SCHEDULE_COMPUTE, now)) {
+        while ((first = list_first(&queue->requests)) && has_room(queue, now)) {
             struct gateway_request *r = container_of(first, struct gateway_request, node);
-            wait_end(q, r);
+            wait_end(queue, r);
             gateway_request_state_set(r, GATEWAY_REQUEST_HANDLED);
             r->next(r, r->version->signature);
         }
     }
 }
 
-/* Calls out for those that wait and that `which` names; q stays, though its last request may go. */
+/* Calls out for those that wait and that `which` names; a queue stays, though its last request may go. */
 static void waiting_fail(struct gateway *g, bool (*which)(const struct gateway_request *r, const void *ctx),
                          const void *ctx, int code, const struct error *err)
 {
@@ -247,13 +269,13 @@ static void waiting_fail(struct gateway *g, bool (*which)(const struct gateway_r
         return;
     list_each_safe(node, &g->quotas.waited)
     {
-        struct gateway_quota *q = container_of(node, struct gateway_quota, in_waited);
-        list_each_safe(request, &q->waiting)
+        struct gateway_quota_queue *queue = container_of(node, struct gateway_quota_queue, in_waited);
+        list_each_safe(request, &queue->requests)
         {
             struct gateway_request *r = container_of(request, struct gateway_request, node);
             if (!which(r, ctx))
                 continue;
-            wait_end(q, r);
+            wait_end(queue, r);
             gateway_fail(r, code, err);
         }
     }
@@ -347,6 +369,26 @@ void gateway_quota_spend_rest(struct gateway_version *v, uint64_t amount)
     gateway_quota_changed(v->gateway, q);
 }
 
+bool gateway_quota_fits(const struct gateway_request *r, enum schedule_quota_kind kind, uint64_t amount)
+{
+    if (!r->quotas[GATEWAY_QUOTA_TENANT] && !r->quotas[GATEWAY_QUOTA_KEY])
+        return true;
+    struct schedule_quota_time now = gateway_quota_time();
+    for (int level = 0; level < GATEWAY_QUOTA_LEVELS; level++)
+        if (r->quotas[level] &&
+            schedule_quota_left(&r->quotas[level]->schedule, &r->tickets[level], kind, now) < amount)
+            return false;
+    return true;
+}
+
+void gateway_quota_settle(struct gateway_request *r, enum schedule_quota_kind kind)
+{
+    struct schedule_quota_time now = gateway_quota_time();
+    for (int level = 0; level < GATEWAY_QUOTA_LEVELS; level++)
+        if (r->quotas[level])
+            schedule_quota_settle(&r->quotas[level]->schedule, &r->tickets[level], kind, 0, now);
+}
+
 void gateway_quota_refund(struct gateway_request *r, int code)
 {
     int status = error_info(code)->http_status;
@@ -365,8 +407,9 @@ void gateway_quota_leave(struct gateway_request *r)
         struct gateway_quota *q = r->quotas[level];
         if (!q)
             continue;
-        if (list_empty(&q->waiting)) /* its last waiting request was cancelled */
-            list_remove(&q->in_waited);
+        for (enum schedule_quota_kind kind = 0; kind < SCHEDULE_QUOTA_KINDS; kind++)
+            if (list_empty(&q->queues[kind].requests)) /* its last waiting request was cancelled */
+                list_remove(&q->queues[kind].in_waited);
         now = now.now_ns ? now : gateway_quota_time();
         schedule_quota_leave(&q->schedule, &r->tickets[level], now);
         q->n_requests--;
@@ -421,7 +464,7 @@ void gateway_quota_headers(const struct gateway_request *r, struct gateway_quota
     if (!r->quotas[GATEWAY_QUOTA_TENANT] && !r->quotas[GATEWAY_QUOTA_KEY])
         return;
     struct schedule_quota_time now = gateway_quota_time();
-    struct schedule_quota_state requests = {0}, compute = {0};
+    struct schedule_quota_state requests = {0}, compute = {0}, tokens = {0};
     for (int level = 0; level < GATEWAY_QUOTA_LEVELS; level++) {
         const struct gateway_quota *q = r->quotas[level];
         if (!q)
@@ -429,6 +472,8 @@ void gateway_quota_headers(const struct gateway_request *r, struct gateway_quota
         tighter(&requests, schedule_quota_requests(&q->schedule, now));
         tighter(&compute, schedule_quota_window(&q->schedule, SCHEDULE_COMPUTE_HOUR, now));
         tighter(&compute, schedule_quota_window(&q->schedule, SCHEDULE_COMPUTE_DAY, now));
+        tighter(&tokens, schedule_quota_window(&q->schedule, SCHEDULE_TOKENS_MINUTE, now));
+        tighter(&tokens, schedule_quota_window(&q->schedule, SCHEDULE_TOKENS_DAY, now));
     }
     if (requests.limit) {
         header_add(ret_headers, STR("x-ratelimit-limit-requests"), "%llu", (unsigned long long)requests.limit);
@@ -441,5 +486,10 @@ void gateway_quota_headers(const struct gateway_request *r, struct gateway_quota
         header_add(ret_headers, STR("x-ratelimit-remaining-compute"), "%.3f",
                    (double)rest_of(&compute) / (double)NS_PER_S);
         header_add_time(ret_headers, STR("x-ratelimit-reset-compute"), compute.reset_ns);
+    }
+    if (tokens.limit) {
+        header_add(ret_headers, STR("x-ratelimit-limit-tokens"), "%llu", (unsigned long long)tokens.limit);
+        header_add(ret_headers, STR("x-ratelimit-remaining-tokens"), "%llu", (unsigned long long)rest_of(&tokens));
+        header_add_time(ret_headers, STR("x-ratelimit-reset-tokens"), tokens.reset_ns);
     }
 }

@@ -57,7 +57,8 @@ struct gateway_request *gateway_request_new(struct gateway *g)
     memset(r->tickets, 0, sizeof r->tickets);
     r->quota_refused = 0;
     r->quota_bytes = 0;
-    r->quota_paused = false;
+    r->quota_paused = r->quota_waited = false;
+    r->quota_amount = 0;
     r->user = NULL;
     r->release = NULL;
     r->streaming = r->stopped = false;

@@ -356,67 +356,23 @@ static int counts_check(const struct gateway_sequence *s, const struct generatio
     return 0;
 }
 
-static void counts_take(struct gateway_sequence *s, const struct generation_event *e)
+/* False: the answer goes beyond what may be used; that of it is neither charged nor told. A prompt is charged when it
+ * is known, and once for all its choices. */
+static bool counts_take(struct gateway_sequence *s, const struct generation_event *e)
 {
-    uint64_t tokens = (uint64_t)(e->prompt_tokens - s->prompt_tokens) + (e->completion_tokens - s->completion_tokens);
-    if (tokens > 0)
-        gateway_quota_spend(s->request, SCHEDULE_TOKENS, tokens);
+    struct gateway_request *r = s->request;
+    uint32_t prompt = e->prompt_tokens - s->prompt_tokens, answer = e->completion_tokens - s->completion_tokens;
+    if (prompt > 0 && s->index % r->n_choices == 0)
+        gateway_quota_spend(r, SCHEDULE_TOKENS, prompt);
     s->prompt_tokens = e->prompt_tokens;
     s->cached_tokens = e->cached_tokens;
     s->prompt_done = e->prompt_done;
+    if (answer > 0 && !gateway_quota_fits(r, SCHEDULE_TOKENS, answer))
+        return false;
+    if (answer > 0)
+        gateway_quota_spend(r, SCHEDULE_TOKENS, answer);
     s->completion_tokens = e->completion_tokens;
-}
-
-/* What a sequence's own failure may be called: a worker has no say in anything but its model and the request. */
-static int failure_code(int status)
-{
-    switch (-status) {
-    case ERROR_INVALID_REQUEST:
-    case ERROR_INVALID_ARGUMENT:
-    case ERROR_UNSUPPORTED:
-    case ERROR_REFUSED:
-    case ERROR_NO_MEMORY:
-        return status;
-    default:
-        return -ERROR_ENGINE;
-    }
-}
-
-static void failure_tell(struct gateway_request *r, const struct generation_event *e)
-{
-    struct error err = {0};
-    int code = failure_code(e->status);
-    if (e->text.size > 0)
-        (void)error_set(&err, code, STR_FORMAT, STR_ARG(e->text));
-    gateway_generate_fail(r, code, &err);
-}
-
-/* The event goes to the surface, after which the request may be gone. */
-static void event_tell(struct gateway_request *r, uint32_t index, const struct generation_event *e)
-{
-    struct error err = {0};
-    bool last = e->kind == GENERATION_EVENT_END;
-    if (last && e->finish == GENERATION_ERROR) {
-        failure_tell(r, e);
-        return;
-    }
-    int code = r->generate->event(r, index, e, &err);
-    if (code == -ERROR_CANCELLED)
-        return;
-    if (code < 0) {
-        gateway_generate_fail(r, code, &err);
-        return;
-    }
-    if (last && ++r->n_ended == r->n_generations) {
-        gateway_stats_generated(r);
-        r->generate->end(r);
-        return;
-    }
-    if (code == 1 && !r->stopped) {
-        r->stopped = true;
-        list_remove(&r->node);
-        gateway_batches_park(r, true);
-    }
+    return true;
 }
 
 static int on_event(struct gateway_replica *replica, const struct channel_frame *f, struct error *err)
@@ -444,12 +400,15 @@ static int on_event(struct gateway_replica *replica, const struct channel_frame 
         return code;
     if (++s->n_events > s->n_events_max)
         return error_set(err, ERROR_PEER, "more events than its steps can give");
-    counts_take(s, &e);
     struct gateway_request *r = s->request;
     uint32_t index = s->index;
+    if (!counts_take(s, &e)) {
+        gateway_generate_cut(r);
+        return 0;
+    }
     if (last)
         sequence_remove(b, s);
-    event_tell(r, index, &e);
+    gateway_generate_event(r, index, &e);
     return 0;
 }
 
@@ -595,4 +554,20 @@ void gateway_batches_park(struct gateway_request *r, bool parked)
 void gateway_batches_cancel(struct gateway_request *r)
 {
     sequences_each(r, sequence_cancel);
+}
+
+bool gateway_batches_take(struct gateway_request *r, struct gateway_sequence *ret_sequence)
+{
+    list_each(node, &r->version->replicas)
+    {
+        struct gateway_batch *b = container_of(node, struct gateway_replica, in_version)->batch;
+        for (uint32_t i = 0; b && i < b->n_sequences; i++)
+            if (b->sequences[i].request == r) {
+                *ret_sequence = b->sequences[i];
+                sequence_cancel(b, &b->sequences[i]);
+                gateway_batch_look(b);
+                return true;
+            }
+    }
+    return false;
 }

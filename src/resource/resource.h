@@ -138,8 +138,10 @@ struct resource_tenant {
     struct {                      /* spec.quota.perKey: of each key, beside the tenant's own */
         uint64_t requests_per_minute, burst, concurrency;
         uint64_t compute_s_per_hour, compute_s_per_day;
+        uint64_t tokens_per_minute, tokens_per_day;
     } per_key;
     uint64_t compute_s_per_hour, compute_s_per_day;
+    uint64_t tokens_per_minute, tokens_per_day;
     uint64_t body_bytes, response_bytes, bytes_per_s_in, bytes_per_s_out;
     uint64_t memory_bytes, replicas, models, artifact_bytes; /* spec.quota.memory … */
 };

@@ -218,6 +218,7 @@ static const struct resource_field server_fields[] = {
 
 /* 4096 slots, as many as a device can have, for an hour. */
 #define COMPUTE_HOUR_MAX (4096u * 3600u)
+#define TOKENS_MAX       1000000000000u
 
 /* A number of spec.quota, 0 meaning no limit. */
 #define QUOTA(path_, type_, unit_, max_, member_, help_)                                                \
@@ -293,6 +294,11 @@ static const struct resource_field tenant_fields[] = {
         "used it up is refused with 429 until the hour ends. 0 means no limit."),
     QUOTA("spec.quota.computeSecondsPerDay", RESOURCE_INTEGER, "seconds", 24 * COMPUTE_HOUR_MAX, compute_s_per_day,
           "Likewise in each day (UTC)."),
+    QUOTA("spec.quota.tokensPerMinute", RESOURCE_INTEGER, "tokens", TOKENS_MAX, tokens_per_minute,
+          "Tokens of prompts and answers of language models in each minute of the clock (UTC). Who has used them up is "
+          "refused with 429 until the minute ends; an answer that would go beyond is cut. 0 means no limit."),
+    QUOTA("spec.quota.tokensPerDay", RESOURCE_INTEGER, "tokens", TOKENS_MAX, tokens_per_day,
+          "Likewise in each day (UTC)."),
     QUOTA(
         "spec.quota.bodyBytes", RESOURCE_BYTES, NULL, 512 * MIB, body_bytes,
         "The largest body of an inference request; a larger one is refused with 413. 0 means the server's own limit."),
@@ -327,6 +333,10 @@ static const struct resource_field tenant_fields[] = {
           per_key.compute_s_per_hour, "Like spec.quota.computeSecondsPerHour, for each key."),
     QUOTA("spec.quota.perKey.computeSecondsPerDay", RESOURCE_INTEGER, "seconds", 24 * COMPUTE_HOUR_MAX,
           per_key.compute_s_per_day, "Like spec.quota.computeSecondsPerDay, for each key."),
+    QUOTA("spec.quota.perKey.tokensPerMinute", RESOURCE_INTEGER, "tokens", TOKENS_MAX, per_key.tokens_per_minute,
+          "Like spec.quota.tokensPerMinute, for each key."),
+    QUOTA("spec.quota.perKey.tokensPerDay", RESOURCE_INTEGER, "tokens", TOKENS_MAX, per_key.tokens_per_day,
+          "Like spec.quota.tokensPerDay, for each key."),
 };
 
 static const struct resource_field model_fields[] = {
@@ -340,7 +350,8 @@ static const struct resource_field model_fields[] = {
      .required = true,
      .mutable = true,
      PLACE(model, engine),
-     .help = "What executes it: onnx, llama (GGUF files), or identity, which gives back what it gets. A change makes a new version."},
+     .help =
+         "What executes it: onnx, llama (GGUF files), or identity, which gives back what it gets. A change makes a new version."},
     {.path = "spec.source",
      .type = RESOURCE_STRING,
      .min = 1,

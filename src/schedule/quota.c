@@ -94,9 +94,7 @@ int schedule_quota_enter(struct schedule_quota *q, struct schedule_quota_ticket 
     assert(!t->_entered);
     clock_follow(q, time.wall_ns);
     struct schedule_quota_refusal refusal = {0};
-    bool refused = false;
-    for (enum schedule_quota_kind kind = 0; kind < SCHEDULE_QUOTA_KINDS; kind++)
-        refused |= windows_used_up(q, kind, time.wall_ns, &refusal);
+    bool refused = windows_used_up(q, SCHEDULE_COMPUTE, time.wall_ns, &refusal);
     if (q->limits.concurrency && q->active >= q->limits.concurrency) {
         uint64_t stay_ns = q->_stay_ns / q->limits.concurrency;
         refusal_note(&refusal, SCHEDULE_LIMIT_CONCURRENCY,
@@ -152,10 +150,28 @@ static uint64_t rest_of(const struct schedule_quota *q, enum schedule_quota_kind
     return rest;
 }
 
-bool schedule_quota_room(const struct schedule_quota *q, enum schedule_quota_kind kind, struct schedule_quota_time time)
+static uint64_t amount_of(uint64_t amount)
+{
+    return amount && amount < RESERVED_MAX ? amount : RESERVED_MAX;
+}
+
+bool schedule_quota_room(const struct schedule_quota *q, enum schedule_quota_kind kind, uint64_t amount,
+                         struct schedule_quota_time time)
 {
     uint64_t rest = rest_of(q, kind, time.wall_ns);
-    return rest == 0 || q->n_reserved[kind] == 0 || q->reserved[kind] < rest;
+    if (rest == 0 || q->n_reserved[kind] == 0)
+        return true;
+    if (kind != SCHEDULE_TOKENS)
+        return q->reserved[kind] < rest;
+    return q->reserved[kind] <= rest && amount_of(amount) <= rest - q->reserved[kind];
+}
+
+uint64_t schedule_quota_left(const struct schedule_quota *q, const struct schedule_quota_ticket *t,
+                             enum schedule_quota_kind kind, struct schedule_quota_time time)
+{
+    uint64_t rest = rest_of(q, kind, time.wall_ns);
+    uint64_t nobodys = rest > q->reserved[kind] ? rest - q->reserved[kind] : 0;
+    return rest == UINT64_MAX ? rest : add_capped(t->_reserved[kind], nobodys);
 }
 
 int schedule_quota_reserve(struct schedule_quota *q, struct schedule_quota_ticket *t, enum schedule_quota_kind kind,
@@ -168,10 +184,12 @@ int schedule_quota_reserve(struct schedule_quota *q, struct schedule_quota_ticke
         *ret_refusal = refusal;
         return -ERROR_QUOTA_EXCEEDED;
     }
-    if (!schedule_quota_room(q, kind, time))
+    if (!schedule_quota_room(q, kind, amount, time))
         return -ERROR_AGAIN;
-    /* Not cut to the rest: a window may end meanwhile, and then the rest is larger. */
-    uint64_t reserved = amount && amount < RESERVED_MAX ? amount : RESERVED_MAX;
+    /* Compute is not cut to the rest: a window may end meanwhile, and then the rest is larger. */
+    uint64_t reserved = amount_of(amount), rest = rest_of(q, kind, time.wall_ns);
+    if (kind == SCHEDULE_TOKENS && reserved > rest)
+        reserved = rest;
     t->_reserved[kind] = reserved;
     t->_holds[kind] = true;
     q->reserved[kind] += reserved;

@@ -19,6 +19,11 @@
  * them to settle. An amount that is not known reserves as
  * much as any request can cost.
  *
+ * Tokens are counted as they come and can be stopped at any of them, so their budgets are exact: a request may reserve
+ * when all that it asks for is free, or nobody else holds a reservation, and then gets no more than the rest. It may
+ * use what it holds and what nobody has reserved: schedule_quota_left. So a request that fits the rest is never stopped
+ * by others.
+ *
  * The wall clock: set back, a window keeps what was used, and its end moves along with the clock; set forward, the next
  * window begins. So no jump blocks for longer than one window or gives more than one window's worth. */
 #ifndef BULKHEAD_SCHEDULE_QUOTA_H
@@ -97,7 +102,8 @@ struct schedule_quota_ticket {
 void schedule_quota_set(struct schedule_quota *q, const struct schedule_quota_limits *limits);
 
 /* A request arrives: takes one of `requests` and of `concurrency`. 0; or, nothing taken, -ERROR_RATE_LIMITED (requests)
- * or -ERROR_QUOTA_EXCEEDED (concurrency, or a window that is used up) with *ret_refusal. */
+ * or -ERROR_QUOTA_EXCEEDED (concurrency, or a window of compute that is used up) with *ret_refusal. Whether it takes
+ * tokens is not known yet. */
 must_check int schedule_quota_enter(struct schedule_quota *q, struct schedule_quota_ticket *t,
                                     struct schedule_quota_time time, struct schedule_quota_refusal *ret_refusal);
 /* The request was refused by something else: it does not count. Before schedule_quota_leave; nothing where it did not
@@ -109,9 +115,12 @@ void schedule_quota_refund(struct schedule_quota *q, const struct schedule_quota
 must_check int schedule_quota_reserve(struct schedule_quota *q, struct schedule_quota_ticket *t,
                                       enum schedule_quota_kind kind, uint64_t amount, struct schedule_quota_time time,
                                       struct schedule_quota_refusal *ret_refusal);
-/* Whether reserving would not say -ERROR_AGAIN. */
-bool schedule_quota_room(const struct schedule_quota *q, enum schedule_quota_kind kind,
+/* Whether reserving `amount` would not say -ERROR_AGAIN. */
+bool schedule_quota_room(const struct schedule_quota *q, enum schedule_quota_kind kind, uint64_t amount,
                          struct schedule_quota_time time);
+/* How much the ticket may use now without taking what others reserved; UINT64_MAX: no limit. */
+uint64_t schedule_quota_left(const struct schedule_quota *q, const struct schedule_quota_ticket *t,
+                             enum schedule_quota_kind kind, struct schedule_quota_time time);
 /* It has used so much of what it reserved, or beyond; the rest of the reservation stays. Of work in steps: tokens. */
 void schedule_quota_spend(struct schedule_quota *q, struct schedule_quota_ticket *t, enum schedule_quota_kind kind,
                           uint64_t used, struct schedule_quota_time time);

@@ -130,7 +130,7 @@ static void on_signature(struct gateway_request *r, const struct tensor_signatur
         return;
     }
     call->context = signature->token.context;
-    gateway_generate(r, 1, &generate);
+    gateway_generate(r, 1, 1, &generate);
 }
 
 static void handle(struct gateway_request *r, bool with_version, bool stream)

@@ -205,7 +205,7 @@ static void on_signature(struct gateway_request *r, const struct tensor_signatur
     if (!call_prepare(r, call))
         gateway_fail(r, -ERROR_NO_MEMORY, NULL);
     else
-        gateway_generate(r, call->n, &generate);
+        gateway_generate(r, call->n, call->request.n, &generate);
 }
 
 static struct gateway_version *model_find(struct gateway_request *r, struct str model)

@@ -120,7 +120,7 @@ static struct seen *ask(uint32_t n, const char *prompt)
     f.version->n_requests++;
     gateway_request_state_set(r, GATEWAY_REQUEST_HANDLED);
     gateway_user_set(r, s, release);
-    gateway_generate(r, n, &ops);
+    gateway_generate(r, n, 1, &ops);
     return s;
 }
 
@@ -400,7 +400,8 @@ static void test_compute_is_charged(void **state)
     enum { END, GONE, PARKED, LOST, WAYS };
     for (int way = END; way < WAYS; way++) {
         struct gateway_quota quota = {.tenant = &f.tenant, .schedule.limits.windows = {1, 1}};
-        list_init(&quota.waiting);
+        for (int kind = 0; kind < SCHEDULE_QUOTA_KINDS; kind++)
+            list_init(&quota.queues[kind].requests);
         f.tenant.quota = &quota;
         struct seen *s = ask(1, "a");
         struct gateway_request *r = s->r;

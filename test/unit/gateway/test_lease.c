@@ -251,7 +251,8 @@ static void a_worker_that_obeys_late_is_charged_and_asked_no_more(void **state)
         struct lease_fixture f;
         setup(&f, TENSOR_FP32, 1);
         struct gateway_quota quota = {.tenant = &f.tenant};
-        list_init(&quota.waiting);
+        for (int kind = 0; kind < SCHEDULE_QUOTA_KINDS; kind++)
+            list_init(&quota.queues[kind].requests);
         f.tenant.classes = (1u << SCHEDULE_CLASS_COUNT) - 1;
         f.version->weight = f.version->slots = 1;
         f.version->cancellable = true;

@@ -236,7 +236,7 @@ static void test_tenant_and_server_refusals(void **state)
          "Tenant acme: spec.quota.concurency: unknown field (did you mean \"concurrency\"?)"},
         {TENANT("\"quota\":{\"perKey\":{\"queueDepth\":3}}"),
          "Tenant acme: spec.quota.perKey.queueDepth: unknown field (did you mean \"spec.quota.queueDepth\"?)"},
-        {TENANT("\"quota\":{\"tokensPerMinute\":3}"), "Tenant acme: spec.quota.tokensPerMinute: unknown field"},
+        {TENANT("\"quota\":{\"applesAtOnce\":3}"), "Tenant acme: spec.quota.applesAtOnce: unknown field"},
         {SERVER("\"listen\":\"localhost:80\""),
          "Server here: spec.listen: expected ADDRESS:PORT such as 127.0.0.1:8080 or [::1]:8080, found \"localhost:80\""},
         {SERVER("\"listen\":\"1.2.3.4:65536\""),

@@ -191,7 +191,11 @@ static void test_tokens_are_spent_in_steps(void **state)
         schedule_quota_spend(&q, &a, SCHEDULE_TOKENS, 1, start);
     assert_int_equal(q.reserved[SCHEDULE_TOKENS], 10);
     assert_int_equal(schedule_quota_window(&q, SCHEDULE_TOKENS_MINUTE, start).used, 50);
-    assert_int_equal(schedule_quota_reserve(&q, &b, SCHEDULE_TOKENS, 1000, start, &refusal), 0); // 50 + 10 < 100
+    assert_int_equal(schedule_quota_reserve(&q, &b, SCHEDULE_TOKENS, 1000, start, &refusal), -ERROR_AGAIN);
+    assert_int_equal(schedule_quota_reserve(&q, &b, SCHEDULE_TOKENS, 41, start, &refusal), -ERROR_AGAIN);
+    assert_int_equal(schedule_quota_reserve(&q, &b, SCHEDULE_TOKENS, 35, start, &refusal), 0); // 50 + 10 + 35 < 100
+    assert_int_equal(schedule_quota_left(&q, &a, SCHEDULE_TOKENS, start), 15);                 // its 10, and nobody's 5
+    assert_int_equal(schedule_quota_left(&q, &b, SCHEDULE_TOKENS, start), 40);
     schedule_quota_settle(&q, &a, SCHEDULE_TOKENS, 15, start); // more than it reserved
     schedule_quota_settle(&q, &b, SCHEDULE_TOKENS, 35, start);
     assert_int_equal(schedule_quota_reserve(&q, &a, SCHEDULE_TOKENS, 1, start, &refusal), -ERROR_QUOTA_EXCEEDED);
@@ -496,6 +500,73 @@ static void test_random_interleavings(void **state)
         play(first + i);
 }
 
+static void test_tokens_of_a_first_request_are_cut_to_the_rest(void **state)
+{
+    (void)state;
+    struct schedule_quota q = quota_of((struct schedule_quota_limits){.windows = {[SCHEDULE_TOKENS_MINUTE] = 50}});
+    struct schedule_quota_ticket a = {0}, b = {0};
+    struct schedule_quota_refusal refusal = {0};
+    assert_int_equal(schedule_quota_left(&q, &a, SCHEDULE_COMPUTE, start), UINT64_MAX);
+    assert_int_equal(schedule_quota_reserve(&q, &a, SCHEDULE_TOKENS, 1000, start, &refusal), 0);
+    assert_int_equal(schedule_quota_left(&q, &a, SCHEDULE_TOKENS, start), 50);
+    assert_int_equal(schedule_quota_reserve(&q, &b, SCHEDULE_TOKENS, 1, start, &refusal), -ERROR_AGAIN);
+    schedule_quota_spend(&q, &a, SCHEDULE_TOKENS, 20, start);
+    assert_int_equal(schedule_quota_left(&q, &a, SCHEDULE_TOKENS, start), 30);
+    struct schedule_quota_time next = after(start, MINUTE_NS);
+    assert_int_equal(schedule_quota_left(&q, &a, SCHEDULE_TOKENS, next), 50); // a new window is there for it too
+    assert_false(schedule_quota_room(&q, SCHEDULE_TOKENS, 21, next));
+    assert_true(schedule_quota_room(&q, SCHEDULE_TOKENS, 20, next));
+    schedule_quota_leave(&q, &a, next);
+    assert_int_equal(q.reserved[SCHEDULE_TOKENS], 0);
+    assert_true(schedule_quota_room(&q, SCHEDULE_TOKENS, 1000, next));
+}
+
+#define TALKERS 8
+
+/* Each takes a token at a time while it may. Together they stay within the limit, and who got all it asked for is never
+ * stopped before it has had it. */
+static void talk(uint64_t seed)
+{
+    seed_state = seed;
+    uint64_t limit = 1 + below(500);
+    struct schedule_quota q = quota_of((struct schedule_quota_limits){.windows = {[SCHEDULE_TOKENS_DAY] = limit}});
+    struct schedule_quota_ticket tickets[TALKERS] = {0};
+    uint64_t amounts[TALKERS] = {0}, rests[TALKERS] = {0}, had[TALKERS] = {0}, spent = 0;
+    for (int step = 0; step < 2000; step++) {
+        uint64_t k = below(TALKERS);
+        struct schedule_quota_refusal refusal = {0};
+        if (amounts[k] == 0) {
+            uint64_t amount = 1 + below(300), rest = limit - spent;
+            uint32_t others = q.n_reserved[SCHEDULE_TOKENS];
+            int code = schedule_quota_reserve(&q, &tickets[k], SCHEDULE_TOKENS, amount, start, &refusal);
+            assert_int_equal(code == -ERROR_QUOTA_EXCEEDED, rest == 0);
+            assert_true(code != -ERROR_AGAIN || others > 0);
+            amounts[k] = code == 0 ? amount : 0;
+            rests[k] = rest;
+            had[k] = 0;
+        } else if (below(50) == 0) { // done, or gone
+            schedule_quota_leave(&q, &tickets[k], start);
+            amounts[k] = 0;
+        } else if (schedule_quota_left(&q, &tickets[k], SCHEDULE_TOKENS, start) > 0) {
+            schedule_quota_spend(&q, &tickets[k], SCHEDULE_TOKENS, 1, start);
+            spent++;
+            had[k]++;
+        } else {
+            assert_true(had[k] >= (amounts[k] < rests[k] ? amounts[k] : rests[k]));
+            schedule_quota_leave(&q, &tickets[k], start);
+            amounts[k] = 0;
+        }
+        assert_true(spent <= limit);
+    }
+}
+
+static void test_tokens_never_overrun(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 2000; seed++)
+        talk(seed);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -506,6 +577,8 @@ int main(void)
         cmocka_unit_test(test_the_longest_refusal_is_told),
         cmocka_unit_test(test_an_unknown_amount_keeps_the_rest),
         cmocka_unit_test(test_tokens_are_spent_in_steps),
+        cmocka_unit_test(test_tokens_of_a_first_request_are_cut_to_the_rest),
+        cmocka_unit_test(test_tokens_never_overrun),
         cmocka_unit_test(test_clock_jumps_are_bounded),
         cmocka_unit_test(test_a_changed_limit_keeps_what_is_used),
         cmocka_unit_test(test_saved_and_restored),
