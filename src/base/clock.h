@@ -12,6 +12,8 @@
 
 /* CLOCK_MONOTONIC. */
 uint64_t clock_monotonic_ns(void);
+/* CLOCK_THREAD_CPUTIME_ID: what the calling thread has used. */
+uint64_t clock_thread_ns(void);
 /* CLOCK_REALTIME since 1970, milliseconds. */
 uint64_t clock_wall_ms(void);
 

@@ -138,8 +138,8 @@
 #define LIMIT_EVENT_TOKENS     1024u
 #define LIMIT_EVENT_VALUES     2048u
 #define LIMIT_TOKEN_BYTES      256u
-/* Of one request: answers (n × prompts), inputs of an embeddings request and tools. The OpenAI API takes 128, 2048, 128;
- * answers are sequences, of which a replica works on 64 at once. */
+/* Of one request: answers (n × prompts), inputs of an embeddings request and tools. The OpenAI API takes 128, 2048,
+ * 128; answers are sequences, of which a replica works on 64 at once. */
 #define LIMIT_CHOICES    32u
 #define LIMIT_EMBEDDINGS 2048u
 #define LIMIT_TOOLS      128u

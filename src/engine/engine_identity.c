@@ -3,8 +3,9 @@
 #include "engine/engine_pending.h"
 #include "engine/identity_model.h"
 
+#include "base/clock.h"
+
 #include <stdio.h>
-#include <time.h>
 
 struct identity {
     struct engine engine;
@@ -70,13 +71,6 @@ static int identity_submit(struct engine *e, const struct engine_batch *batch, s
     return engine_pending_submit(&identity_of(e)->pending, &identity_of(e)->signature, batch, err);
 }
 
-static uint64_t cpu_ns(void)
-{
-    struct timespec now;
-    (void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now); /* cannot fail with this clock and a valid pointer */
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
 /* CPU time, not wall time: under a CPU limit a busy model takes longer, like a real one. */
 static int identity_burn(struct identity *identity)
 {
@@ -90,8 +84,8 @@ static int identity_burn(struct identity *identity)
         return 0;
     if (wanted_ns > IDENTITY_BUSY_NS_MAX)
         wanted_ns = IDENTITY_BUSY_NS_MAX;
-    uint64_t start_ns = cpu_ns();
-    while (cpu_ns() - start_ns < wanted_ns) {
+    uint64_t start_ns = clock_thread_ns();
+    while (clock_thread_ns() - start_ns < wanted_ns) {
         for (unsigned i = 0; i < 2000; i++) /* a microsecond or so: this clock is a system call */
             __asm__ volatile("");
         if (engine_pending_cancelled(&identity->pending))

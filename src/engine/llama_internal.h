@@ -34,7 +34,7 @@
 #define LLAMA_JSON_DEPTH 64u
 /* Of a step, for cutting new prompts into tokens, applying templates, making grammars. */
 #define LLAMA_PREPARE_NS (2 * 1000 * 1000)
-/* A grammar that needs longer for one token ends its sequence. */
+/* A grammar that needs more processor time for one token ends its sequence; a busy machine does not. */
 #define LLAMA_GRAMMAR_NS_MAX (100 * 1000 * 1000)
 
 enum llama_state { LLAMA_FREE = 0, LLAMA_WAITING, LLAMA_RUNNING, LLAMA_LISTING };

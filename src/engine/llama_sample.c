@@ -185,7 +185,7 @@ int llama_sample(struct llama *l, struct llama_sequence *s, struct generation_to
     const float *logits = l->api->llama_get_logits_ith(l->context, s->row);
     if (!logits)
         return error_set(err, ERROR_ENGINE, "The model gave no answer.");
-    uint64_t start_ns = clock_monotonic_ns();
+    uint64_t start_ns = clock_thread_ns();
     llama_token token = s->grammar ? choose_by_grammar(l, s, logits) : choose(l, s, logits, false);
     if (token < 0)
         return error_set(err, ERROR_INVALID_REQUEST, "The grammar allows no token of the model's vocabulary here.");
@@ -198,7 +198,7 @@ int llama_sample(struct llama *l, struct llama_sequence *s, struct generation_to
     l->api->llama_sampler_accept(s->chain, token);
     if (s->grammar && !l->api->llama_sampler_accept_safe(s->grammar, token))
         return error_set(err, ERROR_INVALID_REQUEST, "The grammar cannot go on after what the model answered.");
-    if (s->grammar && clock_monotonic_ns() - start_ns > LLAMA_GRAMMAR_NS_MAX)
+    if (s->grammar && clock_thread_ns() - start_ns > LLAMA_GRAMMAR_NS_MAX)
         return error_set(err, ERROR_INVALID_REQUEST, "The grammar takes too long; make it simpler.");
     return 0;
 }

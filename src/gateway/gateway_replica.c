@@ -248,12 +248,16 @@ static void waiting_continue(struct gateway_version *v)
         list_remove(node);
         list_append(&ready, node);
     }
+    uint64_t now_ns = uv_hrtime();
     for (struct list *node; (node = list_first(&ready));) {
         struct gateway_request *r = container_of(node, struct gateway_request, node);
         list_remove(node);
         r->tenant->n_waiting--;
         gateway_request_state_set(r, GATEWAY_REQUEST_HANDLED);
-        r->next(r, v->signature);
+        if (r->deadline_ns <= now_ns) /* housekeeping looks four times a second only */
+            gateway_fail(r, ERROR_DEADLINE, NULL);
+        else
+            r->next(r, v->signature);
     }
     v->n_requests--;
 }
