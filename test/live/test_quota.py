@@ -335,7 +335,8 @@ def test_a_fair_share_of_a_batch_is_charged(serving, in_one_hour):
 
 
 def test_what_was_really_used_is_charged(serving, in_one_hour):
-    """A client that goes while its request runs has used what it ran; one that goes while it waits has used nothing."""
+    """A client that goes while its request runs has used what it ran until it was given up; one that goes while it waits
+    has used nothing."""
     server = serving({"computeSecondsPerHour": 1000}, busy="300ms", batching={"maxSize": 1})
     assert passes(server, model="slow")
     with stopped(server, "slow"):
@@ -348,7 +349,7 @@ def test_what_was_really_used_is_charged(serving, in_one_hour):
             sock.close()
     took = lease_seconds(server, 2)
     rest = float(server.infer("echo", INPUTS, server.acme).headers["x-ratelimit-remaining-compute"])
-    assert 0.6 <= took <= 1000 - rest + 0.01 <= took + 0.5  # the one asked last is in the latter
+    assert 0.3 < took <= 1000 - rest + 0.01 <= took + 0.5  # the one asked last is in the latter
 
 
 # --- what is used outlives processes ---
