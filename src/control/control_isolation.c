@@ -14,21 +14,37 @@ const char *control_level_name(uint32_t level)
     return ladder_level_names[level < BUS_LEVEL_COUNT ? level : 0];
 }
 
+static bool state_known(uint32_t state)
+{
+    return state >= BUS_ISOLATION_TESTING && state <= BUS_ISOLATION_AVAILABLE;
+}
+
+/* A level or a runtime was in state `from` and is in `to`: who waits for it starts, who needs it ends. */
+static void state_changed(struct control *c, uint32_t from, uint32_t to)
+{
+    if (to == BUS_ISOLATION_AVAILABLE && from != BUS_ISOLATION_AVAILABLE)
+        control_replicas_allow(c);
+    else if (to != BUS_ISOLATION_AVAILABLE && from == BUS_ISOLATION_AVAILABLE)
+        control_reconcile(c);
+}
+
 void control_isolation(struct control *c, const struct bus_isolation *body)
 {
-    if (body->level == 0 || body->level >= BUS_LEVEL_COUNT || body->state < BUS_ISOLATION_TESTING ||
-        body->state > BUS_ISOLATION_AVAILABLE) {
+    if (body->level == 0 || body->level >= BUS_LEVEL_COUNT || !state_known(body->state)) {
         log_error("isolation_report", "the supervisor told of a level that there is not");
         return;
     }
-    struct bus_isolation *known = &c->isolation[body->level];
-    bool came = body->state == BUS_ISOLATION_AVAILABLE && known->state != BUS_ISOLATION_AVAILABLE;
-    bool went = body->state != BUS_ISOLATION_AVAILABLE && known->state == BUS_ISOLATION_AVAILABLE;
-    *known = *body;
-    if (came)
-        control_replicas_allow(c);
-    else if (went)
-        control_reconcile(c);
+    uint32_t before = c->isolation[body->level].state;
+    c->isolation[body->level] = *body;
+    state_changed(c, before, body->state);
+}
+
+/* Asks for a test that was not made yet. */
+static int test_want(struct control *c, uint32_t level, uint32_t runtime, struct error *err)
+{
+    struct bus_isolation_wanted body = {.level = level, .runtime = runtime};
+    (void)bus_conn_send(c->supervisor, BUS_ISOLATION_WANTED, &body, NULL, 0); /* without it we end anyway */
+    return error_set(err, ERROR_AGAIN, "is still being tested; try again in a few seconds");
 }
 
 int control_level_refusal(void *ctx, uint32_t level, struct error *err)
@@ -39,26 +55,18 @@ int control_level_refusal(void *ctx, uint32_t level, struct error *err)
         return 0;
     if (!known || known->state == BUS_ISOLATION_UNAVAILABLE)
         return error_set(err, ERROR_ISOLATION_UNAVAILABLE, "%s", known ? known->text : "there is no such level");
-    struct bus_isolation_wanted body = {.level = level};
-    (void)bus_conn_send(c->supervisor, BUS_ISOLATION_WANTED, &body, NULL, 0); /* without it we end anyway */
-    return error_set(err, ERROR_AGAIN, "is still being tested; try again in a few seconds");
+    return test_want(c, level, 0, err);
 }
 
 void control_runtime(struct control *c, const struct bus_runtime *body)
 {
-    if (body->runtime == 0 || body->runtime >= BUS_RUNTIME_COUNT || body->state < BUS_ISOLATION_TESTING ||
-        body->state > BUS_ISOLATION_AVAILABLE) {
+    if (body->runtime == 0 || body->runtime >= BUS_RUNTIME_COUNT || !state_known(body->state)) {
         log_error("isolation_report", "the supervisor told of an OCI runtime that there is not");
         return;
     }
-    struct bus_runtime *known = &c->runtimes[body->runtime];
-    bool came = body->state == BUS_ISOLATION_AVAILABLE && known->state != BUS_ISOLATION_AVAILABLE;
-    bool went = body->state != BUS_ISOLATION_AVAILABLE && known->state == BUS_ISOLATION_AVAILABLE;
-    *known = *body;
-    if (came)
-        control_replicas_allow(c);
-    else if (went)
-        control_reconcile(c);
+    uint32_t before = c->runtimes[body->runtime].state;
+    c->runtimes[body->runtime] = *body;
+    state_changed(c, before, body->state);
 }
 
 int control_runtime_refusal(void *ctx, uint32_t level, uint32_t runtime, struct error *err)
@@ -75,9 +83,7 @@ int control_runtime_refusal(void *ctx, uint32_t level, uint32_t runtime, struct 
                          !known    ? "there is no such runtime"
                          : machine ? known->guest_text
                                    : known->text);
-    struct bus_isolation_wanted body = {.level = LADDER_CONTAINER, .runtime = runtime};
-    (void)bus_conn_send(c->supervisor, BUS_ISOLATION_WANTED, &body, NULL, 0); /* without it we end anyway */
-    return error_set(err, ERROR_AGAIN, "is still being tested; try again in a few seconds");
+    return test_want(c, LADDER_CONTAINER, runtime, err);
 }
 
 int control_version_refusal(struct control *c, const struct registry_version *row, struct error *err)
