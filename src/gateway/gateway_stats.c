@@ -62,34 +62,37 @@ void gateway_stats_lease(struct gateway_replica *replica, uint64_t now_ns, uint6
         compute_add(&batch->compute, took_ns);
 }
 
-void gateway_stats_success(struct gateway_request *r, const struct gateway_replica *replica)
+/* Counts a request that succeeds now, whose work began at `begun_ns`. NULL: no figures of its version. */
+static struct gateway_version_stats *succeeded(struct gateway_request *r, uint64_t begun_ns)
 {
     struct gateway_version_stats *stats = stats_of(r->version);
     uint64_t took_ns = uv_hrtime() - r->arrival_ns;
-    uint64_t waited_ns = replica->started_ns > r->arrival_ns ? replica->started_ns - r->arrival_ns : 0;
+    uint64_t waited_ns = begun_ns > r->arrival_ns ? begun_ns - r->arrival_ns : 0;
     gateway_metrics_took(r, took_ns);
     gateway_metrics_waited(r, waited_ns);
     if (!stats)
-        return;
-    stats->inferences += r->rows;
+        return NULL;
     count(&stats->success, took_ns);
     count(&stats->queue, waited_ns);
+    return stats;
+}
+
+void gateway_stats_success(struct gateway_request *r, const struct gateway_replica *replica)
+{
+    struct gateway_version_stats *stats = succeeded(r, replica->started_ns);
+    if (!stats)
+        return;
+    stats->inferences += r->rows;
     compute_add(&stats->compute, replica->took_ns);
 }
 
 void gateway_stats_generated(struct gateway_request *r)
 {
-    struct gateway_version_stats *stats = stats_of(r->version);
-    uint64_t took_ns = uv_hrtime() - r->arrival_ns;
-    uint64_t waited_ns = r->begun_ns > r->arrival_ns ? r->begun_ns - r->arrival_ns : 0;
-    gateway_metrics_took(r, took_ns);
-    gateway_metrics_waited(r, waited_ns);
+    struct gateway_version_stats *stats = succeeded(r, r->begun_ns);
     if (!stats)
         return;
     stats->inferences += r->n_generations;
     stats->last_inference_ms = clock_wall_ms();
-    count(&stats->success, took_ns);
-    count(&stats->queue, waited_ns);
 }
 
 void gateway_stats_failure(struct gateway_request *r)

@@ -36,6 +36,16 @@ static int delete_by_uid(struct store *store, enum store_statement id, uint64_t 
     return store_run(s, id, st, err);
 }
 
+/* The selects of all, and of one owner: `id` is the one for what `owner_uid` is, 0 for all. */
+static int take_of(struct store_sql *s, enum store_statement id, uint64_t owner_uid, sqlite3_stmt **ret_st,
+                   struct error *err)
+{
+    int result = store_take(s, id, ret_st, err);
+    if (result == 0 && owner_uid)
+        store_bind_u64(*ret_st, 1, owner_uid);
+    return result;
+}
+
 int store_resource_delete(struct store *store, uint64_t uid, struct error *err)
 {
     return delete_by_uid(store, STORE_RESOURCE_DELETE, uid, err);
@@ -127,12 +137,9 @@ int store_version_each(struct store *store, uint64_t model_uid, int (*each)(void
     struct store_sql *s = store_sql(store);
     enum store_statement id = model_uid ? STORE_VERSIONS_OF_MODEL : STORE_VERSIONS;
     sqlite3_stmt *st = NULL;
-    int result = store_take(s, id, &st, err);
+    int result = take_of(s, id, model_uid, &st, err), code;
     if (result < 0)
         return result;
-    if (model_uid)
-        store_bind_u64(st, 1, model_uid);
-    int code;
     while ((code = sqlite3_step(st)) == SQLITE_ROW) {
         struct store_version v = {
             .uid = store_column_u64(st, 0),
@@ -258,12 +265,9 @@ int store_key_each(struct store *store, uint64_t tenant_uid, int (*each)(void *c
     struct store_sql *s = store_sql(store);
     enum store_statement id = tenant_uid ? STORE_KEYS_OF_TENANT : STORE_KEYS;
     sqlite3_stmt *st = NULL;
-    int result = store_take(s, id, &st, err);
+    int result = take_of(s, id, tenant_uid, &st, err), code;
     if (result < 0)
         return result;
-    if (tenant_uid)
-        store_bind_u64(st, 1, tenant_uid);
-    int code;
     while ((code = sqlite3_step(st)) == SQLITE_ROW) {
         struct store_key k = {
             .id = store_column_str(st, 0),
@@ -284,12 +288,9 @@ int store_quota_each(struct store *store, uint64_t tenant_uid, int (*each)(void 
     struct store_sql *s = store_sql(store);
     enum store_statement id = tenant_uid ? STORE_QUOTAS_OF_TENANT : STORE_QUOTAS;
     sqlite3_stmt *st = NULL;
-    int result = store_take(s, id, &st, err);
+    int result = take_of(s, id, tenant_uid, &st, err), code;
     if (result < 0)
         return result;
-    if (tenant_uid)
-        store_bind_u64(st, 1, tenant_uid);
-    int code;
     while ((code = sqlite3_step(st)) == SQLITE_ROW) {
         struct store_quota q = {
             .tenant_uid = store_column_u64(st, 0),
