@@ -342,5 +342,20 @@ def identity(server, folder):
     return server
 
 
+def container_row(server):
+    return server.status()["isolation"]["levels"][3]
+
+
+@pytest.fixture
+def contained(server, folder):
+    """A server whose level container has been found to work."""
+    wait_until(lambda: container_row(server)["state"] != "testing", "the test of level container")
+    assert container_row(server)["state"] == "available", container_row(server)
+    (folder / "echo.json").write_text(json.dumps(IDENTITY))
+    server.apply(tenant_yaml("acme"))
+    server.acme = server.key("acme")
+    return server
+
+
 def vector(rows, values, name="x", datatype="FP32"):
     return [{"name": name, "shape": [rows, len(values) // rows], "datatype": datatype, "data": values}]

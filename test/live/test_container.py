@@ -8,28 +8,13 @@ import subprocess
 
 import pytest
 
-from conftest import IDENTITY, ROOT, model_yaml, tenant_yaml, vector, wait_until
+from conftest import IDENTITY, ROOT, container_row, model_yaml, tenant_yaml, vector, wait_until
 from load import Load
 
 LEVEL = {"level": "container"}
 
 pytestmark = pytest.mark.skipif(not shutil.which("runc", path="/usr/sbin:/usr/bin"),
                                 reason="no runc on this host (Debian: apt-get install runc)")
-
-
-def container_row(server):
-    return server.status()["isolation"]["levels"][3]
-
-
-@pytest.fixture
-def contained(server, folder):
-    """A server whose level container has been found to work."""
-    wait_until(lambda: container_row(server)["state"] != "testing", "the test of level container")
-    assert container_row(server)["state"] == "available", container_row(server)
-    (folder / "echo.json").write_text(json.dumps(IDENTITY))
-    server.apply(tenant_yaml("acme"))
-    server.acme = server.key("acme")
-    return server
 
 
 def proc(pid, file):

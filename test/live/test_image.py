@@ -7,22 +7,11 @@ import tarfile
 
 import pytest
 
-from conftest import IDENTITY, ROOT, model_yaml, tenant_yaml, vector, wait_until
+from conftest import IDENTITY, ROOT, container_row, model_yaml, tenant_yaml, vector, wait_until
 from oci import Layout, digest, folder as tar_folder, hard_link, link, member, tar
-from test_container import container_row
 
 pytestmark = pytest.mark.skipif(not shutil.which("runc", path="/usr/sbin:/usr/bin"),
                                 reason="no runc on this host (Debian: apt-get install runc)")
-
-
-@pytest.fixture
-def contained(server, folder):
-    wait_until(lambda: container_row(server)["state"] != "testing", "the test of level container")
-    assert container_row(server)["state"] == "available", container_row(server)
-    (folder / "echo.json").write_text(json.dumps(IDENTITY))
-    server.apply(tenant_yaml("acme"))
-    server.acme = server.key("acme")
-    return server
 
 
 def items(server, kind, *name):

@@ -1,75 +1,24 @@
 /* Requests that were in a shared worker when it was lost: each is tried once more, alone, and never a third time. */
 #include "gateway/gateway_internal.h"
 
-#include "test/unit/gateway/lease_fixture.h"
+#include "test/unit/gateway/control_fixture.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
+enum { BATCH_MAX = 32, SHARED = 1, PROCESS = 3 };
 
-#include <cmocka.h>
-
-enum { BODY_BYTES_MAX = 8192, BATCH_MAX = 32, SHARED = 1, PROCESS = 3 };
-
-static const struct channel_geometry geometry = {1024, 1, 2 * BODY_BYTES_MAX, 2 * BODY_BYTES_MAX};
-static const char one_row[] = "{\"inputs\":[{\"name\":\"t\",\"datatype\":\"FP32\",\"shape\":[1,1],\"data\":[7]}]}";
-
-struct world {
-    struct lease_fixture f;
-    int control; /* the other end of the bus to control */
-};
-
-static void on_control(void *ctx, struct bus_message *m)
+/* Its replica is a member of a shared worker. */
+static void shared_init(struct world *w)
 {
-    (void)ctx;
-    (void)m;
-}
-
-static void on_control_gone(void *ctx, int code)
-{
-    (void)ctx;
-    (void)code;
-}
-
-static void control_open(struct world *w)
-{
-    static const struct bus_conn_events events = {on_control, on_control_gone};
-    int pair[2];
-    assert_int_equal(bus_pair(pair, NULL), 0);
-    assert_int_equal(bus_conn_open(&w->f.g.loop, pair[0], BUS_GATEWAY, BUS_CONTROL, &events, &w->f.g, &w->f.g.control),
-                     0);
-    w->control = pair[1];
-}
-
-static void world_init(struct world *w)
-{
-    static struct tensor_signature signature; /* 42 KiB */
-    signature = (struct tensor_signature){.n_inputs = 1, .n_outputs = 1, .batchable = true};
-    signature.inputs[0] = (struct tensor_spec){"t", TENSOR_FP32, {2, {-1, 1}}};
-    signature.outputs[0] = signature.inputs[0];
-    fixture_init(&w->f, &geometry, BODY_BYTES_MAX, BATCH_MAX, &signature);
+    world_init(w, BATCH_MAX);
     w->f.replica->level = SHARED;
     w->f.replica->loaded = true;
     w->f.replica->version_uid = w->f.version->uid;
-    assert_int_equal(map_put(&w->f.g.versions, w->f.version->uid, w->f.version), 0);
-    assert_int_equal(uv_loop_init(&w->f.g.loop), 0);
-    control_open(w);
 }
 
-static void control_close(struct world *w)
-{
-    bus_conn_close(w->f.g.control);
-    w->f.g.control = NULL;
-    (void)uv_run(&w->f.g.loop, UV_RUN_DEFAULT);
-    fd_close(&w->control);
-}
-
-static void world_done(struct world *w)
+static void shared_done(struct world *w)
 {
     assert_true(list_empty(&w->f.g.lones_waiting) && list_empty(&w->f.g.lones_running));
     assert_int_equal(w->f.g.n_lones_running, 0);
-    fixture_done(&w->f);
-    control_close(w);
-    assert_int_equal(uv_loop_close(&w->f.g.loop), 0);
+    world_done(w);
 }
 
 static struct bus_replica_state state_of(uint64_t uid, uint32_t phase)
@@ -145,7 +94,7 @@ static void each_is_tried_once_more_and_alone(void **state)
 {
     (void)state;
     struct world w;
-    world_init(&w);
+    shared_init(&w);
     struct gateway *g = &w.f.g;
     lose(&w, 3, 2);
     assert_int_equal(g->requests.count, 3); /* none was answered */
@@ -178,7 +127,7 @@ static void each_is_tried_once_more_and_alone(void **state)
     lone_ended(&w, uids[2], false);
     assert_int_equal(g->requests.count, 0);
     assert_int_equal(lone_next(&w), 0);
-    world_done(&w);
+    shared_done(&w);
 }
 
 static void few_at_once(void **state)
@@ -186,7 +135,7 @@ static void few_at_once(void **state)
     (void)state;
     struct world w;
     uint64_t uids[LIMIT_LONE_WORKERS + 3];
-    world_init(&w);
+    shared_init(&w);
     lose(&w, LIMIT_LONE_WORKERS + 3, 5);
     for (size_t i = 0; i < LIMIT_LONE_WORKERS; i++)
         assert_int_not_equal(uids[i] = lone_next(&w), 0);
@@ -199,7 +148,7 @@ static void few_at_once(void **state)
     for (size_t i = 3; i < LIMIT_LONE_WORKERS + 3; i++)
         lone_ended(&w, uids[i], false);
     assert_int_equal(w.f.g.requests.count, 0);
-    world_done(&w);
+    shared_done(&w);
 }
 
 /* A tenant with many of them does not hold up another with one. */
@@ -207,7 +156,7 @@ static void the_tenant_with_fewest_goes_first(void **state)
 {
     (void)state;
     struct world w;
-    world_init(&w);
+    shared_init(&w);
     struct gateway *g = &w.f.g;
     struct gateway_tenant other = {.name = "umbra"};
     schedule_tenant_set(g->schedule, &other.schedule, &(struct schedule_tenant_config){.queue_max = 1000});
@@ -238,14 +187,14 @@ static void the_tenant_with_fewest_goes_first(void **state)
     assert_int_equal(g->requests.count, 0);
     schedule_target_remove(g->schedule, &second.schedule);
     schedule_tenant_remove(g->schedule, &other.schedule);
-    world_done(&w);
+    shared_done(&w);
 }
 
 static void who_goes_away_or_is_refused_leaves_nothing(void **state)
 {
     (void)state;
     struct world w;
-    world_init(&w);
+    shared_init(&w);
     struct gateway *g = &w.f.g;
     control_close(&w); /* all wait for the next */
     lose(&w, 3, 2);
@@ -262,14 +211,14 @@ static void who_goes_away_or_is_refused_leaves_nothing(void **state)
     gateway_demand_refused(g, &refused);
     assert_int_equal(g->requests.count, 0);
     assert_int_equal(w.f.version->refused_until_ns, 0); /* that one alone */
-    world_done(&w);
+    shared_done(&w);
 }
 
 static void a_new_control_is_asked_again(void **state)
 {
     (void)state;
     struct world w;
-    world_init(&w);
+    shared_init(&w);
     struct gateway *g = &w.f.g;
     lose(&w, 1, 2);
     uint64_t uid = lone_next(&w);
@@ -280,7 +229,7 @@ static void a_new_control_is_asked_again(void **state)
     assert_int_equal(g->n_lones_running, 1);
     gateway_replicas_drain(g);
     assert_int_equal(g->requests.count, 0);
-    world_done(&w);
+    shared_done(&w);
 }
 
 /* What a lease without end or a lost worker of its own cost before, they cost still. */
@@ -288,7 +237,7 @@ static void other_losses_are_answered_at_once(void **state)
 {
     (void)state;
     struct world w;
-    world_init(&w);
+    shared_init(&w);
     struct gateway *g = &w.f.g;
     lose(&w, 2, 0);
     assert_int_equal(g->requests.count, 0);
@@ -298,7 +247,7 @@ static void other_losses_are_answered_at_once(void **state)
     gateway_replica_kill(w.f.replica, BUS_STOP_OVERDUE);
     assert_int_equal(g->requests.count, 0);
     assert_int_equal(lone_next(&w), 0);
-    world_done(&w);
+    shared_done(&w);
 }
 
 /* In one address space a broken channel may be another's doing. */
@@ -306,7 +255,7 @@ static void a_broken_channel_in_a_shared_worker_is_tried_again(void **state)
 {
     (void)state;
     struct world w;
-    world_init(&w);
+    shared_init(&w);
     struct gateway *g = &w.f.g;
     fixture_request(&w.f, one_row);
     gateway_dispatch(g);
@@ -317,7 +266,7 @@ static void a_broken_channel_in_a_shared_worker_is_tried_again(void **state)
     assert_int_not_equal(uid, 0);
     lone_ended(&w, uid, false);
     assert_int_equal(g->requests.count, 0);
-    world_done(&w);
+    shared_done(&w);
 }
 
 int main(void)

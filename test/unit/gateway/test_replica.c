@@ -1,60 +1,9 @@
 /* What the gateway asks of control, when it gives up on whom, and how it bears a worker that only makes noise. */
 #include "gateway/gateway_replica.c" /* its callbacks, without a loop that calls them */
 
-#include "test/unit/gateway/lease_fixture.h"
+#include "test/unit/gateway/control_fixture.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-
-#include <cmocka.h>
-
-enum { BODY_BYTES_MAX = 8192, BATCH_MAX = 8 };
-
-static const struct channel_geometry geometry = {1024, 1, 2 * BODY_BYTES_MAX, 2 * BODY_BYTES_MAX};
-static const char one_row[] = "{\"inputs\":[{\"name\":\"t\",\"datatype\":\"FP32\",\"shape\":[1,1],\"data\":[7]}]}";
-
-struct world {
-    struct lease_fixture f;
-    int control; /* the other end of the bus to control */
-};
-
-static void on_control(void *ctx, struct bus_message *m)
-{
-    (void)ctx;
-    (void)m;
-}
-
-static void on_control_gone(void *ctx, int code)
-{
-    (void)ctx;
-    (void)code;
-}
-
-static void world_init(struct world *w)
-{
-    static const struct bus_conn_events events = {on_control, on_control_gone};
-    static struct tensor_signature signature; /* 42 KiB */
-    signature = (struct tensor_signature){.n_inputs = 1, .n_outputs = 1, .batchable = true};
-    signature.inputs[0] = (struct tensor_spec){"t", TENSOR_FP32, {2, {-1, 1}}};
-    signature.outputs[0] = signature.inputs[0];
-    fixture_init(&w->f, &geometry, BODY_BYTES_MAX, BATCH_MAX, &signature);
-    int pair[2];
-    assert_int_equal(map_put(&w->f.g.versions, w->f.version->uid, w->f.version), 0);
-    assert_int_equal(uv_loop_init(&w->f.g.loop), 0);
-    assert_int_equal(bus_pair(pair, NULL), 0);
-    assert_int_equal(bus_conn_open(&w->f.g.loop, pair[0], BUS_GATEWAY, BUS_CONTROL, &events, &w->f.g, &w->f.g.control),
-                     0);
-    w->control = pair[1];
-}
-
-static void world_done(struct world *w)
-{
-    fixture_done(&w->f);
-    bus_conn_close(w->f.g.control);
-    (void)uv_run(&w->f.g.loop, UV_RUN_DEFAULT);
-    assert_int_equal(uv_loop_close(&w->f.g.loop), 0);
-    fd_close(&w->control);
-}
+enum { BATCH_MAX = 8 };
 
 /* The replicas of the next demand; -1: there is none. */
 static int demand_next(struct world *w)
@@ -73,7 +22,7 @@ static void a_demand_without_an_answer_is_repeated(void **state)
 {
     (void)state;
     struct world w;
-    world_init(&w);
+    world_init(&w, BATCH_MAX);
     struct gateway_version *v = w.f.version;
     schedule_replica_remove(w.f.g.schedule, &w.f.replica->schedule, uv_hrtime(), &(struct schedule_lease *){NULL});
     v->n_replicas = 0;
@@ -95,7 +44,7 @@ static void a_drain_tells_those_who_wait_for_a_start(void **state)
 {
     (void)state;
     struct world w;
-    world_init(&w);
+    world_init(&w, BATCH_MAX);
     struct gateway *g = &w.f.g;
     fixture_request(&w.f, one_row); /* its replica is there: it will be answered */
     g->draining = true;
@@ -112,7 +61,7 @@ static void bells_without_frames_end_the_worker(void **state)
 {
     (void)state;
     struct world w;
-    world_init(&w);
+    world_init(&w, BATCH_MAX);
     struct gateway_replica *replica = w.f.replica;
     uv_poll_t bell = {.data = replica};
     w.f.g.supervisor = NULL;
@@ -136,7 +85,7 @@ static void requests_of_a_dead_control_are_forgotten(void **state)
 {
     (void)state;
     struct world w;
-    world_init(&w);
+    world_init(&w, BATCH_MAX);
     struct gateway *g = &w.f.g;
     fixture_request(&w.f, one_row);
     gateway_dispatch(g); /* it is leased, the next one queues */

@@ -2,6 +2,8 @@
  */
 #include "worker/worker_internal.h"
 
+#include "test/unit/worker/host_pull.h"
+
 #include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -53,18 +55,7 @@ static void host_end(struct host *h)
 
 static struct channel_frame pull(struct member *b)
 {
-    struct channel_frame frame = {0};
-    for (;;) {
-        int r = channel_pull(b->channel, &frame, NULL);
-        assert_true(r >= 0);
-        if (r > 0)
-            return frame;
-        if (!channel_park(b->channel))
-            continue;
-        struct pollfd bell = {.fd = b->channel->bell, .events = POLLIN};
-        assert_int_equal(poll(&bell, 1, WAIT_MS), 1);
-        channel_awake(b->channel);
-    }
+    return host_pull(b->channel, WAIT_MS);
 }
 
 /* Hands it over without a model yet. */

@@ -4,6 +4,7 @@
 
 #include "base/buf.h"
 #include "base/clock.h"
+#include "test/unit/worker/host_pull.h"
 
 #include <fcntl.h>
 #include <pthread.h>
@@ -83,22 +84,7 @@ static void push(struct fixture *f, struct channel_frame frame)
 
 static struct channel_frame pull(struct fixture *f)
 {
-    struct channel_frame frame = {0};
-    struct error err = {0};
-    for (;;) {
-        int r = channel_pull(f->host, &frame, &err);
-        if (r < 0)
-            fail_msg("%s", err.text);
-        if (r > 0)
-            return frame;
-        channel_ring(f->host);
-        if (!channel_park(f->host))
-            continue;
-        struct pollfd bell = {.fd = f->host->bell, .events = POLLIN};
-        if (poll(&bell, 1, WAIT_MS) != 1)
-            fail_msg("the worker says nothing");
-        channel_awake(f->host);
-    }
+    return host_pull(f->host, WAIT_MS);
 }
 
 static struct channel_frame pull_type(struct fixture *f, enum channel_frame_type type)

@@ -1,6 +1,7 @@
 /* A language model's leases: the worker runs in a thread on an shm channel with the llama engine and the tiny random
  * model, the test plays gateway. */
 #include "test/unit/engine/llama_fixture.h"
+#include "test/unit/worker/host_pull.h"
 #include "worker/worker.c"
 
 #include <pthread.h>
@@ -47,22 +48,7 @@ static void push(struct fixture *f, struct channel_frame frame)
 
 static struct channel_frame pull(struct fixture *f)
 {
-    struct channel_frame frame = {0};
-    struct error err = {0};
-    for (;;) {
-        int r = channel_pull(f->host, &frame, &err);
-        if (r < 0)
-            fail_msg("%s", err.text);
-        if (r > 0)
-            return frame;
-        channel_ring(f->host);
-        if (!channel_park(f->host))
-            continue;
-        struct pollfd bell = {.fd = f->host->bell, .events = POLLIN};
-        if (poll(&bell, 1, WAIT_MS) != 1)
-            fail_msg("the worker says nothing");
-        channel_awake(f->host);
-    }
+    return host_pull(f->host, WAIT_MS);
 }
 
 static struct fixture *start(uint64_t outbox_bytes)
