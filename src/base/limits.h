@@ -48,11 +48,13 @@
 #define LIMIT_TENSORS           64u /* inputs, and outputs, of one model or request */
 #define LIMIT_TENSOR_NAME_BYTES 255u
 
-/* Catalog: 1 M keys × 64 B and 1 M tenants × 64 B and their index stay below 256 MiB. */
+/* Catalog: 1 M keys × 56 B and 1 M tenants × 112 B, with two quotas of 88 B each, their index, and models and adapters
+ * stay below 480 MiB. */
 #define LIMIT_CATALOG_BYTES   (512 * MIB)
 #define LIMIT_TENANTS         1000000u
 #define LIMIT_KEYS            1000000u
-#define LIMIT_MODELS          100000u
+#define LIMIT_MODELS          100000u /* those that are lent count once for each borrower, too */
+#define LIMIT_ADAPTERS        100000u
 #define LIMIT_VERSIONS_SERVED 8u /* newest versions of a model that stay addressable */
 
 /* Scheduling. */

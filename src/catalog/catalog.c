@@ -122,6 +122,11 @@ uint32_t catalog_n_versions(const struct catalog *c)
     return c->head->n_versions;
 }
 
+uint32_t catalog_n_adapters(const struct catalog *c)
+{
+    return c->head->n_adapters;
+}
+
 const struct catalog_quota *catalog_quota_at(const struct catalog *c, uint32_t index)
 {
     assert(index < c->head->n_quotas);
@@ -150,6 +155,12 @@ const struct catalog_version *catalog_version_at(const struct catalog *c, uint32
 {
     assert(index < c->head->n_versions);
     return &c->versions[index];
+}
+
+const struct catalog_adapter *catalog_adapter_at(const struct catalog *c, uint32_t index)
+{
+    assert(index < c->head->n_adapters);
+    return &c->adapters[index];
 }
 
 /* Walks the occupied slots of one probe sequence whose fingerprint fits: `position` starts as the hash. Each call gives
@@ -208,9 +219,28 @@ const struct catalog_model *catalog_model_find(const struct catalog *c, uint32_t
     return NULL;
 }
 
+const struct catalog_adapter *catalog_adapter_find(const struct catalog *c, uint32_t tenant, struct str name)
+{
+    if (name.size == 0 || name.size > LIMIT_NAME_BYTES)
+        return NULL;
+    uint64_t hash = catalog_hash_model(c->head->seed, tenant, name), position = hash;
+    int64_t row;
+    while ((row = table_next(&c->adapter_table, hash, &position)) >= 0)
+        if (c->adapters[row].tenant == tenant && name_equal(c->adapters[row].name, name))
+            return &c->adapters[row];
+    return NULL;
+}
+
 void catalog_models_of(const struct catalog *c, uint32_t tenant, uint32_t *ret_first, uint32_t *ret_n)
 {
     assert(tenant < c->head->n_tenants);
     *ret_first = c->ranges[tenant].first;
     *ret_n = c->ranges[tenant].n;
+}
+
+void catalog_adapters_of(const struct catalog *c, uint32_t tenant, uint32_t *ret_first, uint32_t *ret_n)
+{
+    assert(tenant < c->head->n_tenants);
+    *ret_first = c->adapter_ranges[tenant].first;
+    *ret_n = c->adapter_ranges[tenant].n;
 }

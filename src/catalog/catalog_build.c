@@ -18,7 +18,7 @@ struct rows { /* a growing array of rows of one size */
 
 struct catalog_builder {
     uint64_t generation;
-    struct rows quotas, tenants, keys, models, versions;
+    struct rows quotas, tenants, keys, models, versions, adapters;
 };
 
 static void rows_init(struct rows *r, size_t row_bytes, uint32_t n_max)
@@ -58,6 +58,7 @@ int catalog_builder_new(uint64_t generation, struct catalog_builder **ret_builde
     rows_init(&b->keys, sizeof(struct catalog_key), LIMIT_KEYS);
     rows_init(&b->models, sizeof(struct catalog_model), LIMIT_MODELS);
     rows_init(&b->versions, sizeof(struct catalog_version), LIMIT_MODELS * LIMIT_VERSIONS_SERVED);
+    rows_init(&b->adapters, sizeof(struct catalog_adapter), LIMIT_ADAPTERS);
     *ret_builder = b;
     return 0;
 }
@@ -71,6 +72,7 @@ void catalog_builder_free(struct catalog_builder *b)
     free(b->keys.data);
     free(b->models.data);
     free(b->versions.data);
+    free(b->adapters.data);
     free(b);
 }
 
@@ -113,6 +115,7 @@ int catalog_add_model(struct catalog_builder *b, const struct catalog_model *m)
     struct catalog_model copy = *m;
     copy.version_first = b->versions.n;
     copy.n_versions = 0;
+    copy.lender = 0; /* catalog_set_lender */
     return rows_add(&b->models, &copy);
 }
 
@@ -132,6 +135,23 @@ int catalog_add_version(struct catalog_builder *b, const struct catalog_version 
     if (index >= 0)
         m->n_versions++;
     return index;
+}
+
+int catalog_add_adapter(struct catalog_builder *b, const struct catalog_adapter *a)
+{
+    const struct catalog_adapter *last = b->adapters.n > 0 ? rows_at(&b->adapters, b->adapters.n - 1) : NULL;
+    if (a->model >= b->models.n || (last && last->tenant > a->tenant) || catalog_adapter_fault(a) ||
+        ((const struct catalog_model *)rows_at(&b->models, a->model))->tenant != a->tenant)
+        return -ERROR_INVALID_ARGUMENT;
+    return rows_add(&b->adapters, a);
+}
+
+int catalog_set_lender(struct catalog_builder *b, uint32_t model, uint32_t lender)
+{
+    if (model >= b->models.n || lender >= b->models.n)
+        return -ERROR_INVALID_ARGUMENT;
+    ((struct catalog_model *)rows_at(&b->models, model))->lender = lender + 1;
+    return 0;
 }
 
 /* One index table under construction: how its rows are hashed and told apart. */
@@ -177,9 +197,22 @@ static bool equal_model_rows(const void *a, const void *b)
     return x->tenant == y->tenant && strcmp(x->name, y->name) == 0;
 }
 
+static uint64_t hash_adapter_row(struct hash_seed seed, const void *row)
+{
+    const struct catalog_adapter *a = row;
+    return catalog_hash_model(seed, a->tenant, str_from(a->name));
+}
+
+static bool equal_adapter_rows(const void *a, const void *b)
+{
+    const struct catalog_adapter *x = a, *y = b;
+    return x->tenant == y->tenant && strcmp(x->name, y->name) == 0;
+}
+
 static const struct table_kind key_kind = {"keys", hash_key_row, equal_key_rows};
 static const struct table_kind tenant_kind = {"tenants", hash_tenant_row, equal_tenant_rows};
 static const struct table_kind model_kind = {"models", hash_model_row, equal_model_rows};
+static const struct table_kind adapter_kind = {"adapters", hash_adapter_row, equal_adapter_rows};
 
 static int table_fill(struct catalog_slot *slots, size_t n_slots, const struct rows *rows,
                       const struct table_kind *kind, struct hash_seed seed, struct error *err)
@@ -207,26 +240,47 @@ static void ranges_fill(struct catalog_range *ranges, const struct catalog_build
     }
 }
 
+static void adapter_ranges_fill(struct catalog_range *ranges, const struct catalog_builder *b)
+{
+    uint32_t next = 0;
+    for (uint32_t tenant = 0; tenant < b->tenants.n; tenant++) {
+        ranges[tenant].first = next;
+        while (next < b->adapters.n && ((const struct catalog_adapter *)rows_at(&b->adapters, next))->tenant == tenant)
+            next++;
+        ranges[tenant].n = next - ranges[tenant].first;
+    }
+}
+
 static void rows_copy(char *to, const struct rows *r)
 {
     if (r->n > 0)
         memcpy(to, r->data, r->n * r->row_bytes);
 }
 
-/* `image` is zeroed and of l->bytes. */
-static int image_fill(char *image, const struct catalog_layout *l, const struct catalog_builder *b, struct error *err)
+static int tables_fill(char *image, const struct catalog_layout *l, const struct catalog_builder *b,
+                       struct hash_seed seed, struct error *err)
+{
+    const struct {
+        size_t slots, n_slots;
+        const struct rows *rows;
+        const struct table_kind *kind;
+    } tables[] = {{l->key_slots, l->n_key_slots, &b->keys, &key_kind},
+                  {l->tenant_slots, l->n_tenant_slots, &b->tenants, &tenant_kind},
+                  {l->model_slots, l->n_model_slots, &b->models, &model_kind},
+                  {l->adapter_slots, l->n_adapter_slots, &b->adapters, &adapter_kind}};
+    int result = 0;
+    for (size_t i = 0; result == 0 && i < sizeof tables / sizeof tables[0]; i++)
+        result =
+            table_fill((void *)(image + tables[i].slots), tables[i].n_slots, tables[i].rows, tables[i].kind, seed, err);
+    return result;
+}
+
+/* `image` is zeroed and of l->bytes; `counts` is its head but for magic and seed. */
+static int image_fill(char *image, const struct catalog_layout *l, const struct catalog_head *counts,
+                      const struct catalog_builder *b, struct error *err)
 {
     struct catalog_head *head = (void *)image;
-    *head = (struct catalog_head){
-        .version = CATALOG_VERSION,
-        .bytes = l->bytes,
-        .generation = b->generation,
-        .n_quotas = b->quotas.n,
-        .n_tenants = b->tenants.n,
-        .n_keys = b->keys.n,
-        .n_models = b->models.n,
-        .n_versions = b->versions.n,
-    };
+    *head = *counts;
     memcpy(head->magic, CATALOG_MAGIC, sizeof head->magic);
     random_bytes(&head->seed, sizeof head->seed);
     rows_copy(image + l->quotas, &b->quotas);
@@ -234,15 +288,10 @@ static int image_fill(char *image, const struct catalog_layout *l, const struct 
     rows_copy(image + l->keys, &b->keys);
     rows_copy(image + l->models, &b->models);
     rows_copy(image + l->versions, &b->versions);
+    rows_copy(image + l->adapters, &b->adapters);
     ranges_fill((void *)(image + l->ranges), b);
-    int result = table_fill((void *)(image + l->key_slots), l->n_key_slots, &b->keys, &key_kind, head->seed, err);
-    if (result < 0)
-        return result;
-    result =
-        table_fill((void *)(image + l->tenant_slots), l->n_tenant_slots, &b->tenants, &tenant_kind, head->seed, err);
-    if (result < 0)
-        return result;
-    return table_fill((void *)(image + l->model_slots), l->n_model_slots, &b->models, &model_kind, head->seed, err);
+    adapter_ranges_fill((void *)(image + l->adapter_ranges), b);
+    return tables_fill(image, l, b, head->seed, err);
 }
 
 static int write_all(int fd, const char *data, size_t bytes)
@@ -259,18 +308,41 @@ static int write_all(int fd, const char *data, size_t bytes)
     return 0;
 }
 
+static int check_lent(const struct catalog_builder *b, struct error *err)
+{
+    const struct catalog_model *models = (const void *)b->models.data;
+    for (uint32_t i = 0; i < b->models.n; i++) {
+        const char *fault = catalog_lent_fault(models, b->models.n, (const void *)b->versions.data, &models[i]);
+        if (fault)
+            return error_set(err, ERROR_INVALID_ARGUMENT, "catalog: model %u: %s", i, fault);
+    }
+    return 0;
+}
+
 int catalog_build(struct catalog_builder *b, int *ret_fd, size_t *ret_bytes, struct error *err)
 {
     const struct catalog_model *last = model_last(b);
     if (last && last->n_versions == 0)
         return error_set(err, ERROR_INVALID_ARGUMENT, "catalog: a model without a version");
-    struct catalog_layout l = catalog_layout_of(b->quotas.n, b->tenants.n, b->keys.n, b->models.n, b->versions.n);
+    int result = check_lent(b, err);
+    if (result < 0)
+        return result;
+    struct catalog_head head = {.version = CATALOG_VERSION,
+                                .generation = b->generation,
+                                .n_quotas = b->quotas.n,
+                                .n_tenants = b->tenants.n,
+                                .n_keys = b->keys.n,
+                                .n_models = b->models.n,
+                                .n_versions = b->versions.n,
+                                .n_adapters = b->adapters.n};
+    struct catalog_layout l = catalog_layout_of(&head);
+    head.bytes = l.bytes;
     if (l.bytes > LIMIT_CATALOG_BYTES)
         return error_set(err, ERROR_LIMIT, "catalog: the snapshot would be over the limit");
     _free_ char *image = calloc(1, l.bytes);
     if (!image)
         return error_set_default(err, ERROR_NO_MEMORY);
-    int result = image_fill(image, &l, b, err);
+    result = image_fill(image, &l, &head, b, err);
     if (result < 0)
         return result;
     _close_ int fd = memfd_create("catalog", MFD_CLOEXEC | MFD_ALLOW_SEALING);

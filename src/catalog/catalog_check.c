@@ -1,12 +1,13 @@
 /* Checks a snapshot once, so that reading needs no checks. Everything here is peer input: codes, never asserts. */
 #include "catalog/catalog_internal.h"
 
-_Static_assert(sizeof(struct catalog_head) == 64, "no padding: the whole head is written");
+_Static_assert(sizeof(struct catalog_head) == 72, "no padding: the whole head is written");
 _Static_assert(sizeof(struct catalog_quota) == 88, "no padding");
-_Static_assert(sizeof(struct catalog_tenant) == 104, "no padding");
+_Static_assert(sizeof(struct catalog_tenant) == 112, "no padding");
 _Static_assert(sizeof(struct catalog_key) == 56, "no padding");
-_Static_assert(sizeof(struct catalog_model) == 160, "no padding");
+_Static_assert(sizeof(struct catalog_model) == 168, "no padding");
 _Static_assert(sizeof(struct catalog_version) == 96, "no padding");
+_Static_assert(sizeof(struct catalog_adapter) == 120, "no padding");
 _Static_assert(sizeof(struct catalog_slot) == 8, "one load");
 
 static size_t slots_for(uint32_t n)
@@ -26,25 +27,28 @@ static size_t place(size_t *cursor, size_t bytes)
     return offset;
 }
 
-struct catalog_layout catalog_layout_of(uint32_t n_quotas, uint32_t n_tenants, uint32_t n_keys, uint32_t n_models,
-                                        uint32_t n_versions)
+struct catalog_layout catalog_layout_of(const struct catalog_head *counts)
 {
     struct catalog_layout l = {
-        .n_key_slots = slots_for(n_keys),
-        .n_tenant_slots = slots_for(n_tenants),
-        .n_model_slots = slots_for(n_models),
+        .n_key_slots = slots_for(counts->n_keys),
+        .n_tenant_slots = slots_for(counts->n_tenants),
+        .n_model_slots = slots_for(counts->n_models),
+        .n_adapter_slots = slots_for(counts->n_adapters),
     };
     size_t cursor = 0;
     (void)place(&cursor, sizeof(struct catalog_head));
-    l.quotas = place(&cursor, n_quotas * sizeof(struct catalog_quota));
-    l.tenants = place(&cursor, n_tenants * sizeof(struct catalog_tenant));
-    l.keys = place(&cursor, n_keys * sizeof(struct catalog_key));
-    l.models = place(&cursor, n_models * sizeof(struct catalog_model));
-    l.versions = place(&cursor, n_versions * sizeof(struct catalog_version));
-    l.ranges = place(&cursor, n_tenants * sizeof(struct catalog_range));
+    l.quotas = place(&cursor, counts->n_quotas * sizeof(struct catalog_quota));
+    l.tenants = place(&cursor, counts->n_tenants * sizeof(struct catalog_tenant));
+    l.keys = place(&cursor, counts->n_keys * sizeof(struct catalog_key));
+    l.models = place(&cursor, counts->n_models * sizeof(struct catalog_model));
+    l.versions = place(&cursor, counts->n_versions * sizeof(struct catalog_version));
+    l.adapters = place(&cursor, counts->n_adapters * sizeof(struct catalog_adapter));
+    l.ranges = place(&cursor, counts->n_tenants * sizeof(struct catalog_range));
+    l.adapter_ranges = place(&cursor, counts->n_tenants * sizeof(struct catalog_range));
     l.key_slots = place(&cursor, l.n_key_slots * sizeof(struct catalog_slot));
     l.tenant_slots = place(&cursor, l.n_tenant_slots * sizeof(struct catalog_slot));
     l.model_slots = place(&cursor, l.n_model_slots * sizeof(struct catalog_slot));
+    l.adapter_slots = place(&cursor, l.n_adapter_slots * sizeof(struct catalog_slot));
     l.bytes = cursor;
     return l;
 }
@@ -100,6 +104,8 @@ const char *catalog_model_fault(const struct catalog_model *m)
         return "weight is zero";
     if (m->class >= CATALOG_CLASS_COUNT)
         return "class is unknown";
+    if (m->shared_batch > 1)
+        return "shared batch is unknown";
     if (m->n_preferred > LIMIT_BATCH_PREFERRED)
         return "too many preferred sizes";
     for (uint32_t i = 0; i < m->n_preferred; i++)
@@ -118,8 +124,49 @@ const char *catalog_version_fault(const struct catalog_version *v)
         return "device is out of range";
     if (v->level >= CATALOG_LEVEL_COUNT)
         return "level is unknown";
+    if (v->hosted > 1 || (v->hosted && v->level != CATALOG_LEVEL_SHARED))
+        return "is hosted, but not at level shared";
     if (!text_is_name(v->engine, sizeof v->engine))
         return "engine is no token";
+    return NULL;
+}
+
+const char *catalog_adapter_fault(const struct catalog_adapter *a)
+{
+    if (!text_is_name(a->name, sizeof a->name))
+        return "name is no token";
+    if (a->bytes < 1 || a->bytes > LIMIT_ARTIFACT_BYTES)
+        return "bytes are out of range";
+    return NULL;
+}
+
+static bool version_lent(const struct catalog_version *lent, const struct catalog_version *own)
+{
+    return lent->uid == own->uid && lent->number == own->number && lent->slots == own->slots &&
+           lent->device == own->device && (!lent->hosted || lent->level == own->level) &&
+           memcmp(lent->engine, own->engine, sizeof own->engine) == 0 &&
+           memcmp(lent->digest, own->digest, sizeof own->digest) == 0;
+}
+
+const char *catalog_lent_fault(const struct catalog_model *models, uint32_t n_models,
+                               const struct catalog_version *versions, const struct catalog_model *m)
+{
+    const struct catalog_version *v = &versions[m->version_first];
+    if (m->lender == 0) {
+        for (uint32_t i = 0; i < m->n_versions; i++)
+            if (v[i].hosted)
+                return "is hosted, but not lent";
+        return m->shared_batch ? "shares batches, but is not lent" : NULL;
+    }
+    if (m->lender > n_models)
+        return "lender is out of range";
+    const struct catalog_model *owner = &models[m->lender - 1];
+    if (owner->lender != 0 || owner->tenant == m->tenant || owner->n_versions != m->n_versions ||
+        strcmp(owner->name, m->name) != 0)
+        return "is not its lender's";
+    for (uint32_t i = 0; i < m->n_versions; i++)
+        if (!version_lent(&v[i], &versions[owner->version_first + i]))
+            return "has a version that is not its lender's";
     return NULL;
 }
 
@@ -135,9 +182,10 @@ static int check_head(const struct catalog_head *h, size_t bytes, struct error *
     if (h->version != CATALOG_VERSION)
         return error_set(err, ERROR_PEER, "catalog: format %u, but %u is expected", h->version, CATALOG_VERSION);
     if (h->n_quotas > CATALOG_QUOTAS_MAX || h->n_tenants > LIMIT_TENANTS || h->n_keys > LIMIT_KEYS ||
-        h->n_models > LIMIT_MODELS || h->n_versions > LIMIT_MODELS * LIMIT_VERSIONS_SERVED)
+        h->n_models > LIMIT_MODELS || h->n_versions > LIMIT_MODELS * LIMIT_VERSIONS_SERVED ||
+        h->n_adapters > LIMIT_ADAPTERS)
         return error_set(err, ERROR_PEER, "catalog: more rows than the limit");
-    size_t expected = catalog_layout_of(h->n_quotas, h->n_tenants, h->n_keys, h->n_models, h->n_versions).bytes;
+    size_t expected = catalog_layout_of(h).bytes;
     if (h->bytes != bytes || expected != bytes)
         return error_set(err, ERROR_PEER, "catalog: %zu bytes, but %zu are expected", bytes, expected);
     return 0;
@@ -205,6 +253,38 @@ static int check_models(const struct catalog *c, struct error *err)
     }
     if (n_versions != c->head->n_versions)
         return error_set(err, ERROR_PEER, "catalog: a version without a model");
+    for (uint32_t i = 0; i < c->head->n_models; i++) { /* now that every row's own indices are known to be right */
+        const char *fault = catalog_lent_fault(c->models, c->head->n_models, c->versions, &c->models[i]);
+        if (fault)
+            return refuse(err, "model", i, fault);
+    }
+    return 0;
+}
+
+static int check_adapters(const struct catalog *c, struct error *err)
+{
+    uint32_t tenant = 0;
+    for (uint32_t i = 0; i < c->head->n_adapters; i++) {
+        const struct catalog_adapter *a = &c->adapters[i];
+        const char *fault = catalog_adapter_fault(a);
+        if (!fault && (a->tenant >= c->head->n_tenants || a->tenant < tenant))
+            fault = "tenant is out of range or order";
+        if (!fault && (a->model >= c->head->n_models || c->models[a->model].tenant != a->tenant))
+            fault = "base is out of range or of another tenant";
+        if (fault)
+            return refuse(err, "adapter", i, fault);
+        tenant = a->tenant;
+    }
+    uint32_t next = 0;
+    for (uint32_t i = 0; i < c->head->n_tenants; i++) {
+        const struct catalog_range *r = &c->adapter_ranges[i];
+        uint32_t n = 0;
+        while (next + n < c->head->n_adapters && c->adapters[next + n].tenant == i)
+            n++;
+        if (r->first != next || r->n != n)
+            return refuse(err, "tenant", i, "adapters are not where its range says");
+        next += n;
+    }
     return 0;
 }
 
@@ -246,8 +326,7 @@ int catalog_view(struct catalog *c, const void *data, size_t bytes, struct error
     int result = check_head(head, bytes, err);
     if (result < 0)
         return result;
-    struct catalog_layout l =
-        catalog_layout_of(head->n_quotas, head->n_tenants, head->n_keys, head->n_models, head->n_versions);
+    struct catalog_layout l = catalog_layout_of(head);
     const char *base = data;
     *c = (struct catalog){
         .head = head,
@@ -256,17 +335,21 @@ int catalog_view(struct catalog *c, const void *data, size_t bytes, struct error
         .keys = (const void *)(base + l.keys),
         .models = (const void *)(base + l.models),
         .versions = (const void *)(base + l.versions),
+        .adapters = (const void *)(base + l.adapters),
         .ranges = (const void *)(base + l.ranges),
+        .adapter_ranges = (const void *)(base + l.adapter_ranges),
         .key_table = {(const void *)(base + l.key_slots), l.n_key_slots - 1},
         .tenant_table = {(const void *)(base + l.tenant_slots), l.n_tenant_slots - 1},
         .model_table = {(const void *)(base + l.model_slots), l.n_model_slots - 1},
+        .adapter_table = {(const void *)(base + l.adapter_slots), l.n_adapter_slots - 1},
         .bytes = bytes,
     };
     if ((result = check_plain_rows(c, err)) < 0 || (result = check_models(c, err)) < 0 ||
-        (result = check_ranges(c, err)) < 0)
+        (result = check_ranges(c, err)) < 0 || (result = check_adapters(c, err)) < 0)
         return result;
     if ((result = check_table(&c->key_table, head->n_keys, "keys", err)) < 0 ||
-        (result = check_table(&c->tenant_table, head->n_tenants, "tenants", err)) < 0)
+        (result = check_table(&c->tenant_table, head->n_tenants, "tenants", err)) < 0 ||
+        (result = check_table(&c->model_table, head->n_models, "models", err)) < 0)
         return result;
-    return check_table(&c->model_table, head->n_models, "models", err);
+    return check_table(&c->adapter_table, head->n_adapters, "adapters", err);
 }

@@ -1,10 +1,10 @@
 /* The snapshot's format; for the files of this room and its tests only.
  *
- *   head · quotas[] · tenants[] · keys[] · models[] · versions[] · ranges[] · key slots[] · tenant slots[] · model
- * slots[]
+ *   head · quotas[] · tenants[] · keys[] · models[] · versions[] · adapters[] · ranges[] · adapter ranges[] ·
+ *   key slots[] · tenant slots[] · model slots[] · adapter slots[]
  *
  * The sections follow each other in this order, each at the next multiple of CATALOG_ALIGN. Their places and sizes
- * follow from the five counts alone (catalog_layout_of), so the head carries no offsets: what is not stored cannot be
+ * follow from the six counts alone (catalog_layout_of), so the head carries no offsets: what is not stored cannot be
  * wrong. Numbers are in the host's byte order; a snapshot never leaves its host.
  *
  * An index table is open-addressed with linear probing; it has a power of two of slots, at least twice as many as rows,
@@ -17,7 +17,7 @@
 #include "catalog/catalog.h"
 
 #define CATALOG_MAGIC   "bhcatlg\n"
-#define CATALOG_VERSION 4u
+#define CATALOG_VERSION 5u
 #define CATALOG_ALIGN   64u
 /* Two of a tenant. */
 #define CATALOG_QUOTAS_MAX (2 * LIMIT_TENANTS)
@@ -29,10 +29,11 @@ struct catalog_head {
     uint64_t bytes; /* of the whole snapshot */
     uint64_t generation;
     struct hash_seed seed;
-    uint32_t n_tenants, n_keys, n_models, n_versions;
+    uint32_t n_tenants, n_keys, n_models, n_versions, n_adapters;
+    uint32_t _reserved;
 };
 
-struct catalog_range { /* a tenant's models */
+struct catalog_range { /* a tenant's models, or adapters */
     uint32_t first, n;
 };
 
@@ -47,9 +48,9 @@ struct catalog_table {
 };
 
 struct catalog_layout { /* offsets from the start of the snapshot; n_*: numbers of slots */
-    size_t quotas, tenants, keys, models, versions, ranges;
-    size_t key_slots, tenant_slots, model_slots;
-    size_t n_key_slots, n_tenant_slots, n_model_slots;
+    size_t quotas, tenants, keys, models, versions, adapters, ranges, adapter_ranges;
+    size_t key_slots, tenant_slots, model_slots, adapter_slots;
+    size_t n_key_slots, n_tenant_slots, n_model_slots, n_adapter_slots;
     size_t bytes;
 };
 
@@ -60,15 +61,15 @@ struct catalog { /* a checked snapshot */
     const struct catalog_key *keys;
     const struct catalog_model *models;
     const struct catalog_version *versions;
-    const struct catalog_range *ranges;
-    struct catalog_table key_table, tenant_table, model_table;
+    const struct catalog_adapter *adapters;
+    const struct catalog_range *ranges, *adapter_ranges;
+    struct catalog_table key_table, tenant_table, model_table, adapter_table;
     void *copy; /* NULL: the bytes are not ours to free */
     size_t bytes;
 };
 
-/* Counts must be within their limits. */
-struct catalog_layout catalog_layout_of(uint32_t n_quotas, uint32_t n_tenants, uint32_t n_keys, uint32_t n_models,
-                                        uint32_t n_versions);
+/* By the counts of a head, which must be within their limits. */
+struct catalog_layout catalog_layout_of(const struct catalog_head *counts);
 
 /* Checks all of [data, data + bytes) and fills *c. data is aligned to 8 and outlives *c. -ERROR_PEER. */
 must_check int catalog_view(struct catalog *c, const void *data, size_t bytes, struct error *err);
@@ -79,10 +80,15 @@ const char *catalog_tenant_fault(const struct catalog_tenant *t);
 const char *catalog_key_fault(const struct catalog_key *k);
 const char *catalog_model_fault(const struct catalog_model *m);
 const char *catalog_version_fault(const struct catalog_version *v);
+const char *catalog_adapter_fault(const struct catalog_adapter *a);
+/* What is wrong with a model's row against that of its lender, or with one that has none; all rows' own indices are
+ * within their arrays. */
+const char *catalog_lent_fault(const struct catalog_model *models, uint32_t n_models,
+                               const struct catalog_version *versions, const struct catalog_model *m);
 
 uint64_t catalog_hash_key(struct hash_seed seed, const char *id);
 uint64_t catalog_hash_tenant(struct hash_seed seed, struct str name);
-/* name.size ≤ LIMIT_NAME_BYTES */
+/* Of a model, or an adapter; name.size ≤ LIMIT_NAME_BYTES */
 uint64_t catalog_hash_model(struct hash_seed seed, uint32_t tenant, struct str name);
 
 #endif

@@ -201,6 +201,107 @@ static void counts_wrap(struct catalog *c)
     ((struct catalog_head *)(uintptr_t)c->head)->n_keys = UINT32_MAX;
 }
 
+static struct catalog_model *lent(struct catalog *c)
+{
+    for (uint32_t i = 0; i < c->head->n_models; i++)
+        if (c->models[i].lender)
+            return &((struct catalog_model *)(uintptr_t)c->models)[i];
+    fail();
+    return NULL;
+}
+
+static void lender_outside(struct catalog *c)
+{
+    lent(c)->lender = c->head->n_models + 1;
+}
+
+static void lender_wraps(struct catalog *c)
+{
+    lent(c)->lender = UINT32_MAX;
+}
+
+static void lender_itself(struct catalog *c)
+{
+    struct catalog_model *m = lent(c);
+    m->lender = (uint32_t)(m - c->models) + 1;
+}
+
+static void lender_of_another_name(struct catalog *c)
+{
+    lent(c)->name[1] = '7';
+}
+
+static void lent_other_bytes(struct catalog *c)
+{
+    ((struct catalog_version *)(uintptr_t)c->versions)[lent(c)->version_first].digest[0] ^= 1;
+}
+
+static void lent_other_version(struct catalog *c)
+{
+    ((struct catalog_version *)(uintptr_t)c->versions)[lent(c)->version_first].uid++;
+}
+
+static void lent_hosted_at_another_level(struct catalog *c)
+{
+    struct catalog_version *v = &((struct catalog_version *)(uintptr_t)c->versions)[lent(c)->version_first];
+    v->hosted = 1;
+    v->level = 3;
+}
+
+static void own_hosted(struct catalog *c)
+{
+    ((struct catalog_version *)(uintptr_t)c->versions)[0].hosted = 1;
+    ((struct catalog_version *)(uintptr_t)c->versions)[0].level = CATALOG_LEVEL_SHARED;
+}
+
+static void own_shares_batches(struct catalog *c)
+{
+    ((struct catalog_model *)(uintptr_t)c->models)[0].shared_batch = 1;
+}
+
+static void adapter_of_another_base(struct catalog *c)
+{
+    struct catalog_adapter *a = &((struct catalog_adapter *)(uintptr_t)c->adapters)[0];
+    a->model = c->adapters[1].model; /* of another tenant */
+}
+
+static void adapter_base_outside(struct catalog *c)
+{
+    ((struct catalog_adapter *)(uintptr_t)c->adapters)[0].model = UINT32_MAX;
+}
+
+static void adapter_tenant_outside(struct catalog *c)
+{
+    ((struct catalog_adapter *)(uintptr_t)c->adapters)[c->head->n_adapters - 1].tenant = c->head->n_tenants;
+}
+
+static void adapter_without_bytes(struct catalog *c)
+{
+    ((struct catalog_adapter *)(uintptr_t)c->adapters)[0].bytes = 0;
+}
+
+static void adapter_name_without_end(struct catalog *c)
+{
+    memset(((struct catalog_adapter *)(uintptr_t)c->adapters)[0].name, 'a', LIMIT_NAME_BYTES + 1);
+}
+
+static void adapter_range_outside(struct catalog *c)
+{
+    ((struct catalog_range *)(uintptr_t)c->adapter_ranges)[1].n = c->head->n_adapters + 1;
+}
+
+static void adapter_slot_outside(struct catalog *c)
+{
+    for (size_t i = 0; i <= c->adapter_table.mask; i++)
+        if (c->adapter_table.slots[i].index_plus_1 == c->head->n_adapters)
+            ((struct catalog_slot *)(uintptr_t)c->adapter_table.slots)[i].index_plus_1++;
+}
+
+static void adapter_counts_wrap(struct catalog *c)
+{
+    ((struct catalog_head *)(uintptr_t)c->head)->n_adapters = UINT32_MAX;
+}
+
 static void test_named_attacks(void **state)
 {
     (void)state;
@@ -221,6 +322,23 @@ static void test_named_attacks(void **state)
         {"slot_outside", slot_outside},
         {"table_without_a_hole", table_without_a_hole},
         {"counts_wrap", counts_wrap},
+        {"lender_outside", lender_outside},
+        {"lender_wraps", lender_wraps},
+        {"lender_itself", lender_itself},
+        {"lender_of_another_name", lender_of_another_name},
+        {"lent_other_bytes", lent_other_bytes},
+        {"lent_other_version", lent_other_version},
+        {"lent_hosted_at_another_level", lent_hosted_at_another_level},
+        {"own_hosted", own_hosted},
+        {"own_shares_batches", own_shares_batches},
+        {"adapter_of_another_base", adapter_of_another_base},
+        {"adapter_base_outside", adapter_base_outside},
+        {"adapter_tenant_outside", adapter_tenant_outside},
+        {"adapter_without_bytes", adapter_without_bytes},
+        {"adapter_name_without_end", adapter_name_without_end},
+        {"adapter_range_outside", adapter_range_outside},
+        {"adapter_slot_outside", adapter_slot_outside},
+        {"adapter_counts_wrap", adapter_counts_wrap},
     };
     struct catalog_builder *b = fixture_builder(6, 9);
     for (size_t i = 0; i < sizeof attacks / sizeof attacks[0]; i++) {
