@@ -5,6 +5,7 @@ folder and a port of the kernel's choice. Nothing here sleeps to wait for someth
 ceiling. After every test: no alert in the log, no descriptor more than before, no process, cgroup or socket left.
 """
 import contextlib
+import ctypes
 import hashlib
 import http.client
 import json
@@ -27,6 +28,9 @@ BUILD = pathlib.Path(os.environ.get("BULKHEAD_BUILD", ROOT / "build/debug")).res
 BULKHEAD = BUILD / "bulkhead"
 # What glibc's name service keeps for a thread is suppressed by LeakSanitizer itself; that note is no alert of the server.
 os.environ.setdefault("LSAN_OPTIONS", "print_suppressions=0")
+# What a server leaves behind becomes a child of these tests, so that others' processes on this host are never counted.
+PR_SET_CHILD_SUBREAPER = 36
+assert ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
 CEILING_S = 60 if "debug" in str(BUILD) else 15  # sanitizers on a busy machine
 
 
@@ -74,12 +78,24 @@ def cgroups_of(pid):
     return {path for path in found if path.startswith("/sys/fs/cgroup/") and "bulkhead" in os.path.basename(path)}
 
 
+def ancestors(pid):
+    """Parent, its parent … of a process that may end meanwhile."""
+    with contextlib.suppress(OSError):
+        while pid > 1:
+            pid = int(pathlib.Path("/proc", str(pid), "stat").read_text().rsplit(")", 1)[1].split()[1])
+            yield pid
+
+
 def left_behind(servers, processes_before):
-    """Processes and cgroups of ours once our servers have ended; servers of others may live on the same host."""
+    """Processes and cgroups of ours once our servers have ended; other servers of these tests may still live."""
     alive = processes()
-    others = {pid for pid, (_, argv) in alive.items() if argv[1:2] == ["serve"]}
-    left = {pid: argv for pid, (parent, argv) in alive.items() if pid not in processes_before and
-            parent not in others and (argv[0] in ("bulkhead-worker", "bulkhead-machine", "bulkhead-image") or argv[1:2] == ["role"])}
+    living = {pid for pid, (_, argv) in alive.items() if argv[1:2] == ["serve"]}
+    left = {}
+    for pid, (_, argv) in alive.items():
+        if pid not in processes_before and pid not in living and (argv[0] != "bulkhead" or argv[1:2] == ["role"]):
+            above = set(ancestors(pid))
+            if os.getpid() in above and not above & living:
+                left[pid] = argv
     return left, {path for s in servers for path in s.cgroups if os.path.exists(path)}
 
 
