@@ -42,6 +42,7 @@ struct catalog_quota { /* 0 = no limit; of many tenants that have the same */
     uint64_t body_bytes, response_bytes;            /* of one request */
     uint64_t bytes_per_s_in, bytes_per_s_out;
     uint64_t tokens_per_minute, tokens_per_day;
+    uint64_t connections;
 };
 
 struct catalog_key {

@@ -2,7 +2,7 @@
 #include "catalog/catalog_internal.h"
 
 _Static_assert(sizeof(struct catalog_head) == 72, "no padding: the whole head is written");
-_Static_assert(sizeof(struct catalog_quota) == 88, "no padding");
+_Static_assert(sizeof(struct catalog_quota) == 96, "no padding");
 _Static_assert(sizeof(struct catalog_tenant) == 112, "no padding");
 _Static_assert(sizeof(struct catalog_key) == 56, "no padding");
 _Static_assert(sizeof(struct catalog_model) == 168, "no padding");

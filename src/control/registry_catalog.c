@@ -62,7 +62,8 @@ static int add_quotas(struct assemble *a, const struct resource_tenant *tenant, 
                                 .bytes_per_s_in = tenant->bytes_per_s_in,
                                 .bytes_per_s_out = tenant->bytes_per_s_out,
                                 .tokens_per_minute = tenant->tokens_per_minute,
-                                .tokens_per_day = tenant->tokens_per_day};
+                                .tokens_per_day = tenant->tokens_per_day,
+                                .connections = tenant->connections};
     struct catalog_quota of_key = {.requests_per_minute = tenant->per_key.requests_per_minute,
                                    .burst = tenant->per_key.burst,
                                    .concurrency = tenant->per_key.concurrency,

@@ -202,6 +202,26 @@ static int admit(struct gateway_request *r, const char *key_id, struct error *er
     return r->route->metered ? gateway_quota_enter(r, key_id, err) : 0;
 }
 
+/* The connection becomes the tenant's. At its quota another one of it that does nothing gives way; where all are busy
+ * this one is not taken. */
+static int connection_own(struct gateway_request *r, struct error *err)
+{
+    struct gateway_tenant *tenant = r->tenant;
+    struct wire_exchange *x = r->x;
+    if (wire_owner_has(tenant->owner, x))
+        return 0;
+    const struct catalog_quota *row = gateway_quota_row(r->gateway, tenant, GATEWAY_QUOTA_TENANT);
+    if (row && row->connections > 0 && wire_owner_connections(tenant->owner) >= row->connections &&
+        !wire_owner_yield(tenant->owner)) {
+        wire_close_after(x);
+        return error_set(err, ERROR_QUOTA_EXCEEDED,
+                         "The tenant's quota of %llu connections at once is used up (spec.quota.connections).",
+                         (unsigned long long)row->connections);
+    }
+    int code = wire_owner_set(x, &tenant->owner);
+    return code < 0 ? error_set_default(err, code) : 0;
+}
+
 static int head_check(struct gateway_request *r, struct error *err)
 {
     struct wire_exchange *x = r->x;
@@ -215,6 +235,9 @@ static int head_check(struct gateway_request *r, struct error *err)
             return code;
         r->tenant = tenant;
         tenant->n_requests++;
+        code = connection_own(r, err);
+        if (code < 0)
+            return code;
     }
     if (!r->route)
         return error_set_default(err, path_known ? ERROR_METHOD_NOT_ALLOWED : ERROR_NOT_FOUND);
@@ -246,8 +269,6 @@ static void on_head(void *ctx, struct wire_exchange *x)
         return;
     }
     wire_accept(x, WIRE_WHOLE, gateway_quota_body_max(r, body_bytes_max(r)));
-    if (r->tenant)
-        wire_body_budget(x, &r->tenant->bodies);
     gateway_quota_pace(r);
 }
 

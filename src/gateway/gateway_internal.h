@@ -61,7 +61,7 @@ enum { GATEWAY_QUOTA_TENANT, GATEWAY_QUOTA_KEY, GATEWAY_QUOTA_LEVELS };
 struct gateway_tenant {
     struct schedule_tenant schedule; /* first */
     struct gateway_quota *quota;     /* NULL: nothing of it is used */
-    struct wire_budget bodies;       /* of its requests */
+    struct wire_owner *owner;        /* of its connections; NULL: it has none */
     uint64_t uid;
     uint64_t generation;             /* of the last catalog that held it … */
     uint32_t index;                  /* … and its place there */

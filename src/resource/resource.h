@@ -144,6 +144,7 @@ struct resource_tenant {
     uint64_t tokens_per_minute, tokens_per_day;
     uint64_t body_bytes, response_bytes, bytes_per_s_in, bytes_per_s_out;
     uint64_t memory_bytes, replicas, models, artifact_bytes; /* spec.quota.memory … */
+    uint64_t connections;                                    /* spec.quota.connections */
 };
 
 struct resource_model {

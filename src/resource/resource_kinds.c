@@ -81,7 +81,9 @@ static const struct resource_field server_fields[] = {
      .max = 100000,
      .default_text = "4096",
      PLACE(server, connections),
-     .help = "Open client connections at once; one more is closed at once."},
+     .help =
+         "Open client connections at once. One more takes the place of one at which nothing is being done, of the tenant "
+         "that has most; where there is none it is refused with 503."},
     {.path = "spec.limits.bodyBytes",
      .type = RESOURCE_BYTES,
      .min = 1 * KIB,
@@ -288,6 +290,11 @@ static const struct resource_field tenant_fields[] = {
     QUOTA("spec.quota.concurrency", RESOURCE_INTEGER, "requests", 1000000, concurrency,
           "Inference requests at once, from their head to the end of their answer; one more is refused with 429. 0 "
           "means no limit."),
+    QUOTA(
+        "spec.quota.connections", RESOURCE_INTEGER, "connections", 100000, connections,
+        "Connections at once whose last request had a key of this tenant. Beyond them one of its own at which nothing is "
+        "being done is closed; where all are busy, the request of one more is refused with 429. 0: only "
+        "spec.limits.connections of the Server counts."),
     QUOTA(
         "spec.quota.computeSecondsPerHour", RESOURCE_INTEGER, "seconds", COMPUTE_HOUR_MAX, compute_s_per_hour,
         "Time on the device, times the slots taken, in each hour of the clock (UTC), as the server measures it. Who has "

@@ -24,7 +24,8 @@ static int memory_grow(struct wire_connection *c, size_t wanted, size_t most)
     size_t left = server->config.bodies_bytes_max - server->stats.bodies_bytes;
     if (extra > left)
         return -ERROR_OVERLOADED;
-    if (body->budget && body->budget->bytes > body->capacity && body->budget->bytes + extra > left - extra)
+    if (c->owner != &server->nobody && c->owner->bodies_bytes > body->capacity &&
+        c->owner->bodies_bytes + extra > left - extra)
         return -ERROR_QUEUE_FULL;
     char *memory = realloc(body->memory, capacity);
     if (!memory)
@@ -32,22 +33,16 @@ static int memory_grow(struct wire_connection *c, size_t wanted, size_t most)
     body->memory = memory;
     body->capacity = capacity;
     server->stats.bodies_bytes += extra;
-    if (body->budget)
-        body->budget->bytes += extra;
+    c->owner->bodies_bytes += extra;
     return 0;
-}
-
-void wire_body_budget_leave(struct wire_connection *c)
-{
-    struct wire_budget *budget = take(&c->body.budget);
-    if (budget)
-        budget->bytes -= c->body.capacity;
 }
 
 void wire_body_release(struct wire_connection *c)
 {
-    wire_body_budget_leave(c);
-    c->server->stats.bodies_bytes -= c->body.capacity;
+    if (c->body.capacity > 0) {
+        c->server->stats.bodies_bytes -= c->body.capacity;
+        c->owner->bodies_bytes -= c->body.capacity;
+    }
     free(c->body.memory);
     c->body = (struct wire_body){0};
 }

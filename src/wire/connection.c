@@ -49,7 +49,9 @@ struct wire_connection *wire_connection_new(struct wire_server *server)
     c->server = server;
     c->exchange.server = server;
     c->exchange.connection_user = &c->user;
+    c->opened_ms = wire_socket_now_ms(server);
     list_append(&server->connections, &c->all);
+    wire_owner_join(&server->nobody, c);
     server->stats.accepted++;
     server->stats.connections++;
     if (server->stats.connections > server->stats.connections_peak)
@@ -61,6 +63,8 @@ struct wire_connection *wire_connection_new(struct wire_server *server)
 void wire_connection_free(struct wire_connection *c)
 {
     c->server->stats.connections--;
+    c->server->n_closing -= c->state == WIRE_CLOSING;
+    wire_owner_leave(c);
     list_remove(&c->all);
     wire_stream_free(c);
     free(c);
@@ -73,6 +77,8 @@ void wire_connection_close(struct wire_connection *c)
     struct wire_server *server = c->server;
     wire_connection_set_state(c, WIRE_CLOSING);
     wire_body_release(c);
+    wire_owner_leave(c);
+    server->n_closing++;
     wire_block_give(server, take(&c->block));
     if (server->handler->closed)
         server->handler->closed(server->ctx, take(&c->user));
@@ -85,7 +91,6 @@ static void exchange_reset(struct wire_connection *c, int code)
     if (!c->exchange_open)
         return;
     c->exchange_open = false;
-    wire_body_budget_leave(c);
     c->server->handler->reset(c->server->ctx, &c->exchange, code);
 }
 
@@ -143,7 +148,6 @@ void wire_connection_answered(struct wire_connection *c)
     struct wire_server *server = c->server;
     if (c->exchange_open) {
         c->exchange_open = false;
-        wire_body_budget_leave(c);
         server->handler->done(server->ctx, &c->exchange);
         if (c->state == WIRE_CLOSING)
             return;
@@ -408,13 +412,6 @@ void wire_accept(struct wire_exchange *x, enum wire_body_mode mode, size_t body_
     c->accepted = true;
     c->body.mode = mode;
     c->body.bytes_max = body_bytes_max;
-}
-
-void wire_body_budget(struct wire_exchange *x, struct wire_budget *budget)
-{
-    struct wire_connection *c = container_of(x, struct wire_connection, exchange);
-    assert(c->accepted && c->state == WIRE_READ_HEAD && !c->body.budget);
-    c->body.budget = budget;
 }
 
 void wire_pause(struct wire_exchange *x)

@@ -37,6 +37,7 @@ struct wire_server *wire_server_new(const struct wire_config *config, const stru
     server->scratch = malloc(WIRE_SCRATCH_BYTES);
     list_init(&server->connections);
     wire_deadlines_init(server);
+    wire_owners_init(server);
     if (!server->scratch) {
         free(server);
         return NULL;
@@ -174,7 +175,8 @@ static void on_acceptable(uv_poll_t *poll, int status, int events)
             }
             break;
         }
-        if (server->stats.connections >= server->config.connections_max)
+        if (server->stats.connections - server->n_closing >= server->config.connections_max &&
+            !wire_owners_yield(server))
             refuse(server, fd, -ERROR_OVERLOADED);
         else if (!peer_allowed(server, fd))
             refuse(server, fd, -ERROR_FORBIDDEN);

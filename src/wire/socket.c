@@ -82,6 +82,13 @@ void wire_socket_read_stop(struct wire_connection *c)
     (void)uv_read_stop(&c->socket.uv.stream); /* never fails */
 }
 
+void wire_socket_drop(struct wire_connection *c)
+{
+    uv_os_fd_t fd;
+    if (uv_fileno(&c->socket.uv.handle, &fd) == 0)
+        (void)!read(fd, c->server->scratch, WIRE_SCRATCH_BYTES); /* non-blocking; a courtesy */
+}
+
 static unsigned to_bufs(const struct iovec *parts, unsigned n_parts, uv_buf_t bufs[static 2])
 {
     for (unsigned i = 0; i < n_parts && i < 2; i++)

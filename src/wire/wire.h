@@ -40,8 +40,8 @@
  * close`.
  *
  * Body larger than body_bytes_max: 413 before it is read when Content-Length says so, else as soon as it is crossed.
- * Time-outs (header, body rate, write, idle) and connection limits come from wire_config. A connection over
- * connections_max is answered 503 and closed. `Expect: 100-continue` is answered once the body is accepted. A request
+ * Time-outs (header, body rate, write, idle) and connection limits come from wire_config. Over connections_max
+ * see wire_owner. `Expect: 100-continue` is answered once the body is accepted. A request
  * with both Content-Length and Transfer-Encoding, a repeated or malformed Content-Length, an obsolete line folding, or
  * a bad header character is a 400 and a close (request smuggling). */
 #ifndef BULKHEAD_WIRE_WIRE_H
@@ -84,12 +84,18 @@ extern const char *const wire_method_names[WIRE_METHOD_COUNT];
 
 enum wire_body_mode { WIRE_WHOLE = 0, WIRE_STREAM };
 
-/* Memory that the bodies of several exchanges hold together, for instance a tenant's; starts as zeros. A budget may
- * hold as much as all of the server leave free: alone half of bodies_bytes_max, two a third each, and so on, so that no
- * one takes the others' room; but its only body may have whatever is free. */
-struct wire_budget {
-    size_t bytes;
-};
+/* Who shares the server with others, for instance a tenant: its connections, and what their bodies hold. A connection
+ * is nobody's at first. wire makes it with its first connection and frees it after the last.
+ *
+ * Bodies of one owner may hold as much memory as all of the server leave free: alone half of bodies_bytes_max, two a
+ * third each, and so on, so that no one takes the others' room; but its only body may have whatever is free.
+ *
+ * When connections_max is reached, a new connection takes the place of one of whoever has most (nobody's count as one
+ * owner's; of numbers less than twice apart the smaller may count as most): the one that is longest between two
+ * requests or before its first; or, where there is none and the owner has more than an equal share of all connections,
+ * one whose body is being received or whose answer is being sent. Where that owner's are all at work, of who has most
+ * of the others. Where there is none at all, the new one is answered 503 and closed. */
+struct wire_owner;
 
 struct wire_header {
     struct str name;  /* as sent; compare with str_equal_nocase */
@@ -176,7 +182,7 @@ void wire_server_limits_set(struct wire_server *server, const struct wire_config
 
 struct wire_stats {
     uint32_t connections, connections_peak;
-    uint64_t accepted, refused, requests, bytes_in, bytes_out;
+    uint64_t accepted, refused, yielded, requests, bytes_in, bytes_out; /* yielded: closed to make room */
     uint64_t timeouts_head, timeouts_body, timeouts_write, protocol_errors;
     size_t bodies_bytes;
 };
@@ -184,8 +190,19 @@ void wire_server_stats(const struct wire_server *server, struct wire_stats *ret_
 
 /* In head() only: take the body. */
 void wire_accept(struct wire_exchange *x, enum wire_body_mode mode, size_t body_bytes_max);
-/* In head() only, behind wire_accept: its body counts in `budget`, which lasts until done() or reset() is called. */
-void wire_body_budget(struct wire_exchange *x, struct wire_budget *budget);
+/* In head(), before wire_accept: from now on the connection is that of *owner; where that is NULL, of one that is made.
+ * *owner must stay where it is until it is NULL again, its last connection having gone, or wire_owner_forget is called.
+ * -ERROR_NO_MEMORY: the connection is whose it was. */
+must_check int wire_owner_set(struct wire_exchange *x, struct wire_owner **owner);
+/* Whether the connection is that owner's already; false for NULL. */
+bool wire_owner_has(const struct wire_owner *owner, const struct wire_exchange *x);
+/* Both accept NULL, which has nothing. */
+uint32_t wire_owner_connections(const struct wire_owner *owner);
+size_t wire_owner_bodies_bytes(const struct wire_owner *owner);
+/* Closes a connection of this owner at which nothing is being done. False: there is none among those looked at. */
+bool wire_owner_yield(struct wire_owner *owner);
+/* The place of *owner goes away before its connections; accepts NULL in it. */
+void wire_owner_forget(struct wire_owner **owner);
 /* Answers; exactly once per exchange, from head() on, in the same call or any later loop turn. May be called before the
  * body is read (an early refusal). done() or reset() may be called from inside, and head() of a request that waits
  * behind. answer->body may point into x->body. */

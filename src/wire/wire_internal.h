@@ -7,6 +7,7 @@
  *   body.c        where body bytes go                                block.c    read buffers and their pool
  *   answer.c      heads of answers, writing them                     deadline.c time-outs
  *   stream.c      answers whose body comes in pieces                 sse.c      server-sent events in such a body
+ *   owner.c       whose connections and bodies they are; who gives way
  *
  * States of a connection (legal moves: connection.c; what ends a state that lasts too long: deadline.c):
  *
@@ -155,8 +156,7 @@ struct wire_body {
     uint64_t remaining;    /* known length: bytes that have not arrived */
     uint64_t window_bytes; /* arrived in the present window of the body rate */
     char *memory;
-    size_t size, capacity;      /* of memory; capacity is counted in server.stats.bodies_bytes */
-    struct wire_budget *budget; /* holds `capacity` too; NULL: none */
+    size_t size, capacity; /* of memory; capacity is counted in server.stats.bodies_bytes and of the owner */
     bool paused;
 };
 
@@ -194,6 +194,9 @@ struct wire_connection {
     struct list all;      /* server->connections */
     struct list deadline; /* server->deadlines[] */
     uint64_t deadline_ms;
+    struct wire_owner *owner; /* NULL once it is closing */
+    struct list in_owner;
+    uint64_t opened_ms;
     bool deadline_stale;   /* the state changed since the deadline was set; done once per process() */
     enum wire_state state; /* changed by wire_connection_set_state only */
     bool eof;              /* the peer has sent everything it will */
@@ -257,8 +260,33 @@ void wire_body_received(struct wire_connection *c, size_t size);
  * the handler paused, answered or went away meanwhile; or an error as above or -ERROR_HTTP_MALFORMED. */
 must_check int wire_body_advance(struct wire_connection *c);
 void wire_body_release(struct wire_connection *c);
-/* Its memory counts no longer in its budget, which may be gone once the handler has heard of the exchange's end. */
-void wire_body_budget_leave(struct wire_connection *c);
+
+/* ---- owners: owner.c ---- */
+
+/* An owner with n connections is in list log2(n): exact enough, and a connection more or less moves it seldom. */
+#define WIRE_OWNER_RANKS 32u
+/* Connections looked at for one that gives way, of one owner and of all. */
+#define WIRE_YIELD_SCAN     64u
+#define WIRE_YIELD_SCAN_ALL 256u
+/* The request of a connection that is younger may lie in the socket, unread: it does not give way. */
+#define WIRE_YIELD_AGE_MS 10u
+
+struct wire_owner {
+    struct wire_server *server;
+    struct wire_owner **place; /* the caller's pointer to it; NULL: nobody's, or forgotten */
+    struct list connections;   /* wire_connection.in_owner; those looked at in vain are moved to the end */
+    struct list in_rank;       /* server->owners[]; unlinked while it has no connections */
+    uint32_t n_connections;
+    size_t bodies_bytes;
+};
+
+void wire_owners_init(struct wire_server *server);
+/* A new connection is nobody's. */
+void wire_owner_join(struct wire_owner *owner, struct wire_connection *c);
+/* Does nothing for one that has left. */
+void wire_owner_leave(struct wire_connection *c);
+/* Closes a connection to make room for another; false: none gives way. */
+bool wire_owners_yield(struct wire_server *server);
 
 /* ---- answers: answer.c, stream.c ---- */
 
@@ -311,6 +339,10 @@ struct wire_server {
     struct wire_stats stats;
     struct list connections;
     struct wire_deadline_list deadlines[WIRE_DEADLINE_COUNT];
+    struct wire_owner nobody;
+    struct list owners[WIRE_OWNER_RANKS];
+    uint32_t n_owners;  /* that have connections, nobody among them */
+    uint32_t n_closing; /* of stats.connections: libuv has them still, their descriptors are closed */
     struct wire_block *spare;
     uint32_t n_spare;
     char *scratch; /* [WIRE_SCRATCH_BYTES]: answers are put together here, and unwanted bytes dropped */
@@ -342,6 +374,9 @@ uint64_t wire_socket_now_ms(const struct wire_server *server); /* the loop's tim
 must_check int wire_socket_open(struct wire_connection *c, int fd);
 void wire_socket_read_start(struct wire_connection *c);
 void wire_socket_read_stop(struct wire_connection *c);
+/* Reads and drops what lies there: a socket that is closed with unread bytes sends an RST, which may overtake what was
+ * written last. */
+void wire_socket_drop(struct wire_connection *c);
 /* Bytes the kernel took, perhaps 0; negative: the connection is broken. */
 must_check ssize_t wire_socket_write(struct wire_connection *c, const struct iovec *parts, unsigned n_parts);
 /* Queues the rest; wire_socket_done comes later. The memory stays until then. */

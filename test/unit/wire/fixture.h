@@ -51,7 +51,7 @@ struct fixture {
     const struct wire_header *answer_headers;
     uint32_t n_answer_headers;
     bool peer_refused;
-    struct wire_budget *budget; /* of the next bodies */
+    struct wire_owner **owner; /* of the next requests' connections; NULL: they stay whose they are */
     bool stop_in_head, stop_in_end, stop_in_done, drain_in_end;
     /* observations */
     unsigned heads, ends, resets, dones, closeds, drains, stops;
@@ -125,6 +125,8 @@ static inline void fixture_head(void *ctx, struct wire_exchange *x)
         *x->connection_user = malloc(1);
         f->users++;
     }
+    if (f->owner)
+        assert_int_equal(wire_owner_set(x, f->owner), 0);
     if (f->stop_in_head) {
         fixture_stop_server(f);
         return;
@@ -136,8 +138,6 @@ static inline void fixture_head(void *ctx, struct wire_exchange *x)
     }
     bool stream = f->act == ACT_STREAM || f->act == ACT_STREAM_PAUSE || f->act == ACT_STREAM_ANSWER;
     wire_accept(x, stream ? WIRE_STREAM : WIRE_WHOLE, f->body_bytes_max);
-    if (f->budget)
-        wire_body_budget(x, f->budget);
 }
 
 static inline void fixture_data(void *ctx, struct wire_exchange *x, struct str chunk)

@@ -146,38 +146,38 @@ static void test_limit(void **state)
     peer_close(&p);
 }
 
-/* Bodies of one budget hold at most what they leave free; its only body may have all that is free. */
-static void test_budgets(void **state)
+/* Bodies of one owner hold at most what they leave free; its only body may have all that is free. */
+static void test_owners_bodies(void **state)
 {
     (void)state;
     static const char head[] = "POST /b HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n";
-    struct wire_budget mine = {0}, other = {0};
+    struct wire_owner *mine = NULL, *other = NULL;
     f.config.bodies_bytes_max = 1000000;
     fixture_start(&f);
-    f.budget = &mine;
+    f.owner = &mine;
     struct peer slow[4];
     for (unsigned i = 0; i < 4; i++) {
         slow[i] = peer_open(&f);
         assert_true(peer_say(&f, &slow[i], head));
         (void)peer_send(&f, &slow[i], body, 199999);
         if (i < 2)
-            until(&f, mine.bytes == (i + 1) * 200000);
+            until(&f, wire_owner_bodies_bytes(mine) == (i + 1) * 200000);
         else
             assert_int_equal(peer_answer(&f, &slow[i]).status, 429);
-        assert_true(mine.bytes <= 500000);
+        assert_true(wire_owner_bodies_bytes(mine) <= 500000);
     }
     assert_int_equal(f.reset_code, -ERROR_QUEUE_FULL);
     f.reset_code = 0;
-    until(&f, mine.bytes == 400000);
-    f.budget = &other; /* alone in it: more than what is left over */
+    until(&f, wire_owner_bodies_bytes(mine) == 400000);
+    f.owner = &other; /* alone in it: more than what is left over */
     struct peer p = peer_open(&f);
     send_length(&p, "/b", 550000);
     expect_echo(&p, 550000);
-    assert_int_equal(other.bytes, 0);
+    assert_int_equal(wire_owner_bodies_bytes(other), 0);
     assert_true(peer_say(&f, &slow[0], "x"));
     expect_echo(&slow[0], 200000);
     peer_close(&slow[1]);
-    until(&f, mine.bytes == 0);
+    until(&f, wire_owner_bodies_bytes(mine) == 0);
     assert_int_equal(stats_of(&f).bodies_bytes, 0);
     peer_close(&p);
     peer_close(&slow[0]);
@@ -330,7 +330,7 @@ int main(void)
     for (size_t i = 0; i < sizeof(body); i++)
         body[i] = (char)('a' + i % 26 + (i >> 12) % 3);
     const struct CMUnitTest tests[] = {
-        TEST(test_sizes),  TEST(test_limit), TEST(test_bodies_bytes),   TEST(test_budgets),
+        TEST(test_sizes),  TEST(test_limit), TEST(test_bodies_bytes),   TEST(test_owners_bodies),
         TEST(test_stream), TEST(test_pause), TEST(test_answer_in_data),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
