@@ -63,7 +63,7 @@
 #define LIMIT_QUEUE_WAIT_MS       30000u /* a request without a deadline of its own waits at most this long */
 #define LIMIT_LEASE_FACTOR        8u     /* DESIGN §6: a lease overdue by 8 × estimate … */
 #define LIMIT_LEASE_MIN_MS        1000u  /* … and at least 1 s kills the worker */
-#define LIMIT_LEASE_FIRST_MS      30000u /* the limit while there is no estimate yet */
+#define LIMIT_LEASE_FIRST_MS      30000u /* the limit while there is no estimate yet, and of language models */
 #define LIMIT_PREEMPT_MS          500u   /* a worker that takes longer to give a lease up is not asked again */
 #define LIMIT_DEVICES             16u    /* pools of slots; each lease looks at all of them */
 #define LIMIT_BATCH_PREFERRED     8u     /* preferred sizes of a model's batches */

@@ -57,6 +57,7 @@ void gateway_version_schedule(struct gateway_version *v)
         .batch_bytes_max = 2 * g->config.body_bytes_max,
         .delay_ns = v->delay_ns,
         .cancellable = v->cancellable,
+        .stepped = v->signature && v->signature->token.sequences > 0,
     };
     if (config.batch_rows_max > 1) {
         config.preferred = v->preferred;

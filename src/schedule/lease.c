@@ -45,12 +45,13 @@ void schedule_pool_done(struct schedule *s)
 }
 
 /* DESIGN §6: overdue by LIMIT_LEASE_FACTOR × the estimate. An estimate that was borrowed from another batch size gets
- * the long limit too: nothing may be killed for being the first of its size. */
+ * the long limit too: nothing may be killed for being the first of its size. So does work in steps: after many leases
+ * of one token for each sequence comes one with a long prompt. */
 static uint64_t lease_limit(const struct schedule_lease *lease, const struct schedule_target *g)
 {
     uint64_t limit_ns = lease->estimate_ns * LIMIT_LEASE_FACTOR; /* ≤ 2^47 */
-    uint64_t least_ns =
-        schedule_estimate_known(g, lease->rows) ? LIMIT_LEASE_MIN_MS * NS_PER_MS : LIMIT_LEASE_FIRST_MS * NS_PER_MS;
+    bool known = !g->stepped && schedule_estimate_known(g, lease->rows);
+    uint64_t least_ns = known ? LIMIT_LEASE_MIN_MS * NS_PER_MS : LIMIT_LEASE_FIRST_MS * NS_PER_MS;
     return schedule_time_add(lease->started_ns, limit_ns > least_ns ? limit_ns : least_ns);
 }
 

@@ -153,6 +153,7 @@ void schedule_target_set(struct schedule *s, struct schedule_target *g, struct s
     }
     g->batch_bytes_max = config->batch_bytes_max;
     g->cancellable = config->cancellable;
+    g->stepped = config->stepped;
     g->n_preferred = config->n_preferred;
     for (uint32_t i = 0; i < config->n_preferred; i++)
         g->preferred[i] = config->preferred[i];

@@ -125,6 +125,7 @@ struct schedule_target_config {
     const uint32_t *preferred; /* preferred numbers of rows, each 1 .. batch_rows_max, ascending; copied */
     uint32_t n_preferred;      /* ≤ LIMIT_BATCH_PREFERRED */
     bool cancellable;          /* its running leases can be cancelled: schedule_preempt may name them */
+    bool stepped;              /* a lease steps what runs, and a step may take far longer than those before */
 };
 
 struct schedule_target {
@@ -134,7 +135,7 @@ struct schedule_target {
     uint64_t delay_ns;
     size_t batch_bytes_max;
     uint32_t preferred[LIMIT_BATCH_PREFERRED], n_preferred;
-    bool cancellable;
+    bool cancellable, stepped;
     uint32_t replicas_max; /* for the caller's autoscaling; the scheduler does not read it */
     /* read-only */
     uint32_t queued, replicas, replicas_free;

@@ -1,7 +1,8 @@
 """Each prompt of a language model holds a mark of its own, and its answer is made to be that mark: whatever reaches a client,
 whole or cut off, may hold no other. Two tenants, each with a worker, and clients that leave in every state of a request.
 
-`make test` looks at some hundreds of answers, `make soak` (BULKHEAD_SOAK) at more than 10,000. BULKHEAD_SEED=n repeats a run."""
+`make test` looks at some hundreds of whole answers, `make soak` (BULKHEAD_SOAK) at 100,000, BULKHEAD_CANARIES=n at so many.
+BULKHEAD_SEED=n repeats a run. Long runs say now and then how far they are (pytest -s)."""
 import collections
 import http.client
 import io
@@ -14,12 +15,14 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
 from conftest import CEILING_S, ROOT, model_yaml, tenant_yaml
 
-ANSWERS = 10500 if os.environ.get("BULKHEAD_SOAK") else 400
+ANSWERS = int(os.environ.get("BULKHEAD_CANARIES", 100000 if os.environ.get("BULKHEAD_SOAK") else 400))
+TOLD_S = 60  # how often a run tells of itself
 CLIENTS = 8  # of each tenant: with 8 choices each they are more than a worker's places
 MARK = re.compile(r"mark-\w+-\d+-\w+")
 # How far a client gets before it leaves; those that stay read it all.
@@ -86,6 +89,7 @@ class Client(threading.Thread):
                 self.one(f"mark-{self.tenant}-{number}-{self.rng.getrandbits(60):x}")
         except BaseException as e:
             self.failures.append(e)
+            self.quota.stop()
 
     def body(self, mark):
         body = {"model": "talk", "max_tokens": 100, "stream": self.rng.random() < 0.6, "n": self.rng.choice((1, 1, 1, 8)),
@@ -154,15 +158,38 @@ class Client(threading.Thread):
 
 
 class Quota:
-    def __init__(self, count):
-        self.count, self.lock = count, threading.Lock()
+    """Answers that are still wanted of a tenant; none once anything has failed."""
+
+    def __init__(self, count, failed):
+        self.count, self.failed, self.lock = count, failed, threading.Lock()
 
     def left(self):
-        return self.count > 0
+        return self.count > 0 and not self.failed.is_set()
 
     def take(self):
         with self.lock:
             self.count -= 1
+
+    def stop(self):
+        self.failed.set()
+
+
+def resident_mib(pid):
+    with open(f"/proc/{pid}/status", encoding="ascii") as file:
+        return next(int(line.split()[1]) // 1024 for line in file if line.startswith("VmRSS:"))
+
+
+def watch(server, clients, quotas):
+    """Until all clients have ended: what is left to do, and what the processes take meanwhile."""
+    begin = told = time.monotonic()
+    for client in clients:
+        while client.is_alive():
+            client.join(1)
+            if time.monotonic() - told < TOLD_S:
+                continue
+            told = time.monotonic()
+            sizes = [resident_mib(pid) for pid in (server.pid("gateway"), *server.workers()) if pid]
+            print(f"{told - begin:.0f} s: {sum(quota.count for quota in quotas)} answers left; gateway and workers take {sizes} MiB", flush=True)
 
 
 def test_no_answer_holds_anothers_mark(server, tenants):
@@ -173,13 +200,15 @@ def test_no_answer_holds_anothers_mark(server, tenants):
     workers = server.workers()
     assert len(workers) == 2  # one each
     figures = collections.Counter()
-    quotas = {tenant: Quota(ANSWERS // 2) for tenant in tenants}
+    failed = threading.Event()
+    quotas = {tenant: Quota((ANSWERS + 1) // 2, failed) for tenant in tenants}
     clients = [Client(server, tenant, key, f"{seed} {tenant} {i}", quotas[tenant], figures)
                for tenant, key in tenants.items() for i in range(CLIENTS)]
     for client in clients:
         client.start()
-    for client in clients:
-        client.join()
+    watch(server, clients, quotas.values())
+    lost = [line for line in server.log if line["event"] in ("replica_lost", "lease_overdue")]
+    assert not lost, lost  # says more than what the clients then saw
     for client in clients:
         if client.failures:
             raise client.failures[0]
@@ -191,7 +220,7 @@ def test_no_answer_holds_anothers_mark(server, tenants):
 
 def test_a_foreign_mark_would_be_seen(server):
     """The check itself, on answers that hold what they must not: as JSON, in one event, and spread over several."""
-    client = Client(server, "acme", "", 1, Quota(1), collections.Counter())
+    client = Client(server, "acme", "", 1, Quota(1, threading.Event()), collections.Counter())
     mark, foreign = "mark-acme-1-abc", "mark-other-2-def"
 
     def answer(body):

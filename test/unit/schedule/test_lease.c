@@ -212,6 +212,25 @@ static void test_first_lease_of_its_size_has_time(void **state)
     world_done(&w);
 }
 
+static void test_a_step_of_a_long_prompt_has_time(void **state)
+{
+    (void)state;
+    struct world w;
+    world_init(&w, 1);
+    world_tenant(&w, 0, 1, 1, 1);
+    schedule_target_set(w.s, &w.targets[0], &w.tenants[0],
+                        &(struct schedule_target_config){.slots = 1, .batch_rows_max = 1, .stepped = true});
+    world_teach(&w, 0, 1, 20 * MS); // as often as it took so long for a token each
+    world_submit(&w, 0);
+    struct schedule_lease *lease = world_next(&w);
+    assert_int_equal(lease->estimate_ns, 20 * MS);
+    assert_int_equal(lease->limit_ns, w.now_ns + LIMIT_LEASE_FIRST_MS * NS_PER_MS);
+    w.now_ns += 20 * NS_PER_S;
+    assert_null(schedule_overdue(w.s, w.now_ns));
+    world_complete(&w, lease);
+    world_done(&w);
+}
+
 static void test_estimate_resists_one_stall(void **state)
 {
     (void)state;
@@ -282,6 +301,7 @@ int main(void)
         cmocka_unit_test(test_delay_follows_the_head),
         cmocka_unit_test(test_delay_lets_others_pass),
         cmocka_unit_test(test_overdue),
+        cmocka_unit_test(test_a_step_of_a_long_prompt_has_time),
         cmocka_unit_test(test_first_lease_of_its_size_has_time),
         cmocka_unit_test(test_estimate_resists_one_stall),
         cmocka_unit_test(test_no_memory_is_refused_and_loses_nothing),
