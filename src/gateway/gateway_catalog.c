@@ -80,7 +80,7 @@ static struct gateway_version *version_new(struct gateway *g, const struct catal
     v->model_uid = model->uid;
     v->number = row->number;
     list_init(&v->waiting);
-    list_init(&v->generating);
+    gateway_places_init(v);
     list_init(&v->turns_free);
     list_init(&v->turns_queued);
     list_init(&v->replicas);
@@ -142,6 +142,7 @@ void gateway_version_release(struct gateway_version *v)
     if (v->generation == generation || v->n_requests > 0 || v->n_replicas > 0)
         return;
     (void)map_remove(&g->versions, v->uid);
+    gateway_places_done(v);
     schedule_target_remove(g->schedule, &v->schedule);
     struct gateway_tenant *t = v->tenant;
     t->n_versions--;

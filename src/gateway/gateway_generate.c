@@ -9,20 +9,9 @@
 static void version_wait(struct gateway_request *r)
 {
     struct gateway_version *v = r->version;
-    list_append(&v->generating, &r->node);
+    gateway_places_wait(r);
     gateway_batches_look(v);
     gateway_demand(v);
-}
-
-uint64_t gateway_generate_waiting(const struct gateway_version *v)
-{
-    uint64_t n = 0;
-    list_each(node, &v->generating)
-    {
-        const struct gateway_request *r = container_of(node, struct gateway_request, node);
-        n += r->n_generations - r->n_started;
-    }
-    return n;
 }
 
 /* What it can take of a quota: a token of a prompt is at least one byte, with one put before and one behind; prompt and
@@ -91,7 +80,7 @@ void gateway_generate(struct gateway_request *r, uint32_t n, uint32_t choices, c
     if (r->arrival_ns == 0)
         r->arrival_ns = uv_hrtime();
     int code = gateway_generate_enter(r, &err);
-    if (code >= 0 && gateway_generate_waiting(v) >= r->tenant->schedule.queue_max)
+    if (code >= 0 && v->n_generating >= r->tenant->schedule.queue_max)
         code = error_set_default(&err, ERROR_QUEUE_FULL);
     if (code >= 0)
         code = sizes_check(r, &err);
@@ -108,7 +97,7 @@ void gateway_generate(struct gateway_request *r, uint32_t n, uint32_t choices, c
 
 void gateway_generate_stop(struct gateway_request *r)
 {
-    list_remove(&r->node);
+    gateway_places_leave(r);
     gateway_batches_cancel(r);
     gateway_quota_settle(r, SCHEDULE_TOKENS);
     r->n_ended = r->n_started = r->n_generations;
@@ -134,12 +123,13 @@ void gateway_generate_resume(struct gateway_request *r)
 
 void gateway_generate_expire(struct gateway_version *v, uint64_t now_ns)
 {
-    list_each_safe(node, &v->generating)
-    {
-        struct gateway_request *r = container_of(node, struct gateway_request, node);
-        if (r->n_started == 0 && r->deadline_ns <= now_ns)
-            gateway_generate_fail(r, -ERROR_DEADLINE, NULL);
-    }
+    for (uint32_t class = 0; class < SCHEDULE_CLASS_COUNT; class ++)
+        list_each_safe(node, &v->lines[class].requests)
+        {
+            struct gateway_request *r = container_of(node, struct gateway_request, node);
+            if (r->n_started == 0 && r->deadline_ns <= now_ns)
+                gateway_generate_fail(r, -ERROR_DEADLINE, NULL);
+        }
 }
 
 /* --- what comes of them --- */
@@ -196,7 +186,7 @@ void gateway_generate_event(struct gateway_request *r, uint32_t index, const str
     }
     if (code == 1 && !r->stopped) {
         r->stopped = true;
-        list_remove(&r->node);
+        gateway_places_leave(r);
         gateway_batches_park(r, true);
     }
 }
@@ -220,7 +210,7 @@ static bool cut_tell(struct gateway_request *r, uint32_t index, const struct gat
 void gateway_generate_cut(struct gateway_request *r)
 {
     struct gateway_sequence s;
-    list_remove(&r->node);
+    gateway_places_leave(r);
     r->n_ended = r->n_generations; /* what is told now is the end */
     while (gateway_batches_take(r, &s))
         if (!cut_tell(r, s.index, &s))

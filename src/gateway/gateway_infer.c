@@ -22,7 +22,7 @@ int gateway_version_state(const struct gateway_version *v, struct error *err)
 void gateway_demand(struct gateway_version *v)
 {
     struct gateway *g = v->gateway;
-    uint64_t waiting = v->schedule.queued + (list_empty(&v->waiting) ? 0 : 1) + gateway_generate_waiting(v);
+    uint64_t waiting = v->schedule.queued + (list_empty(&v->waiting) ? 0 : 1) + v->n_generating;
     if (waiting == 0 || v->generation != g->stats.generation || g->draining)
         return;
     /* One replica for what waits, one more for each further two full batches, as far as the model allows. */
@@ -173,6 +173,7 @@ int gateway_generate_enter(struct gateway_request *r, struct error *err)
     if (code >= 0 && class != gateway_class_default(r->version))
         return error_set(err, ERROR_UNSUPPORTED,
                          "Requests to a language model share its running batch and have the class of the model.");
+    r->schedule = (struct schedule_request){.priority = class};
     return code < 0 ? code : gateway_deadline_set(r, err);
 }
 
@@ -352,8 +353,8 @@ void gateway_version_fail(struct gateway_version *v, int code, const struct erro
         gateway_fail(r, code, err);
     }
     gateway_quotas_fail(v, code, err);
-    for (struct list *node; (node = list_first(&v->generating));)
-        gateway_generate_fail(container_of(node, struct gateway_request, node), code, err);
+    for (struct gateway_request *r; (r = gateway_places_first(v));)
+        gateway_generate_fail(r, code, err);
     bool turns = v->signature && v->signature->token.sequences > 0; /* then nothing else queues there */
     for (struct schedule_request *q; !turns && (q = schedule_target_flush(v->gateway->schedule, &v->schedule));)
         gateway_fail(container_of(q, struct gateway_request, schedule), code, err);

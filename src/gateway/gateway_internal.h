@@ -18,6 +18,7 @@
 #include "gateway/gateway.h"
 #include "schedule/quota.h"
 #include "schedule/schedule.h"
+#include "schedule/tokens.h"
 
 #include <openssl/evp.h>
 #include <uv.h>
@@ -73,17 +74,31 @@ struct gateway_tenant {
     char name[LIMIT_NAME_BYTES + 1];
 };
 
+/* What of a tenant waits for a place in a running batch, in one class. */
+struct gateway_line {
+    struct schedule_tokens_account account;
+    struct list requests; /* with generations that have not begun, next first */
+};
+
+/* Who waits for a place in the running batches of a version's replicas. */
+struct gateway_places {
+    struct schedule_tokens tokens[SCHEDULE_CLASS_COUNT];
+    uint64_t prompt_bytes, prompt_tokens; /* of texts of lately: how long a token is */
+};
+
 struct gateway_version {
     struct schedule_target schedule; /* first */
     struct gateway *gateway;
     struct gateway_tenant *tenant;
     uint64_t uid, model_uid;
     uint64_t generation;
-    struct tensor_signature *signature;   /* NULL until a replica told it */
-    bool shapes_fixed;                    /* beyond the batch axis no dim is dynamic: all requests may share a batch */
-    struct list waiting;                  /* requests that wait for the signature */
-    struct list replicas;                 /* all that exist, in any phase */
-    struct list generating;               /* requests with generations that have not begun, next first */
+    struct tensor_signature *signature; /* NULL until a replica told it */
+    bool shapes_fixed;                  /* beyond the batch axis no dim is dynamic: all requests may share a batch */
+    struct list waiting;                /* requests that wait for the signature */
+    struct list replicas;               /* all that exist, in any phase */
+    struct gateway_line lines[SCHEDULE_CLASS_COUNT];
+    struct gateway_places places;
+    uint64_t n_generating;                /* generations in its lines */
     struct list turns_free, turns_queued; /* struct gateway_turn; one for each replica of a language model */
     uint32_t n_replicas;
     uint32_t n_requests; /* alive, in any state: the version's memory stays as long */
@@ -130,6 +145,8 @@ struct gateway_sequence {
     uint32_t index; /* of the request's generations */
     uint32_t max_tokens;
     uint32_t prompt_tokens, cached_tokens, prompt_done, completion_tokens; /* as last told */
+    uint64_t prompt_bytes;                                                 /* 0: it was given as tokens */
+    struct schedule_tokens_ticket tokens;
     uint64_t n_events, n_events_max;
     bool parked;     /* by our will */
     bool resume_due; /* it runs again, but the worker does not know yet */
@@ -444,8 +461,6 @@ void gateway_demand(struct gateway_version *v);
 void gateway_version_fail(struct gateway_version *v, int code, const struct error *err);
 
 /* gateway_generate.c */
-/* How many generations of a version wait for a place. */
-uint64_t gateway_generate_waiting(const struct gateway_version *v);
 /* An event of one of its generations, checked; the request may be gone afterwards. */
 void gateway_generate_event(struct gateway_request *r, uint32_t index, const struct generation_event *e);
 /* Its quota of tokens is used up: what still runs of it ends as if max_tokens were reached. May be gone afterwards. */
@@ -458,6 +473,23 @@ void gateway_generate_stop(struct gateway_request *r);
 void gateway_generate_resume(struct gateway_request *r);
 /* Fails the requests that have waited too long for a place. */
 void gateway_generate_expire(struct gateway_version *v, uint64_t now_ns);
+
+/* gateway_places.c: who is next in the running batches */
+void gateway_places_init(struct gateway_version *v);
+void gateway_places_done(struct gateway_version *v); /* its requests are gone */
+/* Generations of a request wait for places, or (leave; accepts one that is in no line) do so no more. */
+void gateway_places_wait(struct gateway_request *r);
+void gateway_places_leave(struct gateway_request *r);
+/* The one that gets the next place in a batch of the version's replicas; NULL: nobody waits. */
+struct gateway_request *gateway_places_next(const struct gateway_version *v);
+/* One of the version's own; NULL: none waits. */
+struct gateway_request *gateway_places_first(const struct gateway_version *v);
+/* The next generation of a request in a line, g, got its place: it has begun. */
+void gateway_places_take(struct gateway_request *r, struct gateway_sequence *s, const struct generation *g);
+/* The worker told this of it (checked), before it is noted in s. */
+void gateway_places_told(struct gateway_sequence *s, const struct generation_event *e);
+/* It leaves the batch. */
+void gateway_places_end(struct gateway_sequence *s);
 
 /* gateway_turn.c: the running batch of a replica */
 must_check int gateway_batch_start(struct gateway_replica *replica);

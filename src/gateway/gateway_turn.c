@@ -75,7 +75,7 @@ static bool something_to_run(const struct gateway_batch *b)
     for (uint32_t i = 0; i < b->n_sequences; i++)
         if (!b->sequences[i].parked)
             return true;
-    return b->replica->state == GATEWAY_REPLICA_READY && !list_empty(&b->replica->version->generating) &&
+    return b->replica->state == GATEWAY_REPLICA_READY && gateway_places_next(b->replica->version) &&
            b->n_sequences < b->replica->version->signature->token.sequences;
 }
 
@@ -205,34 +205,28 @@ static int sequence_start(struct gateway_batch *b, struct gateway_request *r, ui
         return -ERROR_PEER;
     *used += (size + CHANNEL_DATA_ALIGN - 1) & ~(uint64_t)(CHANNEL_DATA_ALIGN - 1);
     b->n_sequences++;
-    r->n_started++;
+    gateway_places_take(r, s, &g);
     if (r->begun_ns == 0)
         r->begun_ns = uv_hrtime();
     return 1;
 }
 
-/* Free places go to the requests that wait, one each in turn. */
+/* Free places go to the requests that wait. */
 static int places_fill(struct gateway_batch *b)
 {
     struct gateway_version *v = b->replica->version;
     uint64_t used = 0; /* the last lease is over: the worker has copied what was in the slot */
     while (b->replica->state == GATEWAY_REPLICA_READY && b->n_sequences < v->signature->token.sequences) {
-        struct list *node = list_first(&v->generating);
-        if (!node)
+        struct gateway_request *r = gateway_places_next(v);
+        if (!r)
             return 0;
-        struct gateway_request *r = container_of(node, struct gateway_request, node);
         int code = used < b->replica->channel->geometry.inbox_slot_bytes ? sequence_start(b, r, &used) : 0;
         if (code == -ERROR_PEER)
             return code;
         if (code == 0)
             return 0;
-        if (code < 0) { /* a surface that asks for what cannot be said */
+        if (code < 0) /* a surface that asks for what cannot be said */
             gateway_generate_fail(r, -ERROR_INTERNAL, NULL);
-            continue;
-        }
-        list_remove(node);
-        if (r->n_started < r->n_generations)
-            list_append(&v->generating, node);
     }
     return 0;
 }
@@ -339,6 +333,7 @@ static bool was_cancelled(const struct gateway_batch *b, uint64_t id)
 static void sequence_remove(struct gateway_batch *b, struct gateway_sequence *s)
 {
     compute_charge(b);
+    gateway_places_end(s);
     *s = b->sequences[--b->n_sequences];
 }
 
@@ -364,6 +359,7 @@ static bool counts_take(struct gateway_sequence *s, const struct generation_even
     uint32_t prompt = e->prompt_tokens - s->prompt_tokens, answer = e->completion_tokens - s->completion_tokens;
     if (prompt > 0 && s->index % r->n_choices == 0)
         gateway_quota_spend(r, SCHEDULE_TOKENS, prompt);
+    gateway_places_told(s, e);
     s->prompt_tokens = e->prompt_tokens;
     s->cached_tokens = e->cached_tokens;
     s->prompt_done = e->prompt_done;

@@ -85,7 +85,7 @@ static void fixture_init(struct lease_fixture *f, const struct channel_geometry 
     f->tenant.classes = 1u << SCHEDULE_INTERACTIVE;
     v->replicas_max = 1;
     list_init(&v->waiting);
-    list_init(&v->generating);
+    gateway_places_init(v);
     list_init(&v->turns_free);
     list_init(&v->turns_queued);
     list_init(&v->replicas);

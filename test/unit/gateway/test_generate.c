@@ -275,6 +275,47 @@ static void test_batch(void **state)
     assert_true(alive());
 }
 
+/* In tokens of prompts, two for each of an answer; of the tenant's weight. */
+static uint64_t counted(void)
+{
+    return f.version->lines[SCHEDULE_INTERACTIVE].account.count * f.tenant.schedule.weight >> 20;
+}
+
+static void test_tokens_are_counted(void **state)
+{
+    (void)state;
+    ask(1, "abcdefgh");
+    turn();
+    uint64_t id = sent_item();
+    assert_int_equal(counted(), 2); /* what its bytes may be */
+    struct generation_event e = event(GENERATION_EVENT_PROGRESS, "", 0);
+    e.prompt_tokens = 100;
+    e.cached_tokens = e.prompt_done = 40;
+    tell(id, e);
+    assert_int_equal(counted(), 60); /* the cache's cost nothing */
+    e.kind = GENERATION_EVENT_TEXT;
+    e.prompt_done = 100;
+    e.completion_tokens = 3;
+    tell(id, e);
+    assert_int_equal(counted(), 66);
+    struct seen *s = ask(1, "gone");
+    done(1, 0);
+    turn();
+    uint64_t gone = sent_item();
+    uint64_t before = counted();
+    assert_true(before > 66);
+    e = event(GENERATION_EVENT_PROGRESS, "", 0);
+    e.prompt_tokens = 50;
+    e.prompt_done = 20;
+    tell(gone, e);
+    assert_int_equal(counted(), 116);
+    struct gateway_request *r = s->r;
+    s->r = NULL;
+    gateway_request_cancel(r);
+    assert_int_equal(counted(), 86); /* what was not worked on is given back */
+    done(1, 0);
+}
+
 static void test_cancel(void **state)
 {
     (void)state;
@@ -661,23 +702,12 @@ static void test_idle_worker(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_one),
-        TEST(test_batch),
-        TEST(test_cancel),
-        TEST(test_park),
-        TEST(test_client_goes_while_parked),
-        TEST(test_surface_fails),
-        TEST(test_sequence_fails),
-        TEST(test_compute_is_charged),
-        TEST(test_credit),
-        TEST(test_drain),
-        TEST(test_worker_dies),
-        TEST(test_engine_fails),
-        TEST(test_version_goes),
-        TEST(test_waits_too_long),
-        TEST(test_refusals),
-        TEST(test_hostile),
-        TEST(test_idle_worker),
+        TEST(test_one),           TEST(test_batch),          TEST(test_tokens_are_counted),
+        TEST(test_cancel),        TEST(test_park),           TEST(test_client_goes_while_parked),
+        TEST(test_surface_fails), TEST(test_sequence_fails), TEST(test_compute_is_charged),
+        TEST(test_credit),        TEST(test_drain),          TEST(test_worker_dies),
+        TEST(test_engine_fails),  TEST(test_version_goes),   TEST(test_waits_too_long),
+        TEST(test_refusals),      TEST(test_hostile),        TEST(test_idle_worker),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,130 @@
+/* Places in the running batches of a language model: whose generation gets the next one, and what it is counted.
+ *
+ * Requests wait in a line for each version (so: tenant) and class, first come, first served. A free place goes to the
+ * highest class that waits, and there to the tenant with the least Virtual Token Counter (schedule/tokens.h). Counters
+ * are kept with the version whose replicas serve. What a sequence is charged is what the worker tells of it, as it is
+ * relayed: tokens of its prompt that were worked on, not taken from the cache, and tokens of its answer. */
+#include "gateway/gateway_internal.h"
+
+/* Before any prompt's length is known, and so that no few of them decide: tokens of English text, in bytes. */
+#define TOKEN_BYTES_USUAL   4u
+#define PROMPT_TOKENS_KNOWN 1024u
+/* What was learned is forgotten by halves. */
+#define PROMPT_TOKENS_MAX (UINT64_C(1) << 20)
+
+/* Whose replicas serve it. */
+static struct gateway_version *host_of(struct gateway_version *v)
+{
+    return v;
+}
+
+void gateway_places_init(struct gateway_version *v)
+{
+    v->places.prompt_tokens = PROMPT_TOKENS_KNOWN;
+    v->places.prompt_bytes = TOKEN_BYTES_USUAL * PROMPT_TOKENS_KNOWN;
+    for (uint32_t class = 0; class < SCHEDULE_CLASS_COUNT; class ++)
+        list_init(&v->lines[class].requests);
+}
+
+void gateway_places_done(struct gateway_version *v)
+{
+    for (uint32_t class = 0; class < SCHEDULE_CLASS_COUNT; class ++)
+        schedule_tokens_forget(&host_of(v)->places.tokens[class], &v->lines[class].account);
+}
+
+static struct gateway_line *line_of(struct gateway_request *r)
+{
+    return &r->version->lines[r->schedule.priority];
+}
+
+static struct schedule_tokens *tokens_of(struct gateway_request *r)
+{
+    return &host_of(r->version)->places.tokens[r->schedule.priority];
+}
+
+void gateway_places_wait(struct gateway_request *r)
+{
+    list_append(&line_of(r)->requests, &r->node);
+    r->version->n_generating += r->n_generations - r->n_started;
+    schedule_tokens_wait(tokens_of(r), &line_of(r)->account);
+}
+
+void gateway_places_leave(struct gateway_request *r)
+{
+    if (!list_linked(&r->node))
+        return;
+    list_remove(&r->node);
+    r->version->n_generating -= r->n_generations - r->n_started;
+    if (list_empty(&line_of(r)->requests))
+        schedule_tokens_leave(tokens_of(r), &line_of(r)->account);
+}
+
+struct gateway_request *gateway_places_next(const struct gateway_version *v)
+{
+    for (uint32_t class = 0; class < SCHEDULE_CLASS_COUNT; class ++) {
+        struct schedule_tokens_account *account = schedule_tokens_next(&v->places.tokens[class]);
+        if (!account)
+            continue;
+        struct gateway_line *line = container_of(account, struct gateway_line, account);
+        return container_of(list_first(&line->requests), struct gateway_request, node);
+    }
+    return NULL;
+}
+
+struct gateway_request *gateway_places_first(const struct gateway_version *v)
+{
+    for (uint32_t class = 0; class < SCHEDULE_CLASS_COUNT; class ++) {
+        struct list *node = list_first(&v->lines[class].requests);
+        if (node)
+            return container_of(node, struct gateway_request, node);
+    }
+    return NULL;
+}
+
+void gateway_places_take(struct gateway_request *r, struct gateway_sequence *s, const struct generation *g)
+{
+    const struct gateway_places *p = &host_of(r->version)->places;
+    s->prompt_bytes = g->n_tokens > 0 ? 0 : g->prompt.size + g->tools.size;
+    uint64_t expected = g->n_tokens > 0 ? g->n_tokens : s->prompt_bytes * p->prompt_tokens / p->prompt_bytes;
+    uint32_t context = r->version->signature->token.context;
+    schedule_tokens_admit(tokens_of(r), &line_of(r)->account, &s->tokens, r->tenant->schedule.weight,
+                          expected < context ? (uint32_t)expected : context);
+    struct gateway_line *line = line_of(r);
+    list_remove(&r->node); /* one each in turn */
+    r->version->n_generating--;
+    if (++r->n_started < r->n_generations)
+        list_append(&line->requests, &r->node);
+    else if (list_empty(&line->requests))
+        schedule_tokens_leave(tokens_of(r), &line->account);
+}
+
+/* How many tokens the bytes of a prompt are: of chats it is what the template makes of them. */
+static void prompt_learn(struct gateway_places *p, uint64_t bytes, uint32_t tokens)
+{
+    if (bytes == 0)
+        return;
+    p->prompt_bytes += bytes;
+    p->prompt_tokens += tokens;
+    if (p->prompt_tokens > PROMPT_TOKENS_MAX || p->prompt_bytes > TOKEN_BYTES_USUAL * PROMPT_TOKENS_MAX) {
+        p->prompt_bytes = p->prompt_bytes / 2 + 1;
+        p->prompt_tokens = p->prompt_tokens / 2 + 1;
+    }
+}
+
+void gateway_places_told(struct gateway_sequence *s, const struct generation_event *e)
+{
+    struct gateway_request *r = s->request;
+    struct schedule_tokens_account *account = &line_of(r)->account;
+    if (e->prompt_tokens > 0) {
+        if (s->prompt_tokens == 0)
+            prompt_learn(&host_of(r->version)->places, s->prompt_bytes, e->prompt_tokens);
+        schedule_tokens_input(tokens_of(r), account, &s->tokens, e->prompt_tokens - e->cached_tokens);
+    }
+    schedule_tokens_output(tokens_of(r), account, &s->tokens, e->completion_tokens - s->completion_tokens);
+}
+
+void gateway_places_end(struct gateway_sequence *s)
+{
+    uint32_t worked = s->prompt_done > s->cached_tokens ? s->prompt_done - s->cached_tokens : 0;
+    schedule_tokens_input(tokens_of(s->request), &line_of(s->request)->account, &s->tokens, worked);
+}
