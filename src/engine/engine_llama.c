@@ -10,8 +10,8 @@
 #include <unistd.h>
 
 #define THREADS_MAX 512u
-/* Of the memory limit: what the library itself, a batch's buffers and texts take; half of the rest is for cells, so
- * that the embeddings' context and requests have room too. */
+/* Of the memory limit: what the library itself, a batch's buffers and texts take; half of the rest is for cells, a
+ * quarter for adapters, so that the embeddings' context and requests have room too. */
 #define MEMORY_BASE    (96 * MIB)
 #define MEMORY_DEFAULT (512 * MIB) /* in tests, where nobody says */
 #define CELLS_STEP     256u        /* llama.cpp rounds to it */
@@ -27,6 +27,7 @@ static void llama_close(struct engine *e)
     for (uint32_t i = 0; i < LLAMA_IDS && l->context; i++)
         if (l->prefixes[i].id >= 0)
             llama_prefix_forget(l, &l->prefixes[i]);
+    llama_adapter_drop(e, 0);
     if (l->batch.token)
         l->api->llama_batch_free(l->batch);
     if (l->embedder)
@@ -109,6 +110,7 @@ static int cells_choose(struct llama *l, const struct engine_options *options, s
                        : (uint32_t)trained < LLAMA_CONTEXT_MAX ? (uint32_t)trained
                                                                : LLAMA_CONTEXT_MAX;
     uint64_t cells = memory > MEMORY_BASE ? (memory - MEMORY_BASE) / 2 / (each ? each : 1) : 0;
+    l->token.adapter_bytes = memory > MEMORY_BASE ? (memory - MEMORY_BASE) / 4 : 0;
     if (cells > (uint64_t)context * LLAMA_SEQUENCES)
         cells = (uint64_t)context * LLAMA_SEQUENCES;
     cells = cells / CELLS_STEP * CELLS_STEP;
@@ -191,6 +193,7 @@ static int llama_open(const struct engine_options *options, struct engine **ret_
         return error_set_default(err, ERROR_NO_MEMORY);
     l->engine.ops = &engine_llama;
     l->n_threads = options->threads;
+    l->model_file = (struct str){options->model, options->model_bytes};
     for (uint32_t i = 0; i < LLAMA_SEQUENCES; i++)
         l->sequences[i].id = -1;
     for (uint32_t i = 0; i < LLAMA_IDS; i++)
@@ -307,6 +310,8 @@ const struct engine_ops engine_llama = {
     .cancel = llama_cancel,
     .park = llama_park,
     .resume = llama_resume,
+    .adapter_load = llama_adapter_load,
+    .adapter_drop = llama_adapter_drop,
     .stats = llama_stats,
     .close = llama_close,
 };

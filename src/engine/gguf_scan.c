@@ -2,8 +2,6 @@
 
 enum {
     VALUE_UINT32 = 4,
-    VALUE_STRING = 8,
-    VALUE_ARRAY = 9,
     VALUE_COUNT = 13,
     NAME_BYTES_MAX = 64, /* a tensor's name in ggml, with its NUL */
     KEY_BYTES_MAX = 256,
@@ -19,12 +17,13 @@ struct scan {
     const uint8_t *data;
     size_t size, at;
     uint64_t alignment;
+    const struct gguf_visitor *visitor;
     struct error *err;
 };
 
 static int refuse(struct scan *s, const char *what)
 {
-    (void)error_set(s->err, ERROR_REFUSED, "The file is no GGUF model that can be served: %s.", what);
+    (void)error_set(s->err, ERROR_REFUSED, "The file is no GGUF that can be served: %s.", what);
     return -ERROR_REFUSED; /* written out, so that compilers see that a refusal is negative */
 }
 
@@ -63,11 +62,11 @@ static int array(struct scan *s)
         r = number(s, 8, &n);
     if (r < 0)
         return r;
-    if (type >= VALUE_COUNT || type == VALUE_ARRAY)
+    if (type >= VALUE_COUNT || type == GGUF_VALUE_ARRAY)
         return refuse(s, "a list in its header is of an unknown type");
     if (n > GGUF_ELEMENTS_MAX)
         return refuse(s, "a list in its header is too long");
-    if (type != VALUE_STRING) {
+    if (type != GGUF_VALUE_STRING) {
         if (n * value_bytes[type] > s->size - s->at)
             return refuse(s, "it is cut off in its header");
         s->at += (size_t)n * value_bytes[type];
@@ -81,7 +80,7 @@ static int array(struct scan *s)
 
 static int key(struct scan *s)
 {
-    struct str name, text;
+    struct str name, text = STR("");
     uint64_t type = 0, value = 0;
     int r = string(s, KEY_BYTES_MAX, &name);
     if (r == 0)
@@ -90,11 +89,12 @@ static int key(struct scan *s)
         return r;
     if (type >= VALUE_COUNT)
         return refuse(s, "a value in its header is of an unknown type");
-    if (type == VALUE_ARRAY)
-        return array(s);
-    if (type == VALUE_STRING)
-        return string(s, GGUF_STRING_MAX, &text);
-    r = number(s, value_bytes[type], &value);
+    if (type == GGUF_VALUE_ARRAY)
+        r = array(s);
+    else if (type == GGUF_VALUE_STRING)
+        r = string(s, GGUF_STRING_MAX, &text);
+    else
+        r = number(s, value_bytes[type], &value);
     if (r == 0 && str_equal(name, STR("general.alignment"))) {
         if (type != VALUE_UINT32 || value < 8 || value > ALIGNMENT_MAX || (value & (value - 1)) != 0)
             return refuse(s, "its alignment is out of range");
@@ -102,14 +102,16 @@ static int key(struct scan *s)
     }
     if (r == 0 && str_equal(name, STR("split.count")) && value > 1)
         return refuse(s, "it is one part of several; join them with llama.cpp's gguf-split");
+    if (r == 0 && s->visitor->key)
+        r = s->visitor->key(s->visitor->ctx, name, (uint32_t)type, text, value, s->err);
     return r;
 }
 
 static int tensor(struct scan *s, uint64_t *ret_offset)
 {
-    struct str name;
+    struct gguf_tensor t = {.dims = {1, 1, 1, 1}};
     uint64_t rank = 0, dim = 0, type = 0, elements = 1;
-    int r = string(s, NAME_BYTES_MAX - 1, &name);
+    int r = string(s, NAME_BYTES_MAX - 1, &t.name);
     if (r == 0)
         r = number(s, 4, &rank);
     if (r < 0)
@@ -123,18 +125,31 @@ static int tensor(struct scan *s, uint64_t *ret_offset)
         if (dim < 1 || dim > INT64_MAX / elements)
             return refuse(s, "a tensor's dimensions are out of range");
         elements *= dim;
+        t.dims[i] = dim;
     }
     r = number(s, 4, &type);
     if (r == 0)
         r = number(s, 8, ret_offset);
     if (r == 0 && *ret_offset % s->alignment != 0)
         return refuse(s, "a tensor does not lie where its alignment says");
+    t.rank = (uint32_t)rank;
+    t.type = (uint32_t)type;
+    t.offset = *ret_offset;
+    if (r == 0 && s->visitor->tensor)
+        r = s->visitor->tensor(s->visitor->ctx, &t, s->err);
     return r;
 }
 
 int gguf_scan(struct str file, struct error *err)
 {
-    struct scan s = {(const uint8_t *)file.data, file.size, 0, ALIGNMENT_DEFAULT, err};
+    const struct gguf_visitor nobody = {0};
+    uint64_t data;
+    return gguf_scan_each(file, &nobody, &data, err);
+}
+
+int gguf_scan_each(struct str file, const struct gguf_visitor *visitor, uint64_t *ret_data, struct error *err)
+{
+    struct scan s = {(const uint8_t *)file.data, file.size, 0, ALIGNMENT_DEFAULT, visitor, err};
     uint64_t version, n_tensors, n_keys, offset, last = 0;
     if (file.size < 4 || memcmp(file.data, "GGUF", 4) != 0)
         return refuse(&s, "it does not begin with GGUF");
@@ -161,5 +176,6 @@ int gguf_scan(struct str file, struct error *err)
     uint64_t start = (s.at + s.alignment - 1) / s.alignment * s.alignment;
     if (start > s.size || last >= s.size - start) /* how long each is, llama.cpp checks against the file */
         return refuse(&s, "a tensor lies beyond its end");
+    *ret_data = start;
     return 0;
 }

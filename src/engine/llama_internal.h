@@ -25,6 +25,7 @@
 #define LLAMA_PREFILL_BUSY  64u
 #define LLAMA_SEQUENCES     32u /* at once; ≤ LIMIT_SEQUENCES */
 #define LLAMA_IDS           (2 * LLAMA_SEQUENCES)
+#define LLAMA_ADAPTERS      64u /* loaded at once */
 #define LLAMA_CONTEXT_MAX   32768u
 #define LLAMA_EMBEDDING_MAX 2048u /* tokens: an embedding is computed in one call */
 /* Text has at least so many tokens: no vocabulary in the field has pieces so long that more bytes could fit. */
@@ -74,10 +75,17 @@ struct llama_prefix {
     uint32_t n_tokens;
 };
 
+struct llama_adapter {
+    uint32_t number; /* 0: no entry */
+    uint64_t bytes;  /* of its file, and about so many of memory */
+    struct llama_adapter_lora *lora;
+};
+
 struct llama {
     struct engine engine;
     const struct llama_library *api;
-    FILE *file; /* of the model; its mapping's */
+    struct str model_file; /* mapped for our life */
+    FILE *file;            /* of the model; its mapping's */
     struct llama_model *model;
     struct llama_templates *templates; /* NULL: no chat */
     const struct llama_vocab *vocab;
@@ -93,6 +101,7 @@ struct llama {
     bool ids[LLAMA_IDS]; /* in use */
     struct llama_sequence sequences[LLAMA_SEQUENCES];
     struct llama_prefix prefixes[LLAMA_IDS];
+    struct llama_adapter adapters[LLAMA_ADAPTERS];
     struct engine_stats stats;
     /* of the event being made */
     char text[TOKEN_TEXT_BYTES];
@@ -110,7 +119,15 @@ static inline struct llama *llama_of(struct engine *e)
 /* Turns a WAITING sequence into a RUNNING or LISTING one. Negative: it cannot be worked on, err says why. Some
  * milliseconds at most. */
 must_check int llama_prepare(struct llama *l, struct llama_sequence *s, struct error *err);
-bool llama_adapter_loaded(uint32_t adapter); /* else its sequences are refused by their END */
+
+/* --- llama_adapter.c --- */
+
+/* See engine_ops. */
+must_check int llama_adapter_load(struct engine *e, uint32_t number, int fd, struct str data, struct error *err);
+void llama_adapter_drop(struct engine *e, uint32_t number);
+bool llama_adapter_loaded(struct llama *l, uint32_t number); /* 0 always is; of others sequences are ended */
+/* What the context computes with from now on. */
+void llama_adapter_use(struct llama *l, struct llama_context *context, uint32_t number);
 
 /* --- llama_answer.c --- */
 

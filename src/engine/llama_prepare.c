@@ -95,15 +95,8 @@ static int generation_start(struct llama *l, struct llama_sequence *s, struct er
     return r;
 }
 
-bool llama_adapter_loaded(uint32_t adapter)
-{
-    return adapter == 0; /* the bare base: this engine loads no adapters */
-}
-
 int llama_prepare(struct llama *l, struct llama_sequence *s, struct error *err)
 {
-    if (!llama_adapter_loaded(s->g.adapter))
-        return error_set(err, ERROR_INVALID_REQUEST, "There is no adapter %u in this worker.", s->g.adapter);
     struct str prompt = s->g.prompt;
     int r = s->g.kind == GENERATION_CHAT ? llama_chat_begin(l, s, &prompt, err) : 0;
     if (r < 0)

@@ -180,11 +180,22 @@ static llama_token choose_by_grammar(struct llama *l, struct llama_sequence *s, 
     return one.logit > -INFINITY ? token : choose(l, s, logits, true);
 }
 
+/* An adapter's numbers may have no finite result, on which the library's samplers assert. */
+static bool logits_sound(const float *logits, uint32_t n)
+{
+    float zero = 0;
+    for (uint32_t i = 0; i < n; i++)
+        zero += logits[i] - logits[i]; /* 0 for a finite one, else no number */
+    return zero == 0;
+}
+
 int llama_sample(struct llama *l, struct llama_sequence *s, struct generation_token *ret_token, struct error *err)
 {
     const float *logits = l->api->llama_get_logits_ith(l->context, s->row);
     if (!logits)
         return error_set(err, ERROR_ENGINE, "The model gave no answer.");
+    if (s->g.adapter > 0 && !logits_sound(logits, l->n_vocabulary))
+        return error_set(err, ERROR_ENGINE, "The adapter gave an answer that is no number.");
     uint64_t start_ns = clock_thread_ns();
     llama_token token = s->grammar ? choose_by_grammar(l, s, logits) : choose(l, s, logits, false);
     if (token < 0)

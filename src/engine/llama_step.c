@@ -17,7 +17,7 @@ struct step {
 static bool allowed(const struct step *t, const struct llama_sequence *s)
 {
     return s->state != LLAMA_FREE && !s->parked && (t->turn->tenant_id == 0 || s->tenant_id == t->turn->tenant_id) &&
-           (s->g.adapter == t->turn->adapter || !llama_adapter_loaded(s->g.adapter));
+           (s->g.adapter == t->turn->adapter || !llama_adapter_loaded(t->l, s->g.adapter));
 }
 
 /* A new sequence waits until its prompt fits beside what is there; one that ran before waits likewise. */
@@ -245,10 +245,28 @@ static int ready_make(struct step *t)
     return r;
 }
 
+/* Those whose adapter is not there, or not any more. */
+static int orphans_end(struct step *t)
+{
+    struct llama *l = t->l;
+    int r = 0;
+    for (uint32_t i = 0; i < LLAMA_SEQUENCES && r == 0; i++) {
+        struct llama_sequence *s = &l->sequences[i];
+        struct error err = {0};
+        if (!allowed(t, s) || llama_adapter_loaded(l, s->g.adapter))
+            continue;
+        int status = error_set(&err, ERROR_INVALID_REQUEST, "There is no adapter %u in this worker.", s->g.adapter);
+        r = llama_end(l, s, t->sink, GENERATION_ERROR, status, &err);
+    }
+    return r;
+}
+
 static int step(struct step *t)
 {
     struct llama *l = t->l;
-    int r = ready_make(t);
+    int r = orphans_end(t);
+    if (r == 0)
+        r = ready_make(t);
     for (uint32_t i = 0; i < LLAMA_SEQUENCES && r == 0; i++)
         if (allowed(t, &l->sequences[i]) && l->sequences[i].state == LLAMA_LISTING)
             r = llama_list(l, &l->sequences[i], t->sink);
@@ -281,6 +299,7 @@ int llama_token_step(struct engine *e, struct engine_turn *turn, const struct en
     struct step t = {llama_of(e), turn, sink, err};
     uint64_t start_ns = clock_monotonic_ns(), now_ns = start_ns;
     int r = 0;
+    llama_adapter_use(t.l, t.l->context, turn->adapter);
     for (bool first = true; r == 0 && anything(&t) > 0; first = false) {
         if (!first && (now_ns - start_ns >= turn->budget_ns || (sink->more && !sink->more(sink->ctx))))
             break;

@@ -21,7 +21,7 @@ static const struct filter_row run_rows[] = {
     {"clone", FILTER_ONE_OF(0, THREAD_FLAGS), "the engine's threads; no process, no namespace"},
     {"clone3", FILTER_REFUSED(ENOSYS), "libc then uses clone, whose flags can be looked at"},
     {"close", FILTER_ALWAYS, "channels that end"},
-    {"dup", FILTER_ALWAYS, "llama.cpp reads the model through a descriptor of its own"},
+    {"dup", FILTER_ALWAYS, "llama.cpp reads the model and its adapters through a descriptor of its own"},
     {"exit", FILTER_ALWAYS, "the end of a thread"},
     {"exit_group", FILTER_ALWAYS, "the end"},
     {"fcntl", FILTER_ONE_OF(1, F_GET_SEALS, F_ADD_SEALS, F_GETFL, F_SETFD), "seals of a channel's memory"},

@@ -1,6 +1,6 @@
 /* The compact form of a signature: version, counts, flags, platform, then each spec as
  *   dtype u8 · rank u8 · rank × dim i64 · name size u8 · name
- * A language model has no specs, and its six numbers as u32 instead.
+ * A language model has no specs, and six numbers as u32 and adapter_bytes as i64 instead.
  * little-endian, nothing aligned. 64 + 64 specs of rank 8 with names of 255 bytes take 41.3 KiB. */
 
 #include "tensor/tensor.h"
@@ -54,6 +54,7 @@ static void write_token_model(struct writer *w, const struct tensor_token_model 
     const uint32_t numbers[TOKEN_NUMBERS] = {t->flags, t->context, t->cells, t->sequences, t->vocabulary, t->embedding};
     for (unsigned i = 0; i < TOKEN_NUMBERS; i++)
         write_u32(w, numbers[i]);
+    write_i64(w, (int64_t)t->adapter_bytes);
 }
 
 static void write_spec(struct writer *w, const struct tensor_spec *spec)
@@ -200,15 +201,20 @@ static int read_specs(struct reader *r, uint32_t n, bool batchable, struct tenso
 
 static int read_token_model(struct reader *r, struct tensor_token_model *ret)
 {
-    const uint8_t *data = read_bytes(r, TOKEN_NUMBERS * sizeof(uint32_t));
+    const uint8_t *data = read_bytes(r, TOKEN_NUMBERS * sizeof(uint32_t) + sizeof(uint64_t));
     uint32_t numbers[TOKEN_NUMBERS] = {0};
+    uint64_t adapter_bytes = 0;
     if (!data)
         return -ERROR_PEER;
     for (unsigned i = 0; i < TOKEN_NUMBERS * sizeof(uint32_t); i++)
         numbers[i / 4] |= (uint32_t)data[i] << (8 * (i % 4));
-    struct tensor_token_model t = {numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5]};
+    for (unsigned i = 0; i < sizeof adapter_bytes; i++)
+        adapter_bytes |= (uint64_t)data[TOKEN_NUMBERS * sizeof(uint32_t) + i] << (8 * i);
+    struct tensor_token_model t = {numbers[0], numbers[1], numbers[2],   numbers[3],
+                                   numbers[4], numbers[5], adapter_bytes};
     if ((t.flags & ~(uint32_t)TENSOR_TOKEN_FLAGS_ALL) || !(t.flags & (TENSOR_TOKEN_EMBED | TENSOR_TOKEN_ANSWER)) ||
-        t.context < 1 || t.cells < t.context || t.sequences < 1 || t.sequences > LIMIT_SEQUENCES)
+        t.context < 1 || t.cells < t.context || t.sequences < 1 || t.sequences > LIMIT_SEQUENCES ||
+        t.adapter_bytes > INT64_MAX)
         return refuse(r, "a number of a language model is out of range");
     if (ret)
         *ret = t;

@@ -91,7 +91,8 @@ struct tensor_token_model {
     uint32_t cells;     /* tokens of all sequences at once; ≥ context */
     uint32_t sequences; /* at once; 1 .. LIMIT_SEQUENCES */
     uint32_t vocabulary;
-    uint32_t embedding; /* elements of a vector */
+    uint32_t embedding;     /* elements of a vector */
+    uint64_t adapter_bytes; /* room for loaded adapters, as their files count, in all; 0: it takes none */
 };
 
 struct tensor_signature {

@@ -176,6 +176,49 @@ static inline void tiny_build_chat(struct buf *b, uint64_t seed, const char *cha
         }
 }
 
+enum { TINY_RANK = 4, TINY_PAIRS = 2 * TINY_LAYERS };
+
+/* An adapter of the tiny model, of F32: the queries and what feeds forward. `type` is its adapter.type. */
+static inline void tiny_build_adapter_as(struct buf *b, uint64_t seed, const char *type)
+{
+    static const struct {
+        const char *name;
+        uint64_t in, out;
+    } adapted[2] = {{"attn_q", TINY_EMBEDDING, TINY_EMBEDDING}, {"ffn_up", TINY_EMBEDDING, TINY_FEED}};
+    uint64_t offset = 0, numbers = 0;
+    buf_append(b, "GGUF", 4);
+    gguf_u32(b, 3);
+    gguf_u64(b, 2 * TINY_PAIRS);
+    gguf_u64(b, 4);
+    gguf_key_text(b, "general.architecture", "llama");
+    gguf_key_text(b, "general.type", "adapter");
+    gguf_key_text(b, "adapter.type", type);
+    gguf_key_f32(b, "adapter.lora.alpha", 8);
+    for (unsigned i = 0; i < TINY_PAIRS * 2; i++) {
+        unsigned which = i / 2 % 2;
+        char name[64];
+        (void)snprintf(name, sizeof name, "blk.%u.%s.weight.lora_%c", i / 4, adapted[which].name, i % 2 ? 'b' : 'a');
+        gguf_text(b, name);
+        gguf_u32(b, 2);
+        gguf_u64(b, i % 2 ? TINY_RANK : adapted[which].in);
+        gguf_u64(b, i % 2 ? adapted[which].out : TINY_RANK);
+        gguf_u32(b, 0);
+        gguf_u64(b, offset);
+        offset += TINY_RANK * 4 * (i % 2 ? adapted[which].out : adapted[which].in);
+    }
+    while (b->size % 32 != 0)
+        buf_append_char(b, '\0');
+    for (numbers = offset / 4; numbers > 0; numbers--) {
+        float value = tiny_random(&seed);
+        buf_append(b, &value, sizeof value);
+    }
+}
+
+static inline void tiny_build_adapter(struct buf *b, uint64_t seed)
+{
+    tiny_build_adapter_as(b, seed, "lora");
+}
+
 static inline void tiny_build(struct buf *b, uint64_t seed)
 {
     tiny_build_chat(b, seed, NULL);

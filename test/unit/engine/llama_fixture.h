@@ -187,9 +187,9 @@ static inline bool recorder_more(void *ctx)
     return r->steps_max == 0 || ++r->steps < r->steps_max;
 }
 
-static inline int llama_turn(struct engine *e, struct recorder *r, uint32_t steps)
+static inline int llama_turn_of(struct engine *e, struct recorder *r, uint32_t steps, uint32_t adapter)
 {
-    struct engine_turn turn = {.budget_ns = UINT64_C(60) * 1000 * 1000 * 1000};
+    struct engine_turn turn = {.budget_ns = UINT64_C(60) * 1000 * 1000 * 1000, .adapter = adapter};
     struct engine_token_sink sink = {.ctx = r, .event = recorder_event, .more = recorder_more};
     struct error err = {0};
     r->steps_max = steps;
@@ -198,6 +198,30 @@ static inline int llama_turn(struct engine *e, struct recorder *r, uint32_t step
     if (result < 0 && result != -ERROR_GONE)
         fail_msg("step: %s", err.text);
     return result;
+}
+
+static inline int llama_turn(struct engine *e, struct recorder *r, uint32_t steps)
+{
+    return llama_turn_of(e, r, steps, 0);
+}
+
+static inline struct llama_model_file llama_tiny_adapter(uint64_t seed)
+{
+    struct buf b;
+    buf_init(&b, MIB);
+    tiny_build_adapter(&b, seed);
+    assert_int_equal(b.failed, 0);
+    struct llama_model_file m = llama_model_write(b.data, b.size);
+    buf_done(&b);
+    return m;
+}
+
+static inline int llama_give(struct engine *e, uint32_t number, const struct llama_model_file *m, struct error *err)
+{
+    memset(err, 0, sizeof *err);
+    int r = e->ops->adapter_load(e, number, m->fd, (struct str){m->data, m->size}, err);
+    assert_true(r == 0 || (err->code == r && err->text[0]));
+    return r;
 }
 
 static inline void llama_must_submit(struct engine *e, uint64_t id, uint64_t tenant, const struct generation *g)

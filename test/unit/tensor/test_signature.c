@@ -171,8 +171,8 @@ static void test_language_model(void **state)
     (void)state;
     static uint8_t data[TENSOR_SIGNATURE_BYTES_MAX];
     static struct tensor_signature s, got;
-    s.token =
-        (struct tensor_token_model){TENSOR_TOKEN_CHAT | TENSOR_TOKEN_ANSWER, 2048, 8192, LIMIT_SEQUENCES, 259, 64};
+    s.token = (struct tensor_token_model){
+        TENSOR_TOKEN_CHAT | TENSOR_TOKEN_ANSWER, 2048, 8192, LIMIT_SEQUENCES, 259, 64, 77 * GIB};
     memcpy(s.platform, "llamacpp_gguf", sizeof "llamacpp_gguf");
     size_t size = encode(&s, data);
     assert_int_equal(tensor_signature_decode(data, size, &got, NULL), 0);
@@ -185,6 +185,7 @@ static void test_language_model(void **state)
         {TENSOR_TOKEN_ANSWER, 0, 1, 1, 1, 1},
         {TENSOR_TOKEN_ANSWER, 2, 1, 1, 1, 1},
         {TENSOR_TOKEN_ANSWER, 1, 1, LIMIT_SEQUENCES + 1, 1, 1},
+        {TENSOR_TOKEN_ANSWER, 1, 1, 1, 1, 1, UINT64_MAX},
     };
     for (size_t i = 0; i < sizeof lies / sizeof lies[0]; i++) {
         s.token = lies[i];

@@ -1,0 +1,296 @@
+/* Adapters in a running engine, and the look at their files. */
+#include "engine/lora_scan.h"
+#include "llama_fixture.h"
+
+#include <math.h>
+
+static struct llama_model_file model;
+static struct recorder record;
+static struct buf adapter;
+
+static const char prompt[] = "the abacus and the long road. ";
+
+static struct told *ask_with(struct engine *e, uint64_t id, uint32_t number)
+{
+    struct generation g = llama_prompt(prompt, 24);
+    g.flags = GENERATION_IGNORE_END | GENERATION_LOGPROBS;
+    g.n_top_logprobs = 2;
+    g.cache_secret[0] = 5;
+    g.adapter = number;
+    llama_must_submit(e, id, 1, &g);
+    assert_int_equal(llama_turn_of(e, &record, 0, number), 0);
+    return recorder_of(&record, id);
+}
+
+static void test_turns_of_different_adapters(void **state)
+{
+    (void)state;
+    struct engine *e = llama_must_open(&model);
+    struct llama_model_file first = llama_tiny_adapter(3), second = llama_tiny_adapter(4);
+    struct error err;
+    memset(&record, 0, sizeof record);
+    struct told *base = ask_with(e, 1, 0);
+    assert_int_equal(llama_give(e, 7, &first, &err), 0);
+    assert_int_equal(llama_give(e, 9, &second, &err), 0);
+    assert_int_equal(llama_give(e, 9, &second, &err), -ERROR_INVALID_ARGUMENT);
+    assert_int_equal(llama_give(e, 0, &second, &err), -ERROR_INVALID_ARGUMENT);
+    struct told *a = ask_with(e, 2, 7), *b = ask_with(e, 3, 9);
+    assert_int_equal(a->cached, 0); /* the base's cells are not the adapter's */
+    assert_memory_not_equal(a->tokens, base->tokens, sizeof(int32_t) * 24);
+    assert_memory_not_equal(b->tokens, a->tokens, sizeof(int32_t) * 24);
+    /* In turns, each goes on as alone. */
+    for (uint64_t id = 11; id <= 13; id++) {
+        struct generation g = llama_prompt(prompt, 24);
+        g.flags = GENERATION_IGNORE_END;
+        g.adapter = id == 11 ? 0 : id == 12 ? 7 : 9;
+        llama_must_submit(e, id, id, &g);
+    }
+    for (int left = 3; left > 0;) {
+        static const uint32_t numbers[] = {0, 7, 9};
+        for (uint32_t i = 0; i < 3 && left > 0; i++)
+            left = llama_turn_of(e, &record, 2, numbers[i]);
+    }
+    assert_int_equal(told_same(recorder_of(&record, 11), base), 24);
+    assert_int_equal(told_same(recorder_of(&record, 12), a), 24);
+    assert_int_equal(told_same(recorder_of(&record, 13), b), 24);
+    assert_true(ask_with(e, 14, 7)->cached > 0);
+    e->ops->close(e);
+    llama_model_done(&first);
+    llama_model_done(&second);
+}
+
+static void test_drop(void **state)
+{
+    (void)state;
+    struct engine *e = llama_must_open(&model);
+    struct llama_model_file file = llama_tiny_adapter(3), other = llama_tiny_adapter(4);
+    struct error err;
+    memset(&record, 0, sizeof record);
+    assert_int_equal(llama_give(e, 1, &file, &err), 0);
+    struct told *before = ask_with(e, 1, 1);
+    e->ops->adapter_drop(e, 2); /* unknown */
+    assert_true(ask_with(e, 2, 1)->cached > 0);
+    /* While one of its sequences runs. */
+    struct generation g = llama_prompt(prompt, 200);
+    g.adapter = 1;
+    llama_must_submit(e, 3, 1, &g);
+    assert_int_equal(llama_turn_of(e, &record, 2, 1), 1);
+    e->ops->adapter_drop(e, 1);
+    assert_int_equal(llama_turn(e, &record, 0), 0);
+    struct told *ended = recorder_of(&record, 3);
+    assert_true(ended->n_ends == 1 && ended->finish == GENERATION_ERROR && strstr(ended->error, "no adapter 1"));
+    /* Another one under the same number (which no gateway gives) finds nothing of it. */
+    assert_int_equal(llama_give(e, 1, &other, &err), 0);
+    struct told *after = ask_with(e, 4, 1);
+    assert_int_equal(after->cached, 0);
+    assert_memory_not_equal(after->tokens, before->tokens, sizeof(int32_t) * 24);
+    e->ops->adapter_drop(e, 0);
+    assert_int_equal(llama_give(e, 1, &file, &err), 0);
+    assert_int_equal(told_same(ask_with(e, 5, 1), before), 24);
+    e->ops->close(e);
+    llama_model_done(&file);
+    llama_model_done(&other);
+}
+
+static void test_embedding(void **state)
+{
+    (void)state;
+    struct engine *e = llama_must_open(&model);
+    struct llama_model_file file = llama_tiny_adapter(3);
+    struct error err;
+    memset(&record, 0, sizeof record);
+    assert_int_equal(llama_give(e, 1, &file, &err), 0);
+    for (uint32_t i = 0; i < 4; i++) {
+        struct generation g;
+        generation_init(&g, GENERATION_EMBEDDING);
+        g.prompt = str_from(prompt);
+        g.adapter = i % 2;
+        llama_must_submit(e, 1 + i, 1, &g);
+        assert_int_equal(llama_turn_of(e, &record, 0, i % 2), 0);
+    }
+    const struct told *t = record.told;
+    assert_int_equal(t[0].n_values, TINY_EMBEDDING);
+    assert_memory_equal(t[0].values, t[2].values, sizeof(float) * TINY_EMBEDDING);
+    assert_memory_equal(t[1].values, t[3].values, sizeof(float) * TINY_EMBEDDING);
+    assert_memory_not_equal(t[0].values, t[1].values, sizeof(float) * TINY_EMBEDDING);
+    e->ops->adapter_drop(e, 1);
+    e->ops->close(e);
+    llama_model_done(&file);
+}
+
+static void test_room(void **state)
+{
+    (void)state;
+    struct engine *e = NULL;
+    struct error err;
+    struct tensor_signature s;
+    struct llama_model_file file = llama_tiny_adapter(3);
+    assert_int_equal(llama_fixture_open(&model, 1, 97 * MIB, &e, &err), 0);
+    assert_int_equal(e->ops->describe(e, &s, &err), 0);
+    assert_int_equal(s.token.adapter_bytes, MIB / 4);
+    uint32_t fit = 0;
+    while (llama_give(e, fit + 1, &file, &err) == 0)
+        fit++;
+    assert_int_equal(err.code, -ERROR_NO_MEMORY);
+    assert_true(fit >= 1 && fit * file.size <= MIB / 4 && (fit + 1) * file.size > MIB / 4);
+    e->ops->adapter_drop(e, 1);
+    assert_int_equal(llama_give(e, 100, &file, &err), 0);
+    e->ops->close(e);
+    llama_model_done(&file);
+}
+
+/* --- the files --- */
+
+static int scan(const void *data, size_t size, struct error *err)
+{
+    char *copy = malloc(size > 0 ? size : 1); /* so that a read beyond its end is seen */
+    assert_non_null(copy);
+    memcpy(copy, data, size);
+    memset(err, 0, sizeof *err);
+    int r = lora_scan((struct str){copy, size}, (struct str){model.data, model.size}, err);
+    free(copy);
+    assert_true(r == 0 || (r == -ERROR_REFUSED && err->code == r && err->text[0]));
+    return r;
+}
+
+static void refused(const char *word)
+{
+    struct error err;
+    assert_int_equal(scan(adapter.data, adapter.size, &err), -ERROR_REFUSED);
+    if (!strstr(err.text, word))
+        fail_msg("'%s' does not say '%s'", err.text, word);
+}
+
+static char *place(const char *text)
+{
+    size_t n = strlen(text);
+    for (size_t i = 0; i + n <= adapter.size; i++)
+        if (memcmp(adapter.data + i, text, n) == 0)
+            return adapter.data + i;
+    fail_msg("no '%s' in the file", text);
+    return NULL;
+}
+
+static void fresh(void)
+{
+    buf_clear(&adapter);
+    tiny_build_adapter(&adapter, 3);
+}
+
+static void test_every_cut(void **state)
+{
+    (void)state;
+    struct error err;
+    fresh();
+    assert_int_equal(scan(adapter.data, adapter.size, &err), 0);
+    for (size_t size = 0; size < adapter.size; size += size < 1200 ? 1 : 31)
+        assert_int_equal(scan(adapter.data, size, &err), -ERROR_REFUSED);
+}
+
+static void test_lies(void **state)
+{
+    (void)state;
+    fresh();
+    place("general.type")[12] = 4; /* a number where text belongs: the library would abort on it */
+    refused("not text");
+    fresh();
+    buf_clear(&adapter);
+    tiny_build_adapter_as(&adapter, 3, "lokr");
+    refused("adapter.type");
+    fresh();
+    memcpy(place("general.architecture") + 20 + 4 + 8, "falco", 5);
+    refused("general.architecture");
+    fresh();
+    place("blk.0.attn_q.weight.lora_a")[4] = '9';
+    refused("pair");
+    fresh();
+    place("blk.0.attn_q.weight.lora_a")[25] = 'c';
+    refused("pair");
+    fresh();
+    place("blk.0.attn_q.weight.lora_a")[4] = place("blk.0.attn_q.weight.lora_b")[4] = '9';
+    refused("not in the model");
+    fresh();
+    memcpy(place("attn_q"), "attn_k", 6); /* of the tiny model half as wide */
+    memcpy(place("attn_q"), "attn_k", 6);
+    refused("dimensions");
+}
+
+/* Name, rank, two sides, then the type and the offset. */
+static char *after_name(const char *name)
+{
+    return place(name) + strlen(name);
+}
+
+static void test_tensors(void **state)
+{
+    (void)state;
+    const char *name = "blk.0.attn_q.weight.lora_a";
+    fresh();
+    after_name(name)[4 + 8] = TINY_RANK * 2;
+    refused("dimensions");
+    fresh();
+    after_name(name)[4 + 16] = 26; /* I32 */
+    refused("type");
+    fresh();
+    after_name(name)[4 + 16] = 12; /* Q4_K */
+    refused("type");
+    fresh();
+    after_name("blk.1.ffn_up.weight.lora_b")[4 + 16 + 4 + 2] = 1; /* 64 KiB further on */
+    refused("beyond");
+    for (unsigned i = 0; i < 3; i++) {
+        static const float bad[] = {INFINITY, -INFINITY, NAN};
+        fresh();
+        memcpy(adapter.data + adapter.size - 4 - 64 * i, &bad[i], sizeof bad[i]);
+        refused("no numbers");
+    }
+    fresh();
+    float alpha = NAN;
+    memcpy(place("adapter.lora.alpha") + 18 + 4, &alpha, sizeof alpha);
+    refused("alpha");
+    fresh();
+    place("adapter.lora.alpha")[18] = 4; /* of another type */
+    refused("alpha");
+}
+
+/* Bits of the header changed, one at a time: refused or loaded, and where it is loaded it steps. */
+static void test_every_bit(void **state)
+{
+    (void)state;
+    struct engine *e = llama_must_open(&model);
+    uint32_t n_loaded = 0;
+    for (size_t at = 0; at < 1000; at += 3) {
+        struct error err;
+        fresh();
+        adapter.data[at] = (char)(adapter.data[at] ^ 1 << (at % 8));
+        struct llama_model_file file = llama_model_write(adapter.data, adapter.size);
+        if (llama_give(e, 1, &file, &err) == 0) {
+            memset(&record, 0, sizeof record);
+            assert_int_equal(ask_with(e, 1, 1)->n_ends, 1);
+            e->ops->adapter_drop(e, 1);
+            n_loaded++;
+        }
+        llama_model_done(&file);
+    }
+    assert_true(n_loaded > 0);
+    e->ops->close(e);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_turns_of_different_adapters),
+        cmocka_unit_test(test_drop),
+        cmocka_unit_test(test_embedding),
+        cmocka_unit_test(test_room),
+        cmocka_unit_test(test_every_cut),
+        cmocka_unit_test(test_lies),
+        cmocka_unit_test(test_tensors),
+        cmocka_unit_test(test_every_bit),
+    };
+    model = llama_tiny(1);
+    buf_init(&adapter, MIB);
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    buf_done(&adapter);
+    llama_model_done(&model);
+    return failed;
+}
