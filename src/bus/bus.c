@@ -196,12 +196,19 @@ int bus_memfd(const char *name, const void *data, size_t size, int *ret_fd)
     return 0;
 }
 
-int bus_memfd_map(int fd, size_t size, const void **ret_data)
+int bus_memfd_check(int fd, size_t size)
 {
     int seals = fcntl(fd, F_GET_SEALS);
     off_t actual = lseek(fd, 0, SEEK_END);
-    if (seals < 0 || (seals & MEMFD_SEALS) != MEMFD_SEALS || actual < 0 || (size_t)actual != size)
-        return -ERROR_PEER;
+    bool sound = seals >= 0 && (seals & MEMFD_SEALS) == MEMFD_SEALS && actual >= 0 && (size_t)actual == size;
+    return sound ? 0 : -ERROR_PEER;
+}
+
+int bus_memfd_map(int fd, size_t size, const void **ret_data)
+{
+    int r = bus_memfd_check(fd, size);
+    if (r < 0)
+        return r;
     if (size == 0) {
         *ret_data = NULL;
         return 0;

@@ -27,6 +27,8 @@ must_check int bus_wait(int fd, enum bus_role self, enum bus_role peer, int time
 
 /* Puts bytes into a sealed memfd (SHRINK|GROW|WRITE|SEAL) for a message. */
 must_check int bus_memfd(const char *name, const void *data, size_t size, int *ret_fd);
+/* A sealed memfd of exactly `size` bytes; -ERROR_PEER when it is not. */
+must_check int bus_memfd_check(int fd, size_t size);
 /* Maps a sealed memfd of exactly `size` bytes read-only after checking seals and size; *ret_data NULL when size is 0.
  * Unmap with munmap(data, size). */
 must_check int bus_memfd_map(int fd, size_t size, const void **ret_data);

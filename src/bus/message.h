@@ -15,68 +15,73 @@
 
 enum bus_role { BUS_SUPERVISOR = 1, BUS_CONTROL = 2, BUS_GATEWAY = 4, BUS_WORKER = 8, BUS_INGEST = 16 };
 
-#define BUS_MESSAGE_TABLE(X)                                                                      \
-    /* start-up */                                                                                \
-    X(ROLE_CONFIG, BUS_SUPERVISOR, BUS_CONTROL | BUS_GATEWAY, struct bus_role_config, 2)          \
-    X(ROLE_RELOAD, BUS_SUPERVISOR, BUS_CONTROL | BUS_GATEWAY, struct bus_role_config, 0)          \
-    X(PEER, BUS_SUPERVISOR, BUS_CONTROL | BUS_GATEWAY, struct bus_empty, 1)                       \
-    X(READY, BUS_CONTROL | BUS_GATEWAY, BUS_SUPERVISOR, struct bus_empty, 0)                      \
-    X(DRAIN, BUS_SUPERVISOR, BUS_CONTROL | BUS_GATEWAY, struct bus_empty, 0)                      \
-    X(DRAINED, BUS_GATEWAY | BUS_CONTROL, BUS_SUPERVISOR, struct bus_empty, 0)                    \
-    /* all levels, then all runtimes, right after ROLE_CONFIG; one again when it changes */       \
-    X(ISOLATION, BUS_SUPERVISOR, BUS_CONTROL, struct bus_isolation, 0)                            \
-    X(RUNTIME, BUS_SUPERVISOR, BUS_CONTROL, struct bus_runtime, 0)                                \
-    X(ISOLATION_WANTED, BUS_CONTROL, BUS_SUPERVISOR, struct bus_isolation_wanted, 0)              \
-    /* catalog */                                                                                 \
-    X(CATALOG, BUS_CONTROL, BUS_GATEWAY, struct bus_catalog, 1)                                   \
-    X(CATALOG_TAKEN, BUS_GATEWAY, BUS_CONTROL, struct bus_catalog_taken, 0)                       \
-    /* replicas */                                                                                \
-    X(DEMAND, BUS_GATEWAY, BUS_CONTROL, struct bus_demand, 0)                                     \
-    X(DEMAND_REFUSED, BUS_CONTROL, BUS_GATEWAY, struct bus_demand_refused, 0)                     \
-    X(DEMAND_LONE, BUS_GATEWAY, BUS_CONTROL, struct bus_demand_lone, 0)                           \
-    X(REPLICA_START, BUS_CONTROL, BUS_SUPERVISOR, struct bus_replica_start, 2)                    \
-    X(REPLICA_STOP, BUS_CONTROL | BUS_GATEWAY, BUS_SUPERVISOR, struct bus_replica, 0)             \
-    X(REPLICA_DRAIN, BUS_SUPERVISOR, BUS_GATEWAY, struct bus_replica, 0)                          \
-    X(REPLICA_STATE, BUS_SUPERVISOR, BUS_CONTROL | BUS_GATEWAY, struct bus_replica_state, 0)      \
-    X(REPLICAS_TOLD, BUS_SUPERVISOR, BUS_CONTROL | BUS_GATEWAY, struct bus_empty, 0)              \
-    /* each LOOK is answered by the FACTS of that model's replicas, then by itself */             \
-    X(LOOK, BUS_CONTROL, BUS_SUPERVISOR, struct bus_look, 0)                                      \
-    X(REPLICA_FACTS, BUS_SUPERVISOR, BUS_CONTROL, struct bus_replica_facts, 0)                    \
-    X(LOOKED, BUS_SUPERVISOR, BUS_CONTROL, struct bus_look, 0)                                    \
-    X(REPLICA_LOADED, BUS_GATEWAY, BUS_CONTROL, struct bus_replica_loaded, 0)                     \
-    X(CHANNEL, BUS_SUPERVISOR, BUS_GATEWAY, struct bus_channel, 4)                                \
-    X(CHANNEL_STREAM, BUS_SUPERVISOR, BUS_GATEWAY, struct bus_channel, 1)                         \
-    X(CHANNEL_SEALED, BUS_GATEWAY, BUS_SUPERVISOR, struct bus_channel_sealed, 0)                  \
-    X(WORKER_CONFIG, BUS_SUPERVISOR, BUS_WORKER, struct bus_worker_config, 2)                     \
-    X(CHANNEL_GUEST, BUS_SUPERVISOR, BUS_WORKER, struct bus_channel, 4)                           \
-    X(CHANNEL_STREAM_GUEST, BUS_SUPERVISOR, BUS_WORKER, struct bus_channel, 1)                    \
-    /* into a virtual machine, through its port (bus/port.h) */                                   \
-    X(GUEST_CONFIG, BUS_SUPERVISOR, BUS_WORKER, struct bus_guest_config, 0)                       \
-    X(GUEST_CHANNEL, BUS_SUPERVISOR, BUS_WORKER, struct bus_channel, 0)                           \
-    /* a worker started ahead loads its engine's library, says so, and waits for WORKER_CONFIG */ \
-    X(WORKER_BLANK, BUS_SUPERVISOR, BUS_WORKER, struct bus_worker_blank, 0)                       \
-    X(BLANK_READY, BUS_WORKER, BUS_SUPERVISOR, struct bus_empty, 0)                               \
-    X(POOL, BUS_CONTROL, BUS_SUPERVISOR, struct bus_pool, 0)                                      \
-    /* after BLANK_READY: one more model; its own conversation starts with WORKER_CONFIG */       \
-    X(WORKER_HOST, BUS_SUPERVISOR, BUS_WORKER, struct bus_empty, 1)                               \
-    /* describing a model once, before it is stored */                                            \
-    X(INGEST_START, BUS_CONTROL, BUS_SUPERVISOR, struct bus_ingest_start, 1)                      \
-    X(INGEST_STOP, BUS_CONTROL, BUS_SUPERVISOR, struct bus_ingest, 0)                             \
-    X(INGEST_CONFIG, BUS_SUPERVISOR, BUS_INGEST, struct bus_worker_config, 2)                     \
-    X(DESCRIBED, BUS_INGEST, BUS_SUPERVISOR, struct bus_described, 1)                             \
-    X(DESCRIBE_FAILED, BUS_INGEST, BUS_SUPERVISOR, struct bus_describe_failed, 0)                 \
-    X(INGEST_DONE, BUS_SUPERVISOR, BUS_CONTROL, struct bus_ingest_done, 1)                        \
-    X(INGEST_FAILED, BUS_SUPERVISOR, BUS_CONTROL, struct bus_ingest_failed, 0)                    \
-    /* requests of the operator, and figures */                                                   \
-    X(INFER, BUS_CONTROL, BUS_GATEWAY, struct bus_infer, 1)                                       \
-    X(INFER_DONE, BUS_GATEWAY, BUS_CONTROL, struct bus_infer_done, 1)                             \
-    X(STATS, BUS_GATEWAY, BUS_CONTROL, struct bus_stats, 0)                                       \
-    /* fds: the page of bus/metrics.h; the socket of spec.metrics.listen */                       \
-    X(METRICS, BUS_GATEWAY, BUS_CONTROL, struct bus_empty, 1)                                     \
-    X(METRICS_LISTEN, BUS_SUPERVISOR, BUS_CONTROL, struct bus_empty, 1)                           \
-    /* bus/quota.h; all that is stored follows a gateway's first catalog, which serves then */    \
-    X(QUOTA_USED, BUS_GATEWAY, BUS_CONTROL, struct bus_quotas, 1)                                 \
-    X(QUOTA_STORED, BUS_CONTROL, BUS_GATEWAY, struct bus_quotas, 1)
+#define BUS_MESSAGE_TABLE(X)                                                                          \
+    /* start-up */                                                                                    \
+    X(ROLE_CONFIG, BUS_SUPERVISOR, BUS_CONTROL | BUS_GATEWAY, struct bus_role_config, 2)              \
+    X(ROLE_RELOAD, BUS_SUPERVISOR, BUS_CONTROL | BUS_GATEWAY, struct bus_role_config, 0)              \
+    X(PEER, BUS_SUPERVISOR, BUS_CONTROL | BUS_GATEWAY, struct bus_empty, 1)                           \
+    X(READY, BUS_CONTROL | BUS_GATEWAY, BUS_SUPERVISOR, struct bus_empty, 0)                          \
+    X(DRAIN, BUS_SUPERVISOR, BUS_CONTROL | BUS_GATEWAY, struct bus_empty, 0)                          \
+    X(DRAINED, BUS_GATEWAY | BUS_CONTROL, BUS_SUPERVISOR, struct bus_empty, 0)                        \
+    /* all levels, then all runtimes, right after ROLE_CONFIG; one again when it changes */           \
+    X(ISOLATION, BUS_SUPERVISOR, BUS_CONTROL, struct bus_isolation, 0)                                \
+    X(RUNTIME, BUS_SUPERVISOR, BUS_CONTROL, struct bus_runtime, 0)                                    \
+    X(ISOLATION_WANTED, BUS_CONTROL, BUS_SUPERVISOR, struct bus_isolation_wanted, 0)                  \
+    /* catalog */                                                                                     \
+    X(CATALOG, BUS_CONTROL, BUS_GATEWAY, struct bus_catalog, 1)                                       \
+    X(CATALOG_TAKEN, BUS_GATEWAY, BUS_CONTROL, struct bus_catalog_taken, 0)                           \
+    /* replicas */                                                                                    \
+    X(DEMAND, BUS_GATEWAY, BUS_CONTROL, struct bus_demand, 0)                                         \
+    X(DEMAND_REFUSED, BUS_CONTROL, BUS_GATEWAY, struct bus_demand_refused, 0)                         \
+    X(DEMAND_LONE, BUS_GATEWAY, BUS_CONTROL, struct bus_demand_lone, 0)                               \
+    X(REPLICA_START, BUS_CONTROL, BUS_SUPERVISOR, struct bus_replica_start, 2)                        \
+    X(REPLICA_STOP, BUS_CONTROL | BUS_GATEWAY, BUS_SUPERVISOR, struct bus_replica, 0)                 \
+    X(REPLICA_DRAIN, BUS_SUPERVISOR, BUS_GATEWAY, struct bus_replica, 0)                              \
+    X(REPLICA_STATE, BUS_SUPERVISOR, BUS_CONTROL | BUS_GATEWAY, struct bus_replica_state, 0)          \
+    X(REPLICAS_TOLD, BUS_SUPERVISOR, BUS_CONTROL | BUS_GATEWAY, struct bus_empty, 0)                  \
+    /* each LOOK is answered by the FACTS of that model's replicas, then by itself */                 \
+    X(LOOK, BUS_CONTROL, BUS_SUPERVISOR, struct bus_look, 0)                                          \
+    X(REPLICA_FACTS, BUS_SUPERVISOR, BUS_CONTROL, struct bus_replica_facts, 0)                        \
+    X(LOOKED, BUS_SUPERVISOR, BUS_CONTROL, struct bus_look, 0)                                        \
+    X(REPLICA_LOADED, BUS_GATEWAY, BUS_CONTROL, struct bus_replica_loaded, 0)                         \
+    X(CHANNEL, BUS_SUPERVISOR, BUS_GATEWAY, struct bus_channel, 4)                                    \
+    X(CHANNEL_STREAM, BUS_SUPERVISOR, BUS_GATEWAY, struct bus_channel, 1)                             \
+    X(CHANNEL_SEALED, BUS_GATEWAY, BUS_SUPERVISOR, struct bus_channel_sealed, 0)                      \
+    X(WORKER_CONFIG, BUS_SUPERVISOR, BUS_WORKER, struct bus_worker_config, 2)                         \
+    X(CHANNEL_GUEST, BUS_SUPERVISOR, BUS_WORKER, struct bus_channel, 4)                               \
+    X(CHANNEL_STREAM_GUEST, BUS_SUPERVISOR, BUS_WORKER, struct bus_channel, 1)                        \
+    /* into a virtual machine, through its port (bus/port.h) */                                       \
+    X(GUEST_CONFIG, BUS_SUPERVISOR, BUS_WORKER, struct bus_guest_config, 0)                           \
+    X(GUEST_CHANNEL, BUS_SUPERVISOR, BUS_WORKER, struct bus_channel, 0)                               \
+    /* a worker started ahead loads its engine's library, says so, and waits for WORKER_CONFIG */     \
+    X(WORKER_BLANK, BUS_SUPERVISOR, BUS_WORKER, struct bus_worker_blank, 0)                           \
+    X(BLANK_READY, BUS_WORKER, BUS_SUPERVISOR, struct bus_empty, 0)                                   \
+    X(POOL, BUS_CONTROL, BUS_SUPERVISOR, struct bus_pool, 0)                                          \
+    /* after BLANK_READY: one more model; its own conversation starts with WORKER_CONFIG */           \
+    X(WORKER_HOST, BUS_SUPERVISOR, BUS_WORKER, struct bus_empty, 1)                                   \
+    /* describing a model once, before it is stored */                                                \
+    X(INGEST_START, BUS_CONTROL, BUS_SUPERVISOR, struct bus_ingest_start, 2)                          \
+    X(INGEST_STOP, BUS_CONTROL, BUS_SUPERVISOR, struct bus_ingest, 0)                                 \
+    X(INGEST_CONFIG, BUS_SUPERVISOR, BUS_INGEST, struct bus_worker_config, 3)                         \
+    X(DESCRIBED, BUS_INGEST, BUS_SUPERVISOR, struct bus_described, 1)                                 \
+    X(DESCRIBE_FAILED, BUS_INGEST, BUS_SUPERVISOR, struct bus_describe_failed, 0)                     \
+    X(INGEST_DONE, BUS_SUPERVISOR, BUS_CONTROL, struct bus_ingest_done, 1)                            \
+    X(INGEST_FAILED, BUS_SUPERVISOR, BUS_CONTROL, struct bus_ingest_failed, 0)                        \
+    /* requests of the operator, and figures */                                                       \
+    X(INFER, BUS_CONTROL, BUS_GATEWAY, struct bus_infer, 1)                                           \
+    X(INFER_DONE, BUS_GATEWAY, BUS_CONTROL, struct bus_infer_done, 1)                                 \
+    X(STATS, BUS_GATEWAY, BUS_CONTROL, struct bus_stats, 0)                                           \
+    /* fds: the page of bus/metrics.h; the socket of spec.metrics.listen */                           \
+    X(METRICS, BUS_GATEWAY, BUS_CONTROL, struct bus_empty, 1)                                         \
+    X(METRICS_LISTEN, BUS_SUPERVISOR, BUS_CONTROL, struct bus_empty, 1)                               \
+    /* bus/quota.h; all that is stored follows a gateway's first catalog, which serves then */        \
+    X(QUOTA_USED, BUS_GATEWAY, BUS_CONTROL, struct bus_quotas, 1)                                     \
+    X(QUOTA_STORED, BUS_CONTROL, BUS_GATEWAY, struct bus_quotas, 1)                                   \
+    /* an adapter of a language model, into a replica that runs; the worker answers on its channel */ \
+    X(DEMAND_ADAPTER, BUS_GATEWAY, BUS_CONTROL, struct bus_demand_adapter, 0)                         \
+    X(ADAPTER_REFUSED, BUS_CONTROL | BUS_SUPERVISOR, BUS_GATEWAY, struct bus_adapter_refused, 0)      \
+    X(ADAPTER_GIVE, BUS_CONTROL, BUS_SUPERVISOR, struct bus_adapter_give, 1)                          \
+    X(WORKER_ADAPTER, BUS_SUPERVISOR, BUS_WORKER, struct bus_adapter_give, 1)
 
 struct bus_empty {
     uint8_t _nothing;
@@ -245,6 +250,25 @@ struct bus_replica_loaded { /* the gateway speaks to the worker, so it knows fir
     struct error error; /* code 0: the model is loaded */
 };
 
+struct bus_demand_adapter { /* at most LIMIT_ADAPTERS_WAITING of a replica without an answer */
+    uint64_t replica_uid, adapter_uid;
+    uint32_t number; /* ≥ 1; the gateway's choice, never used twice in a channel's life */
+    uint32_t epoch;  /* of the channel: what comes too late for it is dropped, and not taken for another's number */
+};
+
+struct bus_adapter_refused { /* it will not be loaded. An ended replica, or another epoch: nothing is said */
+    uint64_t replica_uid;
+    uint32_t number, epoch;
+    int32_t status; /* -enum error_code */
+    uint32_t _reserved;
+};
+
+struct bus_adapter_give { /* fd: the adapter, a sealed memfd */
+    uint64_t replica_uid;
+    uint64_t bytes; /* ≥ 1 */
+    uint32_t number, epoch;
+};
+
 struct bus_look {
     uint64_t id; /* control's own */
     uint64_t model_uid;
@@ -290,10 +314,12 @@ enum bus_library {
     BUS_LIBRARY_COUNT
 };
 
-struct bus_worker_config { /* fds: the model; the engine's library, or the model again where none is sent */
+struct bus_worker_config { /* fds: the model; the engine's library, or the model again where none is sent;
+                              INGEST_CONFIG: the adapter, or the model again */
     uint64_t replica_uid;
     uint64_t model_bytes;
-    uint64_t memory_bytes; /* the model's limit */
+    uint64_t adapter_bytes; /* INGEST_CONFIG: of an adapter that is to fit the model; 0: none */
+    uint64_t memory_bytes;  /* the model's limit */
     uint32_t threads;
     uint32_t library; /* enum bus_library */
     char engine[32];
@@ -310,10 +336,12 @@ struct bus_pool {     /* blank workers are wanted: sent when it changes */
     uint32_t _reserved;
 };
 
-struct bus_ingest_start { /* fd: the model, a sealed memfd */
+struct bus_ingest_start { /* fds: the model; the adapter, or the model again; sealed memfds */
     uint64_t id;          /* random, of control's choice */
     uint64_t memory_bytes;
     uint64_t model_bytes;
+    uint64_t adapter_bytes; /* ≥ 1: whether that adapter fits the model is asked, and the answer is the model's
+                               signature or why it does not; 0: there is none */
     uint32_t cpu_milli;
     uint32_t image;  /* 1: no model but a container image, to be unpacked; DESCRIBED then has its root */
     char engine[32]; /* "" for an image */

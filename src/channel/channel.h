@@ -56,6 +56,11 @@
  *           may have been on its way.
  *   PARK    host → guest, at any time: the sequence is not stepped, and keeps what it has, until RESUME or CANCEL.
  *   RESUME  host → guest. Both ignore unknown ids.
+ *   ADAPTER guest → host, at any time: an adapter has come (WORKER_ADAPTER on the bus) and is loaded, status 0, or is
+ *           not, status negative; index = its number. An engine that takes none says -ERROR_UNSUPPORTED.
+ *   ADAPTER_DROP  host → guest, at any time: the adapter `index` is not wanted any more: its memory and its cached
+ *           prefixes go, and a sequence that still names it ends with an error. Unknown numbers are ignored. With a
+ *           channel's epoch all adapters go.
  *
  * What a sequence does wrong is told by its own END (finish ERROR), never by the lease: a DONE with a status means that
  * the engine failed, and all its sequences are gone. With a channel's epoch all sequences end. */
@@ -72,13 +77,15 @@ enum channel_frame_type {
                      …). request_id 0: of the whole lease, items in their order along axis 0. Piece 0 begins with a
                      struct channel_tensor; FINAL marks the last piece of this output; WAIT: the guest waits for CREDIT
                    */
-    CHANNEL_CREDIT, /* host → guest: the pieces of this slot were taken; its memory may be written again */
-    CHANNEL_CANCEL, /* host → guest: request_id of lease_id is not wanted any more */
-    CHANNEL_PARK,   /* host → guest: keep the sequence but do not step it (tokens) */
-    CHANNEL_RESUME, /* host → guest */
-    CHANNEL_DONE,   /* guest → host: the lease is over: slot, lease_id, status, a = microseconds the worker took; on
-                       failure   payload = text */
-    CHANNEL_STATS,  /* guest → host: a = steps, b = items since the last one */
+    CHANNEL_CREDIT,  /* host → guest: the pieces of this slot were taken; its memory may be written again */
+    CHANNEL_CANCEL,  /* host → guest: request_id of lease_id is not wanted any more */
+    CHANNEL_PARK,    /* host → guest: keep the sequence but do not step it (tokens) */
+    CHANNEL_RESUME,  /* host → guest */
+    CHANNEL_DONE,    /* guest → host: the lease is over: slot, lease_id, status, a = microseconds the worker took; on
+                        failure   payload = text */
+    CHANNEL_STATS,   /* guest → host: a = steps, b = items since the last one */
+    CHANNEL_ADAPTER, /* guest → host: index = the adapter's number ≥ 1, status 0 or why it is not loaded */
+    CHANNEL_ADAPTER_DROP, /* host → guest: index = the adapter's number ≥ 1 */
     CHANNEL_TYPE_COUNT
 };
 

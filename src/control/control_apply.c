@@ -74,7 +74,8 @@ static int ingest_start(struct control_apply *a, struct error *err)
     }
     *ingest = (struct control_ingest){a, clock_monotonic_ns()};
     a->opening = ingest;
-    (void)bus_conn_send(c->supervisor, BUS_INGEST_START, &body, &fd, 1); /* without it we end anyway */
+    int fds[2] = {fd, fd};
+    (void)bus_conn_send(c->supervisor, BUS_INGEST_START, &body, fds, 2); /* without it we end anyway */
     return 0;
 }
 

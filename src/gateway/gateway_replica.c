@@ -375,6 +375,8 @@ static int frame_handle(struct gateway_replica *replica, const struct channel_fr
     case CHANNEL_CANCEL:
     case CHANNEL_PARK:
     case CHANNEL_RESUME:
+    case CHANNEL_ADAPTER: /* nobody asks for one yet */
+    case CHANNEL_ADAPTER_DROP:
     case CHANNEL_TYPE_COUNT:
         break;
     }

@@ -66,9 +66,11 @@ static void on_message(void *ctx, struct bus_message *m)
     else if (m->type == BUS_LOOK)
         supervisor_look(s, &m->body.LOOK);
     else if (m->type == BUS_INGEST_START)
-        supervisor_ingest_start(s, &m->body.INGEST_START, m->fds[0]);
+        supervisor_ingest_start(s, &m->body.INGEST_START, m->fds[0], m->fds[1]);
     else if (m->type == BUS_INGEST_STOP)
         supervisor_ingest_stop(s, m->body.INGEST_STOP.id);
+    else if (m->type == BUS_ADAPTER_GIVE)
+        supervisor_adapter_give(s, &m->body.ADAPTER_GIVE, m->fds[0]);
     else if (m->type == BUS_CHANNEL_SEALED)
         supervisor_replica_sealed(s, &m->body.CHANNEL_SEALED);
 }

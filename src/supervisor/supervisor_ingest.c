@@ -138,21 +138,22 @@ static void on_ingest_late(uv_timer_t *timer)
     ingest_kill(g);
 }
 
-static int ingest_configure(struct supervisor_ingest *g, int model_fd, int library_fd)
+static int ingest_configure(struct supervisor_ingest *g, int model_fd, int adapter_fd, int library_fd)
 {
     struct bus_worker_config body = {
         .replica_uid = g->start.id,
         .model_bytes = g->start.model_bytes,
+        .adapter_bytes = g->start.adapter_bytes,
         .memory_bytes = g->start.memory_bytes,
         .threads = (g->start.cpu_milli + 999) / 1000,
         .library = supervisor_library_where(g->worker->ops, library_fd),
     };
     memcpy(body.engine, g->start.engine, sizeof body.engine);
-    int fds[2] = {model_fd, body.library == BUS_LIBRARY_FD ? library_fd : model_fd};
-    return bus_conn_send(g->worker->bus, BUS_INGEST_CONFIG, &body, fds, 2);
+    int fds[3] = {model_fd, body.library == BUS_LIBRARY_FD ? library_fd : model_fd, adapter_fd};
+    return bus_conn_send(g->worker->bus, BUS_INGEST_CONFIG, &body, fds, 3);
 }
 
-static int ingest_launch(struct supervisor_ingest *g, int model_fd, struct error *err)
+static int ingest_launch(struct supervisor_ingest *g, int model_fd, int adapter_fd, struct error *err)
 {
     static const struct supervisor_worker_events events = {
         .message = on_ingest_message, .gone = on_ingest_gone, .ended = on_ingest_ended};
@@ -179,7 +180,7 @@ static int ingest_launch(struct supervisor_ingest *g, int model_fd, struct error
         return error_set(err, ERROR_OVERLOADED, "all uids are in use; raise spec.uids.count of the Server");
     if (r < 0)
         return r;
-    r = ingest_configure(g, model_fd, library_fd);
+    r = ingest_configure(g, model_fd, adapter_fd, library_fd);
     return r < 0 ? error_set(err, r, "a process that opens models does not take its configuration") : 0;
 }
 
@@ -194,7 +195,7 @@ static int start_valid(const struct supervisor *s, const struct bus_ingest_start
     return 0;
 }
 
-void supervisor_ingest_start(struct supervisor *s, const struct bus_ingest_start *start, int model_fd)
+void supervisor_ingest_start(struct supervisor *s, const struct bus_ingest_start *start, int model_fd, int adapter_fd)
 {
     struct error err = {0};
     struct supervisor_ingest *g = NULL;
@@ -214,7 +215,7 @@ void supervisor_ingest_start(struct supervisor *s, const struct bus_ingest_start
     *g = (struct supervisor_ingest){.supervisor = s, .start = *start, .state = INGEST_RUNNING, .signature_fd = -1};
     (void)uv_timer_init(s->loop, &g->timer); /* always succeeds */
     g->timer.data = g;
-    r = ingest_launch(g, model_fd, &err);
+    r = ingest_launch(g, model_fd, adapter_fd, &err);
     if (r >= 0) {
         (void)uv_timer_start(&g->timer, on_ingest_late, LIMIT_INGEST_MS, 0); /* fails only on a closing handle */
         return;

@@ -176,6 +176,13 @@ void supervisor_replicas_kill(struct supervisor *s);
  * replicas, itself included, were in the shared worker that was lost; 0: none was. */
 void supervisor_replica_ended(struct supervisor_replica *r, int status, uint64_t oom_kills, uint32_t lost_with);
 
+/* What is said to its worker; NULL: of a machine, or it has ended. */
+struct bus_conn *supervisor_replica_bus(const struct supervisor_replica *r);
+
+/* supervisor_adapter.c: hands it to the replica's worker, or tells the gateway that it cannot be. Borrows adapter_fd.
+ */
+void supervisor_adapter_give(struct supervisor *s, const struct bus_adapter_give *give, int adapter_fd);
+
 /* supervisor_worker.c */
 /* Starts bulkhead-worker; on failure nothing is left. The worker is the owner's until it frees it after `ended`. */
 must_check int supervisor_worker_start(struct supervisor *s, const struct supervisor_worker_spec *spec,
@@ -235,7 +242,7 @@ void supervisor_shared_text(const struct supervisor *s, char *text, size_t capac
 void supervisor_shared_beside(const struct supervisor_replica *r, uint32_t *ret_replicas, uint32_t *ret_tenants);
 
 /* supervisor_ingest.c */
-void supervisor_ingest_start(struct supervisor *s, const struct bus_ingest_start *start, int model_fd);
+void supervisor_ingest_start(struct supervisor *s, const struct bus_ingest_start *start, int model_fd, int adapter_fd);
 void supervisor_ingest_stop(struct supervisor *s, uint64_t id);
 void supervisor_ingests_kill(struct supervisor *s);
 /* Tells the code that opens models of config->engines[index] from any other that there was in its place. */

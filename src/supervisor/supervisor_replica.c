@@ -237,9 +237,9 @@ void supervisor_worker_config(const struct supervisor_replica *r, int library_fd
     memcpy(ret_body->engine, r->start.engine, sizeof ret_body->engine);
 }
 
-static struct bus_conn *conversation(const struct supervisor_replica *r)
+struct bus_conn *supervisor_replica_bus(const struct supervisor_replica *r)
 {
-    return r->shared ? r->bus : r->worker->bus;
+    return r->shared ? r->bus : r->worker ? r->worker->bus : NULL;
 }
 
 static int worker_configure(struct supervisor_replica *r, int model_fd, int library_fd)
@@ -247,7 +247,7 @@ static int worker_configure(struct supervisor_replica *r, int model_fd, int libr
     struct bus_worker_config body;
     supervisor_worker_config(r, library_fd, &body);
     int fds[2] = {model_fd, body.library == BUS_LIBRARY_FD ? library_fd : model_fd};
-    return bus_conn_send(conversation(r), BUS_WORKER_CONFIG, &body, fds, 2);
+    return bus_conn_send(supervisor_replica_bus(r), BUS_WORKER_CONFIG, &body, fds, 2);
 }
 
 void supervisor_channel_body(const struct supervisor_replica *r, struct bus_channel *ret_body)
@@ -288,7 +288,8 @@ static void channel_hand_over(struct supervisor_replica *r)
     struct bus_channel body;
     supervisor_channel_body(r, &body);
     int fds[4] = {r->offered.inbox, r->offered.outbox, r->offered.bell_guest, r->offered.bell_host};
-    (void)bus_conn_send(conversation(r), BUS_CHANNEL_GUEST, &body, fds, 4); /* a dead worker is seen by its pidfd */
+    (void)bus_conn_send(supervisor_replica_bus(r), BUS_CHANNEL_GUEST, &body, fds,
+                        4); /* a dead worker is seen by its pidfd */
     channel_fds_close(&r->offered);
 }
 

@@ -67,6 +67,11 @@ int worker_tokens_frame(struct worker *w, const struct channel_frame *f)
         return 0;
     case CHANNEL_CREDIT: /* of a slot that its lease's end has freed already */
         return 0;
+    case CHANNEL_ADAPTER_DROP:
+        if (f->index == 0)
+            return -ERROR_PEER;
+        worker_adapters_drop(w, f->index);
+        return 0;
     case CHANNEL_NONE:
     case CHANNEL_OPEN:
     case CHANNEL_LOAD:
@@ -75,6 +80,7 @@ int worker_tokens_frame(struct worker *w, const struct channel_frame *f)
     case CHANNEL_PART:
     case CHANNEL_DONE:
     case CHANNEL_STATS:
+    case CHANNEL_ADAPTER:
     case CHANNEL_TYPE_COUNT:
         break;
     }
@@ -220,6 +226,12 @@ int worker_tokens_lease(struct worker *w, const struct channel_frame *f)
     struct worker_tokens *t = &w->tokens;
     if (f->a == 0 || f->b != 0 || f->length != 0)
         return -ERROR_PEER;
+    /* Under load the worker never waits, so an adapter that has come would wait for ever. */
+    int r = w->has_next ? 0 : worker_bus_look(w);
+    if (r == 1)
+        r = worker_adapters_load(w);
+    if (r < 0)
+        return r;
     t->lease = *f;
     t->out_used = 0;
     t->result = 0;
@@ -228,7 +240,7 @@ int worker_tokens_lease(struct worker *w, const struct channel_frame *f)
     struct engine_turn turn = {.tenant_id = f->tenant_id, .adapter = f->index};
     struct engine_token_sink sink = {.ctx = w, .event = on_event, .more = on_more};
     struct error err = {0};
-    int left = 0, r = 0;
+    int left = 0;
     do {
         r = frames_take(w);
         if (r >= 0)

@@ -14,11 +14,11 @@
 
 #define CONFIG_TIMEOUT_MS 10000
 
-static int bus_frame(struct worker *w); /* handles one bus message; 1 = did, 0 = none, negative = end */
-
 int worker_wait(struct worker *w)
 {
     channel_ring(w->channel);
+    if (w->has_next)
+        return 0;
     if (!channel_park(w->channel))
         return 1;
     short wanted = channel_wants(w->channel);
@@ -32,8 +32,8 @@ int worker_wait(struct worker *w)
     if (r < 0 || (waits[1].revents & (POLLERR | POLLHUP)))
         return -ERROR_GONE;
     if (waits[1].revents & POLLIN)
-        return 0;
-    return 1;
+        r = worker_bus_look(w);
+    return r < 0 ? r : r > 0;
 }
 
 int worker_push(struct worker *w, const struct channel_frame *frame)
@@ -45,7 +45,7 @@ int worker_push(struct worker *w, const struct channel_frame *frame)
         /* The ring is full: the host is slow or gone. It takes frames without ringing, so look again soon. */
         channel_ring(w->channel);
         struct pollfd bus = {.fd = w->bus_fd, .events = POLLIN};
-        if (poll(&bus, 1, 1) > 0)
+        if (w->has_next || (poll(&bus, 1, 1) > 0 && worker_bus_look(w) <= 0))
             return -ERROR_GONE; /* a new channel or the end: this lease is lost either way */
     }
 }
@@ -87,18 +87,20 @@ static int take_channel(struct worker *w, struct bus_message *m)
     channel_close(w->channel);
     w->channel = channel;
     worker_tokens_reset(w); /* their gateway is gone */
+    worker_adapters_drop(w, 0);
     return open_frame(w);
 }
 
+/* What else than adapters came over the bus, if anything has. */
 static int bus_frame(struct worker *w)
 {
-    struct bus_message m;
-    int r = bus_recv(w->bus_fd, BUS_WORKER, BUS_SUPERVISOR, &m);
-    if (r <= 0)
-        return r;
-    r = channel_message(&m) ? take_channel(w, &m) : -ERROR_PEER;
-    bus_message_done(&m);
-    return r < 0 ? r : 1;
+    int r = w->has_next ? 0 : worker_bus_look(w);
+    if (r != 0)
+        return r < 0 ? r : 0;
+    w->has_next = false;
+    r = channel_message(&w->next) ? take_channel(w, &w->next) : -ERROR_PEER;
+    bus_message_done(&w->next);
+    return r;
 }
 
 /* Answers LOAD: the signature, or the reason why not. */
@@ -180,6 +182,7 @@ static int host_frame(struct worker *w, const struct channel_frame *frame)
     case CHANNEL_ITEM:
     case CHANNEL_PARK:
     case CHANNEL_RESUME:
+    case CHANNEL_ADAPTER_DROP:
         return w->engine && w->ops->token_step ? worker_tokens_frame(w, frame) : -ERROR_PEER;
     case CHANNEL_CANCEL: /* for tensors: of a lease that is over already */
     case CHANNEL_CREDIT:
@@ -189,6 +192,7 @@ static int host_frame(struct worker *w, const struct channel_frame *frame)
     case CHANNEL_PART:
     case CHANNEL_DONE:
     case CHANNEL_STATS:
+    case CHANNEL_ADAPTER:
     case CHANNEL_TYPE_COUNT:
         break;
     }
@@ -200,7 +204,9 @@ static int channel_work(struct worker *w)
 {
     struct channel_frame frame;
     struct error err = {0};
-    int r = channel_pull(w->channel, &frame, &err);
+    int r = worker_adapters_load(w);
+    if (r >= 0)
+        r = channel_pull(w->channel, &frame, &err);
     if (r == 0) {
         r = worker_wait(w);
         return r == 0 ? (bus_frame(w) < 0 ? -ERROR_GONE : 0) : (r < 0 ? r : 0);
@@ -277,6 +283,9 @@ int worker_serve(struct worker *w)
     while (r == 0)
         r = channel_work(w);
     worker_watch_stop(w);
+    worker_adapters_drop(w, 0);
+    if (w->has_next)
+        bus_message_done(&w->next);
     w->ops->close(w->engine);
     channel_close(w->channel);
     free(w->signature);

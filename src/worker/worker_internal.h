@@ -50,8 +50,21 @@ struct worker_tokens {
     struct worker_refused refused[LIMIT_SEQUENCES];
 };
 
+/* An adapter on its way in. */
+struct worker_adapter {
+    uint32_t number, epoch;
+    uint64_t bytes;
+    int fd; /* owned; -1: too many came at once */
+};
+
+#define WORKER_ADAPTERS_MAX 64u /* of them LIMIT_ADAPTERS_WAITING with their descriptor */
+
 struct worker {
     int bus_fd;
+    struct worker_adapter adapters[WORKER_ADAPTERS_MAX]; /* put aside, first come first */
+    uint32_t n_adapters;
+    struct bus_message next; /* put aside, if has_next: it ends the channel, or the worker */
+    bool has_next;
     struct channel *channel; /* NULL before the first and between two */
     struct bus_worker_config config;
     const void *model;
@@ -69,8 +82,20 @@ struct worker {
 
 /* Pushes a frame, waiting for room; negative when the channel or the supervisor is gone. */
 must_check int worker_push(struct worker *w, const struct channel_frame *frame);
-/* Waits until the channel has a frame (1), or the bus has something (0); negative when the supervisor is gone. */
+/* Waits until the channel may have a frame or an adapter came and was put aside (1), or the bus has something else (0);
+ * negative when the supervisor is gone. */
 must_check int worker_wait(struct worker *w);
+
+/* adapter.c */
+/* Takes one message off the bus if there is one: an adapter is put aside (1), anything else becomes `next` (0, also
+ * when it is there already). 2: there was none. Negative when the supervisor is gone. */
+must_check int worker_bus_look(struct worker *w);
+/* Gives the engine what was put aside, and tells the host of each. Between steps only. Negative: the channel cannot go
+ * on. */
+must_check int worker_adapters_load(struct worker *w);
+/* The adapter is not wanted any more: forgets it where it waits, and in the engine. 0: all, because their channel has
+ * ended. */
+void worker_adapters_drop(struct worker *w, uint32_t number);
 
 /* Waits for the first message. A worker may be told before to be a blank one (WORKER_BLANK): then it waits here,
  * without end, for what comes next, behind its last filter. On success the message is the caller's. */

@@ -327,6 +327,91 @@ static void test_new_channel(void **state)
     assert_int_equal(stop(f, true), 1);
 }
 
+static void give(struct fixture *f, uint32_t number, uint32_t epoch, const struct llama_model_file *m)
+{
+    struct bus_adapter_give body = {.bytes = m->size, .number = number, .epoch = epoch};
+    int fd;
+    assert_int_equal(bus_memfd("adapter", m->data, m->size, &fd), 0);
+    assert_int_equal(bus_send(f->bus, BUS_SUPERVISOR, BUS_WORKER, BUS_WORKER_ADAPTER, &body, &fd, 1), 0);
+    (void)close(fd);
+}
+
+static void told_of(struct fixture *f, uint32_t number, int status)
+{
+    struct channel_frame frame = pull(f);
+    assert_int_equal(frame.type, CHANNEL_ADAPTER);
+    assert_int_equal(frame.index, number);
+    assert_int_equal(frame.status, status);
+}
+
+static struct told *adapted(struct fixture *f, uint64_t id, uint32_t number)
+{
+    struct generation g = greedy(20);
+    g.adapter = number;
+    item(f, id, &g);
+    push(f, (struct channel_frame){
+                .type = CHANNEL_LEASE, .lease_id = ++f->lease_id, .a = 30 * SECOND_US, .index = number});
+    assert_int_equal(finish(f), 0);
+    return recorder_of(&f->record, id);
+}
+
+static void test_adapters(void **state)
+{
+    (void)state;
+    struct fixture *f = start(SLOT_BYTES);
+    struct llama_model_file first = llama_tiny_adapter(3), second = llama_tiny_adapter(4);
+    give(f, 3, 7, &first);
+    told_of(f, 3, 0);
+    give(f, 3, 7, &first);
+    told_of(f, 3, -ERROR_INVALID_ARGUMENT);
+    give(f, 4, 7, &f->model); /* a model, not an adapter */
+    told_of(f, 4, -ERROR_REFUSED);
+    give(f, 5, 6, &second); /* for another gateway: not a word */
+    give(f, 6, 7, &second);
+    told_of(f, 6, 0);
+    const struct told *base = adapted(f, 1, 0), *a = adapted(f, 2, 3), *b = adapted(f, 3, 6);
+    assert_true(base->n_tokens == 20 && a->n_tokens == 20 && b->n_tokens == 20);
+    assert_memory_not_equal(a->tokens, base->tokens, 20 * sizeof(int32_t));
+    assert_memory_not_equal(a->tokens, b->tokens, 20 * sizeof(int32_t));
+    assert_int_equal(adapted(f, 4, 5)->finish, GENERATION_ERROR);
+    push(f, (struct channel_frame){.type = CHANNEL_ADAPTER_DROP, .index = 3});
+    push(f, (struct channel_frame){.type = CHANNEL_ADAPTER_DROP, .index = 99});
+    assert_int_equal(adapted(f, 5, 3)->finish, GENERATION_ERROR);
+    assert_int_equal(adapted(f, 6, 6)->n_tokens, 20);
+    llama_model_done(&first);
+    llama_model_done(&second);
+    assert_int_equal(stop(f, true), 1);
+}
+
+/* While the worker waits for room to tell more: nothing of the lease is lost, and the adapter is there after it. */
+static void test_adapter_in_a_lease(void **state)
+{
+    (void)state;
+    struct fixture *f = start(16 * KIB);
+    struct llama_model_file file = llama_tiny_adapter(3);
+    struct generation g = greedy(60);
+    g.flags |= GENERATION_LOGPROBS;
+    g.n_top_logprobs = LIMIT_TOP_LOGPROBS;
+    item(f, 1, &g);
+    lease(f, 30 * SECOND_US);
+    bool given = false;
+    for (struct channel_frame frame = {0}; frame.type != CHANNEL_DONE;) {
+        frame = pull(f);
+        if (!(frame.flags & CHANNEL_WAIT))
+            continue;
+        if (!given)
+            give(f, 3, 7, &file);
+        given = true;
+        push(f, (struct channel_frame){.type = CHANNEL_CREDIT});
+    }
+    assert_true(given);
+    f->inbox_used = 0;
+    told_of(f, 3, 0);
+    assert_int_equal(adapted(f, 2, 3)->n_tokens, 20);
+    llama_model_done(&file);
+    assert_int_equal(stop(f, true), 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -338,6 +423,8 @@ int main(void)
         cmocka_unit_test(test_what_cannot_be_worked_on_ends_alone),
         cmocka_unit_test(test_broken_frames_end_the_worker),
         cmocka_unit_test(test_new_channel),
+        cmocka_unit_test(test_adapters),
+        cmocka_unit_test(test_adapter_in_a_lease),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
