@@ -158,7 +158,7 @@ struct schedule_request *schedule_shed(struct schedule *s, enum schedule_shed_re
 /* The least time until one of the target's replicas is free: 0 if one is, or if a lease is late already. */
 static uint64_t replica_wait(const struct schedule *s, const struct schedule_target *g)
 {
-    if (g->replicas_free > 0)
+    if (g->replicas_free > 0 || g->_n_seats_out > 0) /* when another target's lease ends is not looked up */
         return 0;
     uint64_t least_ns = UINT64_MAX;
     uint32_t n_left = SCHEDULE_SCAN_MAX;

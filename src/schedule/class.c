@@ -4,7 +4,8 @@
  * of every lease that starts. As soon as it has earned what its own next lease will be charged, that lease is due, goes
  * first, and is paid from it. So over any time in which it waits behind higher classes it gets its share of what was
  * started, less one lease; and never more. Where it is served because nothing higher is runnable, that pays back what
- * it has earned, down to nothing. A class without runnable flows and leases loses what it has earned.
+ * it has earned, down to nothing. A class without runnable flows, without ones that wait for a worker that another's
+ * lease holds (seat.c) and without leases loses what it has earned.
  *
  * A lease that took longer than its estimate is paid for likewise: what was earned may so fall below 0, but not below
  * SCHEDULE_DEBT_NS_MAX. docs/internals/scheduler.md has the bounds. */
@@ -68,7 +69,7 @@ void schedule_class_correct(struct schedule *s, struct schedule_lease *lease, ui
     struct schedule_class_state *own = &d->classes[lease->_lane->class];
     for (uint32_t class = 0; class < SCHEDULE_CLASS_COUNT; class ++) {
         struct schedule_class_state *c = &d->classes[class];
-        if ((lease->_earning >> class & 1) && (c->fair.size > 0 || c->n_running > 0))
+        if ((lease->_earning >> class & 1) && (c->fair.size > 0 || c->n_running > 0 || c->n_held > 0))
             c->earned_ns += share_of(s, class, cost_ns) - share_of(s, class, lease->_charged_ns);
     }
     if (lease->due) {
@@ -84,6 +85,6 @@ void schedule_class_correct(struct schedule *s, struct schedule_lease *lease, ui
 
 void schedule_class_rest(struct schedule_class_state *c)
 {
-    if (c->fair.size == 0 && c->n_running == 0 && c->earned_ns > 0)
+    if (c->fair.size == 0 && c->n_running == 0 && c->n_held == 0 && c->earned_ns > 0)
         c->earned_ns = 0;
 }

@@ -32,12 +32,19 @@ void schedule_lane_start(struct schedule_lane *lane)
 void schedule_fair_update(struct schedule *s, struct schedule_flow *f)
 {
     struct schedule_class_state *c = schedule_class_of(s, f);
+    bool held = !f->runnable && f->n_held > 0;
+    bool comes = f->runnable ? !f->turn : held && !f->turn && !f->held_ns;
+    if (comes && f->vtime < c->vtime)
+        f->vtime = c->vtime;
+    c->n_held = c->n_held + held - (f->held_ns != 0);
+    if (!held)
+        f->held_ns = 0;
+    else if (!f->held_ns)
+        f->held_ns = (uint64_t)(c->vtime >> 32) + 1;
     if (!f->runnable) {
         schedule_heap_remove(&c->fair, &f->turn);
         return;
     }
-    if (!f->turn && f->vtime < c->vtime)
-        f->vtime = c->vtime;
     uint64_t key = s->policy == SCHEDULE_FIFO ? f->runnable->key : (uint64_t)(f->vtime >> KEY_SHIFT);
     if (f->turn && schedule_heap_key(&c->fair, &f->turn) == key)
         return;
@@ -97,6 +104,38 @@ static void correct(unsigned __int128 *vtime, uint64_t charged_ns, uint64_t cost
     assert(*vtime >= charged); /* the charges of running leases are part of it */
     *vtime -= charged;
     *vtime += (unsigned __int128)cost_ns * vtime_per_ns;
+}
+
+void schedule_fair_add(struct schedule *s, struct schedule_target *g, enum schedule_class class, uint64_t cost_ns)
+{
+    struct schedule_lane *lane = g->_lanes[class];
+    for (uint32_t i = 0; i < SCHEDULE_CLASS_COUNT && (!lane || !lane->flow); i++)
+        lane = g->_lanes[i];
+    if (!lane || !lane->flow)
+        return;
+    struct schedule_flow *f = lane->flow;
+    struct schedule_class_state *c = schedule_class_of(s, f);
+    lane->vtime += (unsigned __int128)cost_ns * lane->vtime_per_ns;
+    f->vtime += (unsigned __int128)cost_ns * f->vtime_per_ns;
+    if (f->vtime > c->vtime_most)
+        c->vtime_most = f->vtime;
+    schedule_target_update(s, g);
+}
+
+bool schedule_may_join(const struct schedule *s, const struct schedule_target *g, uint64_t ahead_ns)
+{
+    for (uint32_t class = 0; class < SCHEDULE_CLASS_COUNT; class ++) {
+        const struct schedule_lane *lane = g->_lanes[class];
+        const struct schedule_flow *f = lane ? lane->flow : NULL;
+        if (!f)
+            continue;
+        unsigned __int128 reached = schedule_class_of(s, f)->vtime;
+        if (f->held_ns) /* it will be moved on by what came since */
+            reached = (unsigned __int128)(f->held_ns - 1) << 32;
+        if (f->vtime > reached + (unsigned __int128)ahead_ns * f->vtime_per_ns)
+            return false;
+    }
+    return true;
 }
 
 void schedule_fair_correct(struct schedule *s, struct schedule_lease *lease, uint64_t cost_ns)

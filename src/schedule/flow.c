@@ -14,7 +14,7 @@ static struct schedule_flow *flow_of(const struct schedule_active *a, uint32_t d
     list_each(node, &a->flows)
     {
         struct schedule_flow *f = container_of(node, struct schedule_flow, in_active);
-        if (f->device == device && f->class == (uint16_t) class)
+        if (f->device == device && f->class == (uint8_t) class)
             return f;
     }
     return NULL;
@@ -67,8 +67,8 @@ static struct schedule_flow *flow_new(struct schedule *s, struct schedule_active
     f->active = a;
     f->tenant = a->tenant;
     f->vtime_per_ns = a->tenant->_vtime_per_ns;
-    f->device = (uint16_t)device;
-    f->class = (uint16_t) class;
+    f->device = (uint8_t)device;
+    f->class = (uint8_t) class;
     f->epoch = ++s->epoch;
     f->vtime = c->vtime;
     list_append(&a->flows, &f->in_active);

@@ -73,11 +73,20 @@ static struct schedule_replica *replica_take(struct schedule_target *g)
     return r;
 }
 
-/* The one used last comes first: its caches are warm, and surplus replicas stay idle and can be stopped. */
-static void replica_give(struct schedule_target *g, struct schedule_replica *r)
+void schedule_replica_give(struct schedule_target *g, struct schedule_replica *r)
 {
     list_prepend(&g->_free, &r->_node);
     g->replicas_free++;
+}
+
+/* Its lease has ended. */
+static void replica_free(struct schedule *s, struct schedule_replica *r)
+{
+    if (r->_host)
+        schedule_seats_give(s, r);
+    else
+        schedule_replica_give(r->target, r);
+    schedule_target_update(s, r->target);
 }
 
 /* Counts the device's idle time up to now; before its used slots change. */
@@ -125,6 +134,8 @@ static struct schedule_lease *lease_start(struct schedule *s, struct schedule_fl
     schedule_fair_charge(s, f, lane, lease);
     schedule_class_charge(s, lease);
     schedule_preempt_started(s, lease);
+    if (lease->replica->_host)
+        schedule_seats_take(s, lease->replica);
     schedule_target_update(s, g);
     return lease;
 }
@@ -147,9 +158,45 @@ struct schedule_lease *schedule_next(struct schedule *s, uint64_t now_ns)
     return NULL;
 }
 
-/* The lease holds nothing any more; its time from from_ns on goes to the tenant, and the rest to the system. The caller
- * follows with schedule_target_update. */
-static void lease_end(struct schedule *s, struct schedule_lease *lease, uint64_t from_ns)
+/* The parts' costs, to the nanosecond; returns what is the lease's own tenant's beside them. */
+static uint64_t cost_split(uint64_t cost_ns, struct schedule_part *parts, uint32_t n_parts)
+{
+    unsigned __int128 total = 0, sum = 0;
+    uint64_t given_ns = 0;
+    for (uint32_t i = 0; i < n_parts; i++)
+        total += parts[i].weight;
+    for (uint32_t i = 0; i < n_parts; i++) {
+        sum += parts[i].weight;
+        uint64_t until_ns = total > 0 ? (uint64_t)(cost_ns * sum / total) : 0;
+        parts[i].cost_ns = until_ns - given_ns;
+        given_ns = until_ns;
+    }
+    return cost_ns - given_ns;
+}
+
+/* Charges all parts but the lease's own, and returns that. */
+static uint64_t parts_charge(struct schedule *s, const struct schedule_lease *lease, uint64_t cost_ns,
+                             struct schedule_part *parts, uint32_t n_parts)
+{
+    uint64_t own_ns = cost_split(cost_ns, parts, n_parts);
+    for (uint32_t i = 0; i < n_parts; i++) {
+        struct schedule_target *g = parts[i].target;
+        assert(g->device == lease->device);
+        if (g->tenant == lease->_lane->target->tenant) {
+            own_ns += parts[i].cost_ns;
+            continue;
+        }
+        g->tenant->served_ns += parts[i].cost_ns;
+        if (parts[i].cost_ns > 0)
+            schedule_fair_add(s, g, lease->priority, parts[i].cost_ns);
+    }
+    return own_ns;
+}
+
+/* The lease holds nothing any more; its time from from_ns on goes to the tenant, or is split, and the rest to the
+ * system. The caller follows with schedule_target_update. */
+static void lease_end(struct schedule *s, struct schedule_lease *lease, uint64_t from_ns, struct schedule_part *parts,
+                      uint32_t n_parts)
 {
     assert(lease->_running);
     struct schedule_lane *lane = lease->_lane;
@@ -161,7 +208,8 @@ static void lease_end(struct schedule *s, struct schedule_lease *lease, uint64_t
     uint64_t cost_ns = charged_time_ns * lease->slots;
     schedule_preempt_ended(s, lease);
     schedule_class_correct(s, lease, cost_ns);
-    schedule_fair_correct(s, lease, cost_ns);
+    uint64_t own_ns = parts_charge(s, lease, cost_ns, parts, n_parts);
+    schedule_fair_correct(s, lease, own_ns);
     lease->_running = false;
     lease->replica->lease = NULL;
     for (uint32_t i = 0; i < lease->n_requests; i++)
@@ -177,7 +225,7 @@ static void lease_end(struct schedule *s, struct schedule_lease *lease, uint64_t
     lane->running--;
     lane->flow->running--;
     t->leased -= lease->n_requests;
-    t->served_ns += cost_ns;
+    t->served_ns += own_ns;
     s->busy_ns += cost_ns;
 }
 
@@ -190,15 +238,20 @@ static void requests_out(struct schedule *s, const struct schedule_lease *lease)
         s->n_deadlines -= lease->requests[i]->deadline_ns != 0;
 }
 
-void schedule_complete(struct schedule *s, struct schedule_lease *lease, uint64_t now_ns)
+void schedule_complete_parts(struct schedule *s, struct schedule_lease *lease, uint64_t now_ns,
+                             struct schedule_part *parts, uint32_t n_parts)
 {
     schedule_time_advance(s, now_ns);
     struct schedule_replica *replica = lease->replica;
-    lease_end(s, lease, lease->started_ns);
+    lease_end(s, lease, lease->started_ns, parts, n_parts);
     requests_out(s, lease);
     schedule_estimate_learn(replica->target, lease->rows, s->now_ns - lease->started_ns);
-    replica_give(replica->target, replica);
-    schedule_target_update(s, replica->target);
+    replica_free(s, replica);
+}
+
+void schedule_complete(struct schedule *s, struct schedule_lease *lease, uint64_t now_ns)
+{
+    schedule_complete_parts(s, lease, now_ns, NULL, 0);
 }
 
 void schedule_requeue(struct schedule *s, struct schedule_lease *lease, uint64_t now_ns)
@@ -206,14 +259,13 @@ void schedule_requeue(struct schedule *s, struct schedule_lease *lease, uint64_t
     assert(lease->preempted);
     schedule_time_advance(s, now_ns);
     struct schedule_replica *replica = lease->replica;
-    lease_end(s, lease, lease->preempted_ns);
+    lease_end(s, lease, lease->preempted_ns, NULL, 0);
     s->preempted++;
     for (uint32_t i = lease->n_requests; i-- > 0;) { /* the last first: each goes before those that are there */
         lease->requests[i]->requeued = true;
         schedule_queue_append(s, lease->requests[i]);
     }
-    replica_give(replica->target, replica);
-    schedule_target_update(s, replica->target);
+    replica_free(s, replica);
 }
 
 void schedule_replica_add(struct schedule *s, struct schedule_replica *r, struct schedule_target *g)
@@ -222,7 +274,7 @@ void schedule_replica_add(struct schedule *s, struct schedule_replica *r, struct
     r->target = g;
     r->lease = NULL;
     g->replicas++;
-    replica_give(g, r);
+    schedule_replica_give(g, r);
     schedule_target_update(s, g);
 }
 
@@ -234,11 +286,15 @@ void schedule_replica_remove(struct schedule *s, struct schedule_replica *r, uin
     schedule_time_advance(s, now_ns);
     struct schedule_lease *lease = r->lease;
     if (lease) {
-        lease_end(
-            s, lease,
-            lease->started_ns); /* teaches the estimate nothing: how long it takes to die is not how long it takes */
+        /* teaches the estimate nothing: how long it takes to die is not how long it takes */
+        lease_end(s, lease, lease->started_ns, NULL, 0);
         requests_out(s, lease);
-    } else {
+    }
+    if (lease && r->_host)
+        schedule_seats_give(s, r);
+    if (r->_host) {
+        schedule_seat_remove(r);
+    } else if (!lease) {
         list_remove(&r->_node);
         g->replicas_free--;
     }

@@ -38,6 +38,9 @@ void schedule_lane_update(struct schedule *s, struct schedule_lane *lane)
     bool waits = able && lane_waits(s, lane);
     if (!waits)
         schedule_heap_remove(&s->delays, &lane->delay);
+    bool held = lane->queued > 0 && lane->target->replicas_free == 0 && lane->target->_n_seats_out > 0;
+    f->n_held = (uint16_t)(f->n_held + held - lane->held);
+    lane->held = held;
 
     bool runnable = able && !waits;
     if (runnable && !lane->runnable)

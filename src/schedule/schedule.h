@@ -23,6 +23,8 @@
  *     ones by arrival. A batch takes the head and what may share its shape; others are passed over, not held up.
  * docs/internals/scheduler.md derives the bounds, of waiting too, and says what a wrong estimate adds.
  *
+ * A replica may be a *seat* on a worker that several targets share: one lease at a time for all of them (seat.c).
+ *
  * Runnable: some target of the tenant has a queued request and a free replica, and is not waiting for
  * batching.maxDelay. Who becomes runnable again starts no earlier than the present virtual time, whatever kept it away:
  * no saved credit.
@@ -148,12 +150,20 @@ struct schedule_target {
     struct list _leases;    /* running ones, the newest last */
     struct list _blocked;   /* in its device's list: a critical request waits for a replica that a lower class holds */
     uint32_t _n_preempting; /* leases of it that are being cancelled so that a critical one gets their replica */
+    uint32_t _n_seats_out;  /* seats on hosts that run a lease, of whichever target */
 };
 
+/* One worker that serves several targets, one lease at a time. Zeroed by the caller; stays while it has seats. */
+struct schedule_host {
+    struct list _seats;
+};
+
+/* One of a target's own, or its seat on a host. */
 struct schedule_replica {
-    struct schedule_target *target; /* set by schedule_replica_add */
+    struct schedule_target *target; /* set by schedule_replica_add, schedule_seat_add */
     struct schedule_lease *lease;   /* read-only: what it runs, or NULL */
-    struct list _node;
+    struct schedule_host *_host;    /* NULL: its target's own */
+    struct list _node, _in_host;
 };
 
 /* Zeroed by the caller before its first submit; may be submitted again once it is out. */
@@ -237,6 +247,11 @@ void schedule_target_set(struct schedule *s, struct schedule_target *g, struct s
                          const struct schedule_target_config *config);
 void schedule_target_remove(struct schedule *s, struct schedule_target *g); /* no queue, no replicas */
 void schedule_replica_add(struct schedule *s, struct schedule_replica *r, struct schedule_target *g);
+/* A seat on a host: a replica of `g` as any other, but of all seats of a host only one runs a lease at a time. Whoever
+ * sits there with something queued keeps, while another has the lease, its place in the order: see seat.c. All targets
+ * of a host are on one device, no two of one tenant. schedule_replica_remove takes it away. */
+void schedule_seat_add(struct schedule *s, struct schedule_replica *r, struct schedule_target *g,
+                       struct schedule_host *host);
 /* The replica is gone. If it held a lease, the lease ends now: time so far is charged to the tenant, and *ret_lease (to
  * be given to schedule_lease_free) tells the caller whose requests were lost; NULL otherwise. (A caller that ends a
  * worker because it does not obey a pre-emption calls schedule_requeue before.) */
@@ -282,6 +297,21 @@ struct schedule_lease *schedule_next(struct schedule *s, uint64_t now_ns);
  * The requests are out of the scheduler after this call; pointers in `lease` stay readable until schedule_lease_free.
  */
 void schedule_complete(struct schedule *s, struct schedule_lease *lease, uint64_t now_ns);
+/* The same for a lease that served several targets at once: its cost is split by the parts' weights, to the nanosecond;
+ * each part's tenant is charged its own. A part whose tenant has nothing queued or running on the device counts for its
+ * `served_ns` and for no place in an order. Parts of weight 0 cost nothing; without any other the lease's own tenant
+ * pays all. `parts` is overwritten: cost_ns says what each was charged. */
+struct schedule_part {
+    struct schedule_target *target; /* on the lease's device; each at most once */
+    uint64_t weight;                /* the sum of all < 2^64 */
+    uint64_t cost_ns;               /* out: time × slots */
+};
+void schedule_complete_parts(struct schedule *s, struct schedule_lease *lease, uint64_t now_ns,
+                             struct schedule_part *parts, uint32_t n_parts);
+/* Whether such a lease of `device` may serve this target too, without a turn of its own: not once its tenant has been
+ * charged more than `ahead_ns` of cost, by its weight, beyond what virtual time has reached. Who is served by others'
+ * turns so gets at most that, and one lease, ahead of everybody else. */
+bool schedule_may_join(const struct schedule *s, const struct schedule_target *g, uint64_t ahead_ns);
 void schedule_lease_free(struct schedule *s, struct schedule_lease *lease);
 
 /* A running lease of a lower class which a critical request needs out of the way: of its target's replicas, where all

@@ -5,6 +5,7 @@
  *   queue.c     requests in targets: what is runnable, what a lease gathers
  *   class.c     which class is next on a device           fair.c      which tenant in it, and which target of that
  *   lease.c     leases from start to end                  preempt.c   leases that make room for critical requests
+ *   seat.c      replicas that are one worker
  *   estimate.c  how long a lease will take                rate.c      GCRA
  *   heap.c, order.c, sorted.c                             the kinds of priority queue */
 #ifndef BULKHEAD_SCHEDULE_SCHEDULE_INTERNAL_H
@@ -39,6 +40,7 @@ struct schedule_flow {
     struct schedule_active *active;
     uint32_t queued, running; /* requests; leases */
     uint64_t epoch;           /* which flow it is, among all that ever lay here */
+    uint64_t held_ns; /* virtual time when only busy hosts began to keep it from running (seat.c), + 1; 0 = no */
     /* What a turn needs lies together, in the handle's cache line: heap.c fetches that ahead. */
     unsigned __int128 lanes_vtime; /* where a target that becomes runnable starts, as class_state.vtime */
     struct schedule_tenant *tenant;
@@ -46,10 +48,12 @@ struct schedule_flow {
     unsigned __int128 vtime;              /* virtual time, 2^-32 ns / weight: never wraps */
     struct schedule_order_node *runnable; /* lanes that could run now, by their virtual time */
     uint32_t turn;                        /* handle in the heap of runnable flows */
-    uint16_t device, class;
+    uint8_t device, class;
+    uint16_t n_held; /* lanes with requests, and seats on busy hosts only: no more than leases run on a device */
 };
 static_assert(offsetof(struct schedule_flow, lanes_vtime) == 64 && sizeof(struct schedule_flow) == 128,
               "two cache lines");
+static_assert(LIMIT_DEVICES <= UINT8_MAX && SCHEDULE_SLOTS_MAX <= UINT16_MAX, "a flow's small numbers");
 
 /* What a target has queued in one class. */
 struct schedule_lane {
@@ -67,6 +71,7 @@ struct schedule_lane {
     uint32_t wanted;          /* slots that its runnable critical requests could use; part of the device's sum */
     uint32_t delay;           /* handle in the heap of lanes that wait for maxDelay */
     bool runnable;            /* in_flow is in its flow's heap */
+    bool held;                /* counts in its flow's n_held */
 };
 
 /* What a tenant has queued in one class, over all targets and devices: who is shed first. */
@@ -94,6 +99,7 @@ struct schedule_class_state {
     int64_t earned_ns;            /* of its minimum share, and not used; below 0 = used too early (class.c) */
     uint32_t n_flows, n_busy;     /* that exist; that have requests, queued or leased */
     uint32_t n_running;           /* leases */
+    uint32_t n_held;              /* flows that only busy hosts keep from running (seat.c) */
     uint32_t queued;              /* requests */
 };
 
@@ -220,6 +226,8 @@ void schedule_fair_charge(struct schedule *s, struct schedule_flow *f, struct sc
 /* Replaces the charge by the given one. The caller follows with schedule_target_update, which puts flow and lane where
  * they now belong. */
 void schedule_fair_correct(struct schedule *s, struct schedule_lease *lease, uint64_t cost_ns);
+/* Charges a target in whose name no lease was started: the flow of that class, or of one that it has. */
+void schedule_fair_add(struct schedule *s, struct schedule_target *g, enum schedule_class class, uint64_t cost_ns);
 
 /* class.c. What is next on a device, or NULL; *ret_lease_due whether on the minimum share of its class, and
  * *ret_earning which classes earn from it. */
@@ -256,6 +264,12 @@ void schedule_account_add(struct schedule *s, struct schedule_request *r);
 void schedule_account_remove(struct schedule *s, struct schedule_request *r);
 void schedule_account_weigh(struct schedule *s, struct schedule_active *a); /* after a change of the tenant's weight */
 
+/* seat.c. The seat, one of its target's that are free, gets a lease: the host's others are not free any more. */
+void schedule_seats_take(struct schedule *s, struct schedule_replica *r);
+/* Its lease has ended, and it is free again or leaves: so are the others. */
+void schedule_seats_give(struct schedule *s, struct schedule_replica *r);
+void schedule_seat_remove(struct schedule_replica *r); /* from its host, free or out */
+
 /* preempt.c. A lease starts or ends; a lane's wish for slots changes. */
 void schedule_preempt_started(struct schedule *s, struct schedule_lease *lease);
 void schedule_preempt_ended(struct schedule *s, struct schedule_lease *lease);
@@ -270,7 +284,8 @@ void schedule_estimate_learn(struct schedule_target *g, uint32_t rows, uint64_t 
 /* What a lease of so many rows is charged when it starts. */
 uint64_t schedule_estimate_cost(const struct schedule_target *g, uint32_t rows);
 
-/* lease.c */
+/* lease.c. The one used last is taken first: its caches are warm, and surplus replicas stay idle and can be stopped. */
+void schedule_replica_give(struct schedule_target *g, struct schedule_replica *r);
 void schedule_pool_done(struct schedule *s);
 
 #endif

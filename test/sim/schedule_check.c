@@ -43,13 +43,30 @@ bool lane_runnable(const struct target *g, uint32_t class)
 
 static bool each_runnable(const struct world *w, uint32_t device, uint32_t class, uint32_t *at, struct target **ret_g);
 
-/* Neither something to run nor a lease: it loses what it has earned. */
+static bool any_held(const struct world *w, uint32_t device, uint32_t class)
+{
+    for (uint32_t i = 0; w->profile.seats && i < TENANTS_MAX * TARGETS_MAX; i++) {
+        const struct tenant *t = w->tenants[i / TARGETS_MAX];
+        const struct target *g = t ? t->targets[i % TARGETS_MAX] : NULL;
+        if (g && g->device == device && lane_held(g, class))
+            return true;
+    }
+    return false;
+}
+
+static bool class_busy(const struct world *w, uint32_t device, uint32_t class)
+{
+    uint32_t at = 0;
+    struct target *g;
+    return w->devices[device].n_running[class] > 0 || each_runnable(w, device, class, &at, &g) ||
+           any_held(w, device, class);
+}
+
+/* Neither something to run, or that only waits for a shared worker, nor a lease: it loses what it has earned. */
 static void check_class_rest(struct world *w, uint32_t device, uint32_t class)
 {
     struct device *d = &w->devices[device];
-    uint32_t at = 0;
-    struct target *g;
-    if (d->earned[class] > 0 && d->n_running[class] == 0 && !each_runnable(w, device, class, &at, &g))
+    if (d->earned[class] > 0 && !class_busy(w, device, class))
         d->earned[class] = 0;
 }
 
@@ -70,6 +87,7 @@ void check_lane_changed(struct world *w, struct target *g, uint32_t class)
         runnable |= other && other->device == g->device && lane_runnable(other, class);
     }
     share_runnable(&w->devices[g->device].groups[class]->group, t->index, runnable);
+    hosts_changed(w, t, class);
     check_class_rest(w, g->device, class);
 }
 
@@ -259,13 +277,6 @@ static void check_class_started(struct world *w, struct run *run)
     d->earned[run->class] -= run->repaid;
 }
 
-static bool class_busy(const struct world *w, uint32_t device, uint32_t class)
-{
-    uint32_t at = 0;
-    struct target *g;
-    return w->devices[device].n_running[class] > 0 || each_runnable(w, device, class, &at, &g);
-}
-
 static void check_class_ended(struct world *w, const struct run *run, uint64_t cost_ns)
 {
     uint32_t device = run->replica->target->device;
@@ -314,20 +325,32 @@ void check_lease_started(struct world *w, struct run *run)
     share_charged(w, &d->groups[run->class]->group, t->index, "tenants", run->slots, time / run->weight);
     share_charged(w, &t->groups[g->device][run->class]->group, g->index, "targets", run->slots,
                   time / run->target_weight);
+    hosts_charged(w, run, time / run->weight);
 }
 
-void check_lease_ended(struct world *w, struct run *run, uint64_t cost_ns)
+void check_lease_ended(struct world *w, struct run *run, uint64_t cost_ns, uint64_t own_ns)
 {
     struct target *g = run->replica->target;
     struct tenant *t = g->tenant;
     if (w->profile.fifo)
         return;
     check_class_ended(w, run, cost_ns);
-    double charged = (double)run->charged_ns / run->slots, measured = (double)cost_ns / run->slots;
+    double charged = (double)run->charged_ns / run->slots, measured = (double)own_ns / run->slots;
     share_corrected(w, &w->devices[g->device].groups[run->class]->group, t->index, "tenants", run->slots,
                     charged / run->weight, measured / run->weight);
     share_corrected(w, &t->groups[g->device][run->class]->group, g->index, "targets", run->slots,
                     charged / run->target_weight, measured / run->target_weight);
+    hosts_corrected(w, g, run->class, run->slots, charged / run->weight, measured / run->weight);
+}
+
+void check_part_charged(struct world *w, struct target *g, uint32_t class, uint32_t slots, uint64_t cost_ns)
+{
+    struct tenant *t = g->tenant;
+    double time = (double)cost_ns / slots;
+    g->tenant->served_ns += cost_ns;
+    share_corrected(w, &w->devices[g->device].groups[class]->group, t->index, "tenants", slots, 0, time / t->weight);
+    share_corrected(w, &t->groups[g->device][class]->group, g->index, "targets", slots, 0, time / g->weight);
+    hosts_corrected(w, g, class, slots, 0, time / t->weight);
 }
 
 /* Work conservation: a slot may stay free only if nothing could run on its device, or if the lease whose turn it is

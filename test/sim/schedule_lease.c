@@ -51,7 +51,10 @@ void run_start(struct world *w, struct schedule_lease *lease)
               g->tenant->index, lease->n_requests, (int)run->class, lease->due ? " (due)" : "", lease->slots,
               run->end_ns);
     replica->run = run;
-    g->n_free--;
+    if (replica->host)
+        host_taken(w, replica->host, run);
+    else
+        g->n_free--;
     world_idle(w, d);
     d->slots_used += lease->slots;
     d->n_running[run->class]++;
@@ -72,7 +75,7 @@ void run_start(struct world *w, struct schedule_lease *lease)
 
 /* The model's side of a lease that ends; the scheduler has been told already. Its time before from_ns is the system's.
  */
-static void run_end(struct world *w, struct run *run, uint64_t from_ns)
+static void run_end(struct world *w, struct run *run, uint64_t from_ns, uint64_t others_ns)
 {
     struct target *g = run->replica->target;
     struct tenant *t = g->tenant;
@@ -80,8 +83,8 @@ static void run_end(struct world *w, struct run *run, uint64_t from_ns)
     uint64_t time_ns = w->now_ns - run->started_ns, tenant_ns = w->now_ns - from_ns;
     if (tenant_ns > SCHEDULE_CHARGE_NS_MAX) // slept for hours
         tenant_ns = SCHEDULE_CHARGE_NS_MAX;
-    check_lease_ended(w, run, tenant_ns * run->slots);
-    t->served_ns += tenant_ns * run->slots;
+    check_lease_ended(w, run, tenant_ns * run->slots, tenant_ns * run->slots - others_ns);
+    t->served_ns += tenant_ns * run->slots - others_ns;
     w->busy_ns += tenant_ns * run->slots;
     world_idle(w, d);
     d->tenants_ns += tenant_ns * run->slots;
@@ -104,15 +107,28 @@ static void requests_out(struct run *run, uint64_t *counter)
     *run = (struct run){0};
 }
 
+static void replica_free(struct world *w, struct target *g, struct host *host)
+{
+    if (host)
+        host_given(w, host);
+    else
+        g->n_free++;
+    check_target_changed(w, g);
+}
+
 void run_complete(struct world *w, struct run *run)
 {
     struct target *g = run->replica->target;
     sim_trace("%" PRIu64 " tenant %u: lease ends", w->now_ns, g->tenant->index);
-    schedule_complete(w->s, run->lease, world_clock(w));
-    run_end(w, run, run->started_ns);
+    struct host *host = run->replica->host;
+    uint64_t others_ns = 0;
+    if (host)
+        others_ns = host_complete(w, run);
+    else
+        schedule_complete(w->s, run->lease, world_clock(w));
+    run_end(w, run, run->started_ns, others_ns);
     requests_out(run, &w->counts.completed);
-    g->n_free++;
-    check_target_changed(w, g);
+    replica_free(w, g, host);
 }
 
 void run_preempt(struct world *w, struct schedule_lease *lease)
@@ -134,7 +150,8 @@ void run_requeue(struct world *w, struct run *run)
     struct target *g = run->replica->target;
     sim_trace("%" PRIu64 " tenant %u: lease was cancelled", w->now_ns, g->tenant->index);
     schedule_requeue(w->s, run->lease, world_clock(w));
-    run_end(w, run, run->preempted_ns);
+    struct host *host = run->replica->host;
+    run_end(w, run, run->preempted_ns, 0);
     for (uint32_t i = 0; i < run->n_requests; i++) {
         struct request *r = run->requests[i];
         sim_require(!r->requeued && r->schedule.requeued, "re-queued twice");
@@ -143,8 +160,7 @@ void run_requeue(struct world *w, struct run *run)
     }
     w->counts.requeued++;
     *run = (struct run){0};
-    g->n_free++;
-    check_target_changed(w, g);
+    replica_free(w, g, host);
 }
 
 void replica_remove(struct world *w, struct replica *r)
@@ -155,11 +171,17 @@ void replica_remove(struct world *w, struct replica *r)
     sim_require(lease == (r->run ? r->run->lease : NULL), "removing a replica gives another lease");
     if (r->run) {
         struct run *run = r->run;
-        run_end(w, run, run->started_ns);
+        run_end(w, run, run->started_ns, 0);
         requests_out(run, &w->counts.lost);
-    } else {
-        g->n_free--;
+        if (r->host)
+            host_given(w, r->host);
+        else
+            g->n_free++;
     }
+    if (r->host)
+        seat_removed(w, r);
+    else
+        g->n_free--;
     g->n_replicas--;
     for (uint32_t i = 0; i < REPLICAS_MAX; i++) {
         if (g->replicas[i] == r)

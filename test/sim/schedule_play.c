@@ -22,6 +22,16 @@ static struct target *any_target(struct world *w, struct tenant *t)
     return NULL;
 }
 
+/* Its own, or a seat. */
+static void any_replica_add(struct world *w, struct target *g, uint32_t seat_percent)
+{
+    struct host *host = w->profile.seats && sim_chance(&w->random, seat_percent) ? host_any(w, g->tenant, g) : NULL;
+    if (host)
+        seat_add(w, g, host);
+    else
+        replica_add(w, g);
+}
+
 static void play_join(struct world *w)
 {
     struct sim_random *r = &w->random;
@@ -35,7 +45,7 @@ static void play_join(struct world *w)
         struct target *g = target_add(w, t);
         uint32_t n_replicas = (uint32_t)sim_between(r, sim_chance(r, 90), REPLICAS_MAX);
         for (uint32_t j = 0; j < n_replicas; j++)
-            replica_add(w, g);
+            any_replica_add(w, g, n_replicas == 1 ? 90 : 50);
     }
 }
 
@@ -98,7 +108,7 @@ static void play_failure(struct world *w)
     if (r)
         replica_remove(w, r);
     else if (sim_chance(&w->random, 70))
-        replica_add(w, g);
+        any_replica_add(w, g, 50);
 }
 
 static void play_change(struct world *w)

@@ -78,6 +78,8 @@ void world_init(struct world *w, uint64_t seed, const struct profile *profile, u
             share_init(&g->group, TENANTS_MAX, d->slots, g->members, g->pairs, g->since);
         }
     }
+    if (profile->seats)
+        hosts_new(w);
 }
 
 void world_done(struct world *w)
@@ -85,6 +87,7 @@ void world_done(struct world *w)
     const struct counts *c = &w->counts;
     uint64_t out = c->completed + c->cancelled + c->expired + c->flushed + c->lost + c->shed;
     sim_require(c->submitted == out, "%" PRIu64 " requests were submitted, %" PRIu64 " came out", c->submitted, out);
+    hosts_free(w);
     schedule_free(w->s); // asserts that it is empty
     for (uint32_t i = 0; i < DEVICES_MAX * CLASSES; i++)
         free(w->devices[i / CLASSES].groups[i % CLASSES]);
@@ -113,6 +116,9 @@ struct tenant *tenant_add(struct world *w, uint32_t weight, uint32_t queue_max, 
     w->tenants[index] = t;
     for (uint32_t i = 0; i < w->n_devices * CLASSES; i++)
         share_joined(&w->devices[i / CLASSES].groups[i % CLASSES]->group, index);
+    for (uint32_t i = 0; i < HOSTS_MAX * CLASSES; i++)
+        if (w->hosts[i / CLASSES])
+            share_joined(&w->hosts[i / CLASSES]->groups[i % CLASSES].group, index);
     tenant_change(w, t, weight, queue_max);
     return t;
 }

@@ -31,6 +31,7 @@ struct profile {
     bool preempt;   /* the gateway cancels leases for critical requests */
     bool overload;  /* the queues are bounded in total */
     bool fifo;      /* first come, first served */
+    bool seats;     /* several tenants share workers, one lease at a time (schedule_seats.c) */
     uint32_t tenants_most;
     uint32_t steps;
     uint32_t seeds; /* by default */
@@ -51,7 +52,8 @@ struct request {
 struct replica {
     struct schedule_replica schedule; /* first */
     struct target *target;
-    struct run *run; /* NULL = free */
+    struct run *run;   /* NULL = free, or it is a seat and its host runs another's lease */
+    struct host *host; /* NULL: the target's own */
 };
 
 /* A target's requests of one class. */
@@ -68,7 +70,7 @@ struct target {
     uint32_t index; /* in its tenant */
     struct lane lanes[CLASSES];
     struct replica *replicas[REPLICAS_MAX];
-    uint32_t device, weight, slots, rows_max, n_queued, n_free, n_replicas;
+    uint32_t device, weight, slots, rows_max, n_queued, n_free, n_replicas, n_out;
     size_t bytes_max;
     uint64_t delay_ns;
     uint32_t preferred[3], n_preferred;
@@ -124,6 +126,18 @@ struct tenant {
     uint64_t served_ns;
 };
 
+enum { HOSTS_MAX = 4 };
+
+/* A worker of several tenants. Those that have nothing else share it as if it were theirs alone: also while one of them
+ * has its lease, the others count as runnable. */
+struct host {
+    struct schedule_host schedule; /* first */
+    uint32_t device;
+    struct replica *seats[TENANTS_MAX];
+    struct run *run; /* of one of them */
+    struct tenants_group groups[CLASSES];
+};
+
 /* A lease under way. */
 struct run {
     struct schedule_lease *lease; /* NULL = unused */
@@ -153,7 +167,7 @@ struct device {
 struct counts {
     uint64_t submitted, full, hopeless, overloaded;              /* the last three: refused */
     uint64_t completed, cancelled, expired, flushed, lost, shed; /* requests that left, by each way out */
-    uint64_t leases, pairs_checked, pairs_exact, probes, jumps, reserved, due, preempted, requeued, cut;
+    uint64_t leases, pairs_checked, pairs_exact, probes, jumps, reserved, due, preempted, requeued, cut, held, split;
 };
 
 struct world {
@@ -169,6 +183,7 @@ struct world {
     uint64_t n_arrivals, n_queued, queued_bytes, busy_ns;
     struct tenant *tenants[TENANTS_MAX]; /* NULL = free place */
     struct run runs[RUNS_MAX];
+    struct host *hosts[HOSTS_MAX];
     double share_nearest, starve_nearest; /* how near any difference came to its bound; 1 = reached */
     struct counts counts;
 };
@@ -233,8 +248,10 @@ void check_window(const struct target *g, struct lane *lane);
 /* maxDelay of all targets against the present time; the scheduler looks when it is asked for the next lease. */
 void check_delays(struct world *w);
 void check_lease_started(struct world *w, struct run *run);
-/* cost_ns: what it is charged now. Before the run's slots are given back. */
-void check_lease_ended(struct world *w, struct run *run, uint64_t cost_ns);
+/* cost_ns: what it is charged now, own_ns of it its own tenant. Before the run's slots are given back. */
+void check_lease_ended(struct world *w, struct run *run, uint64_t cost_ns, uint64_t own_ns);
+/* A lease of others' has served the target too, at this cost. */
+void check_part_charged(struct world *w, struct target *g, uint32_t class, uint32_t slots, uint64_t cost_ns);
 /* schedule_next, and then schedule_preempt, said NULL. */
 void check_nothing_to_start(struct world *w);
 void check_nothing_to_preempt(struct world *w);
@@ -262,6 +279,25 @@ void play_top_up(struct world *w);
 bool play_time(struct world *w);
 void play_end(struct world *w);
 void play(struct world *w);
+
+/* schedule_seats.c */
+void hosts_new(struct world *w);
+void hosts_free(struct world *w);
+void seat_add(struct world *w, struct target *g, struct host *host);
+struct host *host_any(struct world *w, const struct tenant *t, const struct target *g); /* it has no seat there yet */
+/* A lease on one of its seats starts, or has ended. */
+void host_taken(struct world *w, struct host *host, struct run *run);
+void host_given(struct world *w, struct host *host);
+void seat_removed(struct world *w, struct replica *r);
+/* After any change of a queue or of replicas. */
+void hosts_changed(struct world *w, struct tenant *t, uint32_t class);
+void hosts_charged(struct world *w, const struct run *run, double time_ns);
+void hosts_corrected(struct world *w, const struct target *g, uint32_t class, uint32_t slots, double charged_ns,
+                     double measured_ns);
+/* Completes a lease on a host; now and then others there take part in it. Returns its own tenant's part. */
+uint64_t host_complete(struct world *w, struct run *run);
+bool lane_held(const struct target *g, uint32_t class);
+void play_seats(struct world *w);
 
 /* schedule_steady.c */
 void play_steady(struct world *w);

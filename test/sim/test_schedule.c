@@ -48,7 +48,19 @@ static const struct profile profiles[] = {
      .tenants_most = 10,
      .steps = 300,
      .seeds = 500},
+    {.name = "seats_steady", .exact = true, .steady = true, .seats = true, .tenants_most = 8, .seeds = 200},
+    {.name = "seats", .exact = true, .seats = true, .tenants_most = 8, .steps = 400, .seeds = 500},
+    {.name = "seats_misestimated",
+     .failures = true,
+     .seats = true,
+     .churn = true,
+     .classes = true,
+     .deadlines = true,
+     .tenants_most = 12,
+     .steps = 400,
+     .seeds = 500},
     {.name = "everything",
+     .seats = true,
      .failures = true,
      .deadlines = true,
      .churn = true,
@@ -91,6 +103,8 @@ static void add(struct counts *sum, const struct counts *c)
     sum->preempted += c->preempted;
     sum->requeued += c->requeued;
     sum->cut += c->cut;
+    sum->held += c->held;
+    sum->split += c->split;
 }
 
 static void play_seed(uint64_t seed, void *ctx)
@@ -101,7 +115,9 @@ static void play_seed(uint64_t seed, void *ctx)
     struct sim_random random = {seed};
     uint32_t slots = sim_chance(&random, 25) ? 1 : (uint32_t)sim_between(&random, 2, SLOTS_MAX);
     world_init(w, sim_next(&random), sums->profile, slots);
-    if (sums->profile->steady)
+    if (sums->profile->steady && sums->profile->seats)
+        play_seats(w);
+    else if (sums->profile->steady)
         play_steady(w);
     else
         play(w);
@@ -129,8 +145,8 @@ static void test_profile(void **state)
            ", late clocks %" PRIu64 ", turns kept %" PRIu64 "\n",
            c->leases, c->pairs_checked, c->pairs_exact, c->probes, c->jumps, c->reserved);
     printf("#   due to lower classes %" PRIu64 ", pre-empted %" PRIu64 ", re-queued %" PRIu64
-           ", cut to a preferred size %" PRIu64 "\n",
-           c->due, c->preempted, c->requeued, c->cut);
+           ", cut to a preferred size %" PRIu64 ", on shared workers %" PRIu64 ", split %" PRIu64 "\n",
+           c->due, c->preempted, c->requeued, c->cut, c->held, c->split);
     printf("#   nearest to its bound: share %.3f, starvation %.3f\n", sums.share_nearest, sums.starve_nearest);
     fflush(stdout);
 }
@@ -140,5 +156,6 @@ int main(void)
     struct CMUnitTest tests[N_PROFILES];
     for (size_t i = 0; i < N_PROFILES; i++)
         tests[i] = (struct CMUnitTest){profiles[i].name, test_profile, NULL, NULL, (void *)&profiles[i]};
+    cmocka_set_test_filter(getenv("BULKHEAD_SIM_PROFILE"));
     return cmocka_run_group_tests_name("schedule", tests, NULL, NULL);
 }
