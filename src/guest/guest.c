@@ -142,7 +142,8 @@ static _Noreturn void on_worker_end(struct guest *g)
     struct isolate_usage usage = {0};
     int status = 0;
     (void)g->wall->usage(g->worker, &usage, NULL); /* without it, it was no lack of memory */
-    while (g->wall->discard(g->worker, &status) == -ERROR_AGAIN)
+    /* Nothing is tidied up: all that there is ends with the machine, and a runtime would take its time. */
+    while (g->wall->reap(g->worker, &status) == -ERROR_AGAIN)
         (void)poll(NULL, 0, 1);
     if (usage.oom_kills > 0)
         guest_end(ISOLATE_GUEST_OUT_OF_MEMORY);
@@ -171,8 +172,8 @@ _Noreturn void guest_run(const struct isolate_ops *wall)
         if (waits[0].revents & POLLIN)
             on_control(&g);
         else if (waits[0].revents)
-            guest_end(ISOLATE_GUEST_ENDED); /* nobody is at the other end any more */
-        while (waitpid(-1, NULL, WNOHANG) > 0 && !g.worker)
+            guest_end(ISOLATE_GUEST_ENDED);                 /* nobody is at the other end any more */
+        while (!g.worker && waitpid(-1, NULL, WNOHANG) > 0) /* the worker's end is for its wall to take */
             ;
     }
 }

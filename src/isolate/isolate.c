@@ -67,6 +67,18 @@ void isolate_instance_free(struct isolate_instance *i)
     free(i);
 }
 
+int isolate_instance_reap(struct isolate_instance *i, int *ret_status)
+{
+    if (!i->reaped) {
+        int r = isolate_wait(i->pidfd, false, &i->status);
+        if (r != 0)
+            return r;
+        i->reaped = true;
+    }
+    *ret_status = i->status;
+    return 0;
+}
+
 void isolate_instance_kill(struct isolate_instance *i)
 {
     if (!i->reaped)

@@ -171,9 +171,13 @@ struct isolate_ops {
     void (*kill)(struct isolate_instance *i);
     /* Human facts: "process; namespaces …", pid, cgroup. */
     void (*explain)(struct isolate_instance *i, struct isolate_report *ret_report);
-    /* After the pidfd became readable: reaps, removes the cgroup, frees. Returns the wait status through ret_status
-     * (waitid si_code/si_status folded as in wait(2)), or -ERROR_AGAIN if it still runs: then nothing was freed. May
-     * block for some ms while the kernel lets go of the cgroup; what stays busy is removed by a later call. */
+    /* After the pidfd became readable: reaps and says how it ended, at once. Returns the wait status through ret_status
+     * (waitid si_code/si_status folded as in wait(2)), or -ERROR_AGAIN if it still runs. `discard` must follow; before
+     * that, whoever waits for the end can be told of it. May be called again. */
+    int (*reap)(struct isolate_instance *i, int *ret_status);
+    /* The same, and removes the cgroup and frees; with -ERROR_AGAIN nothing was freed. May block: some ms while the
+     * kernel lets go of the cgroup (what stays busy is removed by a later call), and at level container for as long as
+     * the OCI runtime takes to forget it. */
     int (*discard)(struct isolate_instance *i, int *ret_status);
     /* Once at start: removes what an earlier server of the same `scope` left behind: kills every process in its
      * cgroups, then removes them. The caller holds the lock that makes it the only server of the scope. `scope` is

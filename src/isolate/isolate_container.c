@@ -322,13 +322,9 @@ static void container_explain(struct isolate_instance *i, struct isolate_report 
 
 static int container_discard(struct isolate_instance *i, int *ret_status)
 {
-    if (!i->reaped) {
-        int r = isolate_wait(i->pidfd, false, &i->status);
-        if (r != 0)
-            return r;
-        i->reaped = true;
-    }
-    *ret_status = i->status;
+    int r = isolate_instance_reap(i, ret_status);
+    if (r != 0)
+        return r;
     container_end((struct container *)i);
     return 0;
 }
@@ -358,6 +354,7 @@ const struct isolate_ops isolate_container = {
     .usage = container_usage,
     .kill = isolate_instance_kill,
     .explain = container_explain,
+    .reap = isolate_instance_reap,
     .discard = container_discard,
     .setup = container_setup,
     .teardown = container_teardown,

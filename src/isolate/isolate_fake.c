@@ -121,11 +121,9 @@ static void fake_explain(struct isolate_instance *i, struct isolate_report *ret_
 static int fake_discard(struct isolate_instance *i, int *ret_status)
 {
     fake.calls.discards++;
-    int r = isolate_wait(i->pidfd, false, &i->status);
+    int r = isolate_instance_reap(i, ret_status);
     if (r != 0)
         return r;
-    i->reaped = true;
-    *ret_status = i->status;
     fake.calls.live--;
     isolate_instance_free(i);
     return 0;
@@ -140,6 +138,7 @@ const struct isolate_ops isolate_fake = {
     .usage = fake_usage,
     .kill = fake_kill,
     .explain = fake_explain,
+    .reap = isolate_instance_reap,
     .discard = fake_discard,
     .setup = fake_setup,
     .teardown = fake_teardown,

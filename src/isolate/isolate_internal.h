@@ -75,6 +75,8 @@ int isolate_wait(int pidfd, bool block, int *ret_status);
 int isolate_spawn_check(const struct isolate_spawn *spawn, bool walls, struct error *err);
 /* A new instance of that name, without process and cgroup; NULL when out of memory. */
 struct isolate_instance *isolate_instance_new(const struct isolate_spawn *spawn);
+/* isolate_ops.reap where the process itself is the worker. */
+int isolate_instance_reap(struct isolate_instance *i, int *ret_status);
 /* Closes the pidfd and frees. The process must be reaped. */
 void isolate_instance_free(struct isolate_instance *i);
 /* SIGKILL through the pidfd; nothing when it is gone. */

@@ -204,17 +204,31 @@ static void microvm_explain(struct isolate_instance *i, struct isolate_report *r
 }
 
 /* The monitor's status tells how the worker in the guest ended; what is said is the worker's, where it is known. */
+static int worker_status(int status)
+{
+    if (!WIFEXITED(status))
+        return status;
+    if (WEXITSTATUS(status) == EXIT_STATUS(ISOLATE_GUEST_ENDED))
+        return 0;
+    bool killed = WEXITSTATUS(status) == EXIT_STATUS(ISOLATE_GUEST_KILLED) ||
+                  WEXITSTATUS(status) == EXIT_STATUS(ISOLATE_GUEST_OUT_OF_MEMORY);
+    return killed ? SIGKILL : status;
+}
+
+static int microvm_reap(struct isolate_instance *i, int *ret_status)
+{
+    int status, r = isolate_process.reap(i, &status);
+    if (r == 0)
+        *ret_status = worker_status(status);
+    return r;
+}
+
 static int microvm_discard(struct isolate_instance *i, int *ret_status)
 {
-    int r = isolate_process.discard(i, ret_status);
-    if (r != 0 || !WIFEXITED(*ret_status))
-        return r;
-    if (WEXITSTATUS(*ret_status) == EXIT_STATUS(ISOLATE_GUEST_ENDED))
-        *ret_status = 0;
-    else if (WEXITSTATUS(*ret_status) == EXIT_STATUS(ISOLATE_GUEST_KILLED) ||
-             WEXITSTATUS(*ret_status) == EXIT_STATUS(ISOLATE_GUEST_OUT_OF_MEMORY))
-        *ret_status = SIGKILL;
-    return 0;
+    int status, r = isolate_process.discard(i, &status);
+    if (r == 0)
+        *ret_status = worker_status(status);
+    return r;
 }
 
 /* --- probe --- */
@@ -340,6 +354,7 @@ const struct isolate_ops isolate_microvm = {
     .usage = microvm_usage,
     .kill = isolate_instance_kill,
     .explain = microvm_explain,
+    .reap = microvm_reap,
     .discard = microvm_discard,
     .setup = microvm_setup,
     .teardown = microvm_teardown,

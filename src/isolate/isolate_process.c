@@ -178,13 +178,9 @@ static void process_explain(struct isolate_instance *i, struct isolate_report *r
 
 static int process_discard(struct isolate_instance *i, int *ret_status)
 {
-    if (!i->reaped) {
-        int r = isolate_wait(i->pidfd, false, &i->status);
-        if (r != 0)
-            return r;
-        i->reaped = true;
-    }
-    *ret_status = i->status;
+    int r = isolate_instance_reap(i, ret_status);
+    if (r != 0)
+        return r;
     if (i->group.name[0])
         cgroup_group_remove(&host.tree, &i->group);
     isolate_instance_free(i);
@@ -261,6 +257,7 @@ const struct isolate_ops isolate_process = {
     .usage = process_usage,
     .kill = isolate_instance_kill,
     .explain = process_explain,
+    .reap = isolate_instance_reap,
     .discard = process_discard,
     .setup = process_setup,
     .teardown = process_teardown,

@@ -190,7 +190,7 @@ must_check int supervisor_worker_start(struct supervisor *s, const struct superv
                                        struct supervisor_worker **ret_worker, struct error *err);
 /* Its end is seen by `ended`. Once only. */
 void supervisor_worker_kill(struct supervisor_worker *w);
-/* Its process must be gone. Accepts NULL. */
+/* Its process must be gone; what is left of it is removed, which may block (isolate_ops.discard). Accepts NULL. */
 void supervisor_worker_free(struct supervisor_worker *w);
 /* What a worker with these resources may have beside them. */
 struct isolate_limits supervisor_worker_limits(uint64_t memory_bytes, uint32_t cpu_milli);

@@ -71,8 +71,12 @@ void supervisor_worker_free(struct supervisor_worker *w)
 {
     if (!w)
         return;
-    supervisor_unwatch(&w->watch);
+    supervisor_unwatch(&w->watch); /* before discard closes the pidfd: its number may be another's at once */
     bus_conn_close(w->bus);
+    int status;
+    if (w->instance && w->ops->discard(w->instance, &status) < 0)
+        log_alert("worker_left", "uid=%u: a worker that had ended could not be discarded",
+                  w->supervisor->config->uid_base + w->uid_index);
     if (w->uid_index > 0)
         w->supervisor->uids_used[w->uid_index] = 0;
     free(w);
@@ -85,14 +89,13 @@ static void on_process_end(uv_poll_t *poll, int poll_status, int events)
     struct supervisor_worker *w = poll->data;
     struct isolate_usage usage = {0};
     int status = 0;
-    (void)uv_poll_stop(poll); /* before discard closes the pidfd: its number may be another's at once */
     if (w->ops->usage(w->instance, &usage, NULL) < 0)
         usage.oom_kills = 0;
-    if (w->ops->discard(w->instance, &status) < 0) {
-        (void)uv_poll_start(poll, UV_READABLE, on_process_end); /* still there */
-        return;
-    }
-    w->instance = NULL;
+    if (w->ops->reap(w->instance, &status) < 0)
+        return; /* still there: the poll says it again */
+    (void)uv_poll_stop(poll);
+    /* First it is told, then tidied up: that may take a runtime so long that the gateway gives the worker up meanwhile
+     * and never learns why it ended. */
     w->events->ended(w->owner, status, usage.oom_kills);
 }
 
@@ -148,6 +151,7 @@ static int worker_spawn(struct supervisor_worker *w, const struct supervisor_wor
     if (r >= 0)
         return 0;
     process_abandon(w->ops, w->instance, pidfd);
+    w->instance = NULL;
     return error_set(err, r, "a worker cannot be watched");
 }
 

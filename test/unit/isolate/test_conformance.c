@@ -82,6 +82,29 @@ static void test_discard_of_the_living(void **state)
     assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 }
 
+static void test_reap(void **state)
+{
+    (void)state;
+    struct isolate_spawn s = child_spawn_default("hang", NULL);
+    struct child c;
+    child_start(&c, ops, &s);
+    child_report(&c);
+    int status = 12345;
+    assert_int_equal(ops->reap(c.instance, &status), -ERROR_AGAIN);
+    assert_int_equal(status, 12345);
+    ops->kill(c.instance);
+    assert_true(wait_readable(c.pidfd));
+    for (int i = 0; i < 2; i++) {
+        status = 0;
+        assert_int_equal(ops->reap(c.instance, &status), 0);
+        assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    }
+    struct isolate_usage usage = {0};
+    assert_int_equal(ops->usage(c.instance, &usage, NULL), 0);
+    ops->kill(c.instance); /* whoever has its number by now */
+    assert_int_equal(child_end(&c), status);
+}
+
 static void test_kill_after_death(void **state)
 {
     (void)state;
@@ -502,6 +525,7 @@ static const struct CMUnitTest every[] = {
     T(test_fault),
     T(test_abort),
     T(test_discard_of_the_living),
+    T(test_reap),
     T(test_kill_after_death),
     T(test_descriptors),
     T(test_descriptor_order),
