@@ -19,12 +19,12 @@ static bool state_known(uint32_t state)
     return state >= BUS_ISOLATION_TESTING && state <= BUS_ISOLATION_AVAILABLE;
 }
 
-/* A level or a runtime was in state `from` and is in `to`: who waits for it starts, who needs it ends. */
-static void state_changed(struct control *c, uint32_t from, uint32_t to)
+/* Something of a level or a runtime came, or went: who waits for it starts, who needs it ends. */
+static void changed(struct control *c, bool came, bool went)
 {
-    if (to == BUS_ISOLATION_AVAILABLE && from != BUS_ISOLATION_AVAILABLE)
-        control_replicas_allow(c);
-    else if (to != BUS_ISOLATION_AVAILABLE && from == BUS_ISOLATION_AVAILABLE)
+    if (came)
+        control_replicas_allow(c); /* looks at all of them, so also at those which need what went */
+    else if (went)
         control_reconcile(c);
 }
 
@@ -34,9 +34,10 @@ void control_isolation(struct control *c, const struct bus_isolation *body)
         log_error("isolation_report", "the supervisor told of a level that there is not");
         return;
     }
-    uint32_t before = c->isolation[body->level].state;
+    bool has = body->state == BUS_ISOLATION_AVAILABLE;
+    bool had = c->isolation[body->level].state == BUS_ISOLATION_AVAILABLE;
     c->isolation[body->level] = *body;
-    state_changed(c, before, body->state);
+    changed(c, has && !had, had && !has);
 }
 
 /* Asks for a test that was not made yet. */
@@ -64,9 +65,11 @@ void control_runtime(struct control *c, const struct bus_runtime *body)
         log_error("isolation_report", "the supervisor told of an OCI runtime that there is not");
         return;
     }
-    uint32_t before = c->runtimes[body->runtime].state;
-    c->runtimes[body->runtime] = *body;
-    state_changed(c, before, body->state);
+    struct bus_runtime *known = &c->runtimes[body->runtime];
+    bool has = body->state == BUS_ISOLATION_AVAILABLE, had = known->state == BUS_ISOLATION_AVAILABLE;
+    bool guest_has = body->guest != 0, guest_had = known->guest != 0;
+    *known = *body;
+    changed(c, (has && !had) || (guest_has && !guest_had), has != had || guest_has != guest_had);
 }
 
 int control_runtime_refusal(void *ctx, uint32_t level, uint32_t runtime, struct error *err)

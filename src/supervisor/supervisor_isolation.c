@@ -123,8 +123,8 @@ static void level_take(struct supervisor_level *l, const struct isolate_report *
         log_info("isolation", "level %s is available%s: %s", name, report->degraded ? ", degraded" : "", report->text);
     else
         log_info("isolation", "level %s is not available: %s", name, report->text);
-    supervisor_isolation_tell_level(s, l->level); /* before it learns of the replicas' ends */
-    if (l->level == ISOLATE_CONTAINER)
+    supervisor_isolation_tell_level(s, l->level);                     /* before it learns of the replicas' ends */
+    if (l->level == ISOLATE_CONTAINER || l->level == ISOLATE_MICROVM) /* which runs them in its guests */
         runtimes_tell(s);
     if (had && !has)
         supervisor_replicas_level_lost(s, l->level);
@@ -276,6 +276,7 @@ void supervisor_isolation_probe_all(struct supervisor *s)
         level_body(l, &body);
         supervisor_tell(s, CHILD_CONTROL, BUS_ISOLATION, &body, NULL, 0);
     }
+    runtimes_tell(s); /* what can run in guests is looked at here; where they run on this host, their probe tells */
 }
 
 /* Not tested yet, and never: what was tested is tested again only when there is a reason. */

@@ -1,13 +1,8 @@
 /* What control makes of the supervisor's reports: who may run, and what an operator reads. */
 #include "control/control_internal.h"
 #include "isolate/isolate.h"
+#include "registry_fixture.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdio.h>
-
-#include <cmocka.h>
 #include <yyjson.h>
 
 static void report(struct control *c, uint32_t level, uint32_t state, const char *text)
@@ -121,6 +116,52 @@ static void test_runtimes(void **state)
     assert_string_equal(err.text, "its OCI runtime, runc: gone");
 }
 
+static int setup(void **state)
+{
+    static struct fixture fixture;
+    fixture_start(&fixture, &store_memory);
+    *state = &fixture;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    fixture_stop(*state);
+    return 0;
+}
+
+/* Whether a runtime can run in a guest changes by itself: a host whose own control groups it refuses never has it, and
+ * the program may come and go. What was refused for it is tried again, and what runs by it is looked at again. */
+static void test_a_guests_runtime_comes_and_goes(void **state)
+{
+    struct fixture *f = *state;
+    static struct control control;
+    struct control *c = &control;
+    struct control_version version = {.uid = 7, .failures = 3, .start_after_ns = UINT64_MAX, .level_refused = true};
+    struct bus_runtime crun = {.runtime = 2, .state = BUS_ISOLATION_UNAVAILABLE, .guest_text = "apt install crun"};
+    map_init(&c->versions, 4);
+    control_runtime(c, &crun);
+    assert_int_equal(map_put(&c->versions, version.uid, &version), 0);
+    control_runtime(c, &crun); /* nothing has changed */
+    assert_true(version.level_refused);
+    assert_int_equal(version.start_after_ns, UINT64_MAX);
+    crun.guest = 1;
+    control_runtime(c, &crun);
+    assert_false(version.level_refused);
+    assert_int_equal(version.failures, 0);
+    assert_int_equal(version.start_after_ns, 0);
+    (void)map_remove(&c->versions, version.uid);
+    c->registry = f->registry;
+    c->told = true;
+    for (int i = 0; i < 2; i++) { /* the first time it goes, the second nothing has changed */
+        c->reconcile_at_ns = 1;
+        crun.guest = 0;
+        control_runtime(c, &crun);
+        assert_int_equal(c->reconcile_at_ns, i == 0 ? UINT64_MAX : 1);
+    }
+    map_done(&c->versions);
+}
+
 /* The words of the resource, the numbers of the bus and the supervisor's are the same runtimes in the same order. */
 static void test_runtime_names(void **state)
 {
@@ -167,9 +208,13 @@ static void test_status(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_the_last_report_counts), cmocka_unit_test(test_what_is_no_level_is_not_taken),
-        cmocka_unit_test(test_never_below_the_floor),  cmocka_unit_test(test_runtimes),
-        cmocka_unit_test(test_runtime_names),          cmocka_unit_test(test_status),
+        cmocka_unit_test(test_the_last_report_counts),
+        cmocka_unit_test(test_what_is_no_level_is_not_taken),
+        cmocka_unit_test(test_never_below_the_floor),
+        cmocka_unit_test(test_runtimes),
+        cmocka_unit_test(test_runtime_names),
+        cmocka_unit_test(test_status),
+        cmocka_unit_test_setup_teardown(test_a_guests_runtime_comes_and_goes, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
