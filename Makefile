@@ -2,8 +2,10 @@
 #
 #   YES=1   do not ask before installing     DIR=...  data folder of 'make run'
 #   LISTEN  address of 'make run'            FUZZ_SECONDS  per target of 'make fuzz'
+#   LONG=1  'make test' with its long tier: virtual machines by the dozen
 
 YES ?=
+LONG ?=
 DIR ?= demo-data
 LISTEN ?= 127.0.0.1:8080
 FUZZ_SECONDS ?= 60
@@ -22,7 +24,7 @@ run: build ## start the demo server: two tenants, two models, curl lines to past
 test: ## every tier, with ASan and UBSan; ends with 'N passed, N failed'
 	@tools/deps install --test
 	@tools/build debug
-	@/usr/bin/python3 tools/test-run
+	@BULKHEAD_LONG='$(LONG)' /usr/bin/python3 tools/test-run
 
 bench: ## the table of figures, also as build/bench.json
 	@tools/deps install --bench

@@ -11,7 +11,8 @@ import pytest
 from conftest import BUILD, IDENTITY, ROOT, model_yaml, processes, role_fds, tenant_yaml, vector, wait_until
 
 BOOT_S = 90  # under emulation, on a host that is busy with other tests
-CYCLES = int(os.environ.get("BULKHEAD_VM_CYCLES", "300" if os.environ.get("BULKHEAD_SOAK") else "3"))
+CYCLES = int(os.environ.get("BULKHEAD_VM_CYCLES", "300" if os.environ.get("BULKHEAD_SOAK") else
+                            "50" if os.environ.get("BULKHEAD_LONG") else "3"))
 
 
 def level(server):

@@ -246,7 +246,7 @@ def test_a_crash_costs_its_own_tenant_only(beside, deed, code):
         code = "worker_lost"
     assert (evil.answer.status, evil.answer.code) == (503, code), (evil.answer.body, beside.log[-9:])
     wait_until(lambda: pid not in processes(), "the lost worker to be gone")
-    tried_alone(beside, 1 if deed == "eat-memory" else 2)  # that takes its time: the other may be answered before
+    tried_alone(beside)  # and the other, if the deed was not so slow on a busy machine that it had been answered before
     assert len([l for l in beside.log if l["event"] == "shared_lost"]) == 1  # the second try was in no shared worker
     together(beside)
     wait_until(lambda: not any("alone" in r["status"]["wall"] for r in replicas(beside)), "the lone workers to end")

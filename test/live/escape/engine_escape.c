@@ -3,10 +3,15 @@
  * Its model has one input `what` and one output `verdict`, both BYTES[1]. `what` is "NAME" or "NAME ARGUMENT" of an
  * attempt to get out (escape.h), answered with escape_run's text; or "neighbour NAME", a deed that is answered with
  * "done" if it returns at all. The file of its model is not read. */
+#include "channel/channel_internal.h"
 #include "engine/engine_pending.h"
 #include "escape.h"
+#include "worker/worker_internal.h"
 
+#include <poll.h>
 #include <stdio.h>
+#include <string.h>
+#include <unistd.h>
 
 #define WHAT_BYTES_MAX 4096
 
@@ -79,6 +84,21 @@ static void obey(const char *what, char *text, size_t size)
         (void)snprintf(text, size, "no such attempt");
 }
 
+/* Into all that the gateway reads: the ring of frames, or the stream. It stays then, as one that has been taken over. */
+static void garbage(struct channel *c)
+{
+    char noise[4096];
+    for (size_t i = 0; i < sizeof noise; i++)
+        noise[i] = (char)(i * 131 + 89);
+    for (uint32_t i = 0; i < c->geometry.n_frames; i++)
+        memcpy((void *)(uintptr_t)channel_frame_own(c, i), noise + i % 64, sizeof(struct channel_frame));
+    c->_produced += c->geometry.n_frames / 2;
+    channel_ring(c);
+    for (;;)
+        if (write(c->bell, noise, sizeof noise) < 0)
+            (void)poll(NULL, 0, 1);
+}
+
 static int hostile_step(struct engine *e, uint64_t budget_ns, const struct engine_sink *sink, struct error *err)
 {
     struct hostile *h = hostile_of(e);
@@ -93,6 +113,8 @@ static int hostile_step(struct engine *e, uint64_t budget_ns, const struct engin
         memcpy(&size, input->data, sizeof size);
     if (size <= WHAT_BYTES_MAX && input->size >= sizeof size + size)
         memcpy(what, (const char *)input->data + sizeof size, size);
+    if (strcmp(what, "neighbour garbage") == 0) /* the sink's context is the lease that runs (worker/lease.c) */
+        garbage(((struct worker_lease *)sink->ctx)->worker->channel);
     obey(what, answer + 4, sizeof answer - 4);
     size = (uint32_t)strlen(answer + 4);
     memcpy(answer, &size, sizeof size);

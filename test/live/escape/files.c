@@ -208,7 +208,14 @@ static enum verdict proc_fd(const char *argument)
 static enum verdict proc_kernel_memory(const char *argument)
 {
     (void)argument;
-    return of_call(open("/proc/kcore", O_RDONLY | O_CLOEXEC));
+    char head[4] = "";
+    int fd = open("/proc/kcore", O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return of_call(fd);
+    ssize_t n = read(fd, head, sizeof head);
+    (void)close(fd);
+    errno = ENODATA; /* a runtime may have put an empty file there */
+    return n == (ssize_t)sizeof head && memcmp(head, "\177ELF", sizeof head) == 0 ? ESCAPED : HELD;
 }
 
 static enum verdict proc_kernel_symbols(const char *argument)
