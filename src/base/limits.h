@@ -55,7 +55,9 @@
 #define LIMIT_KEYS            1000000u
 #define LIMIT_MODELS          100000u /* those that are lent count once for each borrower, too */
 #define LIMIT_ADAPTERS        100000u
-#define LIMIT_VERSIONS_SERVED 8u /* newest versions of a model that stay addressable */
+#define LIMIT_GRANTS          10000u /* each is read at every change of one */
+#define LIMIT_GRANT_TENANTS   64u    /* borrowers in one Grant; a model may have several */
+#define LIMIT_VERSIONS_SERVED 8u     /* newest versions of a model that stay addressable */
 
 /* Scheduling. */
 #define LIMIT_BATCH_ITEMS         256u

@@ -168,12 +168,14 @@ struct bus_quotas { /* fd: n rows, a sealed memfd */
 
 struct bus_demand {
     uint64_t version_uid;
-    uint32_t replicas; /* wanted in all; 0: idle, all may go */
+    uint64_t tenant_uid; /* whose replicas: of a borrower to whom it is lent; 0: the owner's */
+    uint32_t replicas;   /* wanted in all; 0: idle, all may go */
     uint32_t _reserved;
 };
 
 struct bus_demand_refused { /* no replica of it will start for error.retry_after_ms */
     uint64_t version_uid;
+    uint64_t tenant_uid;  /* as the DEMAND's */
     uint64_t replica_uid; /* a DEMAND_LONE's: only that one is refused; 0: a DEMAND's */
     struct error error;
 };
@@ -202,6 +204,7 @@ enum bus_stop_reason {
 enum bus_start_flag {
     BUS_START_LONE = 1u << 0,  /* for one request; ends with the gateway that asked for it */
     BUS_START_APART = 1u << 1, /* level shared: in a worker that hosts nothing else */
+    BUS_START_OWN = 1u << 2,   /* level shared: a process of its own, in which sequences of several tenants run */
 };
 
 struct bus_replica_start { /* fds: the model; its image's root, or the model again; sealed memfds */

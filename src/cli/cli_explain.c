@@ -83,6 +83,13 @@ static void print_walls(yyjson_val *root)
     printf(" (its tenant demands at least ");
     cli_print(stdout, str_from(text_at(root, "minimum")));
     printf(")\n");
+    if (yyjson_obj_get(root, "lender")) {
+        printf("Lent by ");
+        cli_print(stdout, str_from(text_at(root, "lender")));
+        printf(", served by ");
+        cli_print(stdout, str_from(text_at(root, "servedBy")));
+        printf(".\n");
+    }
     if (!yyjson_get_bool(yyjson_obj_get(root, "available"))) {
         printf("IT CANNOT RUN: ");
         cli_print_wrapped(text_at(root, "text"), 15);

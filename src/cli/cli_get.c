@@ -7,7 +7,8 @@ static enum resource_kind kind_of(const struct cli_call *call, const char *word)
     enum resource_kind kind = resource_kind_from_name(str_from(word));
     if (kind == RESOURCE_NONE)
         (void)cli_usage(
-            call, "there is no kind \"%s\"; there are tenants, models, versions, replicas, keys and devices", word);
+            call, "there is no kind \"%s\"; there are tenants, models, grants, versions, replicas, keys and devices",
+            word);
     if (kind == RESOURCE_SERVER) {
         (void)cli_usage(call, "the Server resource is the file of serve --config; see bulkhead status");
         kind = RESOURCE_NONE;
@@ -101,7 +102,7 @@ static enum cli_exit remove_one(const struct cli_call *call, enum resource_kind 
     status = cli_admin(call, "DELETE", target, STR(""), &answer);
     if (status != CLI_DONE)
         return status;
-    bool tenanted = tenant && kind == RESOURCE_MODEL;
+    bool tenanted = tenant && resource_kinds[kind].declared && resource_kinds[kind].tenanted;
     printf("%s %s%s%s %s\n", resource_kinds[kind].name, tenanted ? tenant : "", tenanted ? "/" : "", name, done);
     cli_print_pending(&answer);
     return CLI_DONE;
@@ -112,7 +113,7 @@ enum cli_exit cli_delete(const struct cli_call *call)
     enum resource_kind kind = kind_of(call, call->arguments[0]);
     if (kind == RESOURCE_NONE)
         return CLI_USAGE;
-    if (kind == RESOURCE_MODEL && !cli_flag_value(call, "tenant"))
+    if (resource_kinds[kind].declared && resource_kinds[kind].tenanted && !cli_flag_value(call, "tenant"))
         return cli_usage(call, "delete %s %s needs --tenant T", call->arguments[0], call->arguments[1]);
     return remove_one(call, kind, call->arguments[1], "deleted");
 }

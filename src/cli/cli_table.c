@@ -32,6 +32,13 @@ static const struct column columns_model[] = {{"TENANT", "metadata.tenant"},
                                               {"DIGEST", "status.digest", NULL, COLUMN_SHORT},
                                               {"AGE", "status.created", NULL, COLUMN_AGE},
                                               {NULL}};
+static const struct column columns_grant[] = {{"TENANT", "metadata.tenant"},
+                                              {"NAME", "metadata.name"},
+                                              {"MODEL", "spec.model"},
+                                              {"TENANTS", "spec.tenants"},
+                                              {"SHARED BATCH", "spec.sharedBatch"},
+                                              {"AGE", "status.created", NULL, COLUMN_AGE},
+                                              {NULL}};
 static const struct column columns_version[] = {{"TENANT", "metadata.tenant"},
                                                 {"MODEL", "metadata.name"},
                                                 {"VERSION", "status.number"},
@@ -68,8 +75,9 @@ static const struct column columns_device[] = {{"NAME", "metadata.name"},
                                                {NULL}};
 
 static const struct column *const columns_of[RESOURCE_KIND_COUNT] = {
-    [RESOURCE_TENANT] = columns_tenant,   [RESOURCE_MODEL] = columns_model, [RESOURCE_VERSION] = columns_version,
-    [RESOURCE_REPLICA] = columns_replica, [RESOURCE_KEY] = columns_key,     [RESOURCE_DEVICE] = columns_device};
+    [RESOURCE_TENANT] = columns_tenant, [RESOURCE_MODEL] = columns_model,     [RESOURCE_VERSION] = columns_version,
+    [RESOURCE_GRANT] = columns_grant,   [RESOURCE_REPLICA] = columns_replica, [RESOURCE_KEY] = columns_key,
+    [RESOURCE_DEVICE] = columns_device};
 
 static yyjson_val *value_at(yyjson_val *value, const char *path)
 {
@@ -128,6 +136,15 @@ static void append_value(struct buf *cell, yyjson_val *value, enum column_form f
             buf_append_char(cell, '-');
     } else if (yyjson_is_uint(value)) {
         append_number(cell, yyjson_get_uint(value), form == COLUMN_BYTES);
+    } else if (yyjson_is_arr(value)) {
+        yyjson_arr_iter each = yyjson_arr_iter_with(value);
+        size_t n = 0;
+        for (yyjson_val *item = yyjson_arr_iter_next(&each); item; item = yyjson_arr_iter_next(&each)) {
+            if (n++ > 0)
+                buf_append_char(cell, ',');
+            buf_append(cell, yyjson_get_str(item) ? yyjson_get_str(item) : "?",
+                       yyjson_get_str(item) ? yyjson_get_len(item) : 1);
+        }
     } else {
         _free_ char *text = yyjson_val_write(value, 0, NULL);
         buf_append_text(cell, text ? text : "?");

@@ -18,8 +18,9 @@
 /* The engines of this build. The list in engine_registry.c is the worker's; a test compares the two. */
 static const struct {
     const char *name;
-    bool shared; /* ENGINE_SHARED */
-} engines[] = {{"identity", true}, {"llama", false}, {"onnx", true}};
+    bool shared; /* ENGINE_SHARED: several models in one process */
+    bool lends;  /* ENGINE_TOKENS: sequences of several tenants in one model */
+} engines[] = {{"identity", true, false}, {"llama", false, true}, {"onnx", true, false}};
 
 struct registry *control_registry(struct control *c)
 {
@@ -42,7 +43,16 @@ static bool engine_shared(void *ctx, struct str name)
     (void)ctx;
     for (size_t i = 0; i < sizeof engines / sizeof engines[0]; i++)
         if (str_equal(name, str_from(engines[i].name)))
-            return engines[i].shared;
+            return engines[i].shared || engines[i].lends;
+    return false;
+}
+
+static bool engine_lends(void *ctx, struct str name)
+{
+    (void)ctx;
+    for (size_t i = 0; i < sizeof engines / sizeof engines[0]; i++)
+        if (str_equal(name, str_from(engines[i].name)))
+            return engines[i].lends;
     return false;
 }
 
@@ -225,6 +235,7 @@ static int registry_start(struct control *c, struct error *err)
         .runtime_refusal = control_runtime_refusal,
         .engine_known = engine_known,
         .engine_shared = engine_shared,
+        .engine_lends = engine_lends,
         .engine_id = engine_id,
         .served = control_pool_served,
         .running = control_running,

@@ -59,8 +59,8 @@ void control_infer(struct control *c, struct str tenant, struct str model, struc
 
 /* What the wall around a model contains on this host, and by what, with what /proc tells of its replicas at this moment
  * (for `bulkhead explain model`); the answer comes later, exactly once, with an HTTP status and a body (valid during
- * the call): {"tenant","model","version","level","minimum","available","text","measured","walls":[{"topic","verdict",
- * "by"}],"replicas":[{…}]}. */
+ * the call): {"tenant","model","version","level","minimum","lender","servedBy" (only where it is
+ * lent),"available","text","measured","walls":[{"topic","verdict", "by"}],"replicas":[{…}]}. */
 typedef void (*control_explain_cb)(void *ctx, int http_status, struct str body);
 void control_explain(struct control *c, struct str tenant, struct str model, control_explain_cb done, void *ctx);
 

@@ -87,7 +87,8 @@ void control_explain_facts(struct control *c, const struct bus_replica_facts *f)
     append_text(json, "level", control_level_name(r->state.level));
     buf_format(json, ",\"pid\":%d,\"uid\":%u", f->pid, f->uid);
     if (r->state.level == LADDER_SHARED) /* how many, never who */
-        buf_format(json, ",\"besides\":{\"replicas\":%u,\"tenants\":%u}", f->shared_replicas, f->shared_tenants);
+        buf_format(json, ",\"besides\":{\"replicas\":%u,\"tenants\":%u}", f->shared_replicas,
+                   e->version.lends ? e->version.n_beside : f->shared_tenants);
     append_text(json, "cgroup", f->cgroup);
     buf_append_text(json, ",\"namespaces\":{");
     for (uint32_t i = 0; i < BUS_NAMESPACES; i++)
@@ -139,6 +140,10 @@ void control_explain_looked(struct control *c, const struct bus_look *body)
     buf_format(&json, ",\"version\":%u", v->number);
     append_text(&json, "level", control_level_name(level));
     append_text(&json, "minimum", control_level_name(v->floor));
+    if (v->lender[0]) {
+        append_text(&json, "lender", v->lender);
+        append_text(&json, "servedBy", v->hosted ? "the lender's replicas" : "replicas of its own");
+    }
     buf_format(&json, ",\"available\":%s,\"degraded\":%s", refused < 0 ? "false" : "true",
                c->isolation[level].degraded ? "true" : "false");
     append_text(&json, "text", refused < 0 ? error_text(&refusal, refused) : c->isolation[level].text);

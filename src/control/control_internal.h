@@ -20,11 +20,13 @@ struct control_replica {
     uint64_t loaded_ns;
 };
 
-/* A version that has, had or should have replicas. */
+/* A version that has, had or should have replicas: its owner's, or a borrower's. */
 struct control_version {
+    uint64_t key; /* registry_version_key: its place in control.versions */
     uint64_t uid;
-    uint32_t demanded;   /* by the gateway: replicas in all */
-    uint32_t n_replicas; /* alive, stopping ones too */
+    uint64_t borrower_uid; /* 0: the owner's */
+    uint32_t demanded;     /* by the gateway: replicas in all */
+    uint32_t n_replicas;   /* alive, stopping ones too */
     uint32_t n_stopping;
     uint32_t n_lone;         /* beside them: replicas for one request each */
     uint32_t shared_losses;  /* in a row, of shared workers with several models in them */
@@ -54,7 +56,7 @@ struct control {
     uint32_t pool_sent;    /* UINT32_MAX: nothing yet, whatever an earlier control has said */
     /* replicas */
     struct map replicas;      /* uid → struct control_replica */
-    struct map versions;      /* uid → struct control_version */
+    struct map versions;      /* key → struct control_version */
     uint32_t n_lone;          /* of all versions */
     bool told;                /* the supervisor has named all that run: starts may be decided */
     uint64_t reconcile_at_ns; /* when a back-off ends; UINT64_MAX: none runs */

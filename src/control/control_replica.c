@@ -17,18 +17,29 @@
 #define STORE_RETRY_NS    NS_PER_S
 #define SHARED_LOSSES_MAX 3u
 
-static struct control_version *version_get(struct control *c, uint64_t uid)
+/* NULL: no memory, or uids that there cannot be. */
+static struct control_version *version_get(struct control *c, uint64_t uid, uint64_t borrower_uid)
 {
-    struct control_version *v = map_get(&c->versions, uid);
+    uint64_t key;
+    if (registry_version_key(uid, borrower_uid, &key) < 0)
+        return NULL;
+    struct control_version *v = map_get(&c->versions, key);
     if (v)
         return v;
     v = calloc(1, sizeof *v);
-    if (!v || map_put(&c->versions, uid, v) < 0) {
+    if (!v || map_put(&c->versions, key, v) < 0) {
         free(v);
         return NULL;
     }
+    v->key = key;
     v->uid = uid;
+    v->borrower_uid = borrower_uid;
     return v;
+}
+
+static struct control_version *version_of_row(struct control *c, const struct registry_version *row)
+{
+    return version_get(c, row->uid, row->lender[0] ? row->tenant_uid : 0);
 }
 
 static void back_off(struct control_version *v)
@@ -78,12 +89,13 @@ static int replica_start(struct control *c, const struct registry_version *row, 
         r = registry_image_memfd(c->registry, row, &image, err);
     if (r < 0)
         return r;
+    struct control_version *version = version_of_row(c, row);
     struct control_replica *replica = calloc(1, sizeof *replica);
-    if (!replica || map_put(&c->replicas, body.replica_uid, replica) < 0) {
+    if (!version || !replica || map_put(&c->replicas, body.replica_uid, replica) < 0) {
         free(replica);
         return error_set_default(err, ERROR_NO_MEMORY);
     }
-    replica->version = map_get(&c->versions, row->uid);
+    replica->version = version;
     replica->lone = body.flags & BUS_START_LONE;
     replica->state = (struct bus_replica_state){.replica_uid = body.replica_uid,
                                                 .version_uid = row->uid,
@@ -106,7 +118,8 @@ void control_running(void *ctx, uint64_t tenant_uid, struct registry_running *re
             continue;
         struct registry_version row;
         struct error err = {0};
-        if (r->memory_bytes == 0 && registry_version_find(c->registry, r->state.version_uid, &row, &err) >= 0)
+        if (r->memory_bytes == 0 &&
+            registry_version_find(c->registry, r->version->uid, r->version->borrower_uid, &row, &err) >= 0)
             r->memory_bytes = row.memory_bytes; /* started by an earlier control process */
         running.replicas++;
         running.memory_bytes += r->memory_bytes;
@@ -139,7 +152,9 @@ static int replica_start_usual(struct control *c, struct control_version *v, con
                                struct error *err)
 {
     struct bus_replica_start how = {.replica_uid = random_u64() | 1, .level = row->level}; /* never 0 */
-    if (v->shared_losses >= SHARED_LOSSES_MAX)
+    if (row->level == LADDER_SHARED && row->lends) /* whose worker hosts no other model, but other tenants' requests */
+        how.flags |= BUS_START_OWN;
+    else if (v->shared_losses >= SHARED_LOSSES_MAX)
         how.flags |= BUS_START_APART;
     int r = replica_start(c, row, &how, err);
     if (r >= 0 && (how.flags & BUS_START_APART))
@@ -181,7 +196,7 @@ static void start_later(struct control *c, struct control_version *v)
     reconcile_at(c, v->start_after_ns);
     if (v->demanded == 0 || (wait_ns < PATIENCE_NS && !v->start_failed))
         return;
-    struct bus_demand_refused body = {.version_uid = v->uid};
+    struct bus_demand_refused body = {.version_uid = v->uid, .tenant_uid = v->borrower_uid};
     (void)error_set(&body.error, ERROR_MODEL_UNAVAILABLE, "The model cannot be started: %s.", v->last_error);
     body.error.retry_after_ms = (uint32_t)(wait_ns / NS_PER_MS) + 1;
     (void)bus_conn_send(c->gateway, BUS_DEMAND_REFUSED, &body, NULL, 0); /* a new gateway demands anew */
@@ -192,17 +207,20 @@ static void version_reconcile(struct control *c, struct control_version *v)
 {
     struct registry_version row;
     struct error err = {0};
-    int found = registry_version_find(c->registry, v->uid, &row, &err);
+    int found = registry_version_find(c->registry, v->uid, v->borrower_uid, &row, &err);
     uint32_t wanted = 0;
     int refused = 0;
     if (found == -ERROR_MODEL_NOT_FOUND) {
-        v->demanded = 0;    /* deleted: nobody takes the demand back, and with it v would stay for ever */
+        v->demanded =
+            0; /* deleted, or no longer lent: nobody takes the demand back, and with it v would stay for ever */
     } else if (found < 0) { /* the store cannot be read: no reason to stop what serves */
         log_error("reconcile", "%s", error_text(&err, found));
         reconcile_at(c, clock_monotonic_ns() + STORE_RETRY_NS);
         return;
     }
     if (found >= 0) {
+        if (row.hosted) /* the owner's replicas serve it */
+            v->demanded = 0;
         uint64_t most = row.replicas_max < LIMIT_REPLICAS_PER_MODEL ? row.replicas_max : LIMIT_REPLICAS_PER_MODEL;
         uint64_t least = row.newest ? row.replicas_min : 0;
         uint64_t number = v->demanded > least ? v->demanded : least;
@@ -242,7 +260,7 @@ static void version_reconcile(struct control *c, struct control_version *v)
 static int want_minimum(void *ctx, const struct registry_version *row)
 {
     struct control *c = ctx;
-    return version_get(c, row->uid) ? 0 : -ERROR_NO_MEMORY;
+    return version_get(c, row->uid, 0) ? 0 : -ERROR_NO_MEMORY;
 }
 
 static bool version_idle(const struct control_version *v)
@@ -258,7 +276,7 @@ static void reconcile_one(struct control *c, struct control_version *v)
         return;
     version_reconcile(c, v);
     if (version_idle(v)) /* such as one that does not exist: a gateway may demand what it likes */
-        free(map_remove(&c->versions, v->uid));
+        free(map_remove(&c->versions, v->key));
 }
 
 void control_reconcile(struct control *c)
@@ -276,7 +294,7 @@ void control_reconcile(struct control *c)
     for (struct control_version *v; (v = map_next(&c->versions, &cursor));) {
         version_reconcile(c, v);
         if (version_idle(v) && n_gone < sizeof gone / sizeof gone[0])
-            gone[n_gone++] = v->uid;
+            gone[n_gone++] = v->key;
     }
     for (size_t i = 0; i < n_gone; i++)
         free(map_remove(&c->versions, gone[i]));
@@ -297,9 +315,9 @@ void control_replicas_allow(struct control *c)
 
 void control_demand(struct control *c, const struct bus_demand *body)
 {
-    struct control_version *v = version_get(c, body->version_uid);
+    struct control_version *v = version_get(c, body->version_uid, body->tenant_uid);
     if (!v)
-        return; /* out of memory: the gateway's requests time out */
+        return; /* out of memory, or no such uids: the gateway's requests time out */
     v->demanded = body->replicas;
     reconcile_one(c, v);
 }
@@ -312,13 +330,13 @@ static int lone_check(struct control *c, const struct bus_demand_lone *body, str
         return error_set_default(err, ERROR_WORKER_LOST);
     if (c->n_lone >= LIMIT_LONE_WORKERS)
         return error_set(err, ERROR_LIMIT, "%u requests are being tried again already", LIMIT_LONE_WORKERS);
-    int r = registry_version_find(c->registry, body->version_uid, ret_row, err);
+    int r = registry_version_find(c->registry, body->version_uid, 0, ret_row, err);
     if (r < 0)
         return r;
     if (ret_row->floor > LADDER_PROCESS)
         return error_set(err, ERROR_ISOLATION_UNAVAILABLE, "its tenant demands more than level process by now");
     r = control_level_refusal(c, LADDER_PROCESS, err);
-    if (r >= 0 && !version_get(c, body->version_uid))
+    if (r >= 0 && !version_get(c, body->version_uid, 0))
         r = error_set_default(err, ERROR_NO_MEMORY);
     return r;
 }
@@ -372,12 +390,21 @@ static void on_ended(struct control *c, struct control_replica *replica, const s
     reconcile_one(c, v);
 }
 
+/* Of a replica that an earlier control process has started: the tenant, unless it is the owner. */
+static uint64_t borrower_of(struct control *c, const struct bus_replica_state *body)
+{
+    struct registry_version row;
+    struct error err = {0};
+    int r = c->registry ? registry_version_find(c->registry, body->version_uid, 0, &row, &err) : -ERROR_DRAINING;
+    return r >= 0 && row.tenant_uid != body->tenant_uid ? body->tenant_uid : 0;
+}
+
 void control_replica_state(struct control *c, const struct bus_replica_state *body)
 {
     struct control_replica *replica = map_get(&c->replicas, body->replica_uid);
     bool adopted = false;
     if (!replica && body->phase != BUS_REPLICA_ENDED) { /* started by an earlier control process */
-        struct control_version *v = version_get(c, body->version_uid);
+        struct control_version *v = version_get(c, body->version_uid, borrower_of(c, body));
         replica = v ? calloc(1, sizeof *replica) : NULL;
         if (!replica || map_put(&c->replicas, body->replica_uid, replica) < 0) {
             free(replica);

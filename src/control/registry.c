@@ -161,12 +161,16 @@ static int registry_count(struct registry *r, struct error *err)
     rc = ops->resource_each(r->store, RESOURCE_MODEL, str_any(), str_any(), count_resource, &r->n_models, err);
     if (rc < 0)
         return rc;
+    rc = ops->resource_each(r->store, RESOURCE_GRANT, str_any(), str_any(), count_resource, &r->n_grants, err);
+    if (rc < 0)
+        return rc;
     return ops->key_each(r->store, 0, count_key, &r->n_keys, err);
 }
 
 int registry_open(const struct registry_config *config, struct registry **ret_registry, struct error *err)
 {
-    assert(config->store && config->level_refusal && config->engine_known && config->engine_shared);
+    assert(config->store && config->level_refusal && config->engine_known && config->engine_shared &&
+           config->engine_lends);
     struct registry *r = calloc(1, sizeof *r);
     if (!r)
         return error_set_default(err, -ERROR_NO_MEMORY);

@@ -1,4 +1,4 @@
-/* The registry: what tenants, models, versions and keys there are, and how they may change.
+/* The registry: what tenants, models, grants, versions and keys there are, and how they may change.
  *
  * Control only, on its loop, blocking on the store. It decides and writes; it speaks neither HTTP nor the bus: the
  * admin API (api/manage) calls it with decoded JSON and publishes the new generation afterwards (control.h). All writes
@@ -38,8 +38,10 @@ struct registry_config {
     int (*runtime_refusal)(void *ctx, uint32_t level, uint32_t runtime, struct error *err);
     /* Is there an engine of this name? */
     bool (*engine_known)(void *ctx, struct str name);
-    /* May models of it share a worker with others (level shared)? */
+    /* May its models be at level shared: share a worker with others, or have one that serves several tenants? */
     bool (*engine_shared)(void *ctx, struct str name);
+    /* May its models be lent: can one worker serve several tenants? */
+    bool (*engine_lends)(void *ctx, struct str name);
     /* Tells the code that opens models for this engine from any other; 0: this server has none. */
     uint64_t (*engine_id)(void *ctx, struct str name);
     /* Called for each version that a new catalog holds; NULL allowed. */
@@ -73,6 +75,10 @@ struct registry_version {
     uint64_t artifact_bytes;
     uint8_t digest[STORE_DIGEST_BYTES];
     char tenant[LIMIT_NAME_BYTES + 1], model[LIMIT_NAME_BYTES + 1];
+    char lender[LIMIT_NAME_BYTES + 1]; /* whose model it is; "": the tenant's own */
+    uint32_t n_beside;                 /* other tenants, whom the owner's replicas serve too */
+    bool hosted;                       /* lent: the owner's replicas serve it */
+    bool lends;                        /* registry_config.engine_lends */
     bool newest;
     uint64_t replicas_min, replicas_max;
 };
@@ -112,13 +118,13 @@ void registry_apply_drop(struct registry *r, struct str body, const struct regis
 must_check int registry_apply(struct registry *r, struct str body, struct registry_ingest *ingest,
                               struct registry_change *ret_change, struct buf *ret_results, struct error *err);
 
-/* A JSON array of whole documents of a kind (Tenant, Model, Version, Key). tenant/name filters may be empty. An unknown
- * tenant or name is -ERROR_NOT_FOUND. */
+/* A JSON array of whole documents of a kind (Tenant, Model, Grant, Version, Key). tenant/name filters may be empty. An
+ * unknown tenant or name is -ERROR_NOT_FOUND. */
 must_check int registry_get(struct registry *r, enum resource_kind kind, struct str tenant, struct str name,
                             struct buf *ret_items, struct error *err);
 
-/* Tenant: refused (-ERROR_CONFLICT) while it has models; its keys go with it. Model: its versions go with it; artifacts
- * no version names any more are unlinked after commit. */
+/* Tenant: refused (-ERROR_CONFLICT) while it has models or is lent one; its keys go with it. Model: refused likewise
+ * while a Grant lends it; its versions go with it; artifacts no version names any more are unlinked after commit. */
 must_check int registry_delete(struct registry *r, enum resource_kind kind, struct str tenant, struct str name,
                                struct registry_change *ret_change, struct error *err);
 
@@ -152,10 +158,15 @@ must_check int registry_quota_purge(struct registry *r, struct error *err);
 must_check int registry_catalog(struct registry *r, uint64_t *ret_generation, int *ret_fd, size_t *ret_bytes,
                                 struct error *err);
 
-/* -ERROR_MODEL_NOT_FOUND when it is gone. */
-must_check int registry_version_find(struct registry *r, uint64_t version_uid, struct registry_version *ret_version,
-                                     struct error *err);
-/* The newest version of a model. -ERROR_NOT_FOUND when there is no such tenant or model. */
+/* What is needed for its owner (borrower_uid 0), or for a tenant to whom it is lent: then tenant, level, floor and
+ * quotas are the borrower's, and model_uid is that of its row in the catalog if it has replicas of its own.
+ * -ERROR_MODEL_NOT_FOUND when it, or the loan, is gone. */
+must_check int registry_version_find(struct registry *r, uint64_t version_uid, uint64_t borrower_uid,
+                                     struct registry_version *ret_version, struct error *err);
+/* What (version_uid, borrower_uid) is counted under: one number for each pair; version_uid itself for the owner. */
+must_check int registry_version_key(uint64_t version_uid, uint64_t borrower_uid, uint64_t *ret_key);
+/* The newest version of a model of the tenant's own, or lent to it. -ERROR_NOT_FOUND when there is no such tenant or
+ * model. */
 must_check int registry_model_find(struct registry *r, struct str tenant, struct str model,
                                    struct registry_version *ret_version, struct error *err);
 /* Every newest version with replicas.min > 0 (for the start). each() returns non-zero to stop. */

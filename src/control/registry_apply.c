@@ -37,7 +37,7 @@ static int read_item(struct registry_plan *plan, yyjson_val *document, yyjson_va
     int rc = resource_peek(document, &item->kind, err);
     if (rc < 0)
         return error_wrap(err, rc, "resources[%u]", plan->n_items);
-    if (item->kind != RESOURCE_TENANT && item->kind != RESOURCE_MODEL)
+    if (!resource_kinds[item->kind].declared)
         return error_set(err, -ERROR_INVALID_RESOURCE, "a %s cannot be applied%s", resource_kinds[item->kind].name,
                          item->kind == RESOURCE_SERVER ? "; it is the file of serve --config" : ": it is read-only");
     rc = resource_decode(document, item->kind, &item->next, err);
@@ -252,6 +252,8 @@ static void plan_report(const struct registry_plan *plan, uint64_t revision, str
             plan->registry->n_tenants++;
         if (!item->exists && item->kind == RESOURCE_MODEL)
             plan->registry->n_models++;
+        if (!item->exists && item->kind == RESOURCE_GRANT)
+            plan->registry->n_grants++;
         buf_format(results, "%s{\"kind\":\"%s\",\"name\":\"%s\",\"tenant\":\"%s\",\"result\":\"%s\"", i > 0 ? "," : "",
                    resource_kinds[item->kind].name, item->next.meta.name, item->next.meta.tenant, result);
         if (item->kind == RESOURCE_MODEL)

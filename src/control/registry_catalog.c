@@ -5,7 +5,15 @@
 
 struct tenant {
     uint64_t uid;
-    int index; /* in the catalog */
+    int index;      /* in the catalog */
+    uint32_t floor; /* rank */
+    char name[LIMIT_NAME_BYTES + 1];
+};
+
+struct placed { /* a model's row */
+    uint32_t tenant;
+    int index;
+    const struct registry_loan *loan; /* NULL: its own */
     char name[LIMIT_NAME_BYTES + 1];
 };
 
@@ -22,6 +30,11 @@ struct assemble {
     struct tenant_uid *by_uid;  /* [n_tenants], ascending */
     struct catalog_model model; /* the one whose versions are being added */
     uint32_t n_versions;
+    const struct registry_loan *loan; /* it is lent to who has the row; NULL: it is not */
+    struct registry_loans loans;
+    size_t next_loan;
+    struct placed *placed; /* [n_placed], ascending by tenant */
+    size_t n_placed, placed_capacity;
     struct error *err;
     int rc;
 };
@@ -104,6 +117,7 @@ static int add_tenant(void *ctx, const struct store_resource *stored)
     struct tenant *noted = &a->tenants[a->n_tenants];
     noted->uid = stored->uid;
     noted->index = index;
+    noted->floor = registry_level_rank(tenant->isolation_minimum);
     memcpy(noted->name, row.name, sizeof noted->name);
     a->n_tenants++;
     return added(a, index, "tenant");
@@ -120,26 +134,69 @@ static int compare_uid(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
+static const struct tenant *tenant_find(const struct assemble *a, const char *name)
+{
+    return a->n_tenants ? bsearch(name, a->tenants, a->n_tenants, sizeof *a->tenants, compare_name) : NULL;
+}
+
+/* Adds the row of a->model, and notes where. */
+static int place(struct assemble *a)
+{
+    int index = catalog_add_model(a->builder, &a->model);
+    if (added(a, index, "model") != 0)
+        return 1;
+    if (a->n_placed == a->placed_capacity) {
+        size_t capacity = a->placed_capacity ? a->placed_capacity * 2 : 64;
+        struct placed *placed = reallocarray(a->placed, capacity, sizeof *placed);
+        if (!placed) {
+            a->rc = error_set_default(a->err, -ERROR_NO_MEMORY);
+            return 1;
+        }
+        a->placed = placed;
+        a->placed_capacity = capacity;
+    }
+    struct placed *p = &a->placed[a->n_placed++];
+    *p = (struct placed){.tenant = a->model.tenant, .index = index, .loan = a->loan};
+    memcpy(p->name, a->model.name, sizeof p->name);
+    return 0;
+}
+
+/* The row of that tenant and name, or NULL. */
+static const struct placed *placed_find(const struct assemble *a, uint32_t tenant, const char *name)
+{
+    size_t low = 0, high = a->n_placed;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (a->placed[middle].tenant < tenant)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    for (; low < a->n_placed && a->placed[low].tenant == tenant; low++)
+        if (strcmp(a->placed[low].name, name) == 0)
+            return &a->placed[low];
+    return NULL;
+}
+
 static int add_version(void *ctx, const struct store_version *v)
 {
     struct assemble *a = ctx;
     if (a->n_versions >= LIMIT_VERSIONS_SERVED)
         return 1;
     struct resource_model model;
-    const struct catalog_model *owner = &a->model;
-    a->rc = registry_version_decode(v->document, a->tenants[owner->tenant].name, owner->name, &model, a->err);
+    const struct tenant *tenant = &a->tenants[a->model.tenant];
+    a->rc = registry_version_decode(v->document, tenant->name, a->model.name, &model, a->err);
     if (a->rc < 0)
         return 1;
-    if (a->n_versions++ == 0) {
-        int index = catalog_add_model(a->builder, owner);
-        if (added(a, index, "model") != 0)
-            return 1;
-    }
+    if (a->n_versions++ == 0 && place(a) != 0)
+        return 1;
+    uint32_t own = registry_level_rank(model.isolation_level);
     struct catalog_version row = {.uid = v->uid,
                                   .number = v->number,
                                   .slots = registry_slots(&model),
                                   .device = registry_device(a->registry, &model),
-                                  .level = registry_level_rank(model.isolation_level)};
+                                  .level = a->loan ? registry_level_lent(own, tenant->floor) : own};
+    row.hosted = a->loan && row.level == CATALOG_LEVEL_SHARED;
     static_assert(sizeof row.engine == sizeof model.engine, "engine names have one size");
     memcpy(row.engine, model.engine, sizeof row.engine);
     memcpy(row.digest, v->digest, sizeof row.digest);
@@ -149,14 +206,20 @@ static int add_version(void *ctx, const struct store_version *v)
     return added(a, catalog_add_version(a->builder, &row), "version");
 }
 
-static int add_model(struct assemble *a, const struct resource_model *model, uint64_t uid)
+/* loan NULL: a model of its own tenant, else the row of a borrower. */
+static int add_model(struct assemble *a, const struct resource_model *model, uint64_t uid,
+                     const struct registry_loan *loan)
 {
-    const struct tenant *tenant =
-        a->n_tenants ? bsearch(model->meta.tenant, a->tenants, a->n_tenants, sizeof *a->tenants, compare_name) : NULL;
+    const struct tenant *tenant = tenant_find(a, loan ? loan->borrower : model->meta.tenant);
     if (!tenant)
         return error_set(a->err, -ERROR_IO, "the store holds a model without its tenant");
+    uint64_t row_uid = uid;
+    int rc = loan ? registry_lent_uid(uid, tenant->uid, &row_uid, a->err) : 0;
+    if (rc < 0)
+        return rc;
     a->n_versions = 0;
-    a->model = (struct catalog_model){.uid = uid,
+    a->loan = loan;
+    a->model = (struct catalog_model){.uid = row_uid,
                                       .tenant = (uint32_t)tenant->index,
                                       .batch_max = model->batch_invariant ? (uint32_t)model->batch_max : 1,
                                       .batch_delay_ns = model->batch_delay_ns,
@@ -165,14 +228,51 @@ static int add_model(struct assemble *a, const struct resource_model *model, uin
                                       .idle_after_ns = model->replicas_idle_after_ns,
                                       .weight = (uint32_t)model->weight,
                                       .class = model->class};
+    if (loan) { /* what is for the owner's own models does not bind a borrower, who pays for what runs */
+        a->model.replicas_min = 0;
+        a->model.weight = 1;
+        a->model.shared_batch = loan->shared_batch;
+    }
     if (model->batch_invariant) {
         a->model.n_preferred = model->batch_preferred.n;
         memcpy(a->model.preferred, model->batch_preferred.values, sizeof a->model.preferred);
     }
     memcpy(a->model.name, model->meta.name, sizeof a->model.name);
     const struct store_ops *ops = a->registry->config.store;
-    int rc = ops->version_each(a->registry->store, uid, add_version, a, a->err);
+    rc = ops->version_each(a->registry->store, uid, add_version, a, a->err);
     return rc < 0 ? rc : a->rc;
+}
+
+/* The rows of what is lent to tenants up to `last` (NULL: all). */
+static int add_loans(struct assemble *a, const char *last)
+{
+    while (a->next_loan < a->loans.n) {
+        const struct registry_loan *loan = &a->loans.rows[a->next_loan];
+        if (last && strcmp(loan->borrower, last) > 0)
+            break;
+        union registry_resource model;
+        struct registry_row row;
+        int rc = registry_need(a->registry, RESOURCE_MODEL, str_from(loan->lender), str_from(loan->model), &model, &row,
+                               a->err);
+        if (rc >= 0)
+            rc = add_model(a, &model.model, row.uid, loan);
+        if (rc < 0)
+            return rc;
+        a->next_loan++;
+    }
+    return 0;
+}
+
+static int set_lenders(struct assemble *a)
+{
+    for (size_t i = 0; i < a->n_placed; i++) {
+        const struct placed *p = &a->placed[i];
+        const struct tenant *lender = p->loan ? tenant_find(a, p->loan->lender) : NULL;
+        const struct placed *own = lender ? placed_find(a, (uint32_t)lender->index, p->name) : NULL;
+        if (p->loan && (!own || catalog_set_lender(a->builder, (uint32_t)p->index, (uint32_t)own->index) < 0))
+            return error_set(a->err, -ERROR_IO, "the store holds a grant without its model");
+    }
+    return 0;
 }
 
 static int each_model(void *ctx, const struct store_resource *stored)
@@ -181,7 +281,9 @@ static int each_model(void *ctx, const struct store_resource *stored)
     union registry_resource resource;
     a->rc = registry_decode(stored, &resource, a->err);
     if (a->rc >= 0)
-        a->rc = add_model(a, &resource.model, stored->uid);
+        a->rc = add_loans(a, resource.meta.tenant);
+    if (a->rc >= 0)
+        a->rc = add_model(a, &resource.model, stored->uid, NULL);
     return a->rc < 0;
 }
 
@@ -217,9 +319,15 @@ static int assemble(struct assemble *a)
     rc = ops->key_each(r->store, 0, add_key, a, a->err);
     if (rc < 0 || a->rc < 0)
         return rc < 0 ? rc : a->rc;
+    rc = registry_loans_load(r, NULL, &a->loans, a->err);
+    if (rc < 0)
+        return rc;
     /* by (tenant, name), as the tenants came: so models are grouped by ascending tenant index */
     rc = ops->resource_each(r->store, RESOURCE_MODEL, str_any(), str_any(), each_model, a, a->err);
-    return rc < 0 ? rc : a->rc;
+    rc = rc < 0 ? rc : a->rc;
+    if (rc >= 0)
+        rc = add_loans(a, NULL);
+    return rc < 0 ? rc : set_lenders(a);
 }
 
 int registry_catalog(struct registry *r, uint64_t *ret_generation, int *ret_fd, size_t *ret_bytes, struct error *err)
@@ -236,6 +344,8 @@ int registry_catalog(struct registry *r, uint64_t *ret_generation, int *ret_fd, 
     if (rc >= 0)
         rc = catalog_build(a.builder, ret_fd, ret_bytes, err);
     catalog_builder_free(a.builder);
+    registry_loans_done(&a.loans);
+    free(a.placed);
     free(a.by_uid);
     free(a.tenants);
     if (rc < 0)

@@ -122,7 +122,8 @@ static int check_resources(const struct registry_plan *plan, const struct regist
     return 0;
 }
 
-static int check_model(const struct registry_plan *plan, const struct registry_plan_item *item, struct error *err)
+int registry_plan_tenant(const struct registry_plan *plan, const struct registry_plan_item *item,
+                         struct resource_tenant *ret_tenant, struct error *err)
 {
     struct str name = str_from(item->next.meta.tenant);
     const struct registry_plan_item *planned = registry_plan_find(plan, RESOURCE_TENANT, str_any(), name);
@@ -135,13 +136,27 @@ static int check_model(const struct registry_plan *plan, const struct registry_p
             return error_set(err, -ERROR_INVALID_RESOURCE, "%s: metadata.tenant: there is no Tenant %s", item->title,
                              item->next.meta.tenant);
     }
-    const struct resource_tenant *tenant = planned ? &planned->next.tenant : &stored.tenant;
-    int rc = check_isolation(plan, item, tenant, err);
+    *ret_tenant = planned ? planned->next.tenant : stored.tenant;
+    return 0;
+}
+
+static int check_model(const struct registry_plan *plan, const struct registry_plan_item *item, struct error *err)
+{
+    struct resource_tenant tenant;
+    int rc = registry_plan_tenant(plan, item, &tenant, err);
     if (rc >= 0)
-        rc = check_class(item, tenant, err);
+        rc = check_isolation(plan, item, &tenant, err);
+    if (rc >= 0)
+        rc = check_class(item, &tenant, err);
     if (rc >= 0)
         rc = check_resources(plan, item, err);
-    return rc < 0 ? rc : registry_holding_check(plan, item, tenant, err);
+    return rc < 0 ? rc : registry_holding_check(plan, item, &tenant, err);
+}
+
+static int check_grant(const struct registry_plan *plan, const struct registry_plan_item *item, struct error *err)
+{
+    struct resource_tenant tenant;
+    return registry_plan_tenant(plan, item, &tenant, err); /* the rest is for registry_lend_check */
 }
 
 struct floor {
@@ -180,25 +195,35 @@ static int check_tenant(const struct registry_plan *plan, const struct registry_
     return rc < 0 ? rc : floor.rc;
 }
 
-static int check_counts(const struct registry_plan *plan, struct error *err)
+int registry_counts_check(const struct registry_plan *plan, struct error *err)
 {
-    uint64_t tenants = plan->registry->n_tenants, models = plan->registry->n_models;
+    const struct registry *r = plan->registry;
+    uint64_t tenants = r->n_tenants, models = r->n_models + plan->loans->n, grants = r->n_grants;
     for (uint32_t i = 0; i < plan->n_items; i++) {
-        if (plan->items[i].exists)
-            continue;
-        if (plan->items[i].kind == RESOURCE_TENANT)
-            tenants++;
-        else
-            models++;
+        const struct registry_plan_item *item = &plan->items[i];
+        tenants += !item->exists && item->kind == RESOURCE_TENANT;
+        models += !item->exists && item->kind == RESOURCE_MODEL;
+        grants += !item->exists && item->kind == RESOURCE_GRANT;
     }
     if (tenants > LIMIT_TENANTS)
         return error_set(err, -ERROR_REFUSED, "a server holds at most %u tenants", LIMIT_TENANTS);
     if (models > LIMIT_MODELS)
-        return error_set(err, -ERROR_REFUSED, "a server holds at most %u models", LIMIT_MODELS);
+        return error_set(err, -ERROR_REFUSED,
+                         "a server holds at most %u models, each counted again for every tenant it is lent to",
+                         LIMIT_MODELS);
+    if (grants > LIMIT_GRANTS)
+        return error_set(err, -ERROR_REFUSED, "a server holds at most %u grants", LIMIT_GRANTS);
     return 0;
 }
 
-int registry_plan_check(const struct registry_plan *plan, struct error *err)
+static int check_item(const struct registry_plan *plan, const struct registry_plan_item *item, struct error *err)
+{
+    if (item->kind == RESOURCE_TENANT)
+        return check_tenant(plan, item, err);
+    return item->kind == RESOURCE_MODEL ? check_model(plan, item, err) : check_grant(plan, item, err);
+}
+
+int registry_plan_check(struct registry_plan *plan, struct error *err)
 {
     for (uint32_t i = 0; i < plan->n_items; i++) {
         const struct registry_plan_item *item = &plan->items[i];
@@ -206,9 +231,9 @@ int registry_plan_check(const struct registry_plan *plan, struct error *err)
         if (rc >= 0)
             rc = check_immutable(item, err);
         if (rc >= 0)
-            rc = item->kind == RESOURCE_TENANT ? check_tenant(plan, item, err) : check_model(plan, item, err);
+            rc = check_item(plan, item, err);
         if (rc < 0)
             return rc;
     }
-    return check_counts(plan, err);
+    return registry_lend_check(plan, err);
 }

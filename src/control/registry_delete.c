@@ -1,4 +1,4 @@
-/* Deleting a tenant or a model. */
+/* Deleting a tenant, a model or a grant. */
 #include "registry_internal.h"
 
 struct digests { /* of a model's versions, to be released after the commit */
@@ -26,11 +26,13 @@ static int digests_note(void *ctx, const struct store_version *v)
     return 0;
 }
 
-static int delete_model(struct registry *r, uint64_t uid, struct digests *digests, uint64_t *ret_revision,
-                        struct error *err)
+static int delete_model(struct registry *r, struct str tenant, struct str name, uint64_t uid, struct digests *digests,
+                        uint64_t *ret_revision, struct error *err)
 {
     const struct store_ops *ops = r->config.store;
-    int rc = ops->version_each(r->store, uid, digests_note, digests, err);
+    int rc = registry_lend_check_delete_model(r, tenant, name, err);
+    if (rc >= 0)
+        rc = ops->version_each(r->store, uid, digests_note, digests, err);
     if (rc >= 0 && digests->failed)
         rc = error_set_default(err, -ERROR_NO_MEMORY);
     if (rc >= 0)
@@ -49,6 +51,23 @@ static int delete_model(struct registry *r, uint64_t uid, struct digests *digest
         return rc;
     }
     r->n_models--;
+    return 0;
+}
+
+static int delete_grant(struct registry *r, uint64_t uid, uint64_t *ret_revision, struct error *err)
+{
+    const struct store_ops *ops = r->config.store;
+    int rc = ops->begin(r->store, err);
+    if (rc < 0)
+        return rc;
+    rc = ops->resource_delete(r->store, uid, err);
+    if (rc >= 0)
+        rc = ops->commit(r->store, ret_revision, err);
+    if (rc < 0) {
+        ops->rollback(r->store);
+        return rc;
+    }
+    r->n_grants--;
     return 0;
 }
 
@@ -77,6 +96,8 @@ static int delete_tenant(struct registry *r, struct str name, uint64_t uid, uint
         rc = error_set(err, -ERROR_CONFLICT, "Tenant " STR_FORMAT " still has models (%s, for one); delete them first",
                        STR_ARG(name), model);
     if (rc >= 0)
+        rc = registry_lend_check_delete_tenant(r, name, err);
+    if (rc >= 0)
         rc = ops->key_each(r->store, uid, count_key, &n_keys, err);
     if (rc >= 0)
         rc = ops->begin(r->store, err);
@@ -99,7 +120,7 @@ static int delete_tenant(struct registry *r, struct str name, uint64_t uid, uint
 int registry_delete(struct registry *r, enum resource_kind kind, struct str tenant, struct str name,
                     struct registry_change *ret_change, struct error *err)
 {
-    if (kind != RESOURCE_TENANT && kind != RESOURCE_MODEL)
+    if (!resource_kinds[kind].declared)
         return error_set(err, -ERROR_INVALID_REQUEST, "resources of this kind cannot be deleted");
     struct registry_row row;
     int rc = registry_need(r, kind, tenant, name, NULL, &row, err);
@@ -109,8 +130,10 @@ int registry_delete(struct registry *r, enum resource_kind kind, struct str tena
     struct digests digests = {0};
     if (kind == RESOURCE_TENANT)
         rc = delete_tenant(r, name, row.uid, &revision, err);
+    else if (kind == RESOURCE_GRANT)
+        rc = delete_grant(r, row.uid, &revision, err);
     else
-        rc = delete_model(r, row.uid, &digests, &revision, err);
+        rc = delete_model(r, tenant, name, row.uid, &digests, &revision, err);
     for (size_t i = 0; rc >= 0 && i < digests.n; i++)
         registry_artifact_release(r, digests.rows[i]);
     free(digests.rows);

@@ -214,6 +214,9 @@ static int get_kind(struct get *get)
     case RESOURCE_MODEL:
         return ops->resource_each(r->store, RESOURCE_MODEL, str_filter(get->tenant), str_filter(get->name),
                                   get_resource, get, get->err);
+    case RESOURCE_GRANT:
+        return ops->resource_each(r->store, RESOURCE_GRANT, str_filter(get->tenant), str_filter(get->name),
+                                  get_resource, get, get->err);
     case RESOURCE_VERSION:
         return ops->resource_each(r->store, RESOURCE_MODEL, str_filter(get->tenant), str_filter(get->name),
                                   get_versions, get, get->err);

@@ -17,7 +17,7 @@ struct registry {
     struct store *store;
     struct list uploads; /* struct registry_upload._node */
     uint32_t n_uploads;
-    uint64_t n_tenants, n_models, n_keys; /* committed, for the limits */
+    uint64_t n_tenants, n_models, n_grants, n_keys; /* committed, for the limits */
 };
 
 /* Any declared resource, decoded. */
@@ -25,6 +25,7 @@ union registry_resource {
     struct resource_meta meta;
     struct resource_tenant tenant;
     struct resource_model model;
+    struct resource_grant grant;
 };
 
 /* The columns beside a stored document. */
@@ -134,7 +135,42 @@ struct registry_plan {
     uint32_t n_items;
     const struct registry_ingest *ingest;
     yyjson_val *artifacts;
+    const struct registry_loans *loans; /* as they will be; while the plan is checked */
 };
+
+/* registry_lend.c. A model that is lent, for each borrower. */
+struct registry_loan {
+    char borrower[LIMIT_NAME_BYTES + 1], model[LIMIT_NAME_BYTES + 1];
+    char lender[LIMIT_NAME_BYTES + 1], grant[LIMIT_NAME_BYTES + 1];
+    bool shared_batch;
+};
+struct registry_loans {
+    struct registry_loan *rows; /* [n], by (borrower, model) */
+    size_t n, capacity;
+};
+/* Those of all Grants, as they will be after the plan (NULL: as they are); *loans is zeroed, and to be done in any
+ * case.
+ */
+must_check int registry_loans_load(struct registry *r, const struct registry_plan *plan, struct registry_loans *loans,
+                                   struct error *err);
+void registry_loans_done(struct registry_loans *loans);
+/* One of that borrower and name, or NULL. */
+const struct registry_loan *registry_loan_find(const struct registry_loans *loans, const char *borrower,
+                                               const char *model);
+/* 1 with the loan by which a tenant has a model of that name, 0, or negative. */
+must_check int registry_loan_of(struct registry *r, struct str borrower, struct str model,
+                                struct registry_loan *ret_loan, struct error *err);
+/* The level at which a model of `level` runs for a borrower with this floor; of a resource's words, or ranks. */
+uint32_t registry_level_lent(uint32_t level, uint32_t floor);
+/* The uid of a borrower's part in what has that uid: a model, or a version. Unlike all that the store gives out, and of
+ * no other pair. -ERROR_LIMIT where one is too large: after two thousand million changes. */
+must_check int registry_lent_uid(uint64_t uid, uint64_t borrower_uid, uint64_t *ret_uid, struct error *err);
+/* What the plan's loans demand of names, references and levels, and the server's counts. */
+must_check int registry_lend_check(struct registry_plan *plan, struct error *err);
+/* May it go, as far as Grants are concerned? -ERROR_CONFLICT names one. */
+must_check int registry_lend_check_delete_model(struct registry *r, struct str tenant, struct str name,
+                                                struct error *err);
+must_check int registry_lend_check_delete_tenant(struct registry *r, struct str name, struct error *err);
 
 /* registry_limits.c. What a tenant's stored models hold, and what the plan (NULL: none) adds. */
 struct registry_holding {
@@ -181,6 +217,11 @@ void registry_artifact_drop(struct registry *r, const uint8_t digest[static STOR
 struct registry_plan_item *registry_plan_find(const struct registry_plan *plan, enum resource_kind kind,
                                               struct str tenant, struct str name);
 /* Everything that may refuse a plan whose items are loaded. Writes nothing. */
-must_check int registry_plan_check(const struct registry_plan *plan, struct error *err);
+must_check int registry_plan_check(struct registry_plan *plan, struct error *err);
+/* registry_check.c: does the server hold so many? Uses plan->loans. */
+must_check int registry_counts_check(const struct registry_plan *plan, struct error *err);
+/* The tenant of a tenanted item, as it will be; -ERROR_INVALID_RESOURCE where there is none. */
+must_check int registry_plan_tenant(const struct registry_plan *plan, const struct registry_plan_item *item,
+                                    struct resource_tenant *ret_tenant, struct error *err);
 
 #endif

@@ -134,11 +134,89 @@ static int version_complete(struct registry *r, struct str document, struct regi
     version->tenant_uid = row.uid;
     version->floor = registry_level_rank(tenant.tenant.isolation_minimum);
     version->tenant_max = (struct registry_running){(uint32_t)tenant.tenant.replicas, tenant.tenant.memory_bytes};
+    version->lends = r->config.engine_lends(r->config.ctx, str_from(version->engine));
     return 0;
 }
 
-int registry_version_find(struct registry *r, uint64_t version_uid, struct registry_version *ret_version,
-                          struct error *err)
+int registry_version_key(uint64_t version_uid, uint64_t borrower_uid, uint64_t *ret_key)
+{
+    if (borrower_uid != 0)
+        return registry_lent_uid(version_uid, borrower_uid, ret_key, NULL);
+    if (version_uid >> 63)
+        return -ERROR_INVALID_ARGUMENT; /* no uid of the store's */
+    *ret_key = version_uid;
+    return 0;
+}
+
+struct borrower {
+    struct registry *registry;
+    const struct registry_version *owners;
+    uint64_t uid;      /* 0: count them only */
+    uint32_t n_hosted; /* borrowers whom the owner's replicas serve */
+    bool found;
+    struct resource_tenant tenant; /* when found */
+    struct error *err;
+    int rc;
+};
+
+static int borrower_look(struct borrower *b, const char *name)
+{
+    union registry_resource tenant;
+    struct registry_row row;
+    int rc = registry_find(b->registry, RESOURCE_TENANT, str_any(), str_from(name), &tenant, &row, b->err);
+    if (rc <= 0)
+        return rc;
+    uint32_t floor = registry_level_rank(tenant.tenant.isolation_minimum);
+    b->n_hosted += registry_level_lent(b->owners->level, floor) == CATALOG_LEVEL_SHARED;
+    if (row.uid == b->uid) {
+        b->found = true;
+        b->tenant = tenant.tenant;
+    }
+    return 0;
+}
+
+static int borrower_grant(void *ctx, const struct store_resource *stored)
+{
+    struct borrower *b = ctx;
+    union registry_resource resource;
+    b->rc = registry_decode(stored, &resource, b->err);
+    if (b->rc < 0 || strcmp(resource.grant.model, b->owners->model) != 0)
+        return b->rc < 0;
+    for (uint32_t i = 0; b->rc >= 0 && i < resource.grant.tenants.n; i++)
+        b->rc = borrower_look(b, resource.grant.tenants.entries[i]);
+    return b->rc < 0;
+}
+
+/* The owner's version as the borrower's. */
+static int version_of_borrower(const struct resource_tenant *tenant, uint64_t tenant_uid, struct registry_version *v,
+                               struct error *err)
+{
+    memcpy(v->lender, v->tenant, sizeof v->lender);
+    memcpy(v->tenant, tenant->meta.name, sizeof v->tenant);
+    v->tenant_uid = tenant_uid;
+    v->floor = registry_level_rank(tenant->isolation_minimum);
+    v->level = registry_level_lent(v->level, v->floor);
+    v->hosted = v->level == CATALOG_LEVEL_SHARED;
+    v->replicas_min = 0; /* what its owner wants to have running is the owner's */
+    v->tenant_max = (struct registry_running){(uint32_t)tenant->replicas, tenant->memory_bytes};
+    return v->hosted ? 0 : registry_lent_uid(v->model_uid, tenant_uid, &v->model_uid, err);
+}
+
+/* Makes the owner's version that of a borrower, if uid is not 0; counts whom its replicas serve. */
+static int version_lend(struct registry *r, uint64_t uid, struct registry_version *version, struct error *err)
+{
+    struct borrower b = {.registry = r, .owners = version, .uid = uid, .err = err};
+    int rc = r->config.store->resource_each(r->store, RESOURCE_GRANT, str_from(version->tenant), str_any(),
+                                            borrower_grant, &b, err);
+    rc = rc < 0 ? rc : b.rc;
+    if (rc >= 0 && uid != 0 && !b.found)
+        rc = error_set(err, -ERROR_MODEL_NOT_FOUND, "the model is no longer lent to this tenant");
+    version->n_beside = b.n_hosted;
+    return rc >= 0 && uid != 0 ? version_of_borrower(&b.tenant, uid, version, err) : rc < 0 ? rc : 0;
+}
+
+int registry_version_find(struct registry *r, uint64_t version_uid, uint64_t borrower_uid,
+                          struct registry_version *ret_version, struct error *err)
 {
     struct registry_version version = {0};
     _buf_ struct buf document;
@@ -160,6 +238,10 @@ int registry_version_find(struct registry *r, uint64_t version_uid, struct regis
     if (!lookup.found)
         return error_set(err, -ERROR_MODEL_NOT_FOUND, "the model is gone");
     rc = version_complete(r, (struct str){document.data, document.size}, &version, err);
+    if (rc >= 0 && version.lends)
+        rc = version_lend(r, borrower_uid, &version, err);
+    else if (rc >= 0 && borrower_uid != 0)
+        rc = error_set(err, -ERROR_MODEL_NOT_FOUND, "the model cannot be lent");
     if (rc < 0)
         return rc;
     *ret_version = version;
@@ -169,14 +251,20 @@ int registry_version_find(struct registry *r, uint64_t version_uid, struct regis
 int registry_model_find(struct registry *r, struct str tenant, struct str model, struct registry_version *ret_version,
                         struct error *err)
 {
-    struct registry_row row;
+    struct registry_row row, borrower = {0};
     struct registry_newest newest;
-    int rc = registry_need(r, RESOURCE_MODEL, tenant, model, NULL, &row, err);
+    struct registry_loan loan;
+    int lent = registry_loan_of(r, tenant, model, &loan, err);
+    if (lent < 0)
+        return lent;
+    int rc = lent ? registry_need(r, RESOURCE_TENANT, str_any(), tenant, NULL, &borrower, err) : 0;
+    if (rc >= 0)
+        rc = registry_need(r, RESOURCE_MODEL, lent ? str_from(loan.lender) : tenant, model, NULL, &row, err);
     if (rc >= 0)
         rc = registry_newest(r, row.uid, &newest, err);
     if (rc >= 0 && newest.n_versions == 0)
         rc = error_set(err, -ERROR_NOT_FOUND, "the model has no version");
-    return rc < 0 ? rc : registry_version_find(r, newest.uid, ret_version, err);
+    return rc < 0 ? rc : registry_version_find(r, newest.uid, borrower.uid, ret_version, err);
 }
 
 struct wanted {
@@ -222,7 +310,7 @@ int registry_version_each_wanted(struct registry *r, int (*each)(void *ctx, cons
         rc = registry_newest(r, wanted.uids[i], &newest, err);
         if (rc < 0 || newest.n_versions == 0)
             continue;
-        rc = registry_version_find(r, newest.uid, &version, err);
+        rc = registry_version_find(r, newest.uid, 0, &version, err);
         if (rc >= 0 && each(ctx, &version) != 0)
             break;
     }

@@ -209,7 +209,8 @@ static int rows_get(struct gateway *g, struct catalog *catalog, struct gateway_t
     for (uint32_t i = 0; r >= 0 && i < catalog_n_versions(catalog); i++) {
         const struct catalog_version *row = catalog_version_at(catalog, i);
         const struct catalog_model *model = catalog_model_at(catalog, row->model);
-        r = version_get(g, row, model, tenant_at[model->tenant], &version_at[i]);
+        if (model->lender == 0) /* of what is lent only the owner's row is served for now */
+            r = version_get(g, row, model, tenant_at[model->tenant], &version_at[i]);
     }
     return r;
 }
@@ -280,7 +281,8 @@ struct gateway_version *gateway_version_of_uid(struct gateway *g, uint64_t uid)
     struct gateway_version *v = map_get(&g->versions, uid);
     uint32_t n = !v && g->catalog ? catalog_n_versions(g->catalog) : 0;
     for (uint32_t i = 0; i < n && !v; i++) /* once per replica's life: a millisecond at the limit of versions */
-        if (catalog_version_at(g->catalog, i)->uid == uid)
+        if (catalog_version_at(g->catalog, i)->uid == uid &&
+            catalog_model_at(g->catalog, catalog_version_at(g->catalog, i)->model)->lender == 0)
             v = version_obtain(g, i);
     return v;
 }
@@ -310,7 +312,7 @@ int gateway_version_find(struct gateway_request *r, struct str model, struct str
     uint32_t tenant;
     bool found = tenant_index(g, r->tenant, &tenant) == 0;
     const struct catalog_model *row = found ? catalog_model_find(g->catalog, tenant, model) : NULL;
-    if (!row)
+    if (!row || row->lender != 0)
         return error_set_default(err, ERROR_MODEL_NOT_FOUND);
     if (version.size == 0)
         return version_give(g, row->version_first, ret_version, err);
@@ -335,6 +337,8 @@ int gateway_models_each(struct gateway_request *r,
     for (uint32_t i = 0; i < n; i++) {
         const struct catalog_model *model = catalog_model_at(g->catalog, first + i);
         struct gateway_version *v = NULL;
+        if (model->lender != 0)
+            continue;
         int code = version_give(g, model->version_first, &v, err);
         if (code < 0)
             return code;
@@ -352,11 +356,11 @@ int gateway_versions_each(struct gateway_request *r, struct str model,
     if (found && model.size == 0)
         catalog_models_of(g->catalog, tenant, &first, &n);
     const struct catalog_model *row = found && model.size > 0 ? catalog_model_find(g->catalog, tenant, model) : NULL;
-    if (model.size > 0 && !row)
+    if (model.size > 0 && (!row || row->lender != 0))
         return error_set_default(err, ERROR_MODEL_NOT_FOUND);
     for (uint32_t i = 0; i < (row ? 1 : n); i++) {
         const struct catalog_model *one = row ? row : catalog_model_at(g->catalog, first + i);
-        for (uint32_t k = 0; k < one->n_versions; k++) {
+        for (uint32_t k = 0; k < one->n_versions && one->lender == 0; k++) {
             struct gateway_version *v = NULL;
             int code = version_give(g, one->version_first + k, &v, err);
             if (code < 0)

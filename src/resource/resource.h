@@ -21,6 +21,7 @@ enum resource_kind {
     RESOURCE_SERVER,
     RESOURCE_TENANT,
     RESOURCE_MODEL,
+    RESOURCE_GRANT,
     /* observed, read-only: known to `get` and `explain`, refused by `apply` */
     RESOURCE_VERSION,
     RESOURCE_REPLICA,
@@ -42,6 +43,7 @@ enum resource_type {
     RESOURCE_SET,        /* uint32_t, bit i for names[i]; a list of at least one of them */
     RESOURCE_SIZES,      /* struct resource_sizes; a list of whole numbers, ascending */
     RESOURCE_DEVICES,    /* struct resource_devices; a list of {name, slots} */
+    RESOURCE_NAMES,      /* struct resource_names; a list of different names, `min` to `max` of them */
     RESOURCE_TYPE_COUNT
 };
 
@@ -92,6 +94,11 @@ struct resource_devices {
         char name[LIMIT_NAME_BYTES + 1]; /* unique */
         uint32_t slots;                  /* ≥ 1 */
     } entries[LIMIT_DEVICES];
+};
+
+struct resource_names {
+    uint32_t n;
+    char entries[LIMIT_GRANT_TENANTS][LIMIT_NAME_BYTES + 1]; /* each once */
 };
 
 /* First member of every kind's struct. */
@@ -164,6 +171,13 @@ struct resource_model {
     uint32_t class;                        /* index into critical, interactive, batch */
     char device[LIMIT_NAME_BYTES + 1];     /* spec.resources.device; "" = cpu */
     uint64_t replicas_min, replicas_max, replicas_idle_after_ns;
+};
+
+struct resource_grant {
+    struct resource_meta meta;
+    char model[LIMIT_NAME_BYTES + 1];
+    struct resource_names tenants;
+    bool shared_batch;
 };
 
 extern const struct resource_kind_info resource_kinds[RESOURCE_KIND_COUNT]; /* row NONE is empty */

@@ -102,11 +102,22 @@ static int check_model(const struct resource_model *m, struct error *err)
     return 0;
 }
 
+static int check_grant(const struct resource_grant *g, struct error *err)
+{
+    for (uint32_t i = 0; i < g->tenants.n; i++)
+        if (strcmp(g->tenants.entries[i], g->meta.tenant) == 0)
+            return error_set(err, ERROR_INVALID_RESOURCE, "spec.tenants: %s is whose model it is; it needs no Grant",
+                             g->meta.tenant);
+    return 0;
+}
+
 int resource_check_fields(enum resource_kind kind, const union resource_any *resource, struct error *err)
 {
     if (kind == RESOURCE_SERVER)
         return check_server(&resource->server, err);
     if (kind == RESOURCE_MODEL)
         return check_model(&resource->model, err);
+    if (kind == RESOURCE_GRANT)
+        return check_grant(&resource->grant, err);
     return 0;
 }

@@ -43,6 +43,14 @@ static void append_devices(struct buf *body, const struct resource_devices *devi
     buf_append_char(body, ']');
 }
 
+static void append_names(struct buf *body, const struct resource_names *names)
+{
+    buf_append_char(body, '[');
+    for (uint32_t i = 0; i < names->n; i++)
+        buf_format(body, "%s\"%s\"", i > 0 ? "," : "", names->entries[i]);
+    buf_append_char(body, ']');
+}
+
 /* A field without a value is left out, so that what is not set stays not set. */
 static bool is_absent(const struct resource_field *field, const void *resource)
 {
@@ -57,6 +65,8 @@ static bool is_absent(const struct resource_field *field, const void *resource)
         return ((const struct resource_sizes *)(const void *)member)->n == 0;
     if (field->type == RESOURCE_DEVICES)
         return ((const struct resource_devices *)(const void *)member)->n == 0;
+    if (field->type == RESOURCE_NAMES)
+        return ((const struct resource_names *)(const void *)member)->n == 0;
     return member[0] == '\0';
 }
 
@@ -77,6 +87,8 @@ static void append_value(struct buf *body, const struct resource_field *field, c
         append_sizes(body, (const void *)member);
     } else if (field->type == RESOURCE_DEVICES) {
         append_devices(body, (const void *)member);
+    } else if (field->type == RESOURCE_NAMES) {
+        append_names(body, (const void *)member);
     } else if (field->type == RESOURCE_BOOLEAN) {
         buf_append_text(body, *member ? "true" : "false");
     } else if (resource_type_is_number(field->type)) {

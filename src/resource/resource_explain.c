@@ -28,6 +28,8 @@ static void append_range(struct buf *text, const struct resource_field *f)
                    (unsigned long long)f->max);
     } else if (f->type == RESOURCE_DEVICES) {
         buf_format(text, "at most %u, each of 1 to %u slots", LIMIT_DEVICES, RESOURCE_DEVICE_SLOTS_MAX);
+    } else if (f->type == RESOURCE_NAMES) {
+        buf_format(text, "%llu to %llu", (unsigned long long)f->min, (unsigned long long)f->max);
     } else if (f->type == RESOURCE_MAP) {
         buf_format(text, "at most %u entries", RESOURCE_LABELS_MAX);
     }
@@ -133,9 +135,10 @@ static int explain_unknown_kind(struct str name, struct error *err)
     if (suggestion.best.size > 0)
         return error_set(err, ERROR_NOT_FOUND, "there is no kind \"" STR_FORMAT "\" (did you mean \"" STR_FORMAT "\"?)",
                          STR_ARG(name), STR_ARG(suggestion.best));
-    return error_set(err, ERROR_NOT_FOUND,
-                     "there is no kind \"%.*s\"; there are Server, Tenant, Model, Version, Replica, Key and Device",
-                     name.size > LIMIT_NAME_BYTES ? (int)LIMIT_NAME_BYTES : (int)name.size, name.size ? name.data : "");
+    return error_set(
+        err, ERROR_NOT_FOUND,
+        "there is no kind \"%.*s\"; there are Server, Tenant, Model, Grant, Version, Replica, Key and Device",
+        name.size > LIMIT_NAME_BYTES ? (int)LIMIT_NAME_BYTES : (int)name.size, name.size ? name.data : "");
 }
 
 int resource_explain(struct str kind_and_field, struct buf *text, struct error *err)
@@ -181,25 +184,27 @@ static void reference_kind(struct buf *text, const struct resource_kind_info *in
 void resource_reference(struct buf *text)
 {
     buf_append_text(
-        text, "# Resources\n\n"
-              "<!-- Generated from src/resource/resource_kinds.c by `BULKHEAD_UPDATE=1 make test`. Do not edit. -->\n\n"
-              "A resource is a document with `apiVersion: " RESOURCE_API_VERSION "`, a `kind`, `metadata` and `spec`.\n"
-              "`bulkhead apply` takes Tenants and Models; the server's own file is a Server; the others are observed:\n"
-              "`bulkhead get` shows them, nobody applies them. An unknown field is an error, and so is a member given\n"
-              "twice. A `status` in an applied document is ignored.\n\n"
-              "| Type | Written as |\n| --- | --- |\n"
-              "| name | a lower-case DNS-1123 token: 1 to 63 of `a-z`, `0-9` and `-`, beginning and ending with a "
-              "letter or digit |\n"
-              "| integer | a whole number |\n"
-              "| bytes | a whole number, or a string with a unit: `256Mi`, `1Gi`, `10M` (Ki, Mi, Gi, Ti are powers of "
-              "1024; k, M, G, T of 1000) |\n"
-              "| duration | a string with units, largest first: `10ms`, `5m`, `1h30m` (h, m, s, ms, us, ns) |\n"
-              "| cpu | cores: `1`, `2`, `0.5`, or thousandths: `500m` |\n"
-              "| enum | one of the words listed |\n"
-              "| map | an object of strings; keys and values of at most 63 bytes |\n"
-              "| words | a list of some of the words listed: `[interactive, batch]` |\n"
-              "| integers | a list of whole numbers, ascending: `[8, 16]` |\n"
-              "| devices | a list of names and slots: `[{name: cpu, slots: 4}]` |\n");
+        text,
+        "# Resources\n\n"
+        "<!-- Generated from src/resource/resource_kinds.c by `BULKHEAD_UPDATE=1 make test`. Do not edit. -->\n\n"
+        "A resource is a document with `apiVersion: " RESOURCE_API_VERSION "`, a `kind`, `metadata` and `spec`.\n"
+        "`bulkhead apply` takes Tenants, Models and Grants; the server's own file is a Server; the others are\n"
+        "observed: `bulkhead get` shows them, nobody applies them. An unknown field is an error, and so is a member\n"
+        "given twice. A `status` in an applied document is ignored.\n\n"
+        "| Type | Written as |\n| --- | --- |\n"
+        "| name | a lower-case DNS-1123 token: 1 to 63 of `a-z`, `0-9` and `-`, beginning and ending with a "
+        "letter or digit |\n"
+        "| integer | a whole number |\n"
+        "| bytes | a whole number, or a string with a unit: `256Mi`, `1Gi`, `10M` (Ki, Mi, Gi, Ti are powers of "
+        "1024; k, M, G, T of 1000) |\n"
+        "| duration | a string with units, largest first: `10ms`, `5m`, `1h30m` (h, m, s, ms, us, ns) |\n"
+        "| cpu | cores: `1`, `2`, `0.5`, or thousandths: `500m` |\n"
+        "| enum | one of the words listed |\n"
+        "| map | an object of strings; keys and values of at most 63 bytes |\n"
+        "| words | a list of some of the words listed: `[interactive, batch]` |\n"
+        "| integers | a list of whole numbers, ascending: `[8, 16]` |\n"
+        "| devices | a list of names and slots: `[{name: cpu, slots: 4}]` |\n"
+        "| names | a list of different names: `[acme, globex]` |\n");
     for (int kind = RESOURCE_NONE + 1; kind < RESOURCE_KIND_COUNT; kind++)
         reference_kind(text, &resource_kinds[kind]);
 }

@@ -14,6 +14,7 @@ union resource_any {
     struct resource_server server;
     struct resource_tenant tenant;
     struct resource_model model;
+    struct resource_grant grant;
 };
 
 extern const char *const resource_type_names[RESOURCE_TYPE_COUNT];

@@ -1,5 +1,6 @@
 /* The tables: every kind, every field. Paths and words here are a public contract (docs/resources.md). */
 #include "resource/resource_internal.h"
+#include "resource/resource_observed.h"
 
 #include "base/clock.h"
 
@@ -327,9 +328,10 @@ static const struct resource_field tenant_fields[] = {
           "spec.resources.memory of all replicas that run at once; likewise."),
     QUOTA("spec.quota.models", RESOURCE_INTEGER, "models", LIMIT_MODELS, models,
           "Models it may have; apply refuses one more. 0 means no limit."),
-    QUOTA("spec.quota.artifactBytes", RESOURCE_BYTES, NULL, 1024 * GIB, artifact_bytes,
-          "Size of the artifacts of all its models' versions, each artifact once; apply refuses a version beyond it. 0 "
-          "means no limit."),
+    QUOTA(
+        "spec.quota.artifactBytes", RESOURCE_BYTES, NULL, 1024 * GIB, artifact_bytes,
+        "Size of the artifacts of all its models' versions and of its adapters, each artifact once; apply refuses what "
+        "goes beyond it. 0 means no limit."),
     QUOTA("spec.quota.perKey.requestsPerMinute", RESOURCE_INTEGER, "requests per minute", 1000000000,
           per_key.requests_per_minute, "Like spec.quota.requestsPerMinute, for each key of the tenant beside it."),
     QUOTA("spec.quota.perKey.burst", RESOURCE_INTEGER, "requests", 1000000000, per_key.burst,
@@ -344,6 +346,35 @@ static const struct resource_field tenant_fields[] = {
           "Like spec.quota.tokensPerMinute, for each key."),
     QUOTA("spec.quota.perKey.tokensPerDay", RESOURCE_INTEGER, "tokens", TOKENS_MAX, per_key.tokens_per_day,
           "Like spec.quota.tokensPerDay, for each key."),
+};
+
+static const struct resource_field grant_fields[] = {
+    META_NAME(grant, NULL, "The grant's name, unique within its tenant."),
+    META_TENANT(grant),
+    META_REST(grant),
+    {.path = "spec.model",
+     .type = RESOURCE_NAME,
+     .min = 1,
+     .max = LIMIT_NAME_BYTES,
+     .required = true,
+     PLACE(grant, model),
+     .help = "The language model of this tenant that is lent. Borrowers address it by this name."},
+    {.path = "spec.tenants",
+     .type = RESOURCE_NAMES,
+     .min = 1,
+     .max = LIMIT_GRANT_TENANTS,
+     .required = true,
+     .mutable = true,
+     PLACE(grant, tenants),
+     .help = "The borrowers: other tenants that have nothing of the model's name. Who is no longer named loses the "
+             "model at once."},
+    {.path = "spec.sharedBatch",
+     .type = RESOURCE_BOOLEAN,
+     .default_text = "false",
+     .mutable = true,
+     PLACE(grant, shared_batch),
+     .help = "Whether requests of these borrowers may be computed in one batch with those of the owner and of other "
+             "borrowers who may, where the model's level is shared."},
 };
 
 static const struct resource_field model_fields[] = {
@@ -501,69 +532,6 @@ static const struct resource_field model_fields[] = {
      .help = "Replicas above spec.replicas.min stop after this time without a request. 0 means never."},
 };
 
-/* Observed kinds: for `explain` and the documentation; nothing decodes them, so they have no place in a struct. */
-#define OBSERVED(path_, type_, help_)                                  \
-    {                                                                  \
-        .path = path_, .type = type_, .max = UINT64_MAX, .help = help_ \
-    }
-
-static const struct resource_field version_fields[] = {
-    OBSERVED("metadata.name", RESOURCE_NAME, "The model's name."),
-    OBSERVED("metadata.tenant", RESOURCE_NAME, "Whose it is."),
-    OBSERVED("metadata.uid", RESOURCE_INTEGER, "Unique for ever."),
-    OBSERVED("spec.engine", RESOURCE_STRING, "As the model's when the version was made."),
-    OBSERVED("spec.source", RESOURCE_STRING, "Likewise."),
-    OBSERVED("spec.isolation.level", RESOURCE_STRING, "Likewise."),
-    OBSERVED("spec.isolation.image", RESOURCE_STRING, "Likewise."),
-    OBSERVED("spec.isolation.runtime", RESOURCE_STRING, "Likewise."),
-    OBSERVED("spec.resources.cpu", RESOURCE_CPU, "Likewise."),
-    OBSERVED("spec.resources.memory", RESOURCE_BYTES, "Likewise."),
-    OBSERVED("status.number", RESOURCE_INTEGER, "1, 2, … per model: the version in /v2/models/NAME/versions/NUMBER."),
-    OBSERVED("status.newest", RESOURCE_BOOLEAN, "Whether a request that names no version gets this one."),
-    OBSERVED("status.digest", RESOURCE_STRING, "SHA-256 of its artifact, in hexadecimal digits."),
-    OBSERVED("status.bytes", RESOURCE_INTEGER, "Size of its artifact."),
-    OBSERVED("status.image.digest", RESOURCE_STRING,
-             "sha256: and the digest of its image's manifest; absent without one."),
-    OBSERVED("status.image.root", RESOURCE_STRING, "Likewise of the root that was unpacked from it."),
-    OBSERVED("status.image.bytes", RESOURCE_INTEGER, "Size of that root."),
-    OBSERVED("status.created", RESOURCE_STRING, "When, as RFC 3339 in UTC."),
-};
-
-static const struct resource_field replica_fields[] = {
-    OBSERVED("metadata.name", RESOURCE_NAME, "Its own number, 16 hexadecimal digits."),
-    OBSERVED("metadata.tenant", RESOURCE_NAME, "Whose it is."),
-    OBSERVED("status.state", RESOURCE_STRING, "starting, loading, ready, stopping or ended."),
-    OBSERVED("status.model", RESOURCE_NAME, "The model it is a copy of."),
-    OBSERVED("status.version", RESOURCE_INTEGER, "The version it runs."),
-    OBSERVED("status.engine", RESOURCE_STRING, "What executes it."),
-    OBSERVED("status.level", RESOURCE_STRING, "The isolation level."),
-    OBSERVED("status.wall", RESOURCE_STRING, "What the level consists of on this host, and what is missing."),
-    OBSERVED("status.pid", RESOURCE_INTEGER, "Its process."),
-    OBSERVED("status.uid", RESOURCE_INTEGER, "The user id it runs as; its own."),
-    OBSERVED("status.restarts", RESOURCE_INTEGER, "How often a replica of this version ended unasked."),
-    OBSERVED("status.started", RESOURCE_STRING, "When, as RFC 3339 in UTC."),
-    OBSERVED("status.lastError", RESOURCE_STRING, "Why one of this version ended last; absent when none did."),
-};
-
-static const struct resource_field key_fields[] = {
-    OBSERVED("metadata.name", RESOURCE_STRING, "For people; may be empty."),
-    OBSERVED("metadata.tenant", RESOURCE_NAME, "As whom a request with this key runs."),
-    OBSERVED("status.id", RESOURCE_STRING, "The part of the key between the underscores; what `key revoke` takes."),
-    OBSERVED("status.created", RESOURCE_STRING, "When, as RFC 3339 in UTC."),
-};
-
-static const struct resource_field device_fields[] = {
-    OBSERVED("metadata.name", RESOURCE_NAME, "cpu, or as the Server's spec.devices names it."),
-    OBSERVED("status.slots", RESOURCE_INTEGER, "How much can run on it at once."),
-    OBSERVED("status.used", RESOURCE_INTEGER, "Slots that leases hold now."),
-    OBSERVED("status.queued", RESOURCE_INTEGER, "Requests that wait for it now."),
-    OBSERVED("status.busyPercent", RESOURCE_INTEGER,
-             "Of slots × time since the gateway began, what leases used; lost ones included."),
-    OBSERVED("status.seconds.tenants", RESOURCE_INTEGER, "Slots × time that tenants were charged, with a fraction."),
-    OBSERVED("status.seconds.system", RESOURCE_INTEGER, "Likewise, lost to pre-emption: charged to nobody."),
-    OBSERVED("status.seconds.idle", RESOURCE_INTEGER, "Likewise, unused."),
-};
-
 const struct resource_kind_info resource_kinds[RESOURCE_KIND_COUNT] = {
     [RESOURCE_SERVER] =
         {.name = "Server",
@@ -592,6 +560,15 @@ const struct resource_kind_info resource_kinds[RESOURCE_KIND_COUNT] = {
                         .n_fields = COUNT(model_fields),
                         .help = "A model of a tenant: what executes it, behind which wall, with what resources, in how "
                                 "many copies."},
+    [RESOURCE_GRANT] = {.name = "Grant",
+                        .plural = "grants",
+                        .tenanted = true,
+                        .declared = true,
+                        .bytes = sizeof(struct resource_grant),
+                        .fields = grant_fields,
+                        .n_fields = COUNT(grant_fields),
+                        .help = "Lends a language model of a tenant to others. Where the model's level is shared, its "
+                                "owner's workers serve them; else each borrower has workers of its own."},
     [RESOURCE_VERSION] = {.name = "Version",
                           .plural = "versions",
                           .tenanted = true,

@@ -11,6 +11,7 @@ const char *const resource_type_names[RESOURCE_TYPE_COUNT] = {
     [RESOURCE_BYTES] = "bytes",     [RESOURCE_DURATION] = "duration", [RESOURCE_CPU] = "cpu",
     [RESOURCE_BOOLEAN] = "boolean", [RESOURCE_ENUM] = "enum",         [RESOURCE_MAP] = "map",
     [RESOURCE_SET] = "words",       [RESOURCE_SIZES] = "integers",    [RESOURCE_DEVICES] = "devices",
+    [RESOURCE_NAMES] = "names",
 };
 
 /* What to write, for "expected …, found …". */
@@ -27,6 +28,7 @@ static const char *const expectations[RESOURCE_TYPE_COUNT] = {
     [RESOURCE_SET] = "a list of words",
     [RESOURCE_SIZES] = "a list of whole numbers",
     [RESOURCE_DEVICES] = "a list of devices such as [{name: cpu, slots: 4}]",
+    [RESOURCE_NAMES] = "a list of names",
 };
 
 static struct str json_str(yyjson_val *value)
@@ -265,6 +267,35 @@ static int set_devices(const struct resource_field *field, yyjson_val *list, voi
     return result;
 }
 
+static int set_names(const struct resource_field *field, yyjson_val *list, void *resource, struct error *err)
+{
+    struct resource_names *names = (void *)((char *)resource + field->offset);
+    yyjson_arr_iter iter = yyjson_arr_iter_with(list);
+    for (yyjson_val *value = yyjson_arr_iter_next(&iter); value; value = yyjson_arr_iter_next(&iter)) {
+        struct str name = json_str(value);
+        char shown[64];
+        if (!yyjson_is_str(value))
+            return unexpected(field, value, err);
+        describe_string(name, shown);
+        if (!str_is_name(name))
+            return error_set(err, ERROR_INVALID_NAME,
+                             "%s is no name: 1 to 63 of a-z, 0-9 and '-', beginning and ending with a letter or digit",
+                             shown);
+        for (uint32_t i = 0; i < names->n; i++)
+            if (str_equal(name, str_from(names->entries[i])))
+                return error_set(err, ERROR_INVALID_RESOURCE, "%s is given twice", shown);
+        if (names->n == field->max)
+            return error_set(err, ERROR_INVALID_RESOURCE, "at most %" PRIu64 " names", field->max);
+        int result = str_copy(name, names->entries[names->n], sizeof names->entries[0]);
+        if (result < 0)
+            return result;
+        names->n++;
+    }
+    if (names->n < field->min)
+        return error_set(err, ERROR_INVALID_RESOURCE, "at least %" PRIu64 ", found %u", field->min, names->n);
+    return 0;
+}
+
 static bool is_map_key(struct str s)
 {
     if (s.size < 1 || s.size > LIMIT_NAME_BYTES)
@@ -318,6 +349,17 @@ static int set_map(const struct resource_field *field, yyjson_val *value, void *
     return 0;
 }
 
+static int set_list(const struct resource_field *field, yyjson_val *list, void *resource, struct error *err)
+{
+    if (field->type == RESOURCE_SET)
+        return set_words(field, list, resource, err);
+    if (field->type == RESOURCE_SIZES)
+        return set_sizes(field, list, resource, err);
+    if (field->type == RESOURCE_DEVICES)
+        return set_devices(field, list, resource, err);
+    return set_names(field, list, resource, err);
+}
+
 int resource_value_from_json(const struct resource_field *field, yyjson_val *value, void *resource, struct error *err)
 {
     uint64_t number = 0;
@@ -344,11 +386,10 @@ int resource_value_from_json(const struct resource_field *field, yyjson_val *val
     case RESOURCE_MAP:
         return yyjson_is_obj(value) ? set_map(field, value, resource, err) : unexpected(field, value, err);
     case RESOURCE_SET:
-        return yyjson_is_arr(value) ? set_words(field, value, resource, err) : unexpected(field, value, err);
     case RESOURCE_SIZES:
-        return yyjson_is_arr(value) ? set_sizes(field, value, resource, err) : unexpected(field, value, err);
     case RESOURCE_DEVICES:
-        return yyjson_is_arr(value) ? set_devices(field, value, resource, err) : unexpected(field, value, err);
+    case RESOURCE_NAMES:
+        return yyjson_is_arr(value) ? set_list(field, value, resource, err) : unexpected(field, value, err);
     case RESOURCE_TYPE_COUNT:
     default:
         return error_set_default(err, ERROR_INTERNAL);

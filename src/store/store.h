@@ -24,7 +24,7 @@
 
 struct store;
 
-struct store_resource { /* a declared resource: Tenant or Model */
+struct store_resource { /* a declared resource: a Tenant, a Model … */
     uint32_t kind;      /* enum resource_kind; the store does not interpret it */
     uint64_t uid;       /* unique for ever, never reused */
     struct str tenant;  /* name; empty for tenants themselves */

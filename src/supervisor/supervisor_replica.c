@@ -194,7 +194,8 @@ static int shared_join(struct supervisor_replica *r, int library_fd, struct erro
 int supervisor_worker_spawn(struct supervisor_replica *r, const struct isolate_machine *machine,
                             const struct isolate_image *image, int library_fd, struct error *err)
 {
-    if (r->start.level == ISOLATE_SHARED)
+    bool own = r->start.flags & BUS_START_OWN;
+    if (r->start.level == ISOLATE_SHARED && !own)
         return shared_join(r, library_fd, err);
     char name[64];
     (void)snprintf(name, sizeof name, "replica-%016llx", (unsigned long long)r->start.replica_uid);
@@ -207,7 +208,9 @@ int supervisor_worker_spawn(struct supervisor_replica *r, const struct isolate_m
         .image = image,
         .machine = machine,
     };
-    const char *how = r->start.flags & BUS_START_LONE ? "alone, for one request: " : "";
+    const char *how = own                               ? "shared, a process for all tenants of this model: "
+                      : r->start.flags & BUS_START_LONE ? "alone, for one request: "
+                                                        : "";
     if (spec.level == ISOLATE_POOL) {
         how = "pool, a blank worker: ";
         r->worker = supervisor_pool_take(r->supervisor, r->start.engine, &spec.limits);
@@ -351,6 +354,8 @@ static int start_valid(const struct supervisor *s, const struct bus_replica_star
         return error_set(err, ERROR_CONFLICT, "a replica of this id runs already");
     if (start->runtime >= ISOLATE_RUNTIME_COUNT)
         return error_set(err, ERROR_INVALID_ARGUMENT, "there is no such OCI runtime");
+    if ((start->flags & BUS_START_OWN) && start->level != ISOLATE_SHARED)
+        return error_set(err, ERROR_INVALID_ARGUMENT, "only a replica of level shared may be a process of its own");
     if (start->cpu_milli == 0 || start->memory_bytes == 0 || start->cpu_milli / 1000 > s->config->devices[0].slots)
         return error_set(err, ERROR_INVALID_ARGUMENT, "the limits of the replica are out of range");
     return 0;

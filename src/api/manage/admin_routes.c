@@ -222,6 +222,6 @@ const struct admin_route admin_routes[] = {
     {WIRE_DELETE, V "/keys/{name}", WIRE_WHOLE, 0, handle_key_revoke, "", "revoke an API key by its id"},
     {WIRE_GET, V "/{kind}", WIRE_WHOLE, 0, handle_get, "tenant", "list resources of a kind"},
     {WIRE_GET, V "/{kind}/{name}", WIRE_WHOLE, 0, handle_get, "tenant", "one resource"},
-    {WIRE_DELETE, V "/{kind}/{name}", WIRE_WHOLE, 0, handle_delete, "tenant", "delete a tenant or a model"},
+    {WIRE_DELETE, V "/{kind}/{name}", WIRE_WHOLE, 0, handle_delete, "tenant", "delete what was applied"},
     {.path = NULL},
 };

@@ -205,6 +205,7 @@ static int setup(void **state)
                                      .runtime_refusal = runtime_refusal,
                                      .engine_known = engine_known,
                                      .engine_shared = engine_shared,
+                                     .engine_lends = engine_shared,
                                      .engine_id = engine_id};
     assert_int_equal(registry_open(&config, &f.control.registry, &err), 0);
     uv_loop_init(&f.control.loop);

@@ -50,13 +50,19 @@ static inline int fixture_runtime(void *ctx, uint32_t level, uint32_t runtime, s
 static inline bool fixture_engine(void *ctx, struct str name)
 {
     (void)ctx;
-    return str_equal(name, STR("identity")) || str_equal(name, STR("onnx"));
+    return str_equal(name, STR("identity")) || str_equal(name, STR("onnx")) || str_equal(name, STR("llama"));
 }
 
 static inline bool fixture_engine_shared(void *ctx, struct str name)
 {
     (void)ctx;
-    return str_equal(name, STR("identity"));
+    return str_equal(name, STR("identity")) || str_equal(name, STR("llama"));
+}
+
+static inline bool fixture_engine_lends(void *ctx, struct str name)
+{
+    (void)ctx;
+    return str_equal(name, STR("llama"));
 }
 
 static inline uint64_t fixture_engine_id(void *ctx, struct str name)
@@ -98,6 +104,7 @@ static inline void fixture_start(struct fixture *f, const struct store_ops *stor
                                          .runtime_refusal = fixture_runtime,
                                          .engine_known = fixture_engine,
                                          .engine_shared = fixture_engine_shared,
+                                         .engine_lends = fixture_engine_lends,
                                          .engine_id = fixture_engine_id,
                                          .ctx = f};
     fixture_open(f);
@@ -208,5 +215,12 @@ static inline uint64_t fixture_version(struct fixture *f, const char *tenant, co
 #define MODEL(tenant, name, source, spec)                                                 \
     "{" API "\"kind\":\"Model\",\"metadata\":{\"name\":\"" name "\",\"tenant\":\"" tenant \
     "\"},\"spec\":{\"engine\":\"identity\",\"source\":\"" source "\"" spec "}}"
+#define LLAMA(tenant, name, source, spec)                                                 \
+    "{" API "\"kind\":\"Model\",\"metadata\":{\"name\":\"" name "\",\"tenant\":\"" tenant \
+    "\"},\"spec\":{\"engine\":\"llama\",\"source\":\"" source "\"" spec "}}"
+#define GRANT(tenant, name, model, tenants, spec)                                         \
+    "{" API "\"kind\":\"Grant\",\"metadata\":{\"name\":\"" name "\",\"tenant\":\"" tenant \
+    "\"},\"spec\":{\"model\":\"" model "\",\"tenants\":[" tenants "]" spec "}}"
+#define LEVEL(name) ",\"isolation\":{\"level\":\"" name "\"}"
 
 #endif

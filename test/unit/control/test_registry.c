@@ -196,7 +196,7 @@ static void test_uid_not_reused(void **state)
     struct registry_version before, after;
     fixture_applied(f, body(f, TENANT("acme", "") "," MODEL("acme", "m", "a.json", ",\"replicas\":{\"min\":1}")));
     uint64_t uid = fixture_version(f, "acme", "m");
-    assert_int_equal(registry_version_find(f->registry, uid, &before, &f->err), 0);
+    assert_int_equal(registry_version_find(f->registry, uid, 0, &before, &f->err), 0);
     assert_string_equal(before.tenant, "acme");
     assert_string_equal(before.model, "m");
     assert_string_equal(before.engine, "identity");
@@ -207,11 +207,11 @@ static void test_uid_not_reused(void **state)
     assert_int_equal(before.replicas_min, 1);
     assert_true(before.newest);
     assert_int_equal(registry_delete(f->registry, RESOURCE_MODEL, STR("acme"), STR("m"), &f->change, &f->err), 0);
-    assert_int_equal(registry_version_find(f->registry, uid, &before, &f->err), -ERROR_MODEL_NOT_FOUND);
+    assert_int_equal(registry_version_find(f->registry, uid, 0, &before, &f->err), -ERROR_MODEL_NOT_FOUND);
     fixture_applied(f, body(f, MODEL("acme", "m", "a.json", "")));
     uint64_t again = fixture_version(f, "acme", "m");
     assert_true(again > uid);
-    assert_int_equal(registry_version_find(f->registry, again, &after, &f->err), 0);
+    assert_int_equal(registry_version_find(f->registry, again, 0, &after, &f->err), 0);
     assert_true(after.model_uid > before.model_uid);
     assert_int_equal(after.number, 1);
 }

@@ -86,7 +86,7 @@ static void test_memfd(void **state)
     apply_one(f, "the model", TENANT("acme", "") "," MODEL("acme", "m", "a.json", ""));
     uint64_t uid = fixture_version(f, "acme", "m");
     struct registry_version v;
-    assert_int_equal(registry_version_find(f->registry, uid, &v, &f->err), 0);
+    assert_int_equal(registry_version_find(f->registry, uid, 0, &v, &f->err), 0);
     int fd = -1;
     assert_int_equal(registry_artifact_memfd(f->registry, &v, &fd, &f->err), 0);
     char text[32] = "";

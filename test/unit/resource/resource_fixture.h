@@ -14,7 +14,9 @@
     "{" API "\"kind\":\"Model\",\"metadata\":{\"name\":\"digits\",\"tenant\":\"acme\"},\"spec\":{" spec "}}"
 #define MODEL_WITH(spec) MODEL("\"engine\":\"onnx\",\"source\":\"digits.onnx\"," spec)
 #define TENANT(spec)     "{" API "\"kind\":\"Tenant\",\"metadata\":{\"name\":\"acme\"},\"spec\":{" spec "}}"
-#define SERVER(spec)     "{" API "\"kind\":\"Server\",\"metadata\":{\"name\":\"here\"},\"spec\":{" spec "}}"
+#define GRANT(spec) \
+    "{" API "\"kind\":\"Grant\",\"metadata\":{\"name\":\"lend\",\"tenant\":\"acme\"},\"spec\":{" spec "}}"
+#define SERVER(spec) "{" API "\"kind\":\"Server\",\"metadata\":{\"name\":\"here\"},\"spec\":{" spec "}}"
 
 /* Decodes as the kind the document names. */
 static inline int decode_text(const char *text, union resource_any *resource, struct error *err)

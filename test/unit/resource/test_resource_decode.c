@@ -295,6 +295,51 @@ static void test_labels_full(void **state)
     }
 }
 
+static int decode_grant(uint32_t n, struct error *err)
+{
+    _buf_ struct buf text;
+    union resource_any r;
+    buf_init(&text, 64 * KIB);
+    buf_append_text(&text, "{" API "\"kind\":\"Grant\",\"metadata\":{\"name\":\"g\",\"tenant\":\"a\"},\"spec\":{"
+                           "\"model\":\"m\",\"tenants\":[");
+    for (uint32_t i = 0; i < n; i++)
+        buf_format(&text, "%s\"t%u\"", i ? "," : "", i);
+    buf_append_text(&text, "]}}");
+    int result = decode_text(buf_terminate(&text), &r, err);
+    assert_true(result < 0 || r.grant.tenants.n == n);
+    return result;
+}
+
+static void test_grants(void **state)
+{
+    (void)state;
+    union resource_any r;
+    struct error err = {0};
+    assert_int_equal(decode_text(GRANT("\"model\":\"base\",\"tenants\":[\"globex\",\"bob\"]"), &r, &err), 0);
+    assert_string_equal(r.grant.model, "base");
+    assert_string_equal(r.grant.tenants.entries[1], "bob");
+    assert_false(r.grant.shared_batch);
+    assert_int_equal(decode_grant(LIMIT_GRANT_TENANTS, &err), 0);
+    assert_int_equal(decode_grant(LIMIT_GRANT_TENANTS + 1, &err), -ERROR_INVALID_RESOURCE);
+    assert_string_equal(err.text, "Grant a/g: spec.tenants: at most 64 names");
+    assert_int_equal(decode_grant(0, &err), -ERROR_INVALID_RESOURCE);
+    static const struct {
+        const char *tenants, *text;
+    } refused[] = {
+        {"[\"bob\",7]", "spec.tenants: expected a list of names, found 7"},
+        {"[\"Bob\"]", "spec.tenants: \"Bob\" is no name"},
+        {"[\"bob\",\"eve\",\"bob\"]", "spec.tenants: \"bob\" is given twice"},
+        {"[\"bob\",\"acme\"]", "spec.tenants: acme is whose model it is"},
+        {"\"bob\"", "spec.tenants: expected a list of names, found \"bob\""},
+    };
+    for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
+        char text[512];
+        (void)snprintf(text, sizeof text, GRANT("\"model\":\"base\",\"tenants\":%s"), refused[i].tenants);
+        assert_true(decode_text(text, &r, &err) < 0);
+        assert_non_null(strstr(err.text, refused[i].text));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -309,6 +354,7 @@ int main(void)
         cmocka_unit_test(test_listen_addresses),
         cmocka_unit_test(test_long_strings_in_messages),
         cmocka_unit_test(test_labels_full),
+        cmocka_unit_test(test_grants),
     };
     return cmocka_run_group_tests_name("resource_decode", tests, NULL, NULL);
 }

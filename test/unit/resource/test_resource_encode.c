@@ -36,6 +36,8 @@ static void test_decode_of_encode(void **state)
         MODEL_WITH("\"isolation\":{\"level\":\"container\",\"runtime\":\"crun\"}"),
         TENANT(""),
         TENANT("\"weight\":7,\"isolation\":{\"minimum\":\"microvm\"},\"quota\":{\"burst\":3,\"queueDepth\":1}"),
+        GRANT("\"model\":\"base\",\"tenants\":[\"globex\",\"bob\"]"),
+        GRANT("\"model\":\"base\",\"tenants\":[\"bob\"],\"sharedBatch\":true"),
         SERVER(""),
         SERVER("\"cpu\":{\"reserved\":0},\"listen\":\"[::1]:0\",\"drainTimeout\":\"0s\",\"log\":{\"level\":\"alert\"}"),
         "{" API "\"kind\":\"Server\"}",

@@ -1,0 +1,106 @@
+"""Models that are lent: what apply takes and refuses, what is shown, and what a delete takes away."""
+import json
+import subprocess
+
+import pytest
+
+from conftest import BUILD, IDENTITY, model_yaml, tenant_yaml, wait_until
+
+SHARED = {"level": "shared"}
+
+
+@pytest.fixture
+def tiny(folder):
+    path = folder / "tiny.gguf"
+    subprocess.run([BUILD / "test/unit/engine/gguf_tiny", path, "1"], check=True)
+    return path
+
+
+def grant_yaml(name, tenant, model, tenants, **spec):
+    return json.dumps({"apiVersion": "bulkhead.dev/v1alpha1", "kind": "Grant", "metadata": {"name": name, "tenant": tenant},
+                       "spec": {"model": model, "tenants": tenants, **spec}}) + "\n---\n"
+
+
+@pytest.fixture
+def lent(server, tiny):
+    server.apply(tenant_yaml("acme") + tenant_yaml("bob") + tenant_yaml("eve", isolation={"minimum": "process"}) +
+                 model_yaml("base", "acme", str(tiny), engine="llama", isolation=SHARED))
+    server.apply(grant_yaml("lend", "acme", "base", ["bob", "eve"]))
+    return server
+
+
+def explain(server, tenant):
+    return json.loads(server.cli("explain", "model", "base", "--tenant", tenant, "-o", "json").stdout)
+
+
+def ask(server, key):
+    return server.http("POST", "/v1/completions", key, {"model": "base", "prompt": "x", "max_tokens": 2, "temperature": 0})
+
+
+def test_a_language_model_at_level_shared_is_a_process_of_its_own(lent):
+    assert ask(lent, lent.key("acme")).status == 200
+    (replica,) = json.loads(lent.cli("get", "replicas", "-o", "json").stdout)["items"]
+    assert replica["status"]["level"] == "shared"
+    assert replica["status"]["wall"].startswith("shared, a process for all tenants of this model: process")
+    shown = explain(lent, "acme")
+    assert shown["measured"] and "lender" not in shown
+    assert shown["replicas"][0]["besides"] == {"replicas": 0, "tenants": 1}  # bob; eve has its own
+
+
+def test_what_is_lent_is_shown(lent):
+    items = json.loads(lent.cli("get", "grants", "-o", "json").stdout)["items"]
+    assert [(g["metadata"]["tenant"], g["metadata"]["name"], g["spec"]) for g in items] == [
+        ("acme", "lend", {"model": "base", "tenants": ["bob", "eve"], "sharedBatch": False})]
+    table = lent.cli("get", "grants").stdout.splitlines()
+    assert table[0].split() == ["TENANT", "NAME", "MODEL", "TENANTS", "SHARED", "BATCH", "AGE"]
+    assert table[1].split()[:5] == ["acme", "lend", "base", "bob,eve", "false"]
+    assert lent.cli("get", "grants", "--tenant", "bob").stdout == ""
+    bob, eve = explain(lent, "bob"), explain(lent, "eve")
+    assert (bob["level"], bob["lender"], bob["servedBy"]) == ("shared", "acme", "the lender's replicas")
+    assert (eve["level"], eve["lender"], eve["servedBy"]) == ("process", "acme", "replicas of its own")
+    assert "Lent by acme, served by replicas of its own." in lent.cli("explain", "model", "base", "--tenant", "eve").stdout
+    document_of = lent.cli("get", "grant", "lend", "--tenant", "acme", "-o", "yaml").stdout
+    assert "unchanged" in lent.apply(document_of).stdout
+
+
+def test_what_cannot_be_lent_is_refused(lent, folder):
+    (folder / "echo.json").write_text(json.dumps(IDENTITY))
+
+    def refused(yaml, words):
+        result = lent.apply(yaml, check=False)
+        assert result.returncode == 1 and words in result.stderr, result.stderr
+    refused(grant_yaml("g", "acme", "none", ["bob"]), "Grant acme/g: spec.model: Tenant acme has no Model none")
+    refused(grant_yaml("g", "acme", "base", ["nobody"]), "there is no Tenant nobody")
+    refused(grant_yaml("g", "acme", "base", ["acme"]), "acme is whose model it is")
+    refused(grant_yaml("g", "acme", "base", []), "spec.tenants: at least 1, found 0")
+    refused(grant_yaml("g", "acme", "base", ["bob"]), "Tenant bob is lent a model base already, by Grant acme/lend")
+    refused(grant_yaml("g", "bob", "base", ["eve"]), "Tenant bob has no Model base")
+    refused(model_yaml("base", "bob", "echo.json"), "Tenant bob is lent a model of this name, by Grant acme/lend")
+    lent.apply(model_yaml("echo", "acme", "echo.json"))
+    refused(grant_yaml("g", "acme", "echo", ["bob"]), "only language models (engine llama) can be lent")
+    refused(tenant_yaml("acme", isolation={"minimum": "process"}), "is above Model acme/base's isolation.level")
+
+
+def test_deletes_ask_for_the_grant_first(lent):
+    def delete(*args):
+        return lent.cli("delete", *args, check=False)
+    refused = delete("model", "base", "--tenant", "acme")
+    assert refused.returncode == 1 and "is lent to others by Grant acme/lend; delete that first" in refused.stderr
+    refused = delete("tenant", "bob")
+    assert refused.returncode == 1 and "Tenant bob is lent a model by Grant acme/lend" in refused.stderr
+    assert "needs --tenant T" in delete("grant", "lend").stderr
+    assert delete("grant", "lend", "--tenant", "acme").stdout == "Grant acme/lend deleted\n"
+    gone = lent.cli("explain", "model", "base", "--tenant", "bob", check=False)
+    assert gone.returncode == 1 and "there is no Model bob/base" in gone.stderr
+    assert delete("tenant", "bob").returncode == 0
+    assert delete("model", "base", "--tenant", "acme").returncode == 0
+
+
+def test_lent_models_are_nobody_elses_over_http(lent):
+    """The names of lender, Grant and other borrowers never reach a tenant; who is lent nothing learns nothing."""
+    lent.apply(tenant_yaml("mallory"))
+    key = lent.key("mallory")
+    assert ask(lent, key).status == 404
+    listed = lent.http("GET", "/v1/models", key)
+    assert listed.status == 200 and "base" not in str(listed.json)
+    wait_until(lambda: ask(lent, lent.key("acme")).status == 200, "the owner to be served")
