@@ -16,8 +16,24 @@ void arena_init(struct arena *a, size_t bytes_max)
     *a = (struct arena){.bytes_max = bytes_max};
 }
 
+static void counted_give(struct arena *a)
+{
+    if (a->_counted > 0)
+        budget_give(a->_budget, a->_share, a->_counted);
+    a->_counted = 0;
+    a->refused = 0;
+}
+
+void arena_budget_set(struct arena *a, struct budget *budget, struct budget_share *share)
+{
+    assert(a->_counted == 0);
+    a->_budget = budget;
+    a->_share = share;
+}
+
 void arena_done(struct arena *a)
 {
+    counted_give(a);
     for (struct arena_block *block = a->_first, *next; block; block = next) {
         next = block->next;
         free(block);
@@ -28,6 +44,7 @@ void arena_done(struct arena *a)
 void arena_reset(struct arena *a)
 {
     struct arena_block *kept = NULL;
+    counted_give(a);
     for (struct arena_block *block = a->_first, *next; block; block = next) {
         next = block->next;
         if (!kept && block->capacity == ARENA_BLOCK_BYTES - sizeof *block) {
@@ -52,7 +69,14 @@ static bool block_add(struct arena *a, size_t size)
     size_t after;
     if (__builtin_add_overflow(a->bytes, total, &after) || after > a->bytes_max)
         return false;
-    struct arena_block *block = malloc(total);
+    bool counts = a->_budget && (a->_first || total > ARENA_BLOCK_BYTES);
+    int refused = counts ? budget_take(a->_budget, a->_share, a->_counted, total) : 0;
+    if (refused < 0) {
+        a->refused = refused;
+        return false;
+    }
+    a->_counted += counts ? total : 0;
+    struct arena_block *block = malloc(total); /* without memory it counts until the request ends */
     if (!block)
         return false;
     block->capacity = total - sizeof *block;

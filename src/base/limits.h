@@ -19,7 +19,8 @@
 #define LIMIT_BODY_BYTES (32 * MIB)
 /* HTTP: connections. Each idle one costs about 1.5 KiB of ours and 2 descriptors at most. */
 #define LIMIT_CONNECTIONS 4096u
-/* HTTP: bytes of request bodies held at once by all connections. */
+/* HTTP: bytes of request bodies, and of answers that are not read, held at once by all connections. As much again may
+ * requests take as they are decoded, with answers that are gathered. */
 #define LIMIT_BODIES_BYTES (512 * MIB)
 /* HTTP: time-outs, milliseconds. */
 #define LIMIT_HEAD_TIMEOUT_MS  10000u

@@ -326,6 +326,7 @@ static int state_init(struct gateway *g, int bus_fd, struct error *err)
     list_init(&g->look);
     list_init(&g->connections);
     list_init(&g->requests_free);
+    g->memory.bytes_max = g->config.bodies_bytes_max; /* as much again */
     buf_init(&g->answer, ANSWER_PER_BODY_BYTE * g->config.body_bytes_max + ANSWER_BASE_BYTES);
     g->timer_ns = UINT64_MAX;
     random_bytes(&g->shape_seed, sizeof g->shape_seed);

@@ -58,6 +58,10 @@ struct str gateway_header(const struct gateway_request *r, struct str name);
 /* Memory that lives as long as the request. */
 struct arena *gateway_arena(struct gateway_request *r);
 /* The surface's own state of a request; `release` is called when the request ends, whatever became of it. Once. */
+/* What the surface keeps for the request beside its arena is now so many bytes: they count against what all requests
+ * may take, and its tenant's. 0, or -ERROR_QUEUE_FULL, -ERROR_OVERLOADED: the request is to be failed. Less never
+ * fails. All is given back at the request's end, behind `release`. */
+must_check int gateway_hold(struct gateway_request *r, size_t bytes, struct error *err);
 void gateway_user_set(struct gateway_request *r, void *user, void (*release)(void *user));
 void *gateway_user(const struct gateway_request *r);
 

@@ -73,7 +73,7 @@ void gateway_body_explain(const struct gateway_request *r, int code, size_t max,
         (void)error_set(err, ERROR_QUEUE_FULL,
                         "Bodies of the tenant's requests hold %zu bytes already, of %llu that the server has for all "
                         "tenants: send fewer at once, or faster.",
-                        wire_owner_bodies_bytes(r->tenant->owner), (unsigned long long)g->config.bodies_bytes_max);
+                        wire_owner_memory(r->tenant->owner), (unsigned long long)g->config.bodies_bytes_max);
     else
         (void)error_set_default(err, -code);
 }

@@ -167,6 +167,12 @@ void gateway_fail(struct gateway_request *r, int code, const struct error *err)
 {
     struct buf *body = &r->gateway->answer;
     const struct gateway_surface *surface = surface_of(r);
+    struct error refused = {0};
+    int told = gateway_memory_explain(r, code, &refused);
+    if (told != code) {
+        code = told;
+        err = &refused;
+    }
     buf_clear(body);
     if (surface)
         surface->error_body(code, error_text(err, code), body);
@@ -233,8 +239,7 @@ static int head_check(struct gateway_request *r, struct error *err)
         int code = gateway_authenticate(r->gateway, x, &tenant, &key_id, err);
         if (code < 0)
             return code;
-        r->tenant = tenant;
-        tenant->n_requests++;
+        gateway_request_own(r, tenant);
         code = connection_own(r, err);
         if (code < 0)
             return code;
@@ -342,8 +347,7 @@ static int bus_infer_start(struct gateway_request *r, const struct bus_infer *bo
     struct gateway_tenant *tenant = row ? map_get(&g->tenants, row->uid) : NULL;
     if (!tenant)
         return error_set(err, ERROR_NOT_FOUND, "There is no such tenant.");
-    r->tenant = tenant;
-    tenant->n_requests++;
+    gateway_request_own(r, tenant);
     int code = bus_memfd_map(fd, body->bytes, &data);
     if (code < 0)
         return error_set_default(err, code);

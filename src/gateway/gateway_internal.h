@@ -63,6 +63,7 @@ struct gateway_tenant {
     struct schedule_tenant schedule; /* first */
     struct gateway_quota *quota;     /* NULL: nothing of it is used */
     struct wire_owner *owner;        /* of its connections; NULL: it has none */
+    struct budget_share memory;      /* of gateway.memory */
     uint64_t uid;
     uint64_t generation;             /* of the last catalog that held it … */
     uint32_t index;                  /* … and its place there */
@@ -280,6 +281,7 @@ struct gateway_request {
     bool streaming;          /* the head of its answer is out */
     uint64_t streamed_bytes; /* of an answer that streams, so far */
     bool stopped;            /* the client does not read: nothing runs */
+    size_t held_bytes;       /* of gateway.memory, beside the arena's: gateway_hold */
     struct arena arena;
     struct oip_request oip; /* valid from decode on; large */
 };
@@ -318,8 +320,9 @@ struct gateway {
     uv_check_t check;
     uv_timer_t timer; /* the scheduler's next deadline */
     uv_timer_t housekeeping;
-    uint64_t timer_ns; /* when `timer` will fire; UINT64_MAX: stopped */
-    struct buf answer; /* scratch for one answer */
+    uint64_t timer_ns;    /* when `timer` will fire; UINT64_MAX: stopped */
+    struct buf answer;    /* scratch for one answer */
+    struct budget memory; /* what requests take beside their bodies: decoded, and answers that are gathered */
     struct hash_seed shape_seed;
     struct hash_seed cache_seeds[2]; /* each tenant's secret for the prefix caches comes of them */
     EVP_MD_CTX *sha_ctx;
@@ -335,6 +338,11 @@ struct gateway {
 /* gateway_request.c: pool and states */
 struct gateway_request *gateway_request_new(struct gateway *g);
 void gateway_request_state_set(struct gateway_request *r, enum gateway_request_state state);
+/* It is that tenant's from now on, once. */
+void gateway_request_own(struct gateway_request *r, struct gateway_tenant *t);
+/* It fails with `code` (of either sign): the code to tell, which is another one where memory was refused because of
+ * others' requests or its tenant's. Then err is set. */
+int gateway_memory_explain(const struct gateway_request *r, int code, struct error *err);
 /* Ends a request that has been answered (or whose client is gone); its memory is reused. */
 void gateway_request_free(struct gateway_request *r);
 

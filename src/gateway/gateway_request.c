@@ -41,6 +41,7 @@ struct gateway_request *gateway_request_new(struct gateway *g)
             return NULL;
         arena_init(&r->arena, ARENA_PER_BODY_BYTE * g->config.body_bytes_max + ARENA_BASE_BYTES);
     }
+    arena_budget_set(&r->arena, &g->memory, NULL);
     r->gateway = g;
     r->schedule = (struct schedule_request){0};
     r->state = GATEWAY_REQUEST_READING;
@@ -66,7 +67,51 @@ struct gateway_request *gateway_request_new(struct gateway *g)
     r->lone = NULL;
     r->tried_alone = false;
     r->id = ++g->request_id_last;
+    r->held_bytes = 0;
     return r;
+}
+
+void gateway_request_own(struct gateway_request *r, struct gateway_tenant *t)
+{
+    r->tenant = t;
+    t->n_requests++;
+    arena_budget_set(&r->arena, &r->gateway->memory, &t->memory);
+}
+
+int gateway_memory_explain(const struct gateway_request *r, int code, struct error *err)
+{
+    int refused = error_info(code) == error_info(ERROR_NO_MEMORY) ? r->arena.refused : 0;
+    if (refused == 0)
+        return code;
+    if (refused != -ERROR_QUEUE_FULL || !r->tenant)
+        return error_set_default(err, refused);
+    return error_set(
+        err, ERROR_QUEUE_FULL,
+        "The tenant's requests take %zu bytes already as they are decoded, of %zu that the server has for all "
+        "tenants: send fewer at once, or binary tensors.",
+        r->tenant->memory.bytes, r->gateway->memory.bytes_max);
+}
+
+int gateway_hold(struct gateway_request *r, size_t bytes, struct error *err)
+{
+    struct gateway *g = r->gateway;
+    struct budget_share *share = r->tenant ? &r->tenant->memory : NULL;
+    if (bytes <= r->held_bytes) {
+        budget_give(&g->memory, share, r->held_bytes - bytes);
+        r->held_bytes = bytes;
+        return 0;
+    }
+    int code = budget_take(&g->memory, share, r->held_bytes, bytes - r->held_bytes);
+    if (code == -ERROR_QUEUE_FULL)
+        return error_set(
+            err, ERROR_QUEUE_FULL,
+            "The tenant's answers take %zu bytes already while they are gathered, of %zu that the server has "
+            "for all tenants: ask for fewer at once, or for streams.",
+            share->bytes, g->memory.bytes_max);
+    if (code < 0)
+        return error_set_default(err, code);
+    r->held_bytes = bytes;
+    return 0;
 }
 
 void gateway_request_free(struct gateway_request *r)
@@ -83,9 +128,10 @@ void gateway_request_free(struct gateway_request *r)
         r->version->n_requests--;
         gateway_version_release(r->version);
     }
+    (void)!gateway_hold(r, 0, NULL); /* less never fails */
+    arena_reset(&r->arena);
     if (r->tenant)
         r->tenant->n_requests--;
-    arena_reset(&r->arena);
     if (g->n_requests_free >= REQUESTS_FREE_MAX) {
         arena_done(&r->arena);
         free(r);

@@ -177,6 +177,14 @@ size_t wire_answer_head(struct wire_connection *c, const struct wire_answer *a, 
     return fits ? (size_t)(out.data - c->server->scratch) : 0;
 }
 
+static void out_free(struct wire_connection *c)
+{
+    free(take(&c->out_copy));
+    free(take(&c->out_owned));
+    wire_memory_give(c, c->out_bytes);
+    c->out_bytes = 0;
+}
+
 /* What the kernel has not taken goes to libuv: the head, and a body that is not ours, as a copy. */
 static void write_rest(struct wire_connection *c, struct iovec *parts, unsigned n_parts, size_t written, char *owned)
 {
@@ -191,13 +199,17 @@ static void write_rest(struct wire_connection *c, struct iovec *parts, unsigned 
         if (i == 0 || !owned)
             copy_bytes += parts[i].iov_len;
     }
+    size_t bytes = copy_bytes + (owned && n_parts > 1 ? parts[1].iov_len : 0);
+    int result = wire_memory_take(c, bytes);
+    c->out_bytes = result < 0 ? 0 : bytes;
+    char *at = result < 0 || copy_bytes == 0 ? NULL : malloc(copy_bytes);
+    if (result < 0 || (copy_bytes > 0 && !at)) {
+        free(owned);
+        wire_connection_abort(c, result < 0 ? result : -ERROR_NO_MEMORY);
+        return;
+    }
     if (copy_bytes > 0) {
-        char *at = c->out_copy = malloc(copy_bytes);
-        if (!at) {
-            free(owned);
-            wire_connection_abort(c, -ERROR_NO_MEMORY);
-            return;
-        }
+        c->out_copy = at;
         for (unsigned i = 0; i < n_parts; i++) {
             if (i == 0 || !owned) {
                 memcpy(at, parts[i].iov_base, parts[i].iov_len);
@@ -265,8 +277,7 @@ void wire_connection_written(struct wire_connection *c, int status)
         wire_stream_written(c, status);
         return;
     }
-    free(take(&c->out_copy));
-    free(take(&c->out_owned));
+    out_free(c);
     if (c->state == WIRE_CLOSING)
         return;
     if (status < 0)

@@ -12,7 +12,6 @@ static size_t body_begin(const struct wire_connection *c)
 static int memory_grow(struct wire_connection *c, size_t wanted, size_t most)
 {
     struct wire_body *body = &c->body;
-    struct wire_server *server = c->server;
     if (wanted <= body->capacity)
         return 0;
     size_t capacity = body->capacity > 0 ? body->capacity * 2 : WIRE_BODY_FIRST_BYTES;
@@ -21,28 +20,22 @@ static int memory_grow(struct wire_connection *c, size_t wanted, size_t most)
     if (capacity > most)
         capacity = most;
     size_t extra = capacity - body->capacity;
-    size_t left = server->config.bodies_bytes_max - server->stats.bodies_bytes;
-    if (extra > left)
-        return -ERROR_OVERLOADED;
-    if (c->owner != &server->nobody && c->owner->bodies_bytes > body->capacity &&
-        c->owner->bodies_bytes + extra > left - extra)
-        return -ERROR_QUEUE_FULL;
+    int result = wire_memory_take(c, extra);
+    if (result < 0)
+        return result;
     char *memory = realloc(body->memory, capacity);
-    if (!memory)
+    if (!memory) {
+        wire_memory_give(c, extra);
         return -ERROR_NO_MEMORY;
+    }
     body->memory = memory;
     body->capacity = capacity;
-    server->stats.bodies_bytes += extra;
-    c->owner->bodies_bytes += extra;
     return 0;
 }
 
 void wire_body_release(struct wire_connection *c)
 {
-    if (c->body.capacity > 0) {
-        c->server->stats.bodies_bytes -= c->body.capacity;
-        c->owner->bodies_bytes -= c->body.capacity;
-    }
+    wire_memory_give(c, c->body.capacity);
     free(c->body.memory);
     c->body = (struct wire_body){0};
 }

@@ -52,12 +52,13 @@ void wire_owner_leave(struct wire_connection *c)
     struct wire_owner *owner = c->owner;
     if (!owner)
         return;
+    wire_memory_give(c, c->held_bytes);
     c->owner = NULL;
     list_remove(&c->in_owner);
     count(owner, owner->n_connections - 1);
     if (owner->n_connections > 0 || owner == &owner->server->nobody)
         return;
-    assert(owner->bodies_bytes == 0);
+    assert(owner->memory.bytes == 0);
     if (owner->place)
         *owner->place = NULL;
     free(owner);
@@ -68,7 +69,7 @@ int wire_owner_set(struct wire_exchange *x, struct wire_owner **place)
     struct wire_connection *c = container_of(x, struct wire_connection, exchange);
     if (*place && *place == c->owner)
         return 0;
-    assert(c->state == WIRE_READ_HEAD && !c->accepted && c->body.capacity == 0);
+    assert(c->state == WIRE_READ_HEAD && !c->accepted && c->held_bytes == 0);
     struct wire_owner *owner = *place;
     if (!owner) {
         owner = calloc(1, sizeof(*owner));
@@ -95,9 +96,9 @@ uint32_t wire_owner_connections(const struct wire_owner *owner)
     return owner ? owner->n_connections : 0;
 }
 
-size_t wire_owner_bodies_bytes(const struct wire_owner *owner)
+size_t wire_owner_memory(const struct wire_owner *owner)
 {
-    return owner ? owner->bodies_bytes : 0;
+    return owner ? owner->memory.bytes : 0;
 }
 
 void wire_owner_forget(struct wire_owner **place)
@@ -105,6 +106,31 @@ void wire_owner_forget(struct wire_owner **place)
     struct wire_owner *owner = take(place);
     if (owner)
         owner->place = NULL;
+}
+
+/* ---- memory ---- */
+
+static struct budget_share *share_of(const struct wire_connection *c)
+{
+    return c->owner == &c->server->nobody ? NULL : &c->owner->memory;
+}
+
+int wire_memory_take(struct wire_connection *c, size_t bytes)
+{
+    int result = budget_take(&c->server->memory, share_of(c), c->held_bytes, bytes);
+    if (result == 0)
+        c->held_bytes += bytes;
+    return result;
+}
+
+void wire_memory_give(struct wire_connection *c, size_t bytes)
+{
+    if (bytes > c->held_bytes) /* it was closed, and gave back all */
+        bytes = c->held_bytes;
+    if (bytes == 0)
+        return;
+    budget_give(&c->server->memory, share_of(c), bytes);
+    c->held_bytes -= bytes;
 }
 
 /* ---- who gives way ---- */

@@ -31,6 +31,7 @@ struct wire_server *wire_server_new(const struct wire_config *config, const stru
     if (!server)
         return NULL;
     server->config = *config;
+    server->memory.bytes_max = config->bodies_bytes_max;
     server->handler = handler;
     server->ctx = ctx;
     server->fd = -1;
@@ -287,4 +288,5 @@ void wire_server_stop(struct wire_server *server)
 void wire_server_stats(const struct wire_server *server, struct wire_stats *ret_stats)
 {
     *ret_stats = server->stats;
+    ret_stats->memory_bytes = server->memory.bytes;
 }

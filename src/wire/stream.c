@@ -22,6 +22,7 @@ void wire_stream_free(struct wire_connection *c)
     struct wire_stream *s = take(&c->stream);
     if (!s)
         return;
+    wire_memory_give(c, s->flying.capacity + s->waiting.capacity);
     buf_done(&s->flying);
     buf_done(&s->waiting);
     free(s);
@@ -63,9 +64,13 @@ static int send_bytes(struct wire_connection *c, const char *data, size_t size)
         size -= (size_t)written;
     }
     struct buf *rest = first ? &s->flying : &s->waiting;
+    size_t before = rest->capacity;
     buf_append(rest, data, size);
     if (rest->failed)
         return let_go(c, -ERROR_NO_MEMORY);
+    int result = wire_memory_take(c, rest->capacity - before);
+    if (result < 0)
+        return let_go(c, result);
     return first ? fly(c) : 0;
 }
 

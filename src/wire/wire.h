@@ -18,8 +18,8 @@
  *                           -ERROR_CANCELLED          the peer is gone, or takes no answer
  *                           -ERROR_REQUEST_TIMEOUT    its body came too slowly
  *                           -ERROR_BODY_TOO_LARGE, -ERROR_HTTP_MALFORMED
- *                           -ERROR_OVERLOADED, -ERROR_NO_MEMORY    no memory for its body
- *                           -ERROR_QUEUE_FULL         its budget is used up
+ *                           -ERROR_OVERLOADED, -ERROR_NO_MEMORY    no memory for its body, or its answer
+ *                           -ERROR_QUEUE_FULL         its owner has its part of that memory
  *                           -ERROR_DRAINING           wire_server_stop
  *   done(x)               the answer is handed to the kernel; x is gone after the call. Every exchange for which head()
  *                         was called gets exactly one of done or reset, last.
@@ -59,7 +59,7 @@ struct wire_config {
     size_t head_bytes_max; /* request line + headers; over it: 431 (414 when the target alone is too long) */
     uint32_t headers_max;  /* over it: 431 */
     size_t target_bytes_max;
-    size_t bodies_bytes_max;   /* sum over connections of body memory; over it: 503 */
+    size_t bodies_bytes_max;   /* sum over connections of bodies, and of what peers have not taken of answers */
     uint32_t head_timeout_ms;  /* first byte of a request → end of its head; 408 */
     uint32_t idle_timeout_ms;  /* between requests; silent close */
     uint32_t write_timeout_ms; /* no byte of an answer taken by the peer for so long (up to a quarter more): close */
@@ -84,11 +84,12 @@ extern const char *const wire_method_names[WIRE_METHOD_COUNT];
 
 enum wire_body_mode { WIRE_WHOLE = 0, WIRE_STREAM };
 
-/* Who shares the server with others, for instance a tenant: its connections, and what their bodies hold. A connection
- * is nobody's at first. wire makes it with its first connection and frees it after the last.
+/* Who shares the server with others, for instance a tenant: its connections, and the memory that they hold. A
+ * connection is nobody's at first. wire makes it with its first connection and frees it after the last.
  *
- * Bodies of one owner may hold as much memory as all of the server leave free: alone half of bodies_bytes_max, two a
- * third each, and so on, so that no one takes the others' room; but its only body may have whatever is free.
+ * Memory is that of bodies, and of answers that the peer has not taken: at most bodies_bytes_max, and of one owner as
+ * much as all leave free (budget.h). A body that finds no room is refused (body_refused); a connection whose answer
+ * finds none is ended, since its peer reads too slowly.
  *
  * When connections_max is reached, a new connection takes the place of one of whoever has most (nobody's count as one
  * owner's; of numbers less than twice apart the smaller may count as most): the one that is longest between two
@@ -184,7 +185,7 @@ struct wire_stats {
     uint32_t connections, connections_peak;
     uint64_t accepted, refused, yielded, requests, bytes_in, bytes_out; /* yielded: closed to make room */
     uint64_t timeouts_head, timeouts_body, timeouts_write, protocol_errors;
-    size_t bodies_bytes;
+    size_t memory_bytes; /* as bodies_bytes_max counts */
 };
 void wire_server_stats(const struct wire_server *server, struct wire_stats *ret_stats);
 
@@ -198,7 +199,7 @@ must_check int wire_owner_set(struct wire_exchange *x, struct wire_owner **owner
 bool wire_owner_has(const struct wire_owner *owner, const struct wire_exchange *x);
 /* Both accept NULL, which has nothing. */
 uint32_t wire_owner_connections(const struct wire_owner *owner);
-size_t wire_owner_bodies_bytes(const struct wire_owner *owner);
+size_t wire_owner_memory(const struct wire_owner *owner);
 /* Closes a connection of this owner at which nothing is being done. False: there is none among those looked at. */
 bool wire_owner_yield(struct wire_owner *owner);
 /* The place of *owner goes away before its connections; accepts NULL in it. */

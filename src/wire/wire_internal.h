@@ -25,6 +25,7 @@
 #ifndef BULKHEAD_WIRE_INTERNAL_H
 #define BULKHEAD_WIRE_INTERNAL_H
 
+#include "base/budget.h"
 #include "base/buf.h"
 #include "base/list.h"
 #include "wire/wire.h"
@@ -156,7 +157,7 @@ struct wire_body {
     uint64_t remaining;    /* known length: bytes that have not arrived */
     uint64_t window_bytes; /* arrived in the present window of the body rate */
     char *memory;
-    size_t size, capacity; /* of memory; capacity is counted in server.stats.bodies_bytes and of the owner */
+    size_t size, capacity; /* of memory */
     bool paused;
 };
 
@@ -196,6 +197,7 @@ struct wire_connection {
     uint64_t deadline_ms;
     struct wire_owner *owner; /* NULL once it is closing */
     struct list in_owner;
+    size_t held_bytes; /* of server->memory: its body, and what the peer has not taken of an answer */
     uint64_t opened_ms;
     bool deadline_stale;   /* the state changed since the deadline was set; done once per process() */
     enum wire_state state; /* changed by wire_connection_set_state only */
@@ -218,6 +220,7 @@ struct wire_connection {
     struct wire_body body;
     /* writing */
     char *out_copy, *out_owned; /* in libuv's queue; freed when written */
+    size_t out_bytes;           /* of both, held */
     size_t out_seen;            /* pending at the last look, and how often it had not moved */
     uint32_t out_stalls;
     struct wire_stream *stream; /* NULL: the answer does not stream */
@@ -277,7 +280,7 @@ struct wire_owner {
     struct list connections;   /* wire_connection.in_owner; those looked at in vain are moved to the end */
     struct list in_rank;       /* server->owners[]; unlinked while it has no connections */
     uint32_t n_connections;
-    size_t bodies_bytes;
+    struct budget_share memory;
 };
 
 void wire_owners_init(struct wire_server *server);
@@ -287,6 +290,9 @@ void wire_owner_join(struct wire_owner *owner, struct wire_connection *c);
 void wire_owner_leave(struct wire_connection *c);
 /* Closes a connection to make room for another; false: none gives way. */
 bool wire_owners_yield(struct wire_server *server);
+/* Counts memory for a body or an answer, as budget_take. What a connection holds is given back when it closes. */
+must_check int wire_memory_take(struct wire_connection *c, size_t bytes);
+void wire_memory_give(struct wire_connection *c, size_t bytes);
 
 /* ---- answers: answer.c, stream.c ---- */
 
@@ -339,6 +345,7 @@ struct wire_server {
     struct wire_stats stats;
     struct list connections;
     struct wire_deadline_list deadlines[WIRE_DEADLINE_COUNT];
+    struct budget memory; /* bodies, and answers that peers have not taken */
     struct wire_owner nobody;
     struct list owners[WIRE_OWNER_RANKS];
     uint32_t n_owners;  /* that have connections, nobody among them */

@@ -73,7 +73,7 @@ static int on_event(struct gateway_request *r, uint32_t index, const struct gene
         return error_set(err, ERROR_ENGINE,
                          "The answer is larger than the server gathers; ask for it with generate_stream.");
     buf_append_str(&call->text, event->text);
-    return call->text.failed ? error_set_default(err, call->text.failed) : 0;
+    return call->text.failed ? error_set_default(err, call->text.failed) : gateway_hold(r, call->text.capacity, err);
 }
 
 static void on_end(struct gateway_request *r)

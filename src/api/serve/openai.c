@@ -27,7 +27,7 @@ void openai_call_refuse(struct gateway_request *r, const struct openai_error *er
     _buf_ struct buf body;
     buf_init(&body, 8 * KIB);
     openai_error_encode(error, &body);
-    if (body.failed)
+    if (body.failed || error_info(error->code) == error_info(ERROR_NO_MEMORY)) /* the gateway knows whose memory */
         gateway_fail(r, error->code, NULL);
     else
         gateway_refuse(r, error->code, (struct str){body.data, body.size});
@@ -117,6 +117,13 @@ static void on_make(struct gateway_request *r, uint32_t index, struct generation
     openai_generation(&call->request, index, call->context, ret_generation);
 }
 
+/* Of one generation: buffers double, so that they have at most twice what is in them. */
+static size_t gathered_bytes(const struct openai_call *call, uint32_t index)
+{
+    const struct openai_vector *v = call->vectors ? &call->vectors[index] : NULL;
+    return 2 * call->choices[index].bytes + (v && v->values ? v->n * sizeof *v->values : 0);
+}
+
 static int on_event(struct gateway_request *r, uint32_t index, const struct generation_event *event, struct error *err)
 {
     struct openai_call *call = gateway_user(r);
@@ -125,7 +132,10 @@ static int on_event(struct gateway_request *r, uint32_t index, const struct gene
                                                .completion_tokens = event->completion_tokens};
     if (call->request.stream)
         return openai_stream_event(r, call, index, event);
-    return openai_gather_event(call, index, event, err);
+    size_t before = gathered_bytes(call, index);
+    int code = openai_gather_event(call, index, event, err);
+    call->gathered_bytes += gathered_bytes(call, index) - before;
+    return code < 0 ? code : gateway_hold(r, call->gathered_bytes + call->tokens.capacity, err);
 }
 
 static void on_end(struct gateway_request *r)

@@ -20,9 +20,10 @@ struct openai_call {
     struct openai_choice *choices; /* text that is gathered */
     struct openai_vector *vectors; /* EMBEDDING */
     struct openai_usage *usage;
-    uint64_t *offsets; /* of probabilities that are streamed */
-    struct buf out;    /* events, or the answer */
-    struct buf tokens; /* TOKENIZE: int32_t */
+    uint64_t *offsets;     /* of probabilities that are streamed */
+    struct buf out;        /* events, or the answer */
+    struct buf tokens;     /* TOKENIZE: int32_t */
+    size_t gathered_bytes; /* of all choices and vectors */
 };
 
 /* Makes the call's state; NULL: refused and answered. `call->request` is filled in. */

@@ -109,6 +109,8 @@ void openai_gather_end(struct gateway_request *r, struct openai_call *call)
     if (code >= 0)
         code = call->out.failed;
     if (code >= 0)
+        code = gateway_hold(r, call->gathered_bytes + call->tokens.capacity + call->out.capacity, &err);
+    if (code >= 0)
         code = gateway_answer_admit(r, call->out.size, &err);
     if (code < 0)
         gateway_fail(r, code, &err);

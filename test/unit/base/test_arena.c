@@ -136,6 +136,34 @@ static void copies_end_with_nul(void **state)
     arena_done(&zeroed);
 }
 
+static void blocks_beyond_the_first_count_in_a_budget(void **state)
+{
+    (void)state;
+    struct budget budget = {.bytes_max = 3 * 4096};
+    struct budget_share share = {0};
+    struct arena a;
+    arena_init(&a, 1 << 20);
+    arena_budget_set(&a, &budget, &share);
+    assert_non_null(arena_alloc(&a, 4000));
+    assert_int_equal(budget.bytes, 0);
+    for (int i = 1; i <= 3; i++) {
+        assert_non_null(arena_alloc(&a, 4000));
+        assert_int_equal(budget.bytes, i * 4096);
+        assert_int_equal(share.bytes, i * 4096);
+    }
+    assert_int_equal(a.refused, 0);
+    assert_null(arena_alloc(&a, 4000));
+    assert_int_equal(a.refused, -ERROR_OVERLOADED);
+    arena_reset(&a);
+    assert_int_equal(a.refused, 0);
+    assert_int_equal(budget.bytes + share.bytes, 0);
+    arena_budget_set(&a, &budget, NULL); /* nobody's: only the total counts */
+    assert_non_null(arena_alloc(&a, 8000));
+    assert_true(budget.bytes > 8000 && share.bytes == 0);
+    arena_done(&a);
+    assert_int_equal(budget.bytes, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -146,6 +174,7 @@ int main(void)
         cmocka_unit_test(size_zero_gives_a_pointer),
         cmocka_unit_test(reset_keeps_one_block),
         cmocka_unit_test(copies_end_with_nul),
+        cmocka_unit_test(blocks_beyond_the_first_count_in_a_budget),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

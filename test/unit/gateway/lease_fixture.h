@@ -56,6 +56,7 @@ static void fixture_init(struct lease_fixture *f, const struct channel_geometry 
     struct gateway *g = &f->g;
     g->config.body_bytes_max = body_bytes_max;
     g->config.request_timeout_ms = LIMIT_QUEUE_WAIT_MS;
+    g->memory.bytes_max = GIB;
     map_init(&g->requests, 1000);
     map_init(&g->replicas, 10);
     map_init(&g->versions, 10);
@@ -103,8 +104,7 @@ static inline void fixture_request(struct lease_fixture *f, const char *json)
     struct gateway_request *r = gateway_request_new(&f->g);
     fixture_need(r && map_put(&f->g.requests, ++f->requests, r) == 0);
     r->infer_id = f->requests;
-    r->tenant = &f->tenant;
-    f->tenant.n_requests++;
+    gateway_request_own(r, &f->tenant);
     gateway_request_state_set(r, GATEWAY_REQUEST_HANDLED);
     char *body = arena_copy(&r->arena, str_from(json));
     fixture_need(body != NULL);

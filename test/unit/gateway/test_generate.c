@@ -114,8 +114,7 @@ static struct seen *ask(uint32_t n, const char *prompt)
     struct gateway_request *r = gateway_request_new(&f.g);
     assert_non_null(r);
     s->r = r;
-    r->tenant = &f.tenant;
-    f.tenant.n_requests++;
+    gateway_request_own(r, &f.tenant);
     r->version = f.version;
     f.version->n_requests++;
     gateway_request_state_set(r, GATEWAY_REQUEST_HANDLED);

@@ -187,7 +187,7 @@ static inline void fake_done(void)
         wire_connection_abort(fake.c, -ERROR_DRAINING);
     fake_settle();
     assert(fake.server->stats.connections == 0);
-    assert(fake.server->stats.bodies_bytes == 0);
+    assert(fake.server->memory.bytes == 0);
     wire_server_free(fake.server);
     free(fake.out);
 }

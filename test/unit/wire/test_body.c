@@ -84,7 +84,7 @@ static void test_sizes(void **state)
         expect_echo(&p, sizes[i]);
         send_chunked(&p, "/b", sizes[i], 1 + sizes[i] / 7);
         expect_echo(&p, sizes[i]);
-        assert_int_equal(stats_of(&f).bodies_bytes, 0);
+        assert_int_equal(stats_of(&f).memory_bytes, 0);
     }
     /* with another request right behind, in the same piece */
     for (size_t size = WIRE_BLOCK_BYTES - 200; size < WIRE_BLOCK_BYTES + 100; size++) {
@@ -161,24 +161,24 @@ static void test_owners_bodies(void **state)
         assert_true(peer_say(&f, &slow[i], head));
         (void)peer_send(&f, &slow[i], body, 199999);
         if (i < 2)
-            until(&f, wire_owner_bodies_bytes(mine) == (i + 1) * 200000);
+            until(&f, wire_owner_memory(mine) == (i + 1) * 200000);
         else
             assert_int_equal(peer_answer(&f, &slow[i]).status, 429);
-        assert_true(wire_owner_bodies_bytes(mine) <= 500000);
+        assert_true(wire_owner_memory(mine) <= 500000);
     }
     assert_int_equal(f.reset_code, -ERROR_QUEUE_FULL);
     f.reset_code = 0;
-    until(&f, wire_owner_bodies_bytes(mine) == 400000);
+    until(&f, wire_owner_memory(mine) == 400000);
     f.owner = &other; /* alone in it: more than what is left over */
     struct peer p = peer_open(&f);
     send_length(&p, "/b", 550000);
     expect_echo(&p, 550000);
-    assert_int_equal(wire_owner_bodies_bytes(other), 0);
+    assert_int_equal(wire_owner_memory(other), 0);
     assert_true(peer_say(&f, &slow[0], "x"));
     expect_echo(&slow[0], 200000);
     peer_close(&slow[1]);
-    until(&f, wire_owner_bodies_bytes(mine) == 0);
-    assert_int_equal(stats_of(&f).bodies_bytes, 0);
+    until(&f, wire_owner_memory(mine) == 0);
+    assert_int_equal(stats_of(&f).memory_bytes, 0);
     peer_close(&p);
     peer_close(&slow[0]);
     peer_close(&slow[2]);
@@ -198,11 +198,11 @@ static void test_bodies_bytes(void **state)
         assert_true(peer_say(&f, &announcer[i], "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n"));
     }
     until(&f, f.heads == 10);
-    assert_true(stats_of(&f).bodies_bytes <= 10 * WIRE_BODY_FIRST_BYTES);
+    assert_true(stats_of(&f).memory_bytes <= 10 * WIRE_BODY_FIRST_BYTES);
     for (int i = 0; i < 10; i++)
         peer_close(&announcer[i]);
     until(&f, stats_of(&f).connections == 0);
-    assert_int_equal(stats_of(&f).bodies_bytes, 0);
+    assert_int_equal(stats_of(&f).memory_bytes, 0);
     struct peer first = peer_open(&f), second = peer_open(&f);
     send_length(&first, "/b", 200000);
     until(&f, f.held);
@@ -215,7 +215,7 @@ static void test_bodies_bytes(void **state)
     assert_int_equal(f.reset_code, -ERROR_OVERLOADED);
     fixture_answer(&f, x, 200);
     expect_echo(&first, 200000);
-    assert_int_equal(stats_of(&f).bodies_bytes, 0);
+    assert_int_equal(stats_of(&f).memory_bytes, 0);
     peer_close(&second);
     second = peer_open(&f);
     send_length(&second, "/b", 200000);
@@ -320,7 +320,7 @@ static void test_answer_in_data(void **state)
     peer_close(&p);
     assert_int_equal(f.datas, 4);
     assert_int_equal(f.ends, 0);
-    until(&f, stats_of(&f).bodies_bytes == 0);
+    until(&f, stats_of(&f).memory_bytes == 0);
 }
 
 #define TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)

@@ -365,7 +365,7 @@ static void test_peer_goes(void **state)
         fixture_answer(&f, x, 200);
     until(&f, stats_of(&f).connections == 0);
     assert_int_equal(f.resets, 4);
-    assert_int_equal(stats_of(&f).bodies_bytes, 0);
+    assert_int_equal(stats_of(&f).memory_bytes, 0);
 }
 
 /* Larger than what the kernel takes at once, to a peer that reads late; copied and owned. */
@@ -401,6 +401,33 @@ static void test_large_answer(void **state)
     peer_close(&p);
 }
 
+/* What peers do not take of their answers is bounded: who has its part is cut off, and that costs nobody else anything.
+ */
+static void test_unread_answers(void **state)
+{
+    (void)state;
+    struct wire_owner *slow = NULL, *other = NULL;
+    f.config.bodies_bytes_max = 9 << 20;
+    fixture_start(&f);
+    f.answer_bytes = 9 << 20;
+    f.owner = &slow;
+    struct peer p = peer_open(&f), q = peer_open(&f), r = peer_open(&f);
+    assert_true(peer_say(&f, &p, GET("/")));
+    until(&f, wire_owner_memory(slow) > 3 << 20);
+    assert_int_equal(stats_of(&f).memory_bytes, wire_owner_memory(slow));
+    assert_true(peer_say(&f, &q, GET("/")));
+    until(&f, f.resets == 1);
+    assert_true(f.reset_code == -ERROR_QUEUE_FULL || f.reset_code == -ERROR_OVERLOADED);
+    f.owner = &other;
+    f.answer_bytes = 0;
+    assert_int_equal(peer_ask(&f, &r, GET("/")).status, 200);
+    assert_int_equal(peer_answer(&f, &p).body_bytes, 9 << 20);
+    until(&f, stats_of(&f).memory_bytes == 0);
+    peer_close(&p);
+    peer_close(&q);
+    peer_close(&r);
+}
+
 #define TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
 int main(void)
@@ -409,6 +436,7 @@ int main(void)
         TEST(test_keep_alive),         TEST(test_http10_keep_alive), TEST(test_pipelining),     TEST(test_half_close),
         TEST(test_half_close_or_gone), TEST(test_no_body),           TEST(test_answer_headers), TEST(test_close_after),
         TEST(test_early_answer),       TEST(test_continue),          TEST(test_peer_goes),      TEST(test_large_answer),
+        TEST(test_unread_answers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

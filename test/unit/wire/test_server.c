@@ -176,7 +176,7 @@ static void test_transfers_give_way(void **state)
     struct peer over = peer_open(&f); /* one body, three that work */
     assert_int_equal(peer_answer(&f, &over).status, 503);
     assert_int_equal(stats_of(&f).refused, 1);
-    assert_int_equal(stats_of(&f).bodies_bytes, wire_owner_bodies_bytes(slow));
+    assert_int_equal(stats_of(&f).memory_bytes, wire_owner_memory(slow));
     peer_close(&over);
     for (int i = 0; i < 4; i++)
         peer_close(&p[i]);
