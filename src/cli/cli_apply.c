@@ -15,7 +15,7 @@ struct document {
     char title[3 * (LIMIT_NAME_BYTES + 1)]; /* "Model acme/digits": what the server calls it too */
     enum resource_kind kind;
     bool stored; /* it carries a uid: it came from `get` */
-    /* What a Model names: its source, and its image. */
+    /* What a Model names: its source, and its image; an Adapter has a source only. */
     struct upload {
         const char *field;
         char *written; /* owned; NULL: none */
@@ -88,6 +88,15 @@ static enum cli_exit uploads_take(struct document *document, const struct resour
     return whole ? CLI_DONE : cli_complain("out of memory");
 }
 
+static enum cli_exit adapter_take(struct document *document, const struct resource_adapter *adapter)
+{
+    struct upload *source = &document->uploads[0];
+    source->field = "spec.source";
+    source->written = strdup(adapter->source);
+    source->path = strdup(adapter->source);
+    return source->written && source->path ? CLI_DONE : cli_complain("out of memory");
+}
+
 /* The server checks all of this again; here it is known which document of which file it was. */
 static enum cli_exit check_document(const struct apply *apply, struct document *document)
 {
@@ -114,6 +123,8 @@ static enum cli_exit check_document(const struct apply *apply, struct document *
     document->stored = meta->uid != 0;
     if (document->kind == RESOURCE_MODEL)
         return uploads_take(document, resource);
+    if (document->kind == RESOURCE_ADAPTER)
+        return adapter_take(document, resource);
     return CLI_DONE;
 }
 

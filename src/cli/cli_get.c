@@ -7,7 +7,8 @@ static enum resource_kind kind_of(const struct cli_call *call, const char *word)
     enum resource_kind kind = resource_kind_from_name(str_from(word));
     if (kind == RESOURCE_NONE)
         (void)cli_usage(
-            call, "there is no kind \"%s\"; there are tenants, models, grants, versions, replicas, keys and devices",
+            call,
+            "there is no kind \"%s\"; there are tenants, models, grants, adapters, versions, replicas, keys and devices",
             word);
     if (kind == RESOURCE_SERVER) {
         (void)cli_usage(call, "the Server resource is the file of serve --config; see bulkhead status");

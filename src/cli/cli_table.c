@@ -39,6 +39,14 @@ static const struct column columns_grant[] = {{"TENANT", "metadata.tenant"},
                                               {"SHARED BATCH", "spec.sharedBatch"},
                                               {"AGE", "status.created", NULL, COLUMN_AGE},
                                               {NULL}};
+static const struct column columns_adapter[] = {{"TENANT", "metadata.tenant"},
+                                                {"NAME", "metadata.name"},
+                                                {"BASE", "spec.base"},
+                                                {"BYTES", "status.bytes"},
+                                                {"DIGEST", "status.digest", NULL, COLUMN_SHORT},
+                                                {"USABLE", "status.usable"},
+                                                {"AGE", "status.created", NULL, COLUMN_AGE},
+                                                {NULL}};
 static const struct column columns_version[] = {{"TENANT", "metadata.tenant"},
                                                 {"MODEL", "metadata.name"},
                                                 {"VERSION", "status.number"},
@@ -76,8 +84,8 @@ static const struct column columns_device[] = {{"NAME", "metadata.name"},
 
 static const struct column *const columns_of[RESOURCE_KIND_COUNT] = {
     [RESOURCE_TENANT] = columns_tenant, [RESOURCE_MODEL] = columns_model,     [RESOURCE_VERSION] = columns_version,
-    [RESOURCE_GRANT] = columns_grant,   [RESOURCE_REPLICA] = columns_replica, [RESOURCE_KEY] = columns_key,
-    [RESOURCE_DEVICE] = columns_device};
+    [RESOURCE_GRANT] = columns_grant,   [RESOURCE_ADAPTER] = columns_adapter, [RESOURCE_REPLICA] = columns_replica,
+    [RESOURCE_KEY] = columns_key,       [RESOURCE_DEVICE] = columns_device};
 
 static yyjson_val *value_at(yyjson_val *value, const char *path)
 {

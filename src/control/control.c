@@ -97,6 +97,8 @@ static void on_gateway_message(void *ctx, struct bus_message *m)
         control_demand(c, &m->body.DEMAND);
     else if (m->type == BUS_DEMAND_LONE)
         control_demand_lone(c, &m->body.DEMAND_LONE);
+    else if (m->type == BUS_DEMAND_ADAPTER)
+        control_demand_adapter(c, &m->body.DEMAND_ADAPTER);
     else if (m->type == BUS_REPLICA_LOADED)
         control_replica_loaded(c, &m->body.REPLICA_LOADED);
     else if (m->type == BUS_INFER_DONE)

@@ -52,19 +52,22 @@ static void apply_finish(struct control_apply *a, int rc, const struct registry_
 static int ingest_start(struct control_apply *a, struct error *err)
 {
     struct control *c = a->control;
-    const struct registry_version *wanted = &a->ingest.wanted;
+    const struct registry_version *wanted = &a->ingest.wanted, *adapter = &a->ingest.wanted_adapter;
     struct bus_ingest_start body = {
         .id = random_u64() | 1, /* never 0 */
         .memory_bytes = wanted->memory_bytes,
         .model_bytes = wanted->artifact_bytes,
+        .adapter_bytes = adapter->artifact_bytes,
         .cpu_milli = (uint32_t)wanted->cpu_milli,
         .image = a->ingest.wanted_image,
     };
     memcpy(body.engine, wanted->engine, sizeof body.engine);
     memcpy(body.tenant, wanted->tenant, sizeof body.tenant);
     memcpy(body.model, wanted->model, sizeof body.model);
-    _close_ int fd = -1;
+    _close_ int fd = -1, adapter_fd = -1;
     int r = registry_artifact_memfd(c->registry, wanted, &fd, err);
+    if (r >= 0 && adapter->artifact_bytes > 0)
+        r = registry_artifact_memfd(c->registry, adapter, &adapter_fd, err);
     if (r < 0)
         return r;
     struct control_ingest *ingest = calloc(1, sizeof *ingest);
@@ -74,7 +77,7 @@ static int ingest_start(struct control_apply *a, struct error *err)
     }
     *ingest = (struct control_ingest){a, clock_monotonic_ns()};
     a->opening = ingest;
-    int fds[2] = {fd, fd};
+    int fds[2] = {fd, adapter_fd >= 0 ? adapter_fd : fd};
     (void)bus_conn_send(c->supervisor, BUS_INGEST_START, &body, fds, 2); /* without it we end anyway */
     return 0;
 }
@@ -153,8 +156,12 @@ static struct control_apply *ingest_take(struct control *c, uint64_t id)
     struct control_apply *a = ingest->apply;
     if (a) {
         a->opening = NULL;
-        log_info(a->ingest.wanted_image ? "image_unpacked" : "model_opened", "tenant=%s model=%s engine=%s ms=%llu",
-                 a->ingest.wanted.tenant, a->ingest.wanted.model, a->ingest.wanted.engine,
+        bool adapter = a->ingest.wanted_adapter.artifact_bytes > 0;
+        log_info(adapter                  ? "adapter_opened"
+                 : a->ingest.wanted_image ? "image_unpacked"
+                                          : "model_opened",
+                 "tenant=%s model=%s%s%s engine=%s ms=%llu", a->ingest.wanted.tenant, a->ingest.wanted.model,
+                 adapter ? " adapter=" : "", a->ingest.wanted_adapter.model, a->ingest.wanted.engine,
                  (unsigned long long)((clock_monotonic_ns() - ingest->started_ns) / NS_PER_MS));
     }
     free(ingest);
@@ -165,7 +172,7 @@ static struct control_apply *ingest_take(struct control *c, uint64_t id)
 static void apply_refuse(struct control_apply *a, int code, const char *words)
 {
     static const int kept[] = {ERROR_UNSUPPORTED, ERROR_OVERLOADED, ERROR_DRAINING, ERROR_NO_MEMORY};
-    const struct registry_version *wanted = &a->ingest.wanted;
+    const struct registry_version *wanted = &a->ingest.wanted, *adapter = &a->ingest.wanted_adapter;
     struct error err = {0};
     char text[ERROR_TEXT_BYTES_MAX];
     (void)snprintf(text, sizeof text, "%s", words); /* same size */
@@ -176,10 +183,17 @@ static void apply_refuse(struct control_apply *a, int code, const char *words)
     for (size_t i = 0; i < sizeof kept / sizeof kept[0]; i++)
         if (code == -kept[i])
             use = kept[i];
-    int r = a->ingest.wanted_image ? error_set(&err, use, "Model %s/%s: spec.isolation.image: it cannot be used: %s",
-                                               wanted->tenant, wanted->model, text)
-                                   : error_set(&err, use, "Model %s/%s: spec.source: engine %s cannot open it: %s",
-                                               wanted->tenant, wanted->model, wanted->engine, text);
+    int r;
+    if (adapter->artifact_bytes > 0)
+        r = error_set(&err, use, "Adapter %s/%s: spec.source: engine %s cannot use it with Model %s/%s, version %u: %s",
+                      adapter->tenant, adapter->model, wanted->engine, wanted->tenant, wanted->model, wanted->number,
+                      text);
+    else if (a->ingest.wanted_image)
+        r = error_set(&err, use, "Model %s/%s: spec.isolation.image: it cannot be used: %s", wanted->tenant,
+                      wanted->model, text);
+    else
+        r = error_set(&err, use, "Model %s/%s: spec.source: engine %s cannot open it: %s", wanted->tenant,
+                      wanted->model, wanted->engine, text);
     log_info("model_refused", "%s", err.text);
     apply_finish(a, r, NULL, &err);
 }

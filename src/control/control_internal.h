@@ -118,6 +118,8 @@ void control_replica_state(struct control *c, const struct bus_replica_state *bo
 void control_replica_loaded(struct control *c, const struct bus_replica_loaded *body);
 void control_demand(struct control *c, const struct bus_demand *body);
 void control_demand_lone(struct control *c, const struct bus_demand_lone *body);
+/* control_adapter.c */
+void control_demand_adapter(struct control *c, const struct bus_demand_adapter *body);
 /* Starts and stops replicas so that what runs is what is wanted. Called after any change. */
 void control_reconcile(struct control *c);
 

@@ -164,6 +164,9 @@ static int registry_count(struct registry *r, struct error *err)
     rc = ops->resource_each(r->store, RESOURCE_GRANT, str_any(), str_any(), count_resource, &r->n_grants, err);
     if (rc < 0)
         return rc;
+    rc = ops->resource_each(r->store, RESOURCE_ADAPTER, str_any(), str_any(), count_resource, &r->n_adapters, err);
+    if (rc < 0)
+        return rc;
     return ops->key_each(r->store, 0, count_key, &r->n_keys, err);
 }
 

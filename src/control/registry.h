@@ -1,4 +1,4 @@
-/* The registry: what tenants, models, grants, versions and keys there are, and how they may change.
+/* The registry: what tenants, models, grants, adapters, versions and keys there are, and how they may change.
  *
  * Control only, on its loop, blocking on the store. It decides and writes; it speaks neither HTTP nor the bus: the
  * admin API (api/manage) calls it with decoded JSON and publishes the new generation afterwards (control.h). All writes
@@ -91,8 +91,11 @@ struct registry_ingest {
     struct registry_version wanted; /* after 1: to be opened by `engine`; no uid */
     uint64_t wanted_id;             /* of that engine */
     bool wanted_image;              /* `wanted` is an image to be unpacked: registry_ingest_image, not …_add */
-    uint64_t began_ns;              /* wall clock */
-    struct list described, images;  /* private */
+    /* artifact_bytes ≥ 1: whether that adapter fits `wanted` is to be found out; registry_ingest_add says that it does.
+     * Of it only number, tenant, model (its own name), digest and artifact_bytes are set. */
+    struct registry_version wanted_adapter;
+    uint64_t began_ns;                   /* wall clock */
+    struct list described, images, fits; /* private */
 };
 void registry_ingest_init(struct registry_ingest *ingest);
 void registry_ingest_done(struct registry_ingest *ingest);
@@ -113,18 +116,20 @@ void registry_apply_drop(struct registry *r, struct str body, const struct regis
  * change of engine, artifact, isolation.level or resources makes a new Version (next number); anything else only
  * changes the resource.
  * A new version whose artifact its engine has not described yet is not written: 1, with `wanted` in *ingest;
- * once that was opened (registry_ingest_add) the same call is repeated, until nothing is wanted. Each call looks at
- * everything anew, so others may change what they like in between. What was described is kept with the versions. */
+ * once that was opened (registry_ingest_add) the same call is repeated, until nothing is wanted. So are adapters with
+ * their bases: those of the body, and all that rest on a model that gets a new version. Each call looks at everything
+ * anew, so others may change what they like in between. What was described is kept with the versions. */
 must_check int registry_apply(struct registry *r, struct str body, struct registry_ingest *ingest,
                               struct registry_change *ret_change, struct buf *ret_results, struct error *err);
 
-/* A JSON array of whole documents of a kind (Tenant, Model, Grant, Version, Key). tenant/name filters may be empty. An
- * unknown tenant or name is -ERROR_NOT_FOUND. */
+/* A JSON array of whole documents of a kind (Tenant, Model, Grant, Adapter, Version, Key). tenant/name filters may be
+ * empty. An unknown tenant or name is -ERROR_NOT_FOUND. */
 must_check int registry_get(struct registry *r, enum resource_kind kind, struct str tenant, struct str name,
                             struct buf *ret_items, struct error *err);
 
-/* Tenant: refused (-ERROR_CONFLICT) while it has models or is lent one; its keys go with it. Model: refused likewise
- * while a Grant lends it; its versions go with it; artifacts no version names any more are unlinked after commit. */
+/* Tenant: refused (-ERROR_CONFLICT) while it has models or adapters, or is lent a model; its keys go with it. Model:
+ * refused likewise while a Grant lends it or an Adapter of its owner rests on it; its versions go with it; artifacts no
+ * version names any more are unlinked after commit. */
 must_check int registry_delete(struct registry *r, enum resource_kind kind, struct str tenant, struct str name,
                                struct registry_change *ret_change, struct error *err);
 
@@ -169,6 +174,18 @@ must_check int registry_version_key(uint64_t version_uid, uint64_t borrower_uid,
  * model. */
 must_check int registry_model_find(struct registry *r, struct str tenant, struct str model,
                                    struct registry_version *ret_version, struct error *err);
+struct registry_adapter {
+    struct registry_version
+        content; /* for registry_artifact_memfd: tenant, model (its own name), number, digest, bytes */
+    char base[LIMIT_NAME_BYTES + 1];
+};
+/* By its uid in the catalog. -ERROR_MODEL_NOT_FOUND when it is gone, or has another content by now. */
+must_check int registry_adapter_find(struct registry *r, uint64_t adapter_uid, struct registry_adapter *ret_adapter,
+                                     struct error *err);
+/* May it be loaded into a replica of this version: is that its base, for its tenant, and was it found to fit?
+ * -ERROR_REFUSED. */
+must_check int registry_adapter_allowed(struct registry *r, const struct registry_adapter *a,
+                                        const struct registry_version *v, struct error *err);
 /* Every newest version with replicas.min > 0 (for the start). each() returns non-zero to stop. */
 must_check int registry_version_each_wanted(struct registry *r,
                                             int (*each)(void *ctx, const struct registry_version *v), void *ctx,

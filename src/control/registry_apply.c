@@ -18,9 +18,20 @@ struct registry_plan_item *registry_plan_find(const struct registry_plan *plan, 
     return NULL;
 }
 
+/* Of a model or an adapter. */
+static const char *source_of(const struct registry_plan_item *item, const union registry_resource *resource)
+{
+    return item->kind == RESOURCE_ADAPTER ? resource->adapter.source : resource->model.source;
+}
+
+static bool has_content(const struct registry_plan_item *item)
+{
+    return item->kind == RESOURCE_MODEL || item->kind == RESOURCE_ADAPTER;
+}
+
 static int read_artifact(yyjson_val *artifacts, struct registry_plan_item *item, struct error *err)
 {
-    yyjson_val *hex = yyjson_obj_get(artifacts, item->next.model.source);
+    yyjson_val *hex = yyjson_obj_get(artifacts, source_of(item, &item->next));
     if (!hex)
         return 0;
     struct str text = {yyjson_get_str(hex), yyjson_get_len(hex)};
@@ -46,7 +57,7 @@ static int read_item(struct registry_plan *plan, yyjson_val *document, yyjson_va
     registry_title(&item->next.meta, item->title);
     if (registry_plan_find(plan, item->kind, str_from(item->next.meta.tenant), str_from(item->next.meta.name)))
         return error_set(err, -ERROR_INVALID_RESOURCE, "%s: stands twice in this apply", item->title);
-    if (item->kind == RESOURCE_MODEL)
+    if (has_content(item))
         rc = read_artifact(artifacts, item, err);
     if (rc >= 0)
         plan->n_items++;
@@ -79,14 +90,15 @@ static int plan_read(struct registry_plan *plan, yyjson_val *root, struct error 
     return 0;
 }
 
-/* The artifact of a model: the one the request brought, else, for an unchanged source, the one it has. */
+/* The artifact of a model or an adapter: the one the request brought, else, for an unchanged source, the one it has. */
 static int load_artifact(struct registry_plan *plan, struct registry_plan_item *item, struct error *err)
 {
     const struct registry_newest *newest = &item->newest;
     if (!item->has_artifact) {
-        if (newest->n_versions == 0 || strcmp(item->next.model.source, item->present.model.source) != 0)
+        const char *source = source_of(item, &item->next);
+        if (newest->n_versions == 0 || strcmp(source, source_of(item, &item->present)) != 0)
             return error_set(err, -ERROR_INVALID_RESOURCE, "%s: spec.source: \"%.200s\" was not uploaded", item->title,
-                             item->next.model.source);
+                             source);
         memcpy(item->digest, newest->digest, sizeof item->digest);
     }
     int rc = registry_artifact_bytes(plan->registry, item->digest, &item->artifact_bytes, err);
@@ -111,6 +123,9 @@ static bool map_equal(const struct resource_map *a, const struct resource_map *b
 static bool version_differs(const struct registry_plan_item *item)
 {
     const struct resource_model *a = &item->next.model, *b = &item->present.model;
+    if (item->kind == RESOURCE_ADAPTER) /* another base: another adapter to whom serves it */
+        return strcmp(item->next.adapter.base, item->present.adapter.base) != 0 ||
+               memcmp(item->digest, item->newest.digest, sizeof item->digest) != 0;
     return strcmp(a->engine, b->engine) != 0 || a->isolation_level != b->isolation_level ||
            a->isolation_runtime != b->isolation_runtime || a->cpu_milli != b->cpu_milli ||
            a->memory_bytes != b->memory_bytes || strcmp(a->isolation_image, b->isolation_image) != 0 ||
@@ -129,14 +144,14 @@ static int plan_load(struct registry_plan *plan, struct error *err)
         if (rc < 0)
             return rc;
         item->exists = rc > 0;
-        if (item->exists && item->kind == RESOURCE_MODEL) {
+        if (item->exists && has_content(item)) {
             rc = registry_newest(plan->registry, item->row.uid, &item->newest, err);
             if (rc < 0)
                 return rc;
         }
-        if (item->kind == RESOURCE_MODEL) {
+        if (has_content(item)) {
             rc = load_artifact(plan, item, err);
-            if (rc >= 0)
+            if (rc >= 0 && item->kind == RESOURCE_MODEL)
                 rc = registry_image_load(plan, item, err);
             if (rc < 0)
                 return rc;
@@ -145,7 +160,7 @@ static int plan_load(struct registry_plan *plan, struct error *err)
         item->meta_changed = !item->exists || !map_equal(&meta->labels, &item->present.meta.labels) ||
                              !map_equal(&meta->annotations, &item->present.meta.annotations);
         item->version_new =
-            item->kind == RESOURCE_MODEL && (!item->exists || item->newest.n_versions == 0 || version_differs(item));
+            has_content(item) && (!item->exists || item->newest.n_versions == 0 || version_differs(item));
         item->version = item->newest.number + (item->version_new ? 1 : 0);
     }
     return 0;
@@ -161,7 +176,13 @@ static int write_version(struct registry *r, const struct registry_plan_item *it
 {
     _buf_ struct buf document;
     buf_init(&document, REGISTRY_DOCUMENT_BYTES);
-    int rc = registry_version_document(&item->next.model, &document, err);
+    int rc = 0;
+    if (item->kind == RESOURCE_ADAPTER) { /* only its newest content is kept, and described by the resource itself */
+        buf_append_text(&document, "{}");
+        rc = r->config.store->version_delete_model(r->store, model_uid, err);
+    } else {
+        rc = registry_version_document(&item->next.model, &document, err);
+    }
     if (rc < 0)
         return rc;
     struct store_version v = {.model_uid = model_uid,
@@ -174,7 +195,11 @@ static int write_version(struct registry *r, const struct registry_plan_item *it
     memcpy(v.image, item->image, sizeof v.image);
     memcpy(v.image_manifest, item->image_manifest, sizeof v.image_manifest);
     rc = r->config.store->uid_next(r->store, &v.uid, err);
-    return rc < 0 ? rc : r->config.store->version_put(r->store, &v, err);
+    if (rc >= 0)
+        rc = r->config.store->version_put(r->store, &v, err);
+    if (rc >= 0 && item->kind == RESOURCE_ADAPTER && item->exists)
+        rc = r->config.store->description_release(r->store, item->newest.digest, err);
+    return rc;
 }
 
 static int write_item(struct registry *r, struct registry_plan_item *item, uint64_t revision, uint64_t now_ms,
@@ -254,6 +279,8 @@ static void plan_report(const struct registry_plan *plan, uint64_t revision, str
             plan->registry->n_models++;
         if (!item->exists && item->kind == RESOURCE_GRANT)
             plan->registry->n_grants++;
+        if (!item->exists && item->kind == RESOURCE_ADAPTER)
+            plan->registry->n_adapters++;
         buf_format(results, "%s{\"kind\":\"%s\",\"name\":\"%s\",\"tenant\":\"%s\",\"result\":\"%s\"", i > 0 ? "," : "",
                    resource_kinds[item->kind].name, item->next.meta.name, item->next.meta.tenant, result);
         if (item->kind == RESOURCE_MODEL)
@@ -262,6 +289,16 @@ static void plan_report(const struct registry_plan *plan, uint64_t revision, str
     }
     buf_append_char(results, ']');
     *ret_change = change;
+}
+
+/* Contents of adapters that have another one now. */
+static void replaced_release(const struct registry_plan *plan)
+{
+    for (uint32_t i = 0; i < plan->n_items; i++) {
+        const struct registry_plan_item *item = &plan->items[i];
+        if (item->kind == RESOURCE_ADAPTER && item->exists && item->version_new)
+            registry_artifact_release(plan->registry, item->newest.digest); /* unless somebody else has it */
+    }
 }
 
 int registry_apply(struct registry *r, struct str body, struct registry_ingest *ingest,
@@ -275,6 +312,7 @@ int registry_apply(struct registry *r, struct str body, struct registry_ingest *
         return error_set(err, -ERROR_INVALID_JSON, "the body is not valid JSON: %s at byte %zu", why.msg, why.pos);
     struct registry_plan plan = {.registry = r, .ingest = ingest};
     uint64_t revision = 0;
+    ingest->wanted_adapter = (struct registry_version){0};
     plan.artifacts = yyjson_obj_get(yyjson_doc_get_root(json), "artifacts");
     int rc = plan_read(&plan, yyjson_doc_get_root(json), err);
     if (rc >= 0)
@@ -286,9 +324,12 @@ int registry_apply(struct registry *r, struct str body, struct registry_ingest *
     if (rc == 0)
         rc = registry_plan_described(&plan, ingest, err);
     if (rc == 0)
+        rc = registry_plan_fitted(&plan, ingest, err);
+    if (rc == 0)
         rc = plan_write(&plan, ingest, &revision, err);
     if (rc == 0) {
         registry_apply_done(r, ingest);
+        replaced_release(&plan);
         plan_report(&plan, revision, ret_change, ret_results);
     }
     yyjson_doc_free(json);

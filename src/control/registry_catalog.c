@@ -1,4 +1,5 @@
-/* The catalog of the present state: every tenant, key, model and its served versions, read from the store. */
+/* The catalog of the present state: every tenant, key, model, its served versions, and adapters, read from the store.
+ */
 #include "registry_internal.h"
 
 #include <assert.h>
@@ -109,7 +110,8 @@ static int add_tenant(void *ctx, const struct store_resource *stored)
                                  .weight = (uint32_t)tenant->weight,
                                  .queue_max = (uint32_t)tenant->queue_depth,
                                  .classes = tenant->classes,
-                                 .queue_bytes_max = tenant->queue_bytes};
+                                 .queue_bytes_max = tenant->queue_bytes,
+                                 .adapter_bytes_max = tenant->adapter_bytes};
     if (add_quotas(a, tenant, &row) != 0)
         return 1;
     memcpy(row.name, tenant->meta.name, sizeof row.name);
@@ -287,6 +289,32 @@ static int each_model(void *ctx, const struct store_resource *stored)
     return a->rc < 0;
 }
 
+/* An adapter that cannot be used is in no catalog: its status says why. */
+static int each_adapter(void *ctx, const struct store_resource *stored)
+{
+    struct assemble *a = ctx;
+    union registry_resource resource;
+    struct registry_newest newest;
+    const char *fault = NULL;
+    a->rc = registry_decode(stored, &resource, a->err);
+    const struct resource_adapter *adapter = &resource.adapter;
+    if (a->rc >= 0)
+        a->rc = registry_newest(a->registry, stored->uid, &newest, a->err);
+    if (a->rc >= 0)
+        a->rc = registry_adapter_fault(a->registry, &a->loans, adapter, newest.digest, &fault, a->err);
+    const struct tenant *tenant = a->rc >= 0 ? tenant_find(a, adapter->meta.tenant) : NULL;
+    const struct placed *base = tenant ? placed_find(a, (uint32_t)tenant->index, adapter->base) : NULL;
+    if (a->rc < 0 || fault || !base)
+        return a->rc < 0;
+    struct catalog_adapter row = {.uid = newest.uid,
+                                  .bytes = newest.artifact_bytes,
+                                  .tenant = (uint32_t)tenant->index,
+                                  .model = (uint32_t)base->index};
+    memcpy(row.digest, newest.digest, sizeof row.digest);
+    memcpy(row.name, adapter->meta.name, sizeof row.name);
+    return added(a, catalog_add_adapter(a->builder, &row), "adapter");
+}
+
 static int add_key(void *ctx, const struct store_key *key)
 {
     struct assemble *a = ctx;
@@ -327,7 +355,11 @@ static int assemble(struct assemble *a)
     rc = rc < 0 ? rc : a->rc;
     if (rc >= 0)
         rc = add_loans(a, NULL);
-    return rc < 0 ? rc : set_lenders(a);
+    if (rc >= 0)
+        rc = set_lenders(a);
+    if (rc >= 0)
+        rc = ops->resource_each(r->store, RESOURCE_ADAPTER, str_any(), str_any(), each_adapter, a, a->err);
+    return rc < 0 ? rc : a->rc;
 }
 
 int registry_catalog(struct registry *r, uint64_t *ret_generation, int *ret_fd, size_t *ret_bytes, struct error *err)

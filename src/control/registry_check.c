@@ -153,10 +153,12 @@ static int check_model(const struct registry_plan *plan, const struct registry_p
     return rc < 0 ? rc : registry_holding_check(plan, item, &tenant, err);
 }
 
-static int check_grant(const struct registry_plan *plan, const struct registry_plan_item *item, struct error *err)
+/* The rest is for registry_lend_check, and registry_adapters_check. */
+static int check_tenanted(const struct registry_plan *plan, const struct registry_plan_item *item, struct error *err)
 {
     struct resource_tenant tenant;
-    return registry_plan_tenant(plan, item, &tenant, err); /* the rest is for registry_lend_check */
+    int rc = registry_plan_tenant(plan, item, &tenant, err);
+    return rc < 0 || item->kind == RESOURCE_GRANT ? rc : registry_holding_check(plan, item, &tenant, err);
 }
 
 struct floor {
@@ -198,12 +200,14 @@ static int check_tenant(const struct registry_plan *plan, const struct registry_
 int registry_counts_check(const struct registry_plan *plan, struct error *err)
 {
     const struct registry *r = plan->registry;
-    uint64_t tenants = r->n_tenants, models = r->n_models + plan->loans->n, grants = r->n_grants;
+    uint64_t tenants = r->n_tenants, models = r->n_models + plan->loans->n, grants = r->n_grants,
+             adapters = r->n_adapters;
     for (uint32_t i = 0; i < plan->n_items; i++) {
         const struct registry_plan_item *item = &plan->items[i];
         tenants += !item->exists && item->kind == RESOURCE_TENANT;
         models += !item->exists && item->kind == RESOURCE_MODEL;
         grants += !item->exists && item->kind == RESOURCE_GRANT;
+        adapters += !item->exists && item->kind == RESOURCE_ADAPTER;
     }
     if (tenants > LIMIT_TENANTS)
         return error_set(err, -ERROR_REFUSED, "a server holds at most %u tenants", LIMIT_TENANTS);
@@ -213,6 +217,8 @@ int registry_counts_check(const struct registry_plan *plan, struct error *err)
                          LIMIT_MODELS);
     if (grants > LIMIT_GRANTS)
         return error_set(err, -ERROR_REFUSED, "a server holds at most %u grants", LIMIT_GRANTS);
+    if (adapters > LIMIT_ADAPTERS)
+        return error_set(err, -ERROR_REFUSED, "a server holds at most %u adapters", LIMIT_ADAPTERS);
     return 0;
 }
 
@@ -220,7 +226,7 @@ static int check_item(const struct registry_plan *plan, const struct registry_pl
 {
     if (item->kind == RESOURCE_TENANT)
         return check_tenant(plan, item, err);
-    return item->kind == RESOURCE_MODEL ? check_model(plan, item, err) : check_grant(plan, item, err);
+    return item->kind == RESOURCE_MODEL ? check_model(plan, item, err) : check_tenanted(plan, item, err);
 }
 
 int registry_plan_check(struct registry_plan *plan, struct error *err)

@@ -1,4 +1,4 @@
-/* Deleting a tenant, a model or a grant. */
+/* Deleting what was applied. */
 #include "registry_internal.h"
 
 struct digests { /* of a model's versions, to be released after the commit */
@@ -26,13 +26,12 @@ static int digests_note(void *ctx, const struct store_version *v)
     return 0;
 }
 
-static int delete_model(struct registry *r, struct str tenant, struct str name, uint64_t uid, struct digests *digests,
-                        uint64_t *ret_revision, struct error *err)
+/* A model or an adapter. */
+static int delete_content(struct registry *r, enum resource_kind kind, uint64_t uid, struct digests *digests,
+                          uint64_t *ret_revision, struct error *err)
 {
     const struct store_ops *ops = r->config.store;
-    int rc = registry_lend_check_delete_model(r, tenant, name, err);
-    if (rc >= 0)
-        rc = ops->version_each(r->store, uid, digests_note, digests, err);
+    int rc = ops->version_each(r->store, uid, digests_note, digests, err);
     if (rc >= 0 && digests->failed)
         rc = error_set_default(err, -ERROR_NO_MEMORY);
     if (rc >= 0)
@@ -50,7 +49,10 @@ static int delete_model(struct registry *r, struct str tenant, struct str name, 
         ops->rollback(r->store);
         return rc;
     }
-    r->n_models--;
+    if (kind == RESOURCE_MODEL)
+        r->n_models--;
+    else
+        r->n_adapters--;
     return 0;
 }
 
@@ -96,6 +98,8 @@ static int delete_tenant(struct registry *r, struct str name, uint64_t uid, uint
         rc = error_set(err, -ERROR_CONFLICT, "Tenant " STR_FORMAT " still has models (%s, for one); delete them first",
                        STR_ARG(name), model);
     if (rc >= 0)
+        rc = registry_adapters_check_delete(r, name, str_any(), err);
+    if (rc >= 0)
         rc = registry_lend_check_delete_tenant(r, name, err);
     if (rc >= 0)
         rc = ops->key_each(r->store, uid, count_key, &n_keys, err);
@@ -128,12 +132,19 @@ int registry_delete(struct registry *r, enum resource_kind kind, struct str tena
         return rc;
     uint64_t revision = 0;
     struct digests digests = {0};
+    if (kind == RESOURCE_MODEL) {
+        rc = registry_lend_check_delete_model(r, tenant, name, err);
+        if (rc >= 0)
+            rc = registry_adapters_check_delete(r, tenant, name, err);
+    }
+    if (rc < 0)
+        return rc;
     if (kind == RESOURCE_TENANT)
         rc = delete_tenant(r, name, row.uid, &revision, err);
     else if (kind == RESOURCE_GRANT)
         rc = delete_grant(r, row.uid, &revision, err);
     else
-        rc = delete_model(r, tenant, name, row.uid, &digests, &revision, err);
+        rc = delete_content(r, kind, row.uid, &digests, &revision, err);
     for (size_t i = 0; rc >= 0 && i < digests.n; i++)
         registry_artifact_release(r, digests.rows[i]);
     free(digests.rows);

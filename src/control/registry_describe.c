@@ -21,6 +21,7 @@ void registry_ingest_init(struct registry_ingest *ingest)
     ingest->began_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
     list_init(&ingest->described);
     list_init(&ingest->images);
+    list_init(&ingest->fits);
 }
 
 void registry_ingest_done(struct registry_ingest *ingest)
@@ -31,10 +32,13 @@ void registry_ingest_done(struct registry_ingest *ingest)
         free(container_of(node, struct described, node));
     }
     registry_ingest_images_done(ingest);
+    registry_fits_done(ingest);
 }
 
 int registry_ingest_add(struct registry_ingest *ingest, struct str signature)
 {
+    if (ingest->wanted_adapter.artifact_bytes > 0)
+        return registry_fit_add(ingest);
     struct described *d = malloc(sizeof *d + signature.size);
     if (!d)
         return -ERROR_NO_MEMORY;
@@ -74,7 +78,7 @@ int registry_plan_described(const struct registry_plan *plan, struct registry_in
     for (uint32_t i = 0; i < plan->n_items; i++) {
         const struct registry_plan_item *item = &plan->items[i];
         const struct resource_model *model = &item->next.model;
-        if (!item->version_new)
+        if (item->kind != RESOURCE_MODEL || !item->version_new)
             continue;
         uint64_t engine_id = config->engine_id(config->ctx, str_from(model->engine));
         int rc = is_described(plan->registry, ingest, model->engine, item->digest, engine_id, err);
@@ -109,7 +113,7 @@ int registry_described_write(struct registry *r, const struct registry_ingest *i
         if (rc < 0)
             return rc;
     }
-    return 0;
+    return registry_fits_write(r, ingest, err);
 }
 
 void registry_apply_drop(struct registry *r, struct str body, const struct registry_ingest *ingest)

@@ -11,6 +11,7 @@ struct get {
     uint32_t n_items;
     struct resource_model model; /* whose versions are being listed */
     uint64_t newest_uid;
+    struct registry_loans loans; /* adapters */
     struct error *err;
     int rc;
 };
@@ -53,6 +54,24 @@ static int model_status(struct get *get, uint64_t uid, struct buf *status)
     return 0;
 }
 
+static int adapter_status(struct get *get, const struct resource_adapter *a, uint64_t uid, struct buf *status)
+{
+    struct registry_newest newest;
+    const char *fault = NULL;
+    int rc = registry_newest(get->registry, uid, &newest, get->err);
+    if (rc >= 0)
+        rc = registry_adapter_fault(get->registry, &get->loans, a, newest.digest, &fault, get->err);
+    if (rc < 0)
+        return rc;
+    char hex[REGISTRY_HEX_BYTES + 1];
+    registry_hex(newest.digest, hex);
+    buf_format(status, "\"digest\":\"%s\",\"bytes\":%llu,\"usable\":%s,", hex,
+               (unsigned long long)newest.artifact_bytes, fault ? "false" : "true");
+    if (fault)
+        buf_format(status, "\"reason\":\"%s\",", fault); /* ours: nothing to escape */
+    return 0;
+}
+
 static int get_resource(void *ctx, const struct store_resource *stored)
 {
     struct get *get = ctx;
@@ -65,6 +84,8 @@ static int get_resource(void *ctx, const struct store_resource *stored)
     buf_append_char(&status, '{');
     if (get->kind == RESOURCE_MODEL)
         get->rc = model_status(get, stored->uid, &status);
+    if (get->kind == RESOURCE_ADAPTER)
+        get->rc = adapter_status(get, &resource.adapter, stored->uid, &status);
     if (get->kind == RESOURCE_TENANT)
         get->rc = registry_quota_status(get->registry, &resource.tenant, stored->uid, &status, get->err);
     append_time(&status, "created", stored->created_ms);
@@ -214,9 +235,13 @@ static int get_kind(struct get *get)
     case RESOURCE_MODEL:
         return ops->resource_each(r->store, RESOURCE_MODEL, str_filter(get->tenant), str_filter(get->name),
                                   get_resource, get, get->err);
-    case RESOURCE_GRANT:
-        return ops->resource_each(r->store, RESOURCE_GRANT, str_filter(get->tenant), str_filter(get->name),
-                                  get_resource, get, get->err);
+    case RESOURCE_ADAPTER:
+    case RESOURCE_GRANT: {
+        int rc = get->kind == RESOURCE_ADAPTER ? registry_loans_load(r, NULL, &get->loans, get->err) : 0;
+        return rc < 0 ? rc
+                      : ops->resource_each(r->store, (uint32_t)get->kind, str_filter(get->tenant),
+                                           str_filter(get->name), get_resource, get, get->err);
+    }
     case RESOURCE_VERSION:
         return ops->resource_each(r->store, RESOURCE_MODEL, str_filter(get->tenant), str_filter(get->name),
                                   get_versions, get, get->err);
@@ -239,6 +264,7 @@ int registry_get(struct registry *r, enum resource_kind kind, struct str tenant,
     size_t before = ret_items->size;
     buf_append_char(ret_items, '[');
     int rc = get_kind(&get);
+    registry_loans_done(&get.loans);
     if (rc >= 0)
         rc = get.rc;
     if (rc >= 0 && get.n_items == 0 && name.size > 0)

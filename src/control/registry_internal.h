@@ -17,7 +17,7 @@ struct registry {
     struct store *store;
     struct list uploads; /* struct registry_upload._node */
     uint32_t n_uploads;
-    uint64_t n_tenants, n_models, n_grants, n_keys; /* committed, for the limits */
+    uint64_t n_tenants, n_models, n_grants, n_adapters, n_keys; /* committed, for the limits */
 };
 
 /* Any declared resource, decoded. */
@@ -26,6 +26,7 @@ union registry_resource {
     struct resource_tenant tenant;
     struct resource_model model;
     struct resource_grant grant;
+    struct resource_adapter adapter;
 };
 
 /* The columns beside a stored document. */
@@ -162,6 +163,24 @@ must_check int registry_loan_of(struct registry *r, struct str borrower, struct 
                                 struct registry_loan *ret_loan, struct error *err);
 /* The level at which a model of `level` runs for a borrower with this floor; of a resource's words, or ranks. */
 uint32_t registry_level_lent(uint32_t level, uint32_t floor);
+/* registry_adapter.c. Adapters fit a base when an ingest has opened both: 1, 0, or negative. */
+must_check int registry_adapter_fits(struct registry *r, const uint8_t adapter[static STORE_DIGEST_BYTES],
+                                     const uint8_t base[static STORE_DIGEST_BYTES], struct error *err);
+/* ingest->wanted_adapter fits ingest->wanted. */
+must_check int registry_fit_add(struct registry_ingest *ingest);
+void registry_fits_done(struct registry_ingest *ingest);
+must_check int registry_fits_write(struct registry *r, const struct registry_ingest *ingest, struct error *err);
+/* Why what is stored cannot be used; *ret_fault NULL: it can. */
+must_check int registry_adapter_fault(struct registry *r, const struct registry_loans *loans,
+                                      const struct resource_adapter *a, const uint8_t digest[static STORE_DIGEST_BYTES],
+                                      const char **ret_fault, struct error *err);
+/* Names, references and levels of the plan's adapters, and of stored ones on what it changes. Uses plan->loans. */
+must_check int registry_adapters_check(const struct registry_plan *plan, struct error *err);
+/* 0 when every adapter on what the plan changes fits; else 1 with what is wanted next. */
+must_check int registry_plan_fitted(struct registry_plan *plan, struct registry_ingest *ingest, struct error *err);
+/* -ERROR_CONFLICT when an adapter of the tenant's rests on that model; data NULL: when it has any. */
+must_check int registry_adapters_check_delete(struct registry *r, struct str tenant, struct str model,
+                                              struct error *err);
 /* The uid of a borrower's part in what has that uid: a model, or a version. Unlike all that the store gives out, and of
  * no other pair. -ERROR_LIMIT where one is too large: after two thousand million changes. */
 must_check int registry_lent_uid(uint64_t uid, uint64_t borrower_uid, uint64_t *ret_uid, struct error *err);

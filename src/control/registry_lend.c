@@ -268,6 +268,8 @@ int registry_lend_check(struct registry_plan *plan, struct error *err)
             rc = check_tenant(plan, item, err);
     }
     if (rc >= 0)
+        rc = registry_adapters_check(plan, err);
+    if (rc >= 0)
         rc = registry_counts_check(plan, err);
     plan->loans = NULL;
     registry_loans_done(&loans);

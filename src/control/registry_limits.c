@@ -1,4 +1,4 @@
-/* What a tenant's models hold, against its quotas of models and artifact bytes. */
+/* What a tenant's models and adapters hold, against its quotas of models and artifact bytes. */
 #include "registry_internal.h"
 
 struct artifact {
@@ -38,10 +38,10 @@ static int each_version(void *ctx, const struct store_version *v)
     return r == 0 && v->image_bytes > 0 ? artifact_note(ctx, v->image, v->image_bytes) : r;
 }
 
-static int each_model(void *ctx, const struct store_resource *stored)
+static int each_owner(void *ctx, const struct store_resource *stored)
 {
     struct walk *w = ctx;
-    w->n_models++;
+    w->n_models += stored->kind == RESOURCE_MODEL;
     const struct store_ops *ops = w->registry->config.store;
     int rc = ops->version_each(w->registry->store, stored->uid, each_version, w, w->err);
     w->rc = rc < 0 ? rc : w->rc;
@@ -57,13 +57,16 @@ int registry_holding(struct registry *r, struct str tenant, const struct registr
                      struct registry_holding *ret_holding, struct error *err)
 {
     struct walk w = {.registry = r, .err = err};
-    int rc = r->config.store->resource_each(r->store, RESOURCE_MODEL, tenant, str_any(), each_model, &w, err);
+    int rc = r->config.store->resource_each(r->store, RESOURCE_MODEL, tenant, str_any(), each_owner, &w, err);
+    if (rc >= 0 && w.rc >= 0)
+        rc = r->config.store->resource_each(r->store, RESOURCE_ADAPTER, tenant, str_any(), each_owner, &w, err);
     rc = rc < 0 ? rc : w.rc;
     for (uint32_t i = 0; plan && rc >= 0 && i < plan->n_items; i++) {
         const struct registry_plan_item *item = &plan->items[i];
-        if (item->kind != RESOURCE_MODEL || !str_equal(str_from(item->next.meta.tenant), tenant))
+        bool model = item->kind == RESOURCE_MODEL;
+        if ((!model && item->kind != RESOURCE_ADAPTER) || !str_equal(str_from(item->next.meta.tenant), tenant))
             continue;
-        w.n_models += !item->exists;
+        w.n_models += model && !item->exists;
         if (item->version_new && (artifact_note(&w, item->digest, item->artifact_bytes) != 0 ||
                                   (item->image_bytes > 0 && artifact_note(&w, item->image, item->image_bytes) != 0)))
             rc = w.rc;
@@ -83,7 +86,7 @@ int registry_holding(struct registry *r, struct str tenant, const struct registr
 int registry_holding_check(const struct registry_plan *plan, const struct registry_plan_item *item,
                            const struct resource_tenant *tenant, struct error *err)
 {
-    bool adds_model = !item->exists && tenant->models > 0;
+    bool adds_model = item->kind == RESOURCE_MODEL && !item->exists && tenant->models > 0;
     bool adds_bytes = item->version_new && tenant->artifact_bytes > 0;
     if (!adds_model && !adds_bytes)
         return 0;

@@ -37,7 +37,7 @@ int resource_peek(yyjson_val *document, enum resource_kind *ret_kind, struct err
         return error_set(err, ERROR_INVALID_RESOURCE, "apiVersion: expected \"" RESOURCE_API_VERSION "\", found %s",
                          found);
     if (!kind)
-        return error_set(err, ERROR_INVALID_RESOURCE, "kind: required (Tenant, Model, Grant)");
+        return error_set(err, ERROR_INVALID_RESOURCE, "kind: required (Tenant, Model, Grant, Adapter)");
     resource_value_describe(kind, found);
     if (!yyjson_is_str(kind))
         return error_set(err, ERROR_INVALID_RESOURCE, "kind: expected a string, found %s", found);

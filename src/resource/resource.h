@@ -22,6 +22,7 @@ enum resource_kind {
     RESOURCE_TENANT,
     RESOURCE_MODEL,
     RESOURCE_GRANT,
+    RESOURCE_ADAPTER,
     /* observed, read-only: known to `get` and `explain`, refused by `apply` */
     RESOURCE_VERSION,
     RESOURCE_REPLICA,
@@ -151,6 +152,7 @@ struct resource_tenant {
     uint64_t tokens_per_minute, tokens_per_day;
     uint64_t body_bytes, response_bytes, bytes_per_s_in, bytes_per_s_out;
     uint64_t memory_bytes, replicas, models, artifact_bytes; /* spec.quota.memory … */
+    uint64_t adapter_bytes;                                  /* spec.quota.adapterBytes; 0 = an equal share */
     uint64_t connections;                                    /* spec.quota.connections */
 };
 
@@ -171,6 +173,12 @@ struct resource_model {
     uint32_t class;                        /* index into critical, interactive, batch */
     char device[LIMIT_NAME_BYTES + 1];     /* spec.resources.device; "" = cpu */
     uint64_t replicas_min, replicas_max, replicas_idle_after_ns;
+};
+
+struct resource_adapter {
+    struct resource_meta meta;
+    char base[LIMIT_NAME_BYTES + 1];
+    char source[1024]; /* as the user wrote it; content is the artifact */
 };
 
 struct resource_grant {

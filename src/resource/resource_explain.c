@@ -137,7 +137,7 @@ static int explain_unknown_kind(struct str name, struct error *err)
                          STR_ARG(name), STR_ARG(suggestion.best));
     return error_set(
         err, ERROR_NOT_FOUND,
-        "there is no kind \"%.*s\"; there are Server, Tenant, Model, Grant, Version, Replica, Key and Device",
+        "there is no kind \"%.*s\"; there are Server, Tenant, Model, Grant, Adapter, Version, Replica, Key and Device",
         name.size > LIMIT_NAME_BYTES ? (int)LIMIT_NAME_BYTES : (int)name.size, name.size ? name.data : "");
 }
 
@@ -188,7 +188,7 @@ void resource_reference(struct buf *text)
         "# Resources\n\n"
         "<!-- Generated from src/resource/resource_kinds.c by `BULKHEAD_UPDATE=1 make test`. Do not edit. -->\n\n"
         "A resource is a document with `apiVersion: " RESOURCE_API_VERSION "`, a `kind`, `metadata` and `spec`.\n"
-        "`bulkhead apply` takes Tenants, Models and Grants; the server's own file is a Server; the others are\n"
+        "`bulkhead apply` takes Tenants, Models, Grants and Adapters; the server's own file is a Server; the others are\n"
         "observed: `bulkhead get` shows them, nobody applies them. An unknown field is an error, and so is a member\n"
         "given twice. A `status` in an applied document is ignored.\n\n"
         "| Type | Written as |\n| --- | --- |\n"

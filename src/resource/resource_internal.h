@@ -15,6 +15,7 @@ union resource_any {
     struct resource_tenant tenant;
     struct resource_model model;
     struct resource_grant grant;
+    struct resource_adapter adapter;
 };
 
 extern const char *const resource_type_names[RESOURCE_TYPE_COUNT];

@@ -332,6 +332,9 @@ static const struct resource_field tenant_fields[] = {
         "spec.quota.artifactBytes", RESOURCE_BYTES, NULL, 1024 * GIB, artifact_bytes,
         "Size of the artifacts of all its models' versions and of its adapters, each artifact once; apply refuses what "
         "goes beyond it. 0 means no limit."),
+    QUOTA("spec.quota.adapterBytes", RESOURCE_BYTES, NULL, 1024 * GIB, adapter_bytes,
+          "Size of its adapters that may be loaded in one worker at once; the least recently used goes first. 0 means "
+          "an equal share of what the worker has room for."),
     QUOTA("spec.quota.perKey.requestsPerMinute", RESOURCE_INTEGER, "requests per minute", 1000000000,
           per_key.requests_per_minute, "Like spec.quota.requestsPerMinute, for each key of the tenant beside it."),
     QUOTA("spec.quota.perKey.burst", RESOURCE_INTEGER, "requests", 1000000000, per_key.burst,
@@ -346,6 +349,32 @@ static const struct resource_field tenant_fields[] = {
           "Like spec.quota.tokensPerMinute, for each key."),
     QUOTA("spec.quota.perKey.tokensPerDay", RESOURCE_INTEGER, "tokens", TOKENS_MAX, per_key.tokens_per_day,
           "Like spec.quota.tokensPerDay, for each key."),
+};
+
+static const struct resource_field adapter_fields[] = {
+    META_NAME(adapter, NULL,
+              "The adapter's name, unique within its tenant, among its models and those lent to it too."),
+    META_TENANT(adapter),
+    META_REST(adapter),
+    {.path = "spec.base",
+     .type = RESOURCE_NAME,
+     .min = 1,
+     .max = LIMIT_NAME_BYTES,
+     .required = true,
+     .mutable = true,
+     PLACE(adapter, base),
+     .help = "The language model that it changes: one of the same tenant, or one that is lent to it by a Grant. "
+             "Requests name the adapter as model NAME or BASE:NAME."},
+    {.path = "spec.source",
+     .type = RESOURCE_STRING,
+     .min = 1,
+     .max = 1023,
+     .required = true,
+     .mutable = true,
+     PLACE(adapter, source),
+     .help =
+         "A LoRA adapter as a GGUF file, relative to the applied document. It is stored by its digest. The engine opens "
+         "it once, with its base, before it is taken: what does not fit is refused."},
 };
 
 static const struct resource_field grant_fields[] = {
@@ -569,6 +598,15 @@ const struct resource_kind_info resource_kinds[RESOURCE_KIND_COUNT] = {
                         .n_fields = COUNT(grant_fields),
                         .help = "Lends a language model of a tenant to others. Where the model's level is shared, its "
                                 "owner's workers serve them; else each borrower has workers of its own."},
+    [RESOURCE_ADAPTER] = {.name = "Adapter",
+                          .plural = "adapters",
+                          .tenanted = true,
+                          .declared = true,
+                          .bytes = sizeof(struct resource_adapter),
+                          .fields = adapter_fields,
+                          .n_fields = COUNT(adapter_fields),
+                          .help = "A LoRA adapter of a tenant: its own voice for a language model that it has or is "
+                                  "lent. Nobody else sees it."},
     [RESOURCE_VERSION] = {.name = "Version",
                           .plural = "versions",
                           .tenanted = true,

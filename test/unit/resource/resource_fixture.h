@@ -16,6 +16,8 @@
 #define TENANT(spec)     "{" API "\"kind\":\"Tenant\",\"metadata\":{\"name\":\"acme\"},\"spec\":{" spec "}}"
 #define GRANT(spec) \
     "{" API "\"kind\":\"Grant\",\"metadata\":{\"name\":\"lend\",\"tenant\":\"acme\"},\"spec\":{" spec "}}"
+#define ADAPTER(spec) \
+    "{" API "\"kind\":\"Adapter\",\"metadata\":{\"name\":\"voice\",\"tenant\":\"acme\"},\"spec\":{" spec "}}"
 #define SERVER(spec) "{" API "\"kind\":\"Server\",\"metadata\":{\"name\":\"here\"},\"spec\":{" spec "}}"
 
 /* Decodes as the kind the document names. */

@@ -295,6 +295,30 @@ static void test_labels_full(void **state)
     }
 }
 
+static void test_adapters(void **state)
+{
+    (void)state;
+    union resource_any r;
+    struct error err = {0};
+    assert_int_equal(decode_text(ADAPTER("\"base\":\"base\",\"source\":\"voice.gguf\""), &r, &err), 0);
+    assert_string_equal(r.adapter.base, "base");
+    assert_string_equal(r.adapter.source, "voice.gguf");
+    static const struct {
+        const char *document, *text;
+    } refused[] = {
+        {ADAPTER("\"base\":\"base\""), "Adapter acme/voice: spec.source: required"},
+        {ADAPTER("\"source\":\"voice.gguf\""), "spec.base: required"},
+        {ADAPTER("\"base\":\"acme/base\",\"source\":\"v\""), "spec.base: \"acme/base\" is no name"},
+        {ADAPTER("\"base\":\"base\",\"source\":\"\""), "spec.source: must be 1 to 1023 bytes long"},
+        {ADAPTER("\"base\":\"base\",\"source\":\"v\",\"rank\":8"), "spec.rank: unknown field"},
+        {ADAPTER("\"model\":\"base\",\"source\":\"v\""), "spec.model: unknown field"},
+    };
+    for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
+        assert_true(decode_text(refused[i].document, &r, &err) < 0);
+        assert_non_null(strstr(err.text, refused[i].text));
+    }
+}
+
 static int decode_grant(uint32_t n, struct error *err)
 {
     _buf_ struct buf text;
@@ -355,6 +379,7 @@ int main(void)
         cmocka_unit_test(test_long_strings_in_messages),
         cmocka_unit_test(test_labels_full),
         cmocka_unit_test(test_grants),
+        cmocka_unit_test(test_adapters),
     };
     return cmocka_run_group_tests_name("resource_decode", tests, NULL, NULL);
 }

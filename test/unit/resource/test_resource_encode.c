@@ -38,6 +38,8 @@ static void test_decode_of_encode(void **state)
         TENANT("\"weight\":7,\"isolation\":{\"minimum\":\"microvm\"},\"quota\":{\"burst\":3,\"queueDepth\":1}"),
         GRANT("\"model\":\"base\",\"tenants\":[\"globex\",\"bob\"]"),
         GRANT("\"model\":\"base\",\"tenants\":[\"bob\"],\"sharedBatch\":true"),
+        ADAPTER("\"base\":\"base\",\"source\":\"voice.gguf\""),
+        TENANT("\"quota\":{\"adapterBytes\":\"3Mi\"}"),
         SERVER(""),
         SERVER("\"cpu\":{\"reserved\":0},\"listen\":\"[::1]:0\",\"drainTimeout\":\"0s\",\"log\":{\"level\":\"alert\"}"),
         "{" API "\"kind\":\"Server\"}",

@@ -88,8 +88,8 @@ static void test_refusals(void **state)
 {
     (void)state;
     expect_refused("modle", "there is no kind \"modle\" (did you mean \"Model\"?)");
-    expect_refused("",
-                   "there is no kind \"\"; there are Server, Tenant, Model, Grant, Version, Replica, Key and Device");
+    expect_refused(
+        "", "there is no kind \"\"; there are Server, Tenant, Model, Grant, Adapter, Version, Replica, Key and Device");
     expect_refused("model.", "Model has no field \"\"; `explain Model` lists them");
     expect_refused("model.spec.gpu", "Model has no field \"spec.gpu\"; `explain Model` lists them");
     expect_refused("model..", "Model has no field \".\"; `explain Model` lists them");
