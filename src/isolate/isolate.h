@@ -172,7 +172,8 @@ struct isolate_ops {
     /* Human facts: "process; namespaces …", pid, cgroup. */
     void (*explain)(struct isolate_instance *i, struct isolate_report *ret_report);
     /* After the pidfd became readable: reaps and says how it ended, at once. Returns the wait status through ret_status
-     * (waitid si_code/si_status folded as in wait(2)), or -ERROR_AGAIN if it still runs. `discard` must follow; before
+     * (waitid si_code/si_status folded as in wait(2); of a worker in a machine only whether it ended by itself, 0, or
+     * was ended by some signal, SIGKILL), or -ERROR_AGAIN if it still runs. `discard` must follow; before
      * that, whoever waits for the end can be told of it. May be called again. */
     int (*reap)(struct isolate_instance *i, int *ret_status);
     /* The same, and removes the cgroup and frees; with -ERROR_AGAIN nothing was freed. May block: some ms while the

@@ -169,6 +169,8 @@ static int microvm_spawn(const struct isolate_spawn *spawn, struct isolate_insta
 static int microvm_limit(struct isolate_instance *i, const struct isolate_limits *limits, struct error *err)
 {
     struct isolate_limits outside = *limits;
+    if (limits->memory_bytes == 0 || limits->pids == 0) /* what the machine has on top would hide it */
+        return error_set(err, ERROR_INVALID_ARGUMENT, "The limits cannot be changed: a limit is 0.");
     if (__builtin_add_overflow(limits->memory_bytes, i->memory_extra, &outside.memory_bytes))
         return error_set(err, ERROR_INVALID_ARGUMENT, "The limits cannot be changed: they are out of range.");
     outside.pids = limits->pids > 96 ? limits->pids : 96; /* the monitor's threads, not the worker's */

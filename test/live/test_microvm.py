@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import time
 
 import pytest
@@ -181,6 +182,24 @@ def test_guests_come_and_go_without_a_trace(server, folder):
         server.cli("delete", "model", "echo", "--tenant", "acme")
         wait_until(lambda: machines(server) == [], "the end of the machine")
     # the fixture looks for processes, control groups, mounts and descriptors that are left
+
+
+def test_the_back_end_keeps_every_promise(folder):
+    """The conformance suite of all back-ends (test/unit/isolate), beside the programs that this one needs."""
+    programs = folder / "programs"
+    programs.mkdir()
+    shutil.copy(BUILD / "test/unit/isolate/isolate-test_conformance", programs / "conformance")
+    shutil.copy(BUILD / "bulkhead-guest", programs)
+    for beside in (BUILD / "guest", BUILD.parent / "guest"):
+        if beside.exists():
+            (programs / "guest").symlink_to(beside.resolve())
+            break
+    done = subprocess.run([programs / "conformance", "microvm"], capture_output=True, text=True, timeout=1200, check=False,
+                          env={**os.environ, "BULKHEAD_BUILD": str(BUILD), "CMOCKA_MESSAGE_OUTPUT": "TAP"})
+    told = done.stdout + done.stderr
+    if "apt install" in told:
+        pytest.skip(told[-500:])
+    assert done.returncode == 0 and told.count("\nok ") >= 17 and "not ok" not in told, told[-3000:]
 
 
 def test_without_its_kernel_the_level_is_refused(make_server, folder):

@@ -1,5 +1,8 @@
 /* A worker's stand-in: `child MODE [ARGUMENT…]` does one thing behind the wall and reports lines "key value…" on
- * descriptor 3. The tests of this folder spawn it through the back-ends and compare. */
+ * descriptor 3. The tests of this folder spawn it through the back-ends and compare.
+ *
+ * In a virtual machine it is started as a worker is there: without arguments, and with the bus as descriptor 3. */
+#include "bus/bus.h"
 #include "isolate/isolate_follow.h"
 #include "isolate/isolate_landlock.h"
 #include "isolate/isolate_self.h"
@@ -32,7 +35,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define OUT 3
+#define OUT           3
+#define ARGUMENTS_MAX 16
+#define GUEST_WAIT_MS 60000
 
 static long number(const char *text)
 {
@@ -527,6 +532,30 @@ static int mode_spin(char **arguments)
     return 0;
 }
 
+/* As a worker in a guest: its model holds the arguments, a line each, and its channel's stream takes the report. How
+ * many there are, with the program's name; 0: it was started as something else. */
+static int guest_arguments(char *arguments[static ARGUMENTS_MAX])
+{
+    static char text[4096];
+    struct bus_message m;
+    int n = 0;
+    if (bus_wait(OUT, BUS_WORKER, BUS_SUPERVISOR, GUEST_WAIT_MS, &m) != 1 || m.type != BUS_WORKER_CONFIG)
+        return 0;
+    ssize_t size = pread(m.fds[0], text, sizeof text - 1, 0);
+    bus_message_done(&m);
+    arguments[n++] = (char *)"child";
+    char *rest = NULL;
+    for (char *word = size > 0 ? strtok_r(text, "\n", &rest) : NULL; word && n < ARGUMENTS_MAX;
+         word = strtok_r(NULL, "\n", &rest))
+        arguments[n++] = word;
+    if (bus_wait(OUT, BUS_WORKER, BUS_SUPERVISOR, GUEST_WAIT_MS, &m) != 1 || m.type != BUS_CHANNEL_STREAM_GUEST)
+        return 0;
+    if (dup2(m.fds[0], OUT) < 0 || fcntl(OUT, F_SETFL, O_RDWR) < 0) /* nobody polls here */
+        return 0;
+    bus_message_done(&m);
+    return n;
+}
+
 int main(int argc, char **argv)
 {
     static const struct {
@@ -540,8 +569,11 @@ int main(int argc, char **argv)
         {"file", 1, mode_file},         {"spin", 0, mode_spin},         {"tmp", 0, mode_tmp},
         {"landlock", 0, mode_landlock},
     };
+    char *arguments[ARGUMENTS_MAX];
     if (isolate_follow(&argc, &argv) != 0)
         return 98;
+    if (argc == 1 && (argc = guest_arguments(arguments)) > 0)
+        argv = arguments;
     for (size_t i = 0; argc > 1 && i < sizeof modes / sizeof *modes; i++) {
         if (strcmp(argv[1], modes[i].name) == 0 && argc == 2 + modes[i].n_arguments)
             return modes[i].run(argv + 2);

@@ -1,17 +1,22 @@
 #include "support.h"
 
-#include "base/clock.h"
+#include "bus/port.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <openssl/sha.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+
+int test_wait_ms = 15000;
 
 static int n_fds_before;
 static size_t n_groups;
@@ -67,9 +72,57 @@ struct isolate_spawn child_spawn_default(const char *mode, ...)
     };
 }
 
+/* Tells the first program of a machine what the supervisor would: the worker's limits and model, then its channel. */
+static void guest_tell(const struct child *c, const struct isolate_spawn *spawn, struct str model)
+{
+    struct bus_guest_config config = {
+        .worker = {.model_bytes = model.size, .memory_bytes = spawn->limits.memory_bytes, .library = BUS_LIBRARY_NONE},
+        .memory_bytes = spawn->limits.memory_bytes,
+        .cpu_milli = spawn->limits.cpu_milli,
+        .pids = spawn->limits.pids,
+        .fds = spawn->limits.fds,
+    };
+    const struct bus_channel channel = {.n_slots = 1};
+    assert_non_null(SHA256((const unsigned char *)model.data, model.size, config.model_sha256));
+    assert_int_equal(bus_port_send(c->control, BUS_GUEST_CONFIG, &config), 0);
+    assert_int_equal(bus_port_send(c->control, BUS_GUEST_CHANNEL, &channel), 0);
+}
+
+static int machine_spawn(struct child *c, const struct isolate_ops *ops, const struct isolate_spawn *spawn,
+                         struct error *err)
+{
+    char text[1024] = "";
+    size_t size = 0;
+    for (size_t i = 1; spawn->argv[i]; i++)
+        size += (size_t)snprintf(text + size, sizeof text - size, "%s\n", spawn->argv[i]);
+    _close_ int disk = memfd_create("disk", MFD_CLOEXEC);
+    int control[2], channel[2];
+    assert_true(disk >= 0 && write(disk, text, size) == (ssize_t)size);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, control), 0);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, channel), 0);
+    const struct isolate_machine machine = {
+        .disk_fd = disk, .disk_bytes = size, .control_fd = control[1], .channel_fd = channel[1]};
+    struct isolate_spawn s = *spawn;
+    s.machine = &machine;
+    s.stderr_fd = -1;
+    *c = (struct child){.ops = ops, .pidfd = -1, .out = channel[0], .control = control[0]};
+    int r = ops->spawn(&s, &c->instance, &c->pidfd, err);
+    close(control[1]);
+    close(channel[1]);
+    if (r != 0) {
+        fd_close(&c->out);
+        fd_close(&c->control);
+    } else {
+        guest_tell(c, &s, (struct str){text, size});
+    }
+    return r;
+}
+
 int child_spawn(struct child *c, const struct isolate_ops *ops, const struct isolate_spawn *spawn, struct error *err)
 {
     int ends[2], fds[ISOLATE_FDS_MAX];
+    if (ops->machine)
+        return machine_spawn(c, ops, spawn, err);
     assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
     struct isolate_spawn s = *spawn;
     fds[0] = ends[1];
@@ -98,7 +151,7 @@ bool wait_readable(int fd)
     struct pollfd p = {.fd = fd, .events = POLLIN};
     int n;
     do
-        n = poll(&p, 1, TEST_WAIT_MS);
+        n = poll(&p, 1, test_wait_ms);
     while (n < 0 && errno == EINTR);
     return n == 1;
 }
@@ -140,6 +193,8 @@ int child_end(struct child *c)
     assert_true(wait_readable(c->pidfd));
     assert_int_equal(c->ops->discard(c->instance, &status), 0);
     fd_close(&c->out);
+    if (c->control > 0)
+        fd_close(&c->control);
     return status;
 }
 

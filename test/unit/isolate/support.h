@@ -11,13 +11,15 @@
 
 #include <cmocka.h>
 
-#define TEST_WAIT_MS 15000 /* generous: reached only when something is broken */
+/* Generous: reached only when something is broken. More where machines boot. */
+extern int test_wait_ms;
 
 struct child {
     const struct isolate_ops *ops;
     struct isolate_instance *instance;
-    int pidfd; /* borrowed */
-    int out;   /* the helper's descriptor 3, our end */
+    int pidfd;   /* borrowed */
+    int out;     /* the helper's descriptor 3, our end */
+    int control; /* of a machine: the supervisor's end of its port; else 0 */
 };
 
 /* The scope of this test process, and the first of its 16 uids. */
@@ -27,7 +29,8 @@ uid_t test_uid(void);
 /* A valid spawn of the helper in a mode; argv is static storage, at most 10 arguments, NULL-terminated. The program
  * descriptor stays open for the life of the test program. */
 struct isolate_spawn child_spawn_default(const char *mode, ...);
-/* Spawns with a pipe as descriptor 3, before the spawn's own descriptors. Returns what ops->spawn returned. */
+/* Spawns with a pipe as descriptor 3, before the spawn's own descriptors. Returns what ops->spawn returned. At a level
+ * of machines the spawn gets one (none of its own descriptors goes in), which is told what to run. */
 int child_spawn(struct child *c, const struct isolate_ops *ops, const struct isolate_spawn *spawn, struct error *err);
 /* As child_spawn, asserting success. */
 void child_start(struct child *c, const struct isolate_ops *ops, const struct isolate_spawn *spawn);
