@@ -507,8 +507,10 @@ static const struct resource_field model_fields[] = {
      .max = LIMIT_BATCH_ITEMS,
      .mutable = true,
      PLACE(model, batch_preferred),
-     .help = "Numbers of rows that it computes best. With maxDelay a batch is cut to the largest of these that it "
-             "reaches, while nothing else wants the device and the rest may still wait for more."},
+     .help =
+         "Numbers of rows that it computes best. With maxDelay a batch waits no longer once it has reached the least of "
+         "these, and is cut to the largest that it reaches, while nothing else wants the device and the rest may still "
+         "wait for more."},
     {.path = "spec.batching.invariant",
      .type = RESOURCE_BOOLEAN,
      .default_text = "true",

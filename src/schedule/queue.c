@@ -11,11 +11,12 @@ uint64_t schedule_urgency(const struct schedule *s, const struct schedule_reques
     return r->deadline_ns ? r->deadline_ns : schedule_time_add(arrival_ns, LIMIT_QUEUE_WAIT_MS * NS_PER_MS);
 }
 
-/* Whether waiting for more requests is pointless: none may join, or no more fit. */
+/* Whether waiting for more requests is pointless: none may join, no more fit, or there are as many as it prefers. */
 static bool batch_full(const struct schedule_lane *lane)
 {
     const struct schedule_target *g = lane->target;
-    return schedule_lane_head(lane)->shape_key == 0 || schedule_sorted_rows(&lane->queue) >= g->batch_rows_max ||
+    uint32_t enough = g->n_preferred > 0 ? g->preferred[0] : g->batch_rows_max;
+    return schedule_lane_head(lane)->shape_key == 0 || schedule_sorted_rows(&lane->queue) >= enough ||
            lane->bytes >= g->batch_bytes_max || lane->queued >= LIMIT_BATCH_ITEMS;
 }
 

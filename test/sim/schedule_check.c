@@ -31,7 +31,8 @@ static bool batch_full(const struct target *g, const struct lane *lane)
         rows += r->schedule.rows;
         bytes += r->schedule.bytes;
     }
-    return queue_head(lane)->schedule.shape_key == 0 || rows >= g->rows_max || bytes >= g->bytes_max ||
+    bool preferred = g->n_preferred > 0 && rows >= g->preferred[0];
+    return queue_head(lane)->schedule.shape_key == 0 || rows >= g->rows_max || preferred || bytes >= g->bytes_max ||
            lane->n_queued >= LIMIT_BATCH_ITEMS;
 }
 
