@@ -105,7 +105,7 @@ static void on_timer(uv_timer_t *timer)
     uint64_t now_ns = uv_hrtime();
     gateway_expire(g, now_ns);
     for (struct schedule_lease *lease; (lease = schedule_overdue(g->schedule, now_ns));) {
-        struct gateway_replica *replica = container_of(lease->replica, struct gateway_replica, schedule);
+        struct gateway_replica *replica = gateway_lease_replica(lease);
         log_warn("lease_overdue", "tenant=%s model=%s: a lease took longer than its limit; ending the worker",
                  replica->version->tenant->name, replica->version->model);
         gateway_replica_kill(replica, BUS_STOP_OVERDUE);

@@ -66,24 +66,71 @@ void gateway_version_schedule(struct gateway_version *v)
     schedule_target_set(g->schedule, &v->schedule, &v->tenant->schedule, &config);
 }
 
+/* What tells a version apart: its uid, and for one that is lent to whom, and whose replicas serve it. When that changes
+ * it is another version: what runs with the old one ends there. */
+static uint64_t version_key(const struct gateway *g, const struct catalog_version *row,
+                            const struct catalog_model *model, const struct gateway_tenant *tenant)
+{
+    if (model->lender == 0)
+        return row->uid;
+    const uint64_t key[] = {row->uid, tenant->uid, row->hosted, model->uid};
+    return hash_bytes(g->cache_seeds[0], key, sizeof key); /* secret: nobody chooses what meets in it */
+}
+
+static struct gateway_version *version_obtain(struct gateway *g, uint32_t index);
+
+/* The owner's row of that version. */
+static struct gateway_version *version_host(struct gateway *g, const struct catalog_version *row,
+                                            const struct catalog_model *model)
+{
+    const struct catalog_model *owner = catalog_model_at(g->catalog, model->lender - 1);
+    for (uint32_t k = 0; k < owner->n_versions; k++)
+        if (catalog_version_at(g->catalog, owner->version_first + k)->uid == row->uid)
+            return version_obtain(g, owner->version_first + k);
+    return NULL;
+}
+
+int gateway_version_signature_copy(struct gateway_version *v)
+{
+    const struct gateway_version *host = v->host;
+    if (v->signature || !host->signature)
+        return 0;
+    v->signature = malloc(sizeof *v->signature);
+    if (!v->signature)
+        return -ERROR_NO_MEMORY;
+    *v->signature = *host->signature;
+    v->shapes_fixed = host->shapes_fixed;
+    gateway_version_schedule(v);
+    return 0;
+}
+
+static void version_lists_init(struct gateway_version *v)
+{
+    list_init(&v->waiting);
+    gateway_places_init(v);
+    list_init(&v->turns_queued);
+    list_init(&v->replicas);
+    list_init(&v->guests);
+}
+
 static struct gateway_version *version_new(struct gateway *g, const struct catalog_version *row,
                                            const struct catalog_model *model, struct gateway_tenant *tenant)
 {
-    struct gateway_version *v = map_get(&g->versions, row->uid) ? NULL : calloc(1, sizeof *v);
-    if (!v || map_put(&g->versions, row->uid, v) < 0) {
+    uint64_t key = version_key(g, row, model, tenant);
+    struct gateway_version *host = row->hosted ? version_host(g, row, model) : NULL;
+    struct gateway_version *v = map_get(&g->versions, key) || (row->hosted && !host) ? NULL : calloc(1, sizeof *v);
+    if (!v || map_put(&g->versions, key, v) < 0) {
         free(v);
         return NULL;
     }
     v->gateway = g;
     v->tenant = tenant;
+    v->key = key;
     v->uid = row->uid;
     v->model_uid = model->uid;
+    v->lent = model->lender != 0;
     v->number = row->number;
-    list_init(&v->waiting);
-    gateway_places_init(v);
-    list_init(&v->turns_free);
-    list_init(&v->turns_queued);
-    list_init(&v->replicas);
+    version_lists_init(v);
     v->idle_since_ns = uv_hrtime();
     (void)snprintf(v->number_text, sizeof v->number_text, "%u", row->number);
     (void)snprintf(v->model, sizeof v->model, "%s", model->name);
@@ -91,6 +138,11 @@ static struct gateway_version *version_new(struct gateway *g, const struct catal
     v->device = row->device;
     tenant->n_versions++;
     gateway_version_schedule(v);
+    if (host) {
+        v->host = host;
+        list_append(&host->guests, &v->in_guests);
+        gateway_version_hold(host);
+    }
     return v;
 }
 
@@ -98,8 +150,9 @@ static struct gateway_version *version_new(struct gateway *g, const struct catal
 static int version_get(struct gateway *g, const struct catalog_version *row, const struct catalog_model *model,
                        struct gateway_tenant *tenant, struct gateway_version **ret_version)
 {
-    struct gateway_version *v = map_get(&g->versions, row->uid);
-    if (v && (v->tenant != tenant || v->model_uid != model->uid || v->number != row->number))
+    struct gateway_version *v = map_get(&g->versions, version_key(g, row, model, tenant));
+    if (v && (v->tenant != tenant || v->model_uid != model->uid || v->number != row->number || v->uid != row->uid ||
+              (v->host != NULL) != row->hosted))
         return -ERROR_PEER; /* a version never changes whose it is */
     *ret_version = v;
     return 0;
@@ -116,6 +169,7 @@ static void version_set(struct gateway_version *v, const struct catalog_version 
         v->idle_after_ns = OLD_IDLE_NS;
     v->delay_ns = model->batch_delay_ns;
     v->weight = model->weight;
+    v->shared_batch = model->shared_batch;
     v->class = (enum schedule_class)model->class;
     v->n_preferred = model->n_preferred;
     memcpy(v->preferred, model->preferred, sizeof v->preferred);
@@ -139,17 +193,21 @@ void gateway_version_release(struct gateway_version *v)
 {
     struct gateway *g = v->gateway;
     uint64_t generation = g->catalog ? catalog_generation(g->catalog) : 0;
-    if (v->generation == generation || v->n_requests > 0 || v->n_replicas > 0)
+    if (v->generation == generation || v->n_requests > 0 || v->n_replicas > 0 || v->n_held > 0)
         return;
-    (void)map_remove(&g->versions, v->uid);
+    (void)map_remove(&g->versions, v->key);
     gateway_places_done(v);
     schedule_target_remove(g->schedule, &v->schedule);
     struct gateway_tenant *t = v->tenant;
+    struct gateway_version *host = v->host;
     t->n_versions--;
+    list_remove(&v->in_guests);
     gateway_stats_free(v);
     free(v->signature);
     free(v);
     tenant_release(g, t);
+    if (host)
+        gateway_version_let_go(host);
 }
 
 /* Refuses what waits for versions that the new catalog does not hold, and frees what nobody needs. */
@@ -209,8 +267,7 @@ static int rows_get(struct gateway *g, struct catalog *catalog, struct gateway_t
     for (uint32_t i = 0; r >= 0 && i < catalog_n_versions(catalog); i++) {
         const struct catalog_version *row = catalog_version_at(catalog, i);
         const struct catalog_model *model = catalog_model_at(catalog, row->model);
-        if (model->lender == 0) /* of what is lent only the owner's row is served for now */
-            r = version_get(g, row, model, tenant_at[model->tenant], &version_at[i]);
+        r = version_get(g, row, model, tenant_at[model->tenant], &version_at[i]);
     }
     return r;
 }
@@ -276,15 +333,36 @@ static struct gateway_version *version_obtain(struct gateway *g, uint32_t index)
     return v;
 }
 
-struct gateway_version *gateway_version_of_uid(struct gateway *g, uint64_t uid)
+struct gateway_version *gateway_version_of_uid(struct gateway *g, uint64_t uid, uint64_t tenant_uid)
 {
-    struct gateway_version *v = map_get(&g->versions, uid);
-    uint32_t n = !v && g->catalog ? catalog_n_versions(g->catalog) : 0;
-    for (uint32_t i = 0; i < n && !v; i++) /* once per replica's life: a millisecond at the limit of versions */
-        if (catalog_version_at(g->catalog, i)->uid == uid &&
-            catalog_model_at(g->catalog, catalog_version_at(g->catalog, i)->model)->lender == 0)
-            v = version_obtain(g, i);
-    return v;
+    uint32_t n = g->catalog ? catalog_n_versions(g->catalog) : 0;
+    for (uint32_t i = 0; i < n; i++) { /* once per replica's life: a millisecond at the limit of versions */
+        const struct catalog_version *row = catalog_version_at(g->catalog, i);
+        const struct catalog_model *model = catalog_model_at(g->catalog, row->model);
+        if (row->uid == uid && !row->hosted && catalog_tenant_at(g->catalog, model->tenant)->uid == tenant_uid)
+            return version_obtain(g, i);
+    }
+    return NULL;
+}
+
+uint64_t gateway_version_waiting(const struct gateway_version *v)
+{
+    bool turns = v->signature && v->signature->token.sequences > 0; /* then what queues is no request */
+    uint64_t n = (turns ? 0 : v->schedule.queued) + (list_empty(&v->waiting) ? 0 : 1) + v->n_generating;
+    list_each(node, &v->guests) n += gateway_version_waiting(container_of(node, struct gateway_version, in_guests));
+    return n;
+}
+
+bool gateway_version_in_use(const struct gateway_version *v)
+{
+    if (v->n_requests > 0)
+        return true;
+    list_each(node, &v->guests)
+    {
+        if (container_of(node, struct gateway_version, in_guests)->n_requests > 0)
+            return true;
+    }
+    return false;
 }
 
 static int version_give(struct gateway *g, uint32_t index, struct gateway_version **ret_version, struct error *err)
@@ -312,7 +390,7 @@ int gateway_version_find(struct gateway_request *r, struct str model, struct str
     uint32_t tenant;
     bool found = tenant_index(g, r->tenant, &tenant) == 0;
     const struct catalog_model *row = found ? catalog_model_find(g->catalog, tenant, model) : NULL;
-    if (!row || row->lender != 0)
+    if (!row)
         return error_set_default(err, ERROR_MODEL_NOT_FOUND);
     if (version.size == 0)
         return version_give(g, row->version_first, ret_version, err);
@@ -337,8 +415,6 @@ int gateway_models_each(struct gateway_request *r,
     for (uint32_t i = 0; i < n; i++) {
         const struct catalog_model *model = catalog_model_at(g->catalog, first + i);
         struct gateway_version *v = NULL;
-        if (model->lender != 0)
-            continue;
         int code = version_give(g, model->version_first, &v, err);
         if (code < 0)
             return code;
@@ -356,11 +432,11 @@ int gateway_versions_each(struct gateway_request *r, struct str model,
     if (found && model.size == 0)
         catalog_models_of(g->catalog, tenant, &first, &n);
     const struct catalog_model *row = found && model.size > 0 ? catalog_model_find(g->catalog, tenant, model) : NULL;
-    if (model.size > 0 && (!row || row->lender != 0))
+    if (model.size > 0 && !row)
         return error_set_default(err, ERROR_MODEL_NOT_FOUND);
     for (uint32_t i = 0; i < (row ? 1 : n); i++) {
         const struct catalog_model *one = row ? row : catalog_model_at(g->catalog, first + i);
-        for (uint32_t k = 0; k < one->n_versions && one->lender == 0; k++) {
+        for (uint32_t k = 0; k < one->n_versions; k++) {
             struct gateway_version *v = NULL;
             int code = version_give(g, one->version_first + k, &v, err);
             if (code < 0)

@@ -51,7 +51,7 @@ static void admit(struct gateway_request *r, const struct tensor_signature *sign
     struct error err = {0};
     (void)signature;
     int code = gateway_version_state(v, &err);
-    if (v->n_replicas > 0 && v->device != CATALOG_DEVICE_NONE)
+    if (gateway_version_host(v)->n_replicas > 0 && v->device != CATALOG_DEVICE_NONE)
         code = 0;
     if (code >= 0)
         code = gateway_quota_reserve(r, SCHEDULE_TOKENS, r->tokens_max, &err);

@@ -7,8 +7,9 @@
 
 #define NS_PER_MS UINT64_C(1000000)
 
-int gateway_version_state(const struct gateway_version *v, struct error *err)
+int gateway_version_state(const struct gateway_version *lent, struct error *err)
 {
+    const struct gateway_version *v = gateway_version_host(lent);
     uint64_t now_ns = uv_hrtime();
     if (v->device == CATALOG_DEVICE_NONE)
         return error_set(err, ERROR_MODEL_UNAVAILABLE, "The model wants a device that this server no longer has.");
@@ -19,10 +20,11 @@ int gateway_version_state(const struct gateway_version *v, struct error *err)
     return r;
 }
 
-void gateway_demand(struct gateway_version *v)
+void gateway_demand(struct gateway_version *lent)
 {
+    struct gateway_version *v = gateway_version_host(lent);
     struct gateway *g = v->gateway;
-    uint64_t waiting = v->schedule.queued + (list_empty(&v->waiting) ? 0 : 1) + v->n_generating;
+    uint64_t waiting = gateway_version_waiting(v);
     if (waiting == 0 || v->generation != g->stats.generation || g->draining)
         return;
     /* One replica for what waits, one more for each further two full batches, as far as the model allows. */
@@ -30,7 +32,7 @@ void gateway_demand(struct gateway_version *v)
     uint32_t wanted = full < v->replicas_max ? (uint32_t)full : v->replicas_max;
     if (v->n_replicas >= wanted || v->demanded >= wanted)
         return;
-    struct bus_demand body = {.version_uid = v->uid, .replicas = wanted};
+    struct bus_demand body = {.version_uid = v->uid, .tenant_uid = v->lent ? v->tenant->uid : 0, .replicas = wanted};
     if (bus_conn_send(g->control, BUS_DEMAND, &body, NULL, 0) < 0)
         return; /* control is away; asked again when it is back */
     v->demanded = wanted;
@@ -79,6 +81,10 @@ void gateway_signature_wait(struct gateway_request *r, struct gateway_version *v
         v->n_requests++;
     }
     r->next = next;
+    if (v->host && gateway_version_signature_copy(v) < 0) {
+        gateway_fail(r, ERROR_NO_MEMORY, NULL);
+        return;
+    }
     if (v->signature) {
         next(r, v->signature);
         return;
@@ -241,7 +247,7 @@ static void infer_decoded(struct gateway_request *r, const struct tensor_signatu
         gateway_fail(r, code, &err);
         return;
     }
-    if (code < 0 && (r->version->n_replicas == 0 || r->version->device == CATALOG_DEVICE_NONE)) {
+    if (code < 0 && (gateway_version_host(r->version)->n_replicas == 0 || r->version->device == CATALOG_DEVICE_NONE)) {
         gateway_fail(r, code, &err);
         return;
     }

@@ -84,6 +84,7 @@ struct gateway_line {
 /* Who waits for a place in the running batches of a version's replicas. */
 struct gateway_places {
     struct schedule_tokens tokens[SCHEDULE_CLASS_COUNT];
+    struct list versions;                 /* that may have requests in their lines */
     uint64_t prompt_bytes, prompt_tokens; /* of texts of lately: how long a token is */
 };
 
@@ -91,7 +92,8 @@ struct gateway_version {
     struct schedule_target schedule; /* first */
     struct gateway *gateway;
     struct gateway_tenant *tenant;
-    uint64_t uid, model_uid;
+    uint64_t key;            /* in gateway.versions */
+    uint64_t uid, model_uid; /* uid: of the owner's version, where it is lent */
     uint64_t generation;
     struct tensor_signature *signature; /* NULL until a replica told it */
     bool shapes_fixed;                  /* beyond the batch axis no dim is dynamic: all requests may share a batch */
@@ -99,8 +101,14 @@ struct gateway_version {
     struct list replicas;               /* all that exist, in any phase */
     struct gateway_line lines[SCHEDULE_CLASS_COUNT];
     struct gateway_places places;
-    uint64_t n_generating;                /* generations in its lines */
-    struct list turns_free, turns_queued; /* struct gateway_turn; one for each replica of a language model */
+    uint64_t n_generating;         /* generations in its lines */
+    struct gateway_version *host;  /* whose replicas serve it: those of the model that is lent; NULL: its own */
+    struct list guests, in_guests; /* the other way round */
+    struct list in_generating;     /* in its host's places.versions, at least while it has some in its lines */
+    struct list turns_queued;      /* struct gateway_turn; one for each seat without a lease */
+    uint32_t n_held;               /* by seats, guests and parts of leases: its memory stays as long */
+    bool lent;
+    bool shared_batch; /* it is lent, and a turn may step its sequences with those of others who agree */
     uint32_t n_replicas;
     uint32_t n_requests; /* alive, in any state: the version's memory stays as long */
     uint32_t replicas_max;
@@ -149,8 +157,9 @@ struct gateway_sequence {
     uint64_t prompt_bytes;                                                 /* 0: it was given as tokens */
     struct schedule_tokens_ticket tokens;
     uint64_t n_events, n_events_max;
-    bool parked;     /* by our will */
-    bool resume_due; /* it runs again, but the worker does not know yet */
+    uint32_t adapter; /* its number in the replica; 0: none */
+    bool parked;      /* by our will */
+    bool resume_due;  /* it runs again, but the worker does not know yet */
 };
 
 /* What was cancelled may have sent events before it knew: they are dropped until a later lease has ended. */
@@ -158,22 +167,43 @@ struct gateway_cancelled {
     uint64_t id, lease_id;
 };
 
-/* The right to ask the scheduler for a lease of a language model. They belong to the version: which of its free
- * replicas gets the lease is the scheduler's choice. */
+/* A version asks the scheduler for a lease of a language model. It belongs to the version: which of its seats gets the
+ * lease is the scheduler's choice. */
 struct gateway_turn {
     struct schedule_request schedule; /* first */
     struct list node;
 };
 
-struct gateway_batch { /* of a replica of a language model */
+/* A version that has something to run in a batch: the one of the replica itself, or one that it hosts. Each asks for
+ * turns of its own; the replica runs one at a time (schedule/seat.c). */
+struct gateway_seat {
+    struct schedule_replica schedule; /* first */
+    struct gateway_version *version;
+    struct list in_batch;
+    uint32_t adapter; /* stepped last: the next turn is another's, where there is one */
+};
+
+struct gateway_part { /* of a lease that several share */
+    struct gateway_version *version;
+    uint64_t served; /* tokens, weighted */
+};
+
+struct gateway_batch {         /* of a replica of a language model */
+    struct schedule_host host; /* first */
     struct gateway_replica *replica;
     struct list in_look;
-    struct gateway_turn *turn; /* of the running lease */
-    bool registered;           /* with the scheduler: it has something to run */
+    struct list seats;
+    struct gateway_seat *seat; /* of the running lease … */
+    struct gateway_turn *turn;
+    bool shared;      /* … which steps everybody's sequences, … */
+    uint32_t adapter; /* … those with this adapter */
     uint32_t n_sequences, n_cancelled;
     uint32_t n_silent;   /* leases in a row without an event */
     uint64_t n_events;   /* of the running lease */
     uint64_t charged_ns; /* its time was charged until then */
+    uint64_t slot_used;  /* bytes of the slot that no lease which has ended lies behind */
+    uint32_t n_parts;
+    struct gateway_part parts[LIMIT_SEQUENCES];
     struct gateway_sequence sequences[LIMIT_SEQUENCES];
     struct gateway_cancelled cancelled[2 * LIMIT_SEQUENCES];
     char event[LIMIT_EVENT_BYTES]; /* the copy that is checked */
@@ -198,6 +228,7 @@ struct gateway_replica {
     struct gateway_version *version; /* NULL while its version is not in the catalog */
     struct list in_version, in_busy;
     uint64_t uid, version_uid;
+    uint64_t tenant_uid; /* 0: not told yet */
     enum gateway_replica_state state;
     uint32_t level;            /* LADDER's rank, as the supervisor told */
     struct gateway_lone *lone; /* it was started for one request; NULL: it serves its version */
@@ -441,10 +472,21 @@ void gateway_quotas_stored(struct gateway *g, const struct bus_quotas *body, int
 
 /* gateway_catalog.c */
 must_check int gateway_catalog_take(struct gateway *g, int fd, size_t bytes, struct error *err);
-/* NULL: the catalog does not hold it, or no memory. */
-struct gateway_version *gateway_version_of_uid(struct gateway *g, uint64_t uid);
+/* The one whose replicas a tenant's are: its own, or one that is lent to it. NULL: the catalog does not hold it, or no
+ * memory. */
+struct gateway_version *gateway_version_of_uid(struct gateway *g, uint64_t uid, uint64_t tenant_uid);
+/* Of those that it serves, and itself: how many generations and requests wait; whether any request is alive. */
+uint64_t gateway_version_waiting(const struct gateway_version *v);
+bool gateway_version_in_use(const struct gateway_version *v);
 /* Frees versions and tenants that no catalog, request or replica needs any more. */
 void gateway_version_release(struct gateway_version *v);
+/* Whose replicas serve it. */
+static inline struct gateway_version *gateway_version_host(const struct gateway_version *v)
+{
+    return v->host ? v->host : (struct gateway_version *)v;
+}
+/* Its host has told its signature. */
+must_check int gateway_version_signature_copy(struct gateway_version *v);
 /* Tells the scheduler of its target as it is now: rows of the catalog, signature, workers. */
 void gateway_version_schedule(struct gateway_version *v);
 
@@ -499,6 +541,25 @@ void gateway_places_told(struct gateway_sequence *s, const struct generation_eve
 /* It leaves the batch. */
 void gateway_places_end(struct gateway_sequence *s);
 
+/* gateway_seat.c: who asks for turns */
+/* Whether a version has something to step in the batch, or to put into it. */
+bool gateway_seat_wanted(const struct gateway_batch *b, const struct gateway_version *v);
+/* The batch's lease is over and freed. Where there is more to step, and `again`, the seat has asked for its next one;
+ * else it is let go. */
+void gateway_seat_done(struct gateway_batch *b, struct schedule_lease *lease, bool again);
+/* All seats go; the one of the running lease loses it. */
+void gateway_seats_lost(struct gateway_batch *b);
+/* Asks for turns where there is something to run; lets go what is drained. */
+void gateway_turns_look(struct gateway *g);
+/* The turn was shed by the scheduler; false: it is no turn but a request. */
+bool gateway_turn_shed(struct gateway *g, struct schedule_request *r);
+/* Something of it has changed. */
+void gateway_batch_look(struct gateway_batch *b);
+void gateway_batches_look(struct gateway_version *v);
+/* A part of a running lease keeps its version until the lease is done. */
+void gateway_version_hold(struct gateway_version *v);
+void gateway_version_let_go(struct gateway_version *v);
+
 /* gateway_turn.c: the running batch of a replica */
 must_check int gateway_batch_start(struct gateway_replica *replica);
 void gateway_batch_free(struct gateway_replica *replica);
@@ -507,13 +568,6 @@ void gateway_batch_lost(struct gateway_replica *replica, const struct error *err
 /* The lease was granted. Negative: it takes no frames. */
 must_check int gateway_turn_begin(struct gateway_replica *replica, struct schedule_lease *lease);
 must_check int gateway_turn_frame(struct gateway_replica *replica, const struct channel_frame *f, struct error *err);
-/* The turn was shed by the scheduler; false: it is no turn but a request. */
-bool gateway_turn_shed(struct gateway *g, struct schedule_request *r);
-/* Asks for turns where there is something to run; lets go what is drained. */
-void gateway_turns_look(struct gateway *g);
-/* Something of it has changed. */
-void gateway_batch_look(struct gateway_batch *b);
-void gateway_batches_look(struct gateway_version *v);
 /* Sends the word that a request's sequences are not to be stepped, or not wanted any more. */
 void gateway_batches_park(struct gateway_request *r, bool parked);
 void gateway_batches_cancel(struct gateway_request *r);
@@ -547,6 +601,7 @@ void gateway_metrics_look(struct gateway *g);
 void gateway_metrics_restart(struct gateway_version *v);
 
 /* gateway_lease.c */
+struct gateway_replica *gateway_lease_replica(const struct schedule_lease *lease);
 void gateway_dispatch(struct gateway *g);
 /* Refuses queued requests whose deadline has passed. */
 void gateway_expire(struct gateway *g, uint64_t now_ns);

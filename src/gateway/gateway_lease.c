@@ -15,6 +15,13 @@ static struct gateway_request *request_of(struct schedule_request *r)
     return container_of(r, struct gateway_request, schedule);
 }
 
+struct gateway_replica *gateway_lease_replica(const struct schedule_lease *lease)
+{
+    struct schedule_host *host = lease->replica->host;
+    return host ? container_of(host, struct gateway_batch, host)->replica
+                : container_of(lease->replica, struct gateway_replica, schedule);
+}
+
 static uint64_t align_up(uint64_t value)
 {
     return (value + CHANNEL_DATA_ALIGN - 1) & ~(uint64_t)(CHANNEL_DATA_ALIGN - 1);
@@ -156,7 +163,7 @@ static void shed(struct gateway *g)
 static void preempt(struct gateway *g, uint64_t now_ns)
 {
     for (struct schedule_lease *lease; (lease = schedule_preempt(g->schedule, now_ns));) {
-        struct gateway_replica *replica = container_of(lease->replica, struct gateway_replica, schedule);
+        struct gateway_replica *replica = gateway_lease_replica(lease);
         channel_lease_cancel(replica->channel, replica->lease_id);
     }
 }
@@ -205,7 +212,7 @@ void gateway_dispatch(struct gateway *g)
     shed(g);
     gateway_lones_demand(g);
     for (struct schedule_lease *lease; (lease = schedule_next(g->schedule, now_ns));) {
-        struct gateway_replica *replica = container_of(lease->replica, struct gateway_replica, schedule);
+        struct gateway_replica *replica = gateway_lease_replica(lease);
         list_append(&g->busy, &replica->in_busy);
         int code = replica->batch ? gateway_turn_begin(replica, lease) : lease_send(replica, lease);
         if (code < 0)

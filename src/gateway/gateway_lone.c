@@ -152,6 +152,7 @@ void gateway_lone_take(struct gateway_lone *lone, struct gateway_replica *replic
 {
     lone->replica = replica;
     replica->lone = lone;
+    replica->version = lone->version; /* which it holds */
 }
 
 void gateway_lone_ended(struct gateway_lone *lone, int code, const struct error *err)

@@ -12,14 +12,9 @@
 /* What was learned is forgotten by halves. */
 #define PROMPT_TOKENS_MAX (UINT64_C(1) << 20)
 
-/* Whose replicas serve it. */
-static struct gateway_version *host_of(struct gateway_version *v)
-{
-    return v;
-}
-
 void gateway_places_init(struct gateway_version *v)
 {
+    list_init(&v->places.versions);
     v->places.prompt_tokens = PROMPT_TOKENS_KNOWN;
     v->places.prompt_bytes = TOKEN_BYTES_USUAL * PROMPT_TOKENS_KNOWN;
     for (uint32_t class = 0; class < SCHEDULE_CLASS_COUNT; class ++)
@@ -28,8 +23,9 @@ void gateway_places_init(struct gateway_version *v)
 
 void gateway_places_done(struct gateway_version *v)
 {
+    list_remove(&v->in_generating);
     for (uint32_t class = 0; class < SCHEDULE_CLASS_COUNT; class ++)
-        schedule_tokens_forget(&host_of(v)->places.tokens[class], &v->lines[class].account);
+        schedule_tokens_forget(&gateway_version_host(v)->places.tokens[class], &v->lines[class].account);
 }
 
 static struct gateway_line *line_of(struct gateway_request *r)
@@ -39,12 +35,14 @@ static struct gateway_line *line_of(struct gateway_request *r)
 
 static struct schedule_tokens *tokens_of(struct gateway_request *r)
 {
-    return &host_of(r->version)->places.tokens[r->schedule.priority];
+    return &gateway_version_host(r->version)->places.tokens[r->schedule.priority];
 }
 
 void gateway_places_wait(struct gateway_request *r)
 {
     list_append(&line_of(r)->requests, &r->node);
+    if (!list_linked(&r->version->in_generating))
+        list_append(&gateway_version_host(r->version)->places.versions, &r->version->in_generating);
     r->version->n_generating += r->n_generations - r->n_started;
     schedule_tokens_wait(tokens_of(r), &line_of(r)->account);
 }
@@ -83,7 +81,7 @@ struct gateway_request *gateway_places_first(const struct gateway_version *v)
 
 void gateway_places_take(struct gateway_request *r, struct gateway_sequence *s, const struct generation *g)
 {
-    const struct gateway_places *p = &host_of(r->version)->places;
+    const struct gateway_places *p = &gateway_version_host(r->version)->places;
     s->prompt_bytes = g->n_tokens > 0 ? 0 : g->prompt.size + g->tools.size;
     uint64_t expected = g->n_tokens > 0 ? g->n_tokens : s->prompt_bytes * p->prompt_tokens / p->prompt_bytes;
     uint32_t context = r->version->signature->token.context;
@@ -117,7 +115,7 @@ void gateway_places_told(struct gateway_sequence *s, const struct generation_eve
     struct schedule_tokens_account *account = &line_of(r)->account;
     if (e->prompt_tokens > 0) {
         if (s->prompt_tokens == 0)
-            prompt_learn(&host_of(r->version)->places, s->prompt_bytes, e->prompt_tokens);
+            prompt_learn(&gateway_version_host(r->version)->places, s->prompt_bytes, e->prompt_tokens);
         schedule_tokens_input(tokens_of(r), account, &s->tokens, e->prompt_tokens - e->cached_tokens);
     }
     schedule_tokens_output(tokens_of(r), account, &s->tokens, e->completion_tokens - s->completion_tokens);

@@ -40,19 +40,17 @@ static void state_set(struct gateway_replica *replica, enum gateway_replica_stat
 
 static void version_attach(struct gateway_replica *replica)
 {
-    if (replica->version)
+    if (replica->version || replica->tenant_uid == 0) /* whose it is, its first STATE says */
         return;
-    struct gateway_version *v = gateway_version_of_uid(replica->gateway, replica->version_uid);
+    struct gateway_version *v = gateway_version_of_uid(replica->gateway, replica->version_uid, replica->tenant_uid);
     if (!v)
         return;
     replica->version = v;
-    if (replica->lone) /* which holds the version */
-        return;
     list_append(&v->replicas, &replica->in_version);
     v->n_replicas++;
 }
 
-static struct gateway_replica *replica_get(struct gateway *g, uint64_t uid, uint64_t version_uid)
+static struct gateway_replica *replica_get(struct gateway *g, uint64_t uid, uint64_t version_uid, uint64_t tenant_uid)
 {
     struct gateway_replica *replica = map_get(&g->replicas, uid);
     if (!replica) {
@@ -69,6 +67,8 @@ static struct gateway_replica *replica_get(struct gateway *g, uint64_t uid, uint
         if (lone)
             gateway_lone_take(lone, replica);
     }
+    if (replica->tenant_uid == 0)
+        replica->tenant_uid = tenant_uid;
     version_attach(replica);
     return replica;
 }
@@ -203,7 +203,7 @@ static int channel_take(struct gateway_replica *replica, const struct bus_channe
 
 void gateway_replica_channel(struct gateway *g, const struct bus_channel *body, struct bus_message *m)
 {
-    struct gateway_replica *replica = replica_get(g, body->replica_uid, body->version_uid);
+    struct gateway_replica *replica = replica_get(g, body->replica_uid, body->version_uid, 0);
     struct bus_channel_sealed answer = {.replica_uid = body->replica_uid, .epoch = body->epoch};
     struct error err = {0};
     if (!replica || replica->state != GATEWAY_REPLICA_ANNOUNCED) {
@@ -230,16 +230,27 @@ static void loaded_tell(struct gateway_replica *replica, const struct error *err
                         0); /* a new control is told again */
 }
 
+/* Those who wait for the version, and for those that it hosts. */
+static void all_fail(struct gateway_version *v, int code, const struct error *err)
+{
+    v->n_held++;
+    gateway_version_fail(v, code, err);
+    list_each_safe(node, &v->guests)
+        gateway_version_fail(container_of(node, struct gateway_version, in_guests), code, err);
+    v->n_held--;
+}
+
 static void version_refuse(struct gateway_version *v, const char *text, uint32_t ms)
 {
     (void)error_set(&v->refusal, ERROR_MODEL_UNAVAILABLE, "%s", text);
     v->refused_until_ns = uv_hrtime() + ms * NS_PER_MS;
     v->refusal.retry_after_ms = ms;
-    gateway_version_fail(v, ERROR_MODEL_UNAVAILABLE, &v->refusal);
+    struct error refusal = v->refusal;
+    all_fail(v, ERROR_MODEL_UNAVAILABLE, &refusal);
 }
 
 /* Requests that waited for the signature go on. */
-static void waiting_continue(struct gateway_version *v)
+static void version_continue(struct gateway_version *v)
 {
     struct list ready;
     list_init(&ready);
@@ -260,6 +271,19 @@ static void waiting_continue(struct gateway_version *v)
             r->next(r, v->signature);
     }
     v->n_requests--;
+}
+
+static void waiting_continue(struct gateway_version *v)
+{
+    v->n_held++;
+    version_continue(v);
+    list_each_safe(node, &v->guests)
+    {
+        struct gateway_version *guest = container_of(node, struct gateway_version, in_guests);
+        if (gateway_version_signature_copy(guest) == 0)
+            version_continue(guest);
+    }
+    v->n_held--;
 }
 
 static int signature_take(struct gateway_replica *replica, const struct channel_frame *f, struct error *err)
@@ -437,12 +461,24 @@ void gateway_replica_drain(struct gateway *g, uint64_t uid)
         gateway_batch_look(replica->batch);
 }
 
+/* The one whose replicas were asked for; NULL: it is gone. */
+static struct gateway_version *version_of_demand(struct gateway *g, uint64_t uid, uint64_t tenant_uid)
+{
+    if (tenant_uid == 0)
+        return map_get(&g->versions, uid);
+    size_t cursor = 0;
+    for (struct gateway_version *v; (v = map_next(&g->versions, &cursor));)
+        if (v->uid == uid && v->lent && !v->host && v->tenant->uid == tenant_uid)
+            return v;
+    return NULL;
+}
+
 void gateway_demand_refused(struct gateway *g, const struct bus_demand_refused *body)
 {
     struct gateway_lone *lone = body->replica_uid ? gateway_lone_of(g, body->replica_uid) : NULL;
     if (lone)
         gateway_lone_ended(lone, body->error.code, &body->error);
-    struct gateway_version *v = body->replica_uid ? NULL : map_get(&g->versions, body->version_uid);
+    struct gateway_version *v = body->replica_uid ? NULL : version_of_demand(g, body->version_uid, body->tenant_uid);
     if (!v || v->n_replicas > 0) /* one is there already, or comes: it will serve or fail */
         return;
     uint32_t ms = body->error.retry_after_ms;
@@ -452,8 +488,8 @@ void gateway_demand_refused(struct gateway *g, const struct bus_demand_refused *
 
 static void version_drain(struct gateway_version *v)
 {
-    if (v->gateway->draining && v->n_replicas == 0)
-        gateway_version_fail(v, ERROR_DRAINING, NULL);
+    if (v->gateway->draining && v->n_replicas == 0 && !v->host)
+        all_fail(v, ERROR_DRAINING, NULL);
 }
 
 void gateway_replicas_drain(struct gateway *g)
@@ -508,11 +544,14 @@ static void on_ended(struct gateway_replica *replica, const struct bus_replica_s
 
 void gateway_replica_state(struct gateway *g, const struct bus_replica_state *body)
 {
-    struct gateway_replica *replica = replica_get(g, body->replica_uid, body->version_uid);
+    struct gateway_replica *replica = replica_get(g, body->replica_uid, body->version_uid, body->tenant_uid);
     if (replica)
         replica->level = body->level;
+    struct error err = {0};
     if (replica && body->phase == BUS_REPLICA_ENDED)
         on_ended(replica, body);
+    else if (replica && load_send(replica, &err) < 0)
+        gateway_replica_kill(replica, BUS_STOP_PROTOCOL);
 }
 
 void gateway_replicas_attach(struct gateway *g)
@@ -555,10 +594,10 @@ static void waiting_expire(struct gateway_version *v, uint64_t now_ns)
 
 static void version_idle_check(struct gateway_version *v, uint64_t now_ns)
 {
-    if (v->idle_after_ns == 0 || v->n_replicas == 0 || v->n_requests > 0 ||
-        now_ns - v->idle_since_ns < v->idle_after_ns)
+    if (v->idle_after_ns == 0 || v->n_replicas == 0 || now_ns - v->idle_since_ns < v->idle_after_ns ||
+        gateway_version_in_use(v))
         return;
-    struct bus_demand body = {.version_uid = v->uid, .replicas = 0};
+    struct bus_demand body = {.version_uid = v->uid, .tenant_uid = v->lent ? v->tenant->uid : 0};
     v->idle_since_ns = now_ns;                                            /* asked once per period */
     (void)bus_conn_send(v->gateway->control, BUS_DEMAND, &body, NULL, 0); /* asked again after the next period */
 }

@@ -14,42 +14,17 @@
 #define LEASE_EVENTS_MAX 65536u
 /* A prompt of a million tokens is worked on in pieces of 512, each of which is told. */
 #define SILENT_LEASES_MAX 512u
-
-static void turn_give(struct gateway_batch *b)
-{
-    struct gateway_turn *turn = take(&b->turn);
-    if (turn)
-        list_append(&b->replica->version->turns_free, &turn->node);
-}
-
-void gateway_batch_look(struct gateway_batch *b)
-{
-    if (!list_linked(&b->in_look))
-        list_append(&b->replica->gateway->look, &b->in_look);
-}
-
-void gateway_batches_look(struct gateway_version *v)
-{
-    list_each(node, &v->replicas)
-    {
-        struct gateway_replica *replica = container_of(node, struct gateway_replica, in_version);
-        if (replica->batch)
-            gateway_batch_look(replica->batch);
-    }
-}
+/* A tenant that was served in others' turns is stepped in them no more once it is so many turns ahead of its share. */
+#define TURNS_AHEAD 4u
 
 int gateway_batch_start(struct gateway_replica *replica)
 {
-    struct gateway_turn *turn = calloc(1, sizeof *turn);
     struct gateway_batch *b = calloc(1, sizeof *b);
-    if (!turn || !b) {
-        free(turn);
-        free(b);
+    if (!b)
         return -ERROR_NO_MEMORY;
-    }
     b->replica = replica;
+    list_init(&b->seats);
     replica->batch = b;
-    list_append(&replica->version->turns_free, &turn->node);
     gateway_batch_look(b);
     return 0;
 }
@@ -59,106 +34,9 @@ void gateway_batch_free(struct gateway_replica *replica)
     struct gateway_batch *b = take(&replica->batch);
     if (!b)
         return;
-    assert(b->n_sequences == 0 && !b->turn && !b->registered);
+    assert(b->n_sequences == 0 && !b->turn && list_empty(&b->seats));
     list_remove(&b->in_look);
-    struct gateway_turn *turn =
-        container_of(list_first(&replica->version->turns_free), struct gateway_turn, node); /* one for each batch */
-    list_remove(&turn->node);
-    free(turn);
     free(b);
-}
-
-/* --- asking for a turn --- */
-
-static bool something_to_run(const struct gateway_batch *b)
-{
-    for (uint32_t i = 0; i < b->n_sequences; i++)
-        if (!b->sequences[i].parked)
-            return true;
-    return b->replica->state == GATEWAY_REPLICA_READY && gateway_places_next(b->replica->version) &&
-           b->n_sequences < b->replica->version->signature->token.sequences;
-}
-
-/* Out of the scheduler, where it waits for a turn. */
-static void turn_take_back(struct gateway_batch *b)
-{
-    struct gateway_replica *replica = b->replica;
-    struct schedule *s = replica->gateway->schedule;
-    struct gateway_turn *turn =
-        container_of(list_first(&replica->version->turns_queued), struct gateway_turn, node); /* one for each */
-    struct schedule_lease *none = NULL;
-    list_remove(&turn->node);
-    bool queued = schedule_cancel(s, &turn->schedule);
-    assert(queued);
-    list_append(&replica->version->turns_free, &turn->node);
-    schedule_replica_remove(s, &replica->schedule, uv_hrtime(), &none);
-    assert(!none);
-    b->registered = false;
-}
-
-bool gateway_turn_shed(struct gateway *g, struct schedule_request *r)
-{
-    struct gateway_version *v = container_of(r->target, struct gateway_version, schedule);
-    if (!v->signature || v->signature->token.sequences == 0)
-        return false;
-    struct gateway_turn *turn = container_of(r, struct gateway_turn, schedule);
-    struct schedule_lease *none = NULL;
-    list_remove(&turn->node);
-    list_append(&v->turns_free, &turn->node);
-    list_each(node, &v->replicas)
-    {
-        struct gateway_replica *replica = container_of(node, struct gateway_replica, in_version);
-        struct gateway_batch *b = replica->batch;
-        if (!b || !b->registered || b->turn)
-            continue;
-        schedule_replica_remove(g->schedule, &replica->schedule, uv_hrtime(), &none);
-        b->registered = false;
-        gateway_batch_look(b); /* it asks again */
-        break;
-    }
-    return true;
-}
-
-/* False: the tenant's queue is full; asked again when something has moved. */
-static bool turn_ask(struct gateway_batch *b)
-{
-    struct gateway_replica *replica = b->replica;
-    struct gateway_version *v = replica->version;
-    struct gateway_turn *turn = container_of(list_first(&v->turns_free), struct gateway_turn, node);
-    uint32_t class = gateway_class_default(v);
-    turn->schedule = (struct schedule_request){
-        .target = &v->schedule, .priority = (enum schedule_class) class, .rows = 1, .bytes = 0};
-    if (class == SCHEDULE_CLASS_COUNT || schedule_submit(v->gateway->schedule, &turn->schedule, uv_hrtime(), NULL) < 0)
-        return false;
-    list_remove(&turn->node);
-    list_append(&v->turns_queued, &turn->node);
-    schedule_replica_add(v->gateway->schedule, &replica->schedule, &v->schedule);
-    b->registered = true;
-    return true;
-}
-
-void gateway_turns_look(struct gateway *g)
-{
-    struct list later;
-    list_init(&later);
-    for (struct list *node; (node = list_first(&g->look));) {
-        struct gateway_batch *b = container_of(node, struct gateway_batch, in_look);
-        struct gateway_replica *replica = b->replica;
-        list_remove(node);
-        if (b->turn || (replica->state != GATEWAY_REPLICA_READY && replica->state != GATEWAY_REPLICA_DRAINING))
-            continue; /* looked at when its lease ends */
-        bool wanted = something_to_run(b);
-        if (wanted && !b->registered && !turn_ask(b))
-            list_append(&later, node);
-        else if (!wanted && b->registered)
-            turn_take_back(b);
-        if (!wanted && b->n_sequences == 0)
-            gateway_replica_idle(replica); /* perhaps the end of it */
-    }
-    for (struct list *node; (node = list_first(&later));) {
-        list_remove(node);
-        list_append(&g->look, node);
-    }
 }
 
 /* --- a turn --- */
@@ -175,10 +53,10 @@ static uint64_t events_max(const struct gateway_request *r, const struct generat
 }
 
 /* Puts the next generation of a request into the batch: 1; 0: the slot has no room for it now. */
-static int sequence_start(struct gateway_batch *b, struct gateway_request *r, uint64_t *used)
+static int sequence_start(struct gateway_batch *b, struct gateway_request *r)
 {
     struct gateway_replica *replica = b->replica;
-    uint64_t room = replica->channel->geometry.inbox_slot_bytes - *used;
+    uint64_t room = replica->channel->geometry.inbox_slot_bytes - b->slot_used;
     struct generation g;
     struct error err = {0};
     r->generate->make(r, r->n_started, &g);
@@ -188,7 +66,7 @@ static int sequence_start(struct gateway_batch *b, struct gateway_request *r, ui
     if (size > room)
         return 0;
     char *slot = channel_slot_own(replica->channel, 0);
-    int code = generation_encode(&g, slot + *used, room, &err);
+    int code = generation_encode(&g, slot + b->slot_used, room, &err);
     if (code < 0)
         return code;
     struct gateway_sequence *s = &b->sequences[b->n_sequences];
@@ -200,10 +78,10 @@ static int sequence_start(struct gateway_batch *b, struct gateway_request *r, ui
         .n_events_max = events_max(r, &g),
     };
     struct channel_frame item = {
-        .type = CHANNEL_ITEM, .request_id = s->id, .tenant_id = r->tenant->uid, .offset = *used, .length = size};
+        .type = CHANNEL_ITEM, .request_id = s->id, .tenant_id = r->tenant->uid, .offset = b->slot_used, .length = size};
     if (channel_push(replica->channel, &item) < 0)
         return -ERROR_PEER;
-    *used += (size + CHANNEL_DATA_ALIGN - 1) & ~(uint64_t)(CHANNEL_DATA_ALIGN - 1);
+    b->slot_used += (size + CHANNEL_DATA_ALIGN - 1) & ~(uint64_t)(CHANNEL_DATA_ALIGN - 1);
     b->n_sequences++;
     gateway_places_take(r, s, &g);
     if (r->begun_ns == 0)
@@ -215,12 +93,11 @@ static int sequence_start(struct gateway_batch *b, struct gateway_request *r, ui
 static int places_fill(struct gateway_batch *b)
 {
     struct gateway_version *v = b->replica->version;
-    uint64_t used = 0; /* the last lease is over: the worker has copied what was in the slot */
     while (b->replica->state == GATEWAY_REPLICA_READY && b->n_sequences < v->signature->token.sequences) {
         struct gateway_request *r = gateway_places_next(v);
         if (!r)
             return 0;
-        int code = used < b->replica->channel->geometry.inbox_slot_bytes ? sequence_start(b, r, &used) : 0;
+        int code = b->slot_used < b->replica->channel->geometry.inbox_slot_bytes ? sequence_start(b, r) : 0;
         if (code == -ERROR_PEER)
             return code;
         if (code == 0)
@@ -245,11 +122,16 @@ static int resumes_send(struct gateway_batch *b)
     return 0;
 }
 
-static uint32_t sequences_running(const struct gateway_batch *b)
+static bool is_stepped(const struct gateway_batch *b, const struct gateway_sequence *s)
+{
+    return !s->parked && s->adapter == b->adapter && (b->shared || s->request->version == b->seat->version);
+}
+
+static uint32_t sequences_stepped(const struct gateway_batch *b)
 {
     uint32_t n = 0;
     for (uint32_t i = 0; i < b->n_sequences; i++)
-        n += !b->sequences[i].parked;
+        n += is_stepped(b, &b->sequences[i]);
     return n;
 }
 
@@ -261,50 +143,84 @@ static void compute_charge(struct gateway_batch *b)
     if (!lease)
         return;
     uint64_t now_ns = uv_hrtime(), cost_ns = gateway_quota_cost(lease, now_ns - b->charged_ns);
-    uint32_t n = sequences_running(b);
+    uint32_t n = sequences_stepped(b);
     for (uint32_t i = 0; i < b->n_sequences; i++)
-        if (!b->sequences[i].parked)
+        if (is_stepped(b, &b->sequences[i]))
             gateway_quota_spend(b->sequences[i].request, SCHEDULE_COMPUTE, cost_ns / n);
     if (n == 0)
-        gateway_quota_spend_rest(b->replica->version, cost_ns);
+        gateway_quota_spend_rest(b->seat->version, cost_ns);
     b->charged_ns = now_ns;
 }
 
-static void lease_end(struct gateway_replica *replica, struct schedule_lease *lease)
+static void lease_end(struct gateway_replica *replica, bool again)
 {
-    struct gateway *g = replica->gateway;
-    struct gateway_batch *b = replica->batch;
-    struct schedule_lease *none = NULL;
-    uint64_t now_ns = uv_hrtime();
-    schedule_complete(g->schedule, lease, now_ns);
-    schedule_replica_remove(g->schedule, &replica->schedule, now_ns, &none);
-    b->registered = false;
-    replica->lease = NULL;
-    turn_give(b);
-    schedule_lease_free(g->schedule, lease);
-    gateway_batch_look(b);
+    gateway_seat_done(replica->batch, take(&replica->lease), again);
+}
+
+/* The adapters of a tenant take turns, and so does its bare base among them: the next number after the last one. */
+static bool adapter_choose(struct gateway_batch *b)
+{
+    uint32_t next = UINT32_MAX, least = UINT32_MAX;
+    for (uint32_t i = 0; i < b->n_sequences; i++) {
+        const struct gateway_sequence *s = &b->sequences[i];
+        if (s->parked || s->request->version != b->seat->version)
+            continue;
+        least = s->adapter < least ? s->adapter : least;
+        next = s->adapter > b->seat->adapter && s->adapter < next ? s->adapter : next;
+    }
+    b->adapter = b->seat->adapter = next < UINT32_MAX ? next : least < UINT32_MAX ? least : 0;
+    return least < UINT32_MAX;
+}
+
+/* Whether the turn may step everybody's sequences on the bare base: all agree, and nobody has been served in others'
+ * turns far beyond what all get. */
+static bool may_share(const struct gateway_batch *b, const struct schedule_lease *lease)
+{
+    const struct gateway_version *host = b->replica->version;
+    uint64_t ahead_ns = TURNS_AHEAD * LIMIT_QUANTUM_US * NS_PER_US * lease->slots;
+    if (b->adapter != 0)
+        return false;
+    bool others = false;
+    for (uint32_t i = 0; i < b->n_sequences; i++) {
+        const struct gateway_version *v = b->sequences[i].request->version;
+        if (b->sequences[i].adapter != 0)
+            continue;
+        others = others || v != b->seat->version;
+        if ((v != host && !v->shared_batch) || !schedule_may_join(v->gateway->schedule, &v->schedule, ahead_ns))
+            return false;
+    }
+    return others;
 }
 
 int gateway_turn_begin(struct gateway_replica *replica, struct schedule_lease *lease)
 {
     struct gateway_batch *b = replica->batch;
     b->turn = container_of(lease->requests[0], struct gateway_turn, schedule);
+    b->seat = container_of(lease->replica, struct gateway_seat, schedule);
     list_remove(&b->turn->node);
     replica->lease = lease;
     replica->started_ns = lease->started_ns;
     replica->n_frames = 0;
     b->n_events = 0;
+    b->n_parts = 0;
+    b->shared = false;
     b->charged_ns = lease->started_ns;
     int code = places_fill(b);
     if (code >= 0)
         code = resumes_send(b);
-    if (code >= 0 && sequences_running(b) == 0) { /* they went away meanwhile, or another replica took them */
-        lease_end(replica, lease);
+    bool some = adapter_choose(b);
+    if (code >= 0 && !some && b->slot_used == 0) { /* they went away meanwhile, or others took the places */
+        lease_end(replica, false);
         list_remove(&replica->in_busy);
         return 0;
     }
+    b->shared = may_share(b, lease);
     replica->lease_id = ++replica->gateway->lease_id_last;
-    struct channel_frame frame = {.type = CHANNEL_LEASE, .lease_id = replica->lease_id, .a = LIMIT_QUANTUM_US};
+    struct channel_frame frame = {.type = CHANNEL_LEASE,
+                                  .lease_id = replica->lease_id,
+                                  .tenant_id = b->shared ? 0 : b->seat->version->tenant->uid,
+                                  .index = b->adapter,
+                                  .a = LIMIT_QUANTUM_US};
     if (code >= 0)
         code = channel_push(replica->channel, &frame);
     channel_ring(replica->channel);
@@ -351,14 +267,35 @@ static int counts_check(const struct gateway_sequence *s, const struct generatio
     return 0;
 }
 
+/* In a lease that several share, what each is served decides what it pays. */
+static void served_count(struct gateway_batch *b, const struct gateway_sequence *s, const struct generation_event *e)
+{
+    uint32_t before = s->prompt_done > s->cached_tokens ? s->prompt_done - s->cached_tokens : 0;
+    uint32_t after = e->prompt_done > e->cached_tokens ? e->prompt_done - e->cached_tokens : 0;
+    uint64_t served = (after > before ? after - before : 0) * (uint64_t)SCHEDULE_TOKEN_INPUT +
+                      (e->completion_tokens - s->completion_tokens) * (uint64_t)SCHEDULE_TOKEN_OUTPUT;
+    struct gateway_version *v = s->request->version;
+    uint32_t i = 0;
+    while (i < b->n_parts && b->parts[i].version != v)
+        i++;
+    if (!b->shared || served == 0)
+        return;
+    if (i == b->n_parts) { /* no more versions than sequences have been in it: those of the lease's start */
+        b->parts[b->n_parts++] = (struct gateway_part){.version = v};
+        gateway_version_hold(v);
+    }
+    b->parts[i].served += served;
+}
+
 /* False: the answer goes beyond what may be used; that of it is neither charged nor told. A prompt is charged when it
  * is known, and once for all its choices. */
-static bool counts_take(struct gateway_sequence *s, const struct generation_event *e)
+static bool counts_take(struct gateway_batch *b, struct gateway_sequence *s, const struct generation_event *e)
 {
     struct gateway_request *r = s->request;
     uint32_t prompt = e->prompt_tokens - s->prompt_tokens, answer = e->completion_tokens - s->completion_tokens;
     if (prompt > 0 && s->index % r->n_choices == 0)
         gateway_quota_spend(r, SCHEDULE_TOKENS, prompt);
+    served_count(b, s, e);
     gateway_places_told(s, e);
     s->prompt_tokens = e->prompt_tokens;
     s->cached_tokens = e->cached_tokens;
@@ -398,7 +335,7 @@ static int on_event(struct gateway_replica *replica, const struct channel_frame 
         return error_set(err, ERROR_PEER, "more events than its steps can give");
     struct gateway_request *r = s->request;
     uint32_t index = s->index;
-    if (!counts_take(s, &e)) {
+    if (!counts_take(b, s, &e)) {
         gateway_generate_cut(r);
         return 0;
     }
@@ -445,18 +382,18 @@ static int on_done(struct gateway_replica *replica, const struct channel_frame *
     struct schedule_lease *lease = replica->lease;
     if (!lease || f->lease_id != replica->lease_id)
         return error_set(err, ERROR_PEER, "the end of a lease it does not hold");
-    b->n_silent = b->n_events > 0 ? 0 : b->n_silent + 1;
-    if (f->status >= 0 && (b->n_silent > SILENT_LEASES_MAX || (b->n_events == 0 && f->b == 0 && sequences_running(b))))
+    b->n_silent = b->n_events > 0 || sequences_stepped(b) == 0 ? 0 : b->n_silent + 1;
+    if (f->status >= 0 && (b->n_silent > SILENT_LEASES_MAX || (b->n_events == 0 && f->b == 0 && sequences_stepped(b))))
         return error_set(err, ERROR_PEER, "the end of a lease in which it did nothing");
     g->stats.leases++;
     uint64_t took_ns = uv_hrtime() - lease->started_ns;
     g->stats.lease_ns += took_ns;
-    gateway_metrics_lease(replica->version, took_ns, lease->slots, b->n_sequences);
     compute_charge(b);
     cancelled_forget(b, replica->lease_id);
     list_remove(&replica->in_busy);
     replica->version->idle_since_ns = uv_hrtime();
-    lease_end(replica, lease);
+    b->slot_used = 0; /* the worker has copied what was in the slot */
+    lease_end(replica, true);
     if (f->status < 0) {
         struct error failure = {0};
         (void)error_set_default(&failure, ERROR_ENGINE);
@@ -474,19 +411,9 @@ int gateway_turn_frame(struct gateway_replica *replica, const struct channel_fra
 void gateway_batch_lost(struct gateway_replica *replica, const struct error *err)
 {
     struct gateway_batch *b = replica->batch;
-    struct gateway *g = replica->gateway;
     compute_charge(b);
-    struct schedule_lease *lease = take(&replica->lease);
-    if (b->registered && !lease)
-        turn_take_back(b);
-    if (lease) {
-        struct schedule_lease *lost = NULL;
-        schedule_replica_remove(g->schedule, &replica->schedule, uv_hrtime(), &lost);
-        assert(lost == lease);
-        b->registered = false;
-        turn_give(b);
-        schedule_lease_free(g->schedule, lease);
-    }
+    replica->lease = NULL;
+    gateway_seats_lost(b);
     sequences_fail(b, err->code, err);
 }
 
@@ -495,7 +422,7 @@ void gateway_batch_lost(struct gateway_replica *replica, const struct error *err
 /* Calls `each` for every sequence of the request, wherever it runs; it may remove it. */
 static void sequences_each(struct gateway_request *r, void (*each)(struct gateway_batch *b, struct gateway_sequence *s))
 {
-    list_each(node, &r->version->replicas)
+    list_each(node, &gateway_version_host(r->version)->replicas)
     {
         struct gateway_batch *b = container_of(node, struct gateway_replica, in_version)->batch;
         for (uint32_t i = b ? b->n_sequences : 0; i-- > 0;)
@@ -554,7 +481,7 @@ void gateway_batches_cancel(struct gateway_request *r)
 
 bool gateway_batches_take(struct gateway_request *r, struct gateway_sequence *ret_sequence)
 {
-    list_each(node, &r->version->replicas)
+    list_each(node, &gateway_version_host(r->version)->replicas)
     {
         struct gateway_batch *b = container_of(node, struct gateway_replica, in_version)->batch;
         for (uint32_t i = 0; b && i < b->n_sequences; i++)

@@ -82,7 +82,7 @@ void schedule_replica_give(struct schedule_target *g, struct schedule_replica *r
 /* Its lease has ended. */
 static void replica_free(struct schedule *s, struct schedule_replica *r)
 {
-    if (r->_host)
+    if (r->host)
         schedule_seats_give(s, r);
     else
         schedule_replica_give(r->target, r);
@@ -134,7 +134,7 @@ static struct schedule_lease *lease_start(struct schedule *s, struct schedule_fl
     schedule_fair_charge(s, f, lane, lease);
     schedule_class_charge(s, lease);
     schedule_preempt_started(s, lease);
-    if (lease->replica->_host)
+    if (lease->replica->host)
         schedule_seats_take(s, lease->replica);
     schedule_target_update(s, g);
     return lease;
@@ -290,9 +290,9 @@ void schedule_replica_remove(struct schedule *s, struct schedule_replica *r, uin
         lease_end(s, lease, lease->started_ns, NULL, 0);
         requests_out(s, lease);
     }
-    if (lease && r->_host)
+    if (lease && r->host)
         schedule_seats_give(s, r);
-    if (r->_host) {
+    if (r->host) {
         schedule_seat_remove(r);
     } else if (!lease) {
         list_remove(&r->_node);

@@ -162,7 +162,7 @@ struct schedule_host {
 struct schedule_replica {
     struct schedule_target *target; /* set by schedule_replica_add, schedule_seat_add */
     struct schedule_lease *lease;   /* read-only: what it runs, or NULL */
-    struct schedule_host *_host;    /* NULL: its target's own */
+    struct schedule_host *host;     /* read-only; NULL: its target's own */
     struct list _node, _in_host;
 };
 

@@ -48,7 +48,7 @@ static void held_move_on(struct schedule_host *host, struct schedule_class_state
 void schedule_seats_take(struct schedule *s, struct schedule_replica *r)
 {
     r->target->_n_seats_out++;
-    list_each(node, &r->_host->_seats)
+    list_each(node, &r->host->_seats)
     {
         struct schedule_replica *seat = seat_at(node);
         if (seat == r)
@@ -65,8 +65,8 @@ void schedule_seats_give(struct schedule *s, struct schedule_replica *r)
 {
     struct schedule_device *d = &s->devices[r->target->device];
     for (uint32_t class = 0; class < SCHEDULE_CLASS_COUNT; class ++)
-        held_move_on(r->_host, &d->classes[class], class);
-    list_each(node, &r->_host->_seats)
+        held_move_on(r->host, &d->classes[class], class);
+    list_each(node, &r->host->_seats)
     {
         struct schedule_replica *seat = seat_at(node);
         seat->target->_n_seats_out--;
@@ -100,7 +100,7 @@ void schedule_seat_add(struct schedule *s, struct schedule_replica *r, struct sc
     }
     r->target = g;
     r->lease = NULL;
-    r->_host = host;
+    r->host = host;
     list_append(&host->_seats, &r->_in_host);
     g->replicas++;
     if (busy)

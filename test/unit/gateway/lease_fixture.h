@@ -87,7 +87,7 @@ static void fixture_init(struct lease_fixture *f, const struct channel_geometry 
     v->replicas_max = 1;
     list_init(&v->waiting);
     gateway_places_init(v);
-    list_init(&v->turns_free);
+    list_init(&v->guests);
     list_init(&v->turns_queued);
     list_init(&v->replicas);
     (void)snprintf(v->model, sizeof v->model, "m");

@@ -135,8 +135,9 @@ static void a_version_is_made_when_it_is_asked_for(void **state)
     (void)state;
     assert_int_equal(give(1, 3, 10, false), 0);
     assert_int_equal(g.versions.count, 0);
-    assert_null(gateway_version_of_uid(&g, 99));
-    struct gateway_version *v = gateway_version_of_uid(&g, 21); /* a replica of it came first */
+    assert_null(gateway_version_of_uid(&g, 99, 100));
+    assert_null(gateway_version_of_uid(&g, 21, 100));                /* another tenant's */
+    struct gateway_version *v = gateway_version_of_uid(&g, 21, 101); /* a replica of it came first */
     assert_non_null(v);
     assert_int_equal(g.versions.count, 1);
     assert_ptr_equal(find(1, STR("1"), 0), v);

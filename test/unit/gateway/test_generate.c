@@ -532,7 +532,7 @@ static void test_worker_dies(void **state)
         assert_int_equal(a->code, -ERROR_WORKER_LOST);
         assert_int_equal(c->n_fails, 0); /* it had not begun */
         assert_int_equal(f.replica->batch->n_sequences, 0);
-        assert_false(f.replica->batch->registered);
+        assert_true(list_empty(&f.replica->batch->seats));
         if (leased == 0) {
             teardown(NULL);
             setup(NULL);

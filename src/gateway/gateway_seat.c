@@ -1,0 +1,243 @@
+/* Whoever has something to step in a language model's running batch asks the scheduler for turns there: the model's own
+ * tenant and each to whom it is lent, with its own weight and class. To the scheduler each has a seat on the replica,
+ * which runs one lease at a time. Turns queue as requests do. */
+#include "gateway/gateway_internal.h"
+
+#include <assert.h>
+#include <string.h>
+
+void gateway_version_hold(struct gateway_version *v)
+{
+    v->n_held++;
+}
+
+void gateway_version_let_go(struct gateway_version *v)
+{
+    v->n_held--;
+    gateway_version_release(v);
+}
+
+void gateway_batch_look(struct gateway_batch *b)
+{
+    if (!list_linked(&b->in_look))
+        list_append(&b->replica->gateway->look, &b->in_look);
+}
+
+void gateway_batches_look(struct gateway_version *v)
+{
+    list_each(node, &gateway_version_host(v)->replicas)
+    {
+        struct gateway_replica *replica = container_of(node, struct gateway_replica, in_version);
+        if (replica->batch)
+            gateway_batch_look(replica->batch);
+    }
+}
+
+static bool has_room(const struct gateway_batch *b)
+{
+    return b->replica->state == GATEWAY_REPLICA_READY &&
+           b->n_sequences < b->replica->version->signature->token.sequences;
+}
+
+bool gateway_seat_wanted(const struct gateway_batch *b, const struct gateway_version *v)
+{
+    for (uint32_t i = 0; i < b->n_sequences; i++)
+        if (!b->sequences[i].parked && b->sequences[i].request->version == v)
+            return true;
+    return v->n_generating > 0 && has_room(b);
+}
+
+/* False: the tenant's queue is full; asked again when something has moved. */
+static bool turn_ask(struct gateway_version *v)
+{
+    struct schedule *s = v->gateway->schedule;
+    struct gateway_turn *turn = calloc(1, sizeof *turn);
+    uint32_t class = gateway_class_default(v);
+    if (!turn || class == SCHEDULE_CLASS_COUNT) {
+        free(turn);
+        return false;
+    }
+    turn->schedule = (struct schedule_request){
+        .target = &v->schedule, .priority = (enum schedule_class) class, .rows = 1, .bytes = 0};
+    if (schedule_submit(s, &turn->schedule, uv_hrtime(), NULL) < 0) {
+        free(turn);
+        return false;
+    }
+    list_append(&v->turns_queued, &turn->node);
+    return true;
+}
+
+static void seat_free(struct gateway_seat *seat)
+{
+    struct gateway_version *v = seat->version;
+    list_remove(&seat->in_batch);
+    free(seat);
+    gateway_version_let_go(v);
+}
+
+/* The seat has no lease and gets none. The turn that it asked for is taken out, or was. */
+static void seat_leave(struct gateway_seat *seat, bool queued)
+{
+    struct gateway_version *v = seat->version;
+    struct schedule *s = v->gateway->schedule;
+    struct schedule_lease *none = NULL;
+    if (queued) {
+        struct gateway_turn *turn = container_of(list_first(&v->turns_queued), struct gateway_turn, node);
+        list_remove(&turn->node);
+        queued = schedule_cancel(s, &turn->schedule);
+        assert(queued);
+        free(turn);
+    }
+    schedule_replica_remove(s, &seat->schedule, uv_hrtime(), &none);
+    assert(!none);
+    seat_free(seat);
+}
+
+static struct gateway_seat *seat_find(struct gateway_batch *b, const struct gateway_version *v)
+{
+    list_each(node, &b->seats)
+    {
+        struct gateway_seat *seat = container_of(node, struct gateway_seat, in_batch);
+        if (seat->version == v)
+            return seat;
+    }
+    return NULL;
+}
+
+/* A seat for whoever wants one and has none. False: tried again when something has moved. */
+static bool seat_take(struct gateway_batch *b, struct gateway_version *v)
+{
+    if (seat_find(b, v) || !gateway_seat_wanted(b, v))
+        return true;
+    struct gateway_seat *seat = calloc(1, sizeof *seat);
+    if (!seat || !turn_ask(v)) {
+        free(seat);
+        return false;
+    }
+    seat->version = v;
+    gateway_version_hold(v);
+    list_append(&b->seats, &seat->in_batch);
+    schedule_seat_add(v->gateway->schedule, &seat->schedule, &v->schedule, &b->host);
+    return true;
+}
+
+static bool seats_look(struct gateway_batch *b)
+{
+    bool all = true;
+    list_each_safe(node, &b->seats)
+    {
+        struct gateway_seat *seat = container_of(node, struct gateway_seat, in_batch);
+        if (seat != b->seat && !gateway_seat_wanted(b, seat->version))
+            seat_leave(seat, true);
+    }
+    for (uint32_t i = 0; i < b->n_sequences; i++)
+        if (!b->sequences[i].parked)
+            all = seat_take(b, b->sequences[i].request->version) && all;
+    list_each_safe(waiting, &b->replica->version->places.versions)
+    {
+        struct gateway_version *v = container_of(waiting, struct gateway_version, in_generating);
+        if (v->n_generating == 0)
+            list_remove(waiting);
+        else if (has_room(b))
+            all = seat_take(b, v) && all;
+    }
+    return all;
+}
+
+void gateway_turns_look(struct gateway *g)
+{
+    struct list later;
+    list_init(&later);
+    for (struct list *node; (node = list_first(&g->look));) {
+        struct gateway_batch *b = container_of(node, struct gateway_batch, in_look);
+        struct gateway_replica *replica = b->replica;
+        list_remove(node);
+        if (replica->state != GATEWAY_REPLICA_READY && replica->state != GATEWAY_REPLICA_DRAINING)
+            continue;
+        if (!seats_look(b))
+            list_append(&later, node);
+        else if (list_empty(&b->seats) && b->n_sequences == 0)
+            gateway_replica_idle(replica); /* perhaps the end of it */
+    }
+    for (struct list *node; (node = list_first(&later));) {
+        list_remove(node);
+        list_append(&g->look, node);
+    }
+}
+
+bool gateway_turn_shed(struct gateway *g, struct schedule_request *r)
+{
+    struct gateway_version *v = container_of(r->target, struct gateway_version, schedule);
+    (void)g;
+    if (!v->signature || v->signature->token.sequences == 0)
+        return false;
+    struct gateway_turn *turn = container_of(r, struct gateway_turn, schedule);
+    list_remove(&turn->node);
+    free(turn);
+    list_each(node, &gateway_version_host(v)->replicas)
+    {
+        struct gateway_batch *b = container_of(node, struct gateway_replica, in_version)->batch;
+        struct gateway_seat *seat = b ? seat_find(b, v) : NULL;
+        if (!seat || seat == b->seat)
+            continue;
+        seat_leave(seat, false);
+        gateway_batch_look(b); /* it asks again */
+        break;
+    }
+    return true;
+}
+
+/* --- the end of a lease --- */
+
+/* What it cost goes to whom it served. */
+static void lease_complete(struct gateway_batch *b, struct schedule_lease *lease)
+{
+    struct schedule *s = b->replica->gateway->schedule;
+    struct schedule_part parts[LIMIT_SEQUENCES];
+    uint64_t now_ns = uv_hrtime();
+    for (uint32_t i = 0; i < b->n_parts; i++)
+        parts[i] = (struct schedule_part){.target = &b->parts[i].version->schedule, .weight = b->parts[i].served};
+    schedule_complete_parts(s, lease, now_ns, parts, b->n_parts);
+    if (b->n_parts == 0)
+        gateway_metrics_lease(b->seat->version, now_ns - lease->started_ns, lease->slots, b->n_sequences);
+    for (uint32_t i = 0; i < b->n_parts; i++)
+        gateway_metrics_lease(b->parts[i].version, parts[i].cost_ns / lease->slots, lease->slots, b->n_sequences);
+}
+
+static void parts_let_go(struct gateway_batch *b)
+{
+    while (b->n_parts > 0)
+        gateway_version_let_go(b->parts[--b->n_parts].version);
+}
+
+void gateway_seat_done(struct gateway_batch *b, struct schedule_lease *lease, bool again)
+{
+    struct gateway *g = b->replica->gateway;
+    struct gateway_seat *seat = b->seat;
+    /* Before it ends: so the seat keeps its place in the order. */
+    again = again && gateway_seat_wanted(b, seat->version) && turn_ask(seat->version);
+    lease_complete(b, lease);
+    free(take(&b->turn));
+    b->seat = NULL;
+    schedule_lease_free(g->schedule, lease);
+    parts_let_go(b);
+    if (!again)
+        seat_leave(seat, false);
+    gateway_batch_look(b);
+}
+
+void gateway_seats_lost(struct gateway_batch *b)
+{
+    struct gateway *g = b->replica->gateway;
+    struct gateway_seat *seat = take(&b->seat);
+    if (seat) {
+        struct schedule_lease *lost = NULL;
+        schedule_replica_remove(g->schedule, &seat->schedule, uv_hrtime(), &lost);
+        assert(lost);
+        schedule_lease_free(g->schedule, lost);
+        free(take(&b->turn));
+        seat_free(seat);
+    }
+    parts_let_go(b);
+    list_each_safe(node, &b->seats) seat_leave(container_of(node, struct gateway_seat, in_batch), true);
+}

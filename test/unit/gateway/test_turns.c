@@ -1,0 +1,299 @@
+/* A language model of several tenants: whose turn it is, who is stepped in it and who pays. */
+#include "test/unit/gateway/lease_fixture.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+enum { OWNER = 100, GUEST = 200, SEQUENCES = 4 };
+
+static struct lease_fixture f;
+static struct gateway_tenant guest_tenant;
+static struct gateway_version *guest;
+
+static uint32_t n_ends, n_fails;
+
+static void on_make(struct gateway_request *r, uint32_t index, struct generation *g)
+{
+    (void)r;
+    generation_init(g, GENERATION_COMPLETION);
+    g->prompt = STR("p");
+    g->max_tokens = 100 + index;
+}
+
+static int on_event(struct gateway_request *r, uint32_t index, const struct generation_event *e, struct error *err)
+{
+    (void)r;
+    (void)index;
+    (void)e;
+    (void)err;
+    return 0;
+}
+
+static void on_end(struct gateway_request *r)
+{
+    n_ends++;
+    gateway_answer(r, 200, NULL, NULL, 0, STR("x"));
+}
+
+static void on_fail(struct gateway_request *r, int code, const struct error *err)
+{
+    (void)code;
+    (void)err;
+    n_fails++;
+    gateway_answer(r, 200, NULL, NULL, 0, STR("x"));
+}
+
+static const struct gateway_generate ops = {on_make, on_event, on_end, on_fail};
+
+/* The guest's version, as the catalog makes it of a loan that the owner's replicas serve. */
+static void guest_start(void)
+{
+    guest_tenant = (struct gateway_tenant){.uid = GUEST, .classes = 1u << SCHEDULE_INTERACTIVE};
+    schedule_tenant_set(f.g.schedule, &guest_tenant.schedule,
+                        &(struct schedule_tenant_config){.weight = 1, .queue_max = 100});
+    guest = calloc(1, sizeof *guest);
+    assert_non_null(guest);
+    guest->gateway = &f.g;
+    guest->tenant = &guest_tenant;
+    guest->uid = f.version->uid;
+    guest->batch_max = 1;
+    guest->class = SCHEDULE_INTERACTIVE;
+    guest->replicas_max = 1;
+    list_init(&guest->waiting);
+    gateway_places_init(guest);
+    list_init(&guest->guests);
+    list_init(&guest->turns_queued);
+    list_init(&guest->replicas);
+    guest->host = f.version;
+    list_append(&f.version->guests, &guest->in_guests);
+    guest->signature = malloc(sizeof *guest->signature);
+    assert_non_null(guest->signature);
+    *guest->signature = *f.version->signature;
+    schedule_target_set(f.g.schedule, &guest->schedule, &guest_tenant.schedule,
+                        &(struct schedule_target_config){.batch_rows_max = 1, .batch_bytes_max = 32 * KIB});
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    static const struct channel_geometry geometry = {256, 1, 64 * KIB, 64 * KIB};
+    static struct tensor_signature signature;
+    signature = (struct tensor_signature){.token = {TENSOR_TOKEN_ANSWER, 1000, 2000, SEQUENCES, 50, 8, 0}};
+    n_ends = n_fails = 0;
+    fixture_init(&f, &geometry, 16 * KIB, 1, &signature);
+    f.tenant.uid = OWNER;
+    struct schedule_lease *none;
+    schedule_replica_remove(f.g.schedule, &f.replica->schedule, 1, &none);
+    assert_int_equal(gateway_batch_start(f.replica), 0);
+    guest_start();
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    gateway_replica_kill(f.replica, BUS_STOP_PROTOCOL);
+    assert_int_equal(guest->n_requests + guest->n_held, 0);
+    gateway_places_done(guest);
+    list_remove(&guest->in_guests);
+    schedule_target_remove(f.g.schedule, &guest->schedule);
+    schedule_tenant_remove(f.g.schedule, &guest_tenant.schedule);
+    gateway_stats_free(guest);
+    free(guest->signature);
+    free(guest);
+    fixture_done(&f);
+    return 0;
+}
+
+static struct gateway_request *ask(struct gateway_version *v, uint32_t n)
+{
+    struct gateway_request *r = gateway_request_new(&f.g);
+    assert_non_null(r);
+    r->tenant = v->tenant;
+    v->tenant->n_requests++;
+    r->version = v;
+    v->n_requests++;
+    gateway_request_state_set(r, GATEWAY_REQUEST_HANDLED);
+    gateway_generate(r, n, 1, &ops);
+    return r;
+}
+
+/* --- the worker --- */
+
+static struct channel_frame lease;
+static uint64_t items[2][SEQUENCES]; /* of the owner, of the guest */
+static uint32_t n_items[2];
+
+/* False: no lease. */
+static bool turn(void)
+{
+    struct channel_frame frame;
+    struct error err = {0};
+    bool leased = false;
+    gateway_dispatch(&f.g);
+    while (channel_pull(f.guest, &frame, &err) == 1) {
+        if (frame.type == CHANNEL_ITEM) {
+            uint32_t whose = frame.tenant_id == GUEST;
+            items[whose][n_items[whose]++] = frame.request_id;
+        }
+        if (frame.type == CHANNEL_LEASE) {
+            lease = frame;
+            leased = true;
+        }
+    }
+    return leased;
+}
+
+static void push(const struct channel_frame *frame)
+{
+    assert_int_equal(channel_push(f.guest, frame), 0);
+    channel_ring(f.guest);
+    gateway_replica_pull(f.replica);
+}
+
+static void tell(uint64_t id, enum generation_event_kind kind, uint32_t completion)
+{
+    struct generation_event e = {.kind = kind,
+                                 .text = kind == GENERATION_EVENT_TEXT ? STR("x") : (struct str){0},
+                                 .prompt_tokens = 3,
+                                 .prompt_done = 3,
+                                 .completion_tokens = completion,
+                                 .finish = kind == GENERATION_EVENT_END ? GENERATION_STOP : GENERATION_RUNNING};
+    size_t size = 0;
+    assert_int_equal(generation_event_encode(&e, channel_slot_own(f.guest, 0), 64 * KIB, &size), 0);
+    push(&(struct channel_frame){.type = CHANNEL_PART,
+                                 .flags = kind == GENERATION_EVENT_END ? CHANNEL_FINAL : 0,
+                                 .request_id = id,
+                                 .lease_id = lease.lease_id,
+                                 .length = size});
+}
+
+static void done(uint32_t more)
+{
+    push(&(struct channel_frame){.type = CHANNEL_DONE, .lease_id = lease.lease_id, .a = 100, .b = more});
+}
+
+static void wait_us(uint64_t us)
+{
+    for (uint64_t until_ns = uv_hrtime() + us * 1000; uv_hrtime() < until_ns;)
+        ;
+}
+
+/* --- */
+
+/* Without consent each tenant's turn steps its own sequences only; they take turns and each pays its own. */
+static void each_has_turns_of_its_own(void **state)
+{
+    (void)state;
+    n_items[0] = n_items[1] = 0;
+    ask(f.version, 1);
+    ask(guest, 1);
+    uint64_t before_ns[2] = {0, 0}, longest_ns[2] = {0, 0};
+    uint32_t told[2] = {0, 0};
+    for (uint32_t i = 0; i < 20; i++) {
+        assert_true(turn());
+        assert_true(lease.tenant_id == OWNER || lease.tenant_id == GUEST);
+        uint32_t whose = lease.tenant_id == GUEST;
+        assert_int_equal(n_items[0] + n_items[1], 2); /* places were given at the first */
+        wait_us(whose ? 100 : 1000);
+        tell(items[whose][0], GENERATION_EVENT_TEXT, ++told[whose]);
+        done(1);
+        uint64_t served_ns[2] = {f.tenant.schedule.served_ns, guest_tenant.schedule.served_ns};
+        assert_int_equal(served_ns[!whose], before_ns[!whose]); /* the other paid nothing */
+        uint64_t took_ns = served_ns[whose] - before_ns[whose];
+        longest_ns[whose] = took_ns > longest_ns[whose] ? took_ns : longest_ns[whose];
+        before_ns[whose] = served_ns[whose];
+        uint64_t apart_ns = before_ns[0] > before_ns[1] ? before_ns[0] - before_ns[1] : before_ns[1] - before_ns[0];
+        assert_true(apart_ns <= longest_ns[0] + longest_ns[1]);
+    }
+    assert_true(told[0] > 0 && told[1] > told[0]);
+    for (uint32_t i = 0; i < 2; i++) {
+        assert_true(turn());
+        uint32_t whose = lease.tenant_id == GUEST;
+        tell(items[whose][0], GENERATION_EVENT_END, told[whose]);
+        done(1 - i);
+    }
+    assert_int_equal(n_ends, 2);
+    assert_false(turn());
+    assert_true(list_empty(&f.replica->batch->seats));
+    assert_false(list_linked(&f.replica->in_busy));
+}
+
+/* Where all agree a turn is everybody's, and its cost is split by the tokens that each was served. */
+static void who_agrees_shares_a_turn(void **state)
+{
+    (void)state;
+    guest->shared_batch = true;
+    n_items[0] = n_items[1] = 0;
+    ask(f.version, 1);
+    ask(guest, 1);
+    assert_true(turn());
+    assert_int_equal(lease.tenant_id, 0);
+    tell(items[0][0], GENERATION_EVENT_TEXT, 1); /* and 3 of the prompt: 3 + 2 × 1 */
+    tell(items[1][0], GENERATION_EVENT_TEXT, 6); /* 3 + 2 × 6 */
+    wait_us(1000);
+    done(1);
+    uint64_t own_ns = f.tenant.schedule.served_ns, other_ns = guest_tenant.schedule.served_ns;
+    assert_true(own_ns + other_ns >= 1000000);
+    assert_in_range(other_ns, 3 * own_ns - 4, 3 * own_ns + 4);
+    assert_true(turn());
+    assert_int_equal(lease.tenant_id, 0);
+    tell(items[0][0], GENERATION_EVENT_END, 1);
+    tell(items[1][0], GENERATION_EVENT_END, 6);
+    done(0);
+    assert_int_equal(n_ends, 2);
+    assert_false(turn());
+}
+
+/* Who is served in others' turns far beyond its share waits for turns of its own. */
+static void who_is_ahead_waits(void **state)
+{
+    (void)state;
+    guest->shared_batch = true;
+    n_items[0] = n_items[1] = 0;
+    ask(f.version, 1);
+    ask(guest, 1);
+    uint32_t n_shared = 0, n_alone = 0;
+    for (uint32_t i = 1; i <= 40 && n_alone == 0; i++) {
+        assert_true(turn());
+        n_shared += lease.tenant_id == 0;
+        n_alone += lease.tenant_id == OWNER;
+        wait_us(5000);
+        if (lease.tenant_id != OWNER)
+            tell(items[1][0], GENERATION_EVENT_TEXT, 2 * i);
+        if (lease.tenant_id != GUEST && i == 1)
+            tell(items[0][0], GENERATION_EVENT_TEXT, 1);
+        else if (lease.tenant_id == OWNER)
+            tell(items[0][0], GENERATION_EVENT_TEXT, 2);
+        done(2);
+    }
+    assert_true(n_shared >= 4);
+    assert_int_equal(n_alone, 1);
+}
+
+/* A loss of the worker fails both; a sequence that is parked asks for nothing. */
+static void a_lost_worker_takes_all_seats(void **state)
+{
+    (void)state;
+    n_items[0] = n_items[1] = 0;
+    ask(f.version, 1);
+    ask(guest, 2);
+    assert_true(turn());
+    gateway_replica_kill(f.replica, BUS_STOP_PROTOCOL);
+    assert_int_equal(n_fails, 2);
+    assert_true(list_empty(&f.replica->batch->seats));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(each_has_turns_of_its_own, setup, teardown),
+        cmocka_unit_test_setup_teardown(who_agrees_shares_a_turn, setup, teardown),
+        cmocka_unit_test_setup_teardown(who_is_ahead_waits, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_lost_worker_takes_all_seats, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
