@@ -15,6 +15,7 @@ struct control_replica {
     struct bus_replica_state state;
     struct control_version *version;
     uint64_t memory_bytes; /* its limit; 0 = not looked up yet */
+    int model_fd; /* its model, for further replicas of the version, whoever's, so that they share its pages; or -1 */
     bool loaded, stopping;
     bool lone; /* for one request of the gateway's; counts for no version's replicas */
     uint64_t loaded_ns;

@@ -6,6 +6,7 @@
 #include "control/control_internal.h"
 #include "ladder/ladder.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -64,6 +65,34 @@ static void replica_count(struct control *c, const struct control_replica *repli
     }
 }
 
+/* The model's memory that a replica of the same version has already, or a new one. */
+static int model_memfd(struct control *c, const struct registry_version *row, int *ret_fd, struct error *err)
+{
+    size_t cursor = 0;
+    for (struct control_replica *r; (r = map_next(&c->replicas, &cursor));)
+        if (r->state.version_uid == row->uid && r->model_fd >= 0) {
+            *ret_fd = fcntl(r->model_fd, F_DUPFD_CLOEXEC, 0);
+            if (*ret_fd >= 0)
+                return 0;
+        }
+    return registry_artifact_memfd(c->registry, row, ret_fd, err);
+}
+
+static void replica_free(struct control_replica *r)
+{
+    if (r)
+        fd_close(&r->model_fd);
+    free(r);
+}
+
+static struct control_replica *replica_new(void)
+{
+    struct control_replica *r = calloc(1, sizeof *r);
+    if (r)
+        r->model_fd = -1;
+    return r;
+}
+
 /* `how`: replica_uid, level and flags; the rest is the version's. */
 static int replica_start(struct control *c, const struct registry_version *row, const struct bus_replica_start *how,
                          struct error *err)
@@ -84,15 +113,15 @@ static int replica_start(struct control *c, const struct registry_version *row, 
     memcpy(body.tenant, row->tenant, sizeof body.tenant);
     memcpy(body.model, row->model, sizeof body.model);
     _close_ int fd = -1, image = -1;
-    int r = registry_artifact_memfd(c->registry, row, &fd, err);
+    int r = model_memfd(c, row, &fd, err);
     if (r >= 0 && row->image_bytes > 0)
         r = registry_image_memfd(c->registry, row, &image, err);
     if (r < 0)
         return r;
     struct control_version *version = version_of_row(c, row);
-    struct control_replica *replica = calloc(1, sizeof *replica);
+    struct control_replica *replica = replica_new();
     if (!version || !replica || map_put(&c->replicas, body.replica_uid, replica) < 0) {
-        free(replica);
+        replica_free(replica);
         return error_set_default(err, ERROR_NO_MEMORY);
     }
     replica->version = version;
@@ -105,6 +134,7 @@ static int replica_start(struct control *c, const struct registry_version *row, 
     replica_count(c, replica, 1);
     const int fds[2] = {fd, image >= 0 ? image : fd};
     (void)bus_conn_send(c->supervisor, BUS_REPLICA_START, &body, fds, 2); /* without it we end anyway */
+    replica->model_fd = take_fd(&fd);
     return 0;
 }
 
@@ -386,7 +416,7 @@ static void on_ended(struct control *c, struct control_replica *replica, const s
     if (!body->wanted)
         replica_lost(v, replica, body);
     (void)map_remove(&c->replicas, body->replica_uid);
-    free(replica);
+    replica_free(replica);
     reconcile_one(c, v);
 }
 
@@ -405,9 +435,9 @@ void control_replica_state(struct control *c, const struct bus_replica_state *bo
     bool adopted = false;
     if (!replica && body->phase != BUS_REPLICA_ENDED) { /* started by an earlier control process */
         struct control_version *v = version_get(c, body->version_uid, borrower_of(c, body));
-        replica = v ? calloc(1, sizeof *replica) : NULL;
+        replica = v ? replica_new() : NULL;
         if (!replica || map_put(&c->replicas, body->replica_uid, replica) < 0) {
-            free(replica);
+            replica_free(replica);
             return;
         }
         replica->version = v;

@@ -5,6 +5,8 @@
 #include "base/log.h"
 
 #include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -397,6 +399,17 @@ static int replica_launch(struct supervisor_replica *r, int model_fd, int image_
     return result < 0 ? error_set(err, result, "a worker does not take its configuration") : channel_offer(r, err);
 }
 
+/* Control sends the same memory to all replicas of a version. Each gets an open file of its own: a position belongs to
+ * the open file, and one worker could move another's, which reads. */
+static int model_reopen(int fd, int *ret_fd, struct error *err)
+{
+    char path[32];
+    (void)snprintf(path, sizeof path, "/proc/self/fd/%d", fd); /* fits */
+    *ret_fd = open(path, O_RDWR | O_CLOEXEC);
+    return *ret_fd < 0 ? error_set(err, ERROR_IO, "the model's memory cannot be opened: %s", strerrordesc_np(errno))
+                       : 0;
+}
+
 void supervisor_replica_start(struct supervisor *s, const struct bus_replica_start *start, int model_fd, int image_fd)
 {
     struct error err = {0};
@@ -419,7 +432,10 @@ void supervisor_replica_start(struct supervisor *s, const struct bus_replica_sta
         return;
     }
     state_set(r, REPLICA_OFFERED);
-    result = replica_launch(r, model_fd, image_fd, &err);
+    _close_ int own_fd = -1;
+    result = model_reopen(model_fd, &own_fd, &err);
+    if (result >= 0)
+        result = replica_launch(r, own_fd, image_fd, &err);
     if (result < 0) {
         log_error("replica_refused", "tenant=%s model=%s: %s", start->tenant, start->model, error_text(&err, result));
         if (r->worker) { /* ends through its pidfd */

@@ -255,8 +255,8 @@ def links(pid):
 
 
 # Descriptors that a role holds for each replica: its process and its bus; inbox, outbox and a bell each way. And the one
-# that libuv keeps in reserve from a process's first connection on.
-REPLICA_FDS = {"supervisor": 2, "gateway": 4, "control": 0}
+# that libuv keeps in reserve from a process's first connection on. Control keeps the model, for further replicas of its version.
+REPLICA_FDS = {"supervisor": 2, "gateway": 4, "control": 1}
 RESERVE_FDS = {"supervisor": 0, "gateway": 1, "control": 1}
 
 

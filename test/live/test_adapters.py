@@ -1,13 +1,20 @@
 """Adapters: opened with their base before they are taken, refused where they do not fit, shown, replaced and deleted."""
 import json
+import os
 import subprocess
+import sys
 
 import pytest
 
 from conftest import BUILD, ROOT, model_yaml, tenant_yaml, wait_until
 from test_grants import SHARED, grant_yaml
 
+sys.path.insert(0, str(ROOT / "test/tools"))
+
+import gguf_hostile  # noqa: E402  (behind the path that finds it)
+
 MODELS = ROOT / "examples/models"
+HOSTILE_STEP = 1 if os.environ.get("BULKHEAD_SOAK") else 20
 
 
 def adapter_yaml(name, tenant, base, source):
@@ -116,3 +123,22 @@ def test_deletes(lent):
     assert adapters(lent)["bob", "cynic"]["status"]["usable"]
     assert delete("adapter", "cynic", "--tenant", "bob").stdout == "Adapter bob/cynic deleted\n"
     assert delete("adapter", "cynic", "--tenant", "bob").returncode == 1
+
+
+def test_hostile_adapters_are_refused_and_cost_nobody_else(server, folder):
+    """What bends an adapter's file is refused in words, or ends the process that opened it; the server and what is stored stay."""
+    (folder / "base.gguf").write_bytes(dict(gguf_hostile.models())["valid"])
+    files = [(name, data) for name, data in gguf_hostile.adapters() if not name.startswith("odd-") and name != "valid"]
+    (folder / "good.gguf").write_bytes(dict(gguf_hostile.adapters())["valid"])
+    server.apply(tenant_yaml("acme") + tenant_yaml("bob") + model_yaml("base", "acme", "base.gguf", engine="llama", isolation=SHARED) +
+                 grant_yaml("lend", "acme", "base", ["bob"]) + adapter_yaml("good", "acme", "base", "good.gguf"), cwd=folder)
+    stored = sorted(path.name for path in (server.data / "store/artifacts").iterdir())
+    for name, data in files[::HOSTILE_STEP]:
+        (folder / "bad.gguf").write_bytes(data)
+        result = server.apply(adapter_yaml("bad", "bob", "base", "bad.gguf"), check=False, cwd=folder)
+        assert result.returncode == 1 and "Adapter bob/bad: spec.source: " in result.stderr, (name, result.stderr)
+        assert str(server.data) not in result.stderr and "/proc/" not in result.stderr, (name, result.stderr)
+    assert set(adapters(server)) == {("acme", "good")} and adapters(server)["acme", "good"]["status"]["usable"]
+    wait_until(lambda: sorted(path.name for path in (server.data / "store/artifacts").iterdir()) == stored, "refused artifacts to be gone")
+    assert server.pid("control") and server.pid("gateway")
+    print(f"\n{len(files[::HOSTILE_STEP])} hostile adapters refused")

@@ -104,3 +104,24 @@ def test_lent_models_are_nobody_elses_over_http(lent):
     listed = lent.http("GET", "/v1/models", key)
     assert listed.status == 200 and "base" not in str(listed.json)
     wait_until(lambda: ask(lent, lent.key("acme")).status == 200, "the owner to be served")
+
+
+def models_mapped(pid):
+    """inodes of the memory that a worker has its model in."""
+    with open(f"/proc/{pid}/maps") as maps:
+        return {line.split()[4] for line in maps if "memfd:artifact" in line}
+
+
+def test_replicas_of_a_version_have_the_model_in_the_same_memory(server, tiny):
+    """Weights are there once, however many replicas of the version run, for whomever; another model's are its own."""
+    server.apply(tenant_yaml("acme") + model_yaml("base", "acme", str(tiny), engine="llama", replicas={"min": 2, "max": 2}) +
+                 model_yaml("same", "acme", str(tiny), engine="llama", replicas={"min": 1}))
+
+    def ready(model):
+        replicas = json.loads(server.cli("get", "replicas", "-o", "json").stdout)["items"]
+        return [r["status"]["pid"] for r in replicas if r["status"]["model"] == model and r["status"]["state"] == "ready"]
+    wait_until(lambda: len(ready("base")) == 2 and len(ready("same")) == 1, "replicas to be ready")
+    first, second = (models_mapped(pid) for pid in ready("base"))
+    assert len(first) == 1 and first == second
+    (same,) = ready("same")
+    assert models_mapped(same) and models_mapped(same) != first
