@@ -126,6 +126,15 @@ static int cells_choose(struct llama *l, const struct engine_options *options, s
     return 0;
 }
 
+static uint32_t prompt_tokens(const struct llama *l)
+{
+    uint64_t parameters = l->api->llama_model_n_params(l->model);
+    uint64_t tokens = LLAMA_STEP_WORK * l->n_threads / (parameters ? parameters : 1);
+    return tokens < LLAMA_PREFILL_LEAST  ? LLAMA_PREFILL_LEAST
+           : tokens < LLAMA_BATCH_TOKENS ? (uint32_t)tokens
+                                         : LLAMA_BATCH_TOKENS;
+}
+
 static int threads_make(struct llama *l, struct error *err)
 {
     if (l->n_threads == 1)
@@ -158,6 +167,7 @@ static int context_make(struct llama *l, struct error *err)
         l->api->llama_attach_threadpool(l->context, l->threads, l->threads);
     l->batch = l->api->llama_batch_init((int32_t)(LLAMA_BATCH_TOKENS + LLAMA_SEQUENCES), 0, 1);
     l->candidates = calloc(l->n_vocabulary, sizeof *l->candidates);
+    l->prompt_tokens = prompt_tokens(l);
     return l->batch.token && l->candidates ? 0 : error_set_default(err, ERROR_NO_MEMORY);
 }
 

@@ -23,6 +23,11 @@
  * others' next token by at most the time that these take. */
 #define LLAMA_BATCH_TOKENS  512u
 #define LLAMA_PREFILL_BUSY  64u
+/* A step of prompts alone takes tokens × parameters multiplications, of which a thread makes so many in some tenths of a
+ * second: then others' turns, cancels and the gateway's patience come before the end of a long prompt. By the model's
+ * size and never by the clock, because the sums of an answer depend on the pieces in which its prompt came. */
+#define LLAMA_STEP_WORK     (UINT64_C(8) * 1000 * 1000 * 1000)
+#define LLAMA_PREFILL_LEAST 32u
 #define LLAMA_SEQUENCES     32u /* at once; ≤ LIMIT_SEQUENCES */
 #define LLAMA_IDS           (2 * LLAMA_SEQUENCES)
 #define LLAMA_ADAPTERS      64u /* loaded at once */
@@ -96,6 +101,7 @@ struct llama {
     llama_token_data *candidates; /* [n_vocabulary] */
     struct tensor_token_model token;
     uint32_t n_threads, n_vocabulary;
+    uint32_t prompt_tokens; /* of a step in which nobody generates; LLAMA_PREFILL_LEAST to LLAMA_BATCH_TOKENS */
     uint64_t age;
     bool cacheable;      /* prefixes can be shared: not with recurrent state */
     bool ids[LLAMA_IDS]; /* in use */

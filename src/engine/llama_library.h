@@ -60,6 +60,7 @@
     X(llama_model_n_head)                    \
     X(llama_model_n_head_kv)                 \
     X(llama_model_n_layer)                   \
+    X(llama_model_n_params)                  \
     X(llama_pooling_type)                    \
     X(llama_sampler_accept)                  \
     X(llama_sampler_accept_safe)             \

@@ -1,6 +1,6 @@
 /* A turn: steps, each one decode call for the tokens of many sequences.
  *
- * Sequences that generate come first, with one token each; what is left of the batch is shared among those whose
+ * Sequences that generate come first, with one token each; what is left of the batch is shared among the tenants whose
  * prompts are not worked off, LLAMA_PREFILL_BUSY tokens of them while others wait for their next token. */
 #include "engine/llama_internal.h"
 
@@ -73,24 +73,78 @@ static bool runs(const struct step *t, const struct llama_sequence *s)
     return allowed(t, s) && s->state == LLAMA_RUNNING && s->id >= 0;
 }
 
-/* Equal shares for all prompts, and what the short ones leave for the next. */
+/* Those whose prompts are not worked off, the oldest first. */
+static uint32_t prompts_of(const struct step *t, struct llama_sequence *found[LLAMA_SEQUENCES])
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < LLAMA_SEQUENCES; i++) {
+        struct llama_sequence *s = &t->l->sequences[i];
+        if (!runs(t, s) || !prefills(s))
+            continue;
+        uint32_t at = n++;
+        for (; at > 0 && found[at - 1]->age > s->age; at--)
+            found[at] = found[at - 1];
+        found[at] = s;
+    }
+    return n;
+}
+
+/* What is left of a tenant's prompts, given all so far. */
+static uint32_t tenant_left(struct llama_sequence *const prompts[], uint32_t n, uint64_t tenant_id)
+{
+    uint32_t left = 0;
+    for (uint32_t i = 0; i < n; i++)
+        if (prompts[i]->tenant_id == tenant_id)
+            left += left_of(prompts[i]) - prompts[i]->n_given;
+    return left;
+}
+
+static bool tenant_before(struct llama_sequence *const prompts[], uint32_t first, uint32_t k, uint32_t n)
+{
+    for (uint32_t i = 0; i < k; i++)
+        if (prompts[(first + i) % n]->tenant_id == prompts[(first + k) % n]->tenant_id)
+            return true;
+    return false;
+}
+
+/* Equal parts for the tenants; of each its oldest prompt first, so that one of them comes to its answer soon. Returns
+ * what is left of the room. */
+static uint32_t prompts_share(struct llama_sequence *const prompts[], uint32_t n, uint32_t first, uint32_t room)
+{
+    uint32_t tenants = 0;
+    for (uint32_t k = 0; k < n; k++)
+        tenants +=
+            !tenant_before(prompts, first, k, n) && tenant_left(prompts, n, prompts[(first + k) % n]->tenant_id) > 0;
+    for (uint32_t k = 0; k < n && tenants > 0; k++) {
+        uint64_t tenant_id = prompts[(first + k) % n]->tenant_id;
+        if (tenant_before(prompts, first, k, n) || tenant_left(prompts, n, tenant_id) == 0)
+            continue;
+        uint32_t part = (room + tenants - 1) / tenants;
+        tenants--;
+        for (uint32_t i = 0; i < n; i++) {
+            struct llama_sequence *s = prompts[i];
+            uint32_t left = s->tenant_id == tenant_id ? left_of(s) - s->n_given : 0;
+            uint32_t given = left < part ? left : part;
+            s->n_given += given;
+            part -= given;
+            room -= given;
+        }
+    }
+    return room;
+}
+
 static void prompts_put(struct step *t, uint32_t room)
 {
     struct llama *l = t->l;
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < LLAMA_SEQUENCES; i++)
-        n += runs(t, &l->sequences[i]) && prefills(&l->sequences[i]);
-    uint32_t first = n > 0 ? (uint32_t)(l->stats.steps % LLAMA_SEQUENCES) : 0;
-    for (uint32_t k = 0; k < LLAMA_SEQUENCES && room > 0; k++) {
-        struct llama_sequence *s = &l->sequences[(first + k) % LLAMA_SEQUENCES];
-        if (!runs(t, s) || !prefills(s))
-            continue;
-        uint32_t part = (room + n - 1) / n;
-        n--;
-        part = part < left_of(s) ? part : left_of(s);
-        tokens_put(l, s, part);
-        room -= part;
+    struct llama_sequence *prompts[LLAMA_SEQUENCES];
+    uint32_t n = prompts_of(t, prompts), before = 0;
+    while (n > 0 && room > 0 && room != before) {
+        before = room;
+        room = prompts_share(prompts, n, (uint32_t)(l->stats.steps % n), room);
     }
+    for (uint32_t i = 0; i < n; i++)
+        if (prompts[i]->n_given > 0)
+            tokens_put(l, prompts[i], prompts[i]->n_given);
 }
 
 static void batch_form(struct step *t)
@@ -105,7 +159,7 @@ static void batch_form(struct step *t)
             tokens_put(l, s, 1);
     }
     uint32_t busy = (uint32_t)l->batch.n_tokens;
-    prompts_put(t, busy > 0 ? LLAMA_PREFILL_BUSY : LLAMA_BATCH_TOKENS);
+    prompts_put(t, busy > 0 && l->prompt_tokens > LLAMA_PREFILL_BUSY ? LLAMA_PREFILL_BUSY : l->prompt_tokens);
 }
 
 /* Takes its cells from the sequence that came last; it is fed again when there is room. */

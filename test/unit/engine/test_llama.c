@@ -180,6 +180,37 @@ static void test_long_prompts_come_in_chunks(void **state)
     e->ops->close(e);
 }
 
+/* Beside a third that generates, two tenants share the 64 tokens of prompts of each step, and each tenant's oldest
+ * prompt comes first. */
+static void test_prompts_of_tenants(void **state)
+{
+    (void)state;
+    static char text[420], other[300];
+    memset(text, 'q', sizeof text - 1);
+    memset(other, 'q', sizeof other - 1);
+    struct engine *e = llama_must_open(&model);
+    fresh();
+    struct generation small = llama_prompt("Hello", 400), many = llama_prompt(text, 8), one = llama_prompt(other, 8);
+    small.flags = GENERATION_IGNORE_END;
+    llama_must_submit(e, 9, 3, &small);
+    (void)llama_turn(e, &record, 3);
+    for (uint64_t id = 1; id <= 4; id++)
+        llama_must_submit(e, id, 1, &many);
+    llama_must_submit(e, 5, 2, &one);
+    uint32_t first[6] = {0}; /* the step of a sequence's first token */
+    for (uint32_t step = 1; first[4] == 0; step++) {
+        assert_true(step < 100);
+        (void)llama_turn(e, &record, 1);
+        for (uint64_t id = 1; id <= 5; id++)
+            if (first[id] == 0 && told(id)->n_tokens > 0)
+                first[id] = step;
+    }
+    /* A step makes at least one prompt ready, so the last after 5; then 300 tokens, 32 in each. */
+    assert_in_range(first[5], 1, 5 + 300 / 32 + 1);
+    assert_true(first[1] < first[2] && first[2] < first[3] && first[3] < first[4] && first[5] < first[2]);
+    e->ops->close(e);
+}
+
 static void test_seeds(void **state)
 {
     (void)state;
@@ -421,6 +452,7 @@ int main(void)
         cmocka_unit_test(test_greedy_equals_a_plain_loop),
         cmocka_unit_test(test_signature),
         cmocka_unit_test(test_long_prompts_come_in_chunks),
+        cmocka_unit_test(test_prompts_of_tenants),
         cmocka_unit_test(test_seeds),
         cmocka_unit_test(test_bias_forces_and_forbids),
         cmocka_unit_test(test_logprobs),
