@@ -1,9 +1,10 @@
 #!/usr/bin/python3
-"""Measures the release build and prints a table; everything measured goes to build/bench.json.
+"""Measures the release build and prints a table; everything measured goes to build/bench.json, tables and plots to
+build/bench.html.
 
-    make bench                      the figures: 14 pairs of runs per comparison, some minutes
-    test/bench/bench.py --row 1     that row only
-    BENCH_PAIRS=3 make bench        a quick look while developing; not a result
+    make bench                               the figures: 14 pairs of runs per comparison, some minutes a row
+    test/bench/bench.py --row 1              that row only
+    test/bench/bench.py --row 10 --quick     three pairs: a quick look, under six minutes a row; not a result
 
 Each row is a module in rows/ with NUMBER, TITLE and run(settings, progress). Environment: BENCH_PAIRS, BENCH_RUN_MS,
 BENCH_WARM_MS. Servers are started as root (sudo where needed), on loopback only."""
@@ -24,21 +25,24 @@ HERE = pathlib.Path(__file__).resolve().parent
 TREE = HERE.parents[1]
 sys.path.insert(0, str(HERE))
 
-import report  # noqa: E402  (behind the path that finds it)
+import plots  # noqa: E402  (behind the path that finds it)
+import report  # noqa: E402
 from servers import BenchError  # noqa: E402
 
-PAIRS, RUN_MS, QUICK_RUN_MS, WARM_MS = 14, 2500, 800, 500
+PAIRS, QUICK_PAIRS, RUN_MS, QUICK_RUN_MS, WARM_MS = 14, 3, 2500, 800, 500
 END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--row", type=int, action="append", help="only this row; may be given several times")
+    parser.add_argument("--quick", action="store_true", help="%d pairs only" % QUICK_PAIRS)
     parser.add_argument("--pairs", type=int, default=int(os.environ.get("BENCH_PAIRS", PAIRS)))
     parser.add_argument("--run-ms", type=int, default=int(os.environ.get("BENCH_RUN_MS", 0)))
     parser.add_argument("--warm-ms", type=int, default=int(os.environ.get("BENCH_WARM_MS", WARM_MS)))
     parser.add_argument("--output", default=str(TREE / "build" / "bench.json"))
     settings = parser.parse_args()
+    settings.pairs = min(settings.pairs, QUICK_PAIRS) if settings.quick else settings.pairs
     settings.run_ms = settings.run_ms or (RUN_MS if settings.pairs >= PAIRS else QUICK_RUN_MS)
     if min(settings.pairs, settings.run_ms, settings.warm_ms) < 1:
         parser.error("pairs and times must be at least 1")
@@ -75,10 +79,9 @@ def progress(text):
     print("  .. " + text, file=sys.stderr, flush=True)
 
 
-def save(path, result):
+def save(path, text):
     with open(path + ".part", "w", encoding="utf-8") as file:
-        json.dump(result, file, indent=1)
-        file.write("\n")
+        file.write(text)
     if "SUDO_UID" in os.environ:
         os.chown(path + ".part", int(os.environ["SUDO_UID"]), int(os.environ["SUDO_GID"]))
     os.replace(path + ".part", path)
@@ -98,8 +101,9 @@ def measure(settings):
     if settings.pairs < PAIRS:
         print("Fewer than %d pairs: a quick look, not a result." % PAIRS)
     result["seconds"] = time.monotonic() - begin
-    save(settings.output, result)
-    print("%s, %d cores, kernel %s, %s; all values in %s" % (
+    save(settings.output, json.dumps(result, indent=1) + "\n")
+    save(os.path.splitext(settings.output)[0] + ".html", plots.page(result, settings))
+    print("%s, %d cores, kernel %s, %s; all values in %s, plots beside it" % (
         result["machine"]["cpu"], result["machine"]["cores"], result["machine"]["kernel"], result["machine"]["nginx"],
         os.path.relpath(settings.output, TREE)))
 

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Writes Llama models and LoRA adapters of random weights: valid for llama.cpp, quick to make, speaking no sense.
 
-    test/tools/gguf_random.py OUT [--size tiny|small|0.1B|0.3B|0.5B|1B] [--kind Q8_0|Q4_K] [--seed N] [--adapter RANK]
+    test/tools/gguf_random.py OUT [--size tiny|small|0.01B|0.1B|0.3B|0.5B|1B] [--kind Q8_0|Q4_K] [--seed N] [--adapter RANK]
 
     --size     the shape; tiny (some 100 kB) and small are for tests, the others have so many parameters
     --kind     how the matrices are stored
@@ -28,6 +28,7 @@ Shape = namedtuple("Shape", "vocabulary width layers heads kv_heads hidden conte
 SIZES = {
     "tiny": Shape(320, 64, 2, 4, 2, 128, 512),
     "small": Shape(320, 256, 2, 4, 2, 256, 512),
+    "0.01B": Shape(320, 512, 4, 8, 4, 1024, 1024),
     "0.1B": Shape(32000, 768, 12, 12, 4, 2048, 4096),
     "0.3B": Shape(32000, 1024, 20, 16, 4, 3072, 4096),
     "0.5B": Shape(32000, 1280, 24, 20, 4, 3584, 4096),
