@@ -1,5 +1,7 @@
 """Models that are lent: what apply takes and refuses, what is shown, and what a delete takes away."""
 import json
+import os
+import signal
 import subprocess
 
 import pytest
@@ -94,6 +96,57 @@ def test_deletes_ask_for_the_grant_first(lent):
     assert gone.returncode == 1 and "there is no Model bob/base" in gone.stderr
     assert delete("tenant", "bob").returncode == 0
     assert delete("model", "base", "--tenant", "acme").returncode == 0
+
+
+def replicas(server):
+    return [(r["metadata"]["tenant"], r["status"]["level"], r["status"]["state"])
+            for r in json.loads(server.cli("get", "replicas", "-o", "json").stdout)["items"]]
+
+
+def test_who_serves_whom(lent):
+    """bob is served by the owner's replica, eve, who demands more, by one of her own; a loan that is taken back ends that."""
+    keys = {tenant: lent.key(tenant) for tenant in ("acme", "bob", "eve")}
+    answers = [ask(lent, keys[tenant]) for tenant in ("bob", "acme", "eve")]
+    assert [a.status for a in answers] == [200] * 3, [a.body for a in answers]
+    assert len({a.json["choices"][0]["text"] for a in answers}) == 1
+    assert sorted(replicas(lent)) == [("acme", "shared", "ready"), ("eve", "process", "ready")]
+    shown = explain(lent, "eve")
+    assert shown["measured"] and len(shown["replicas"]) == 1 and "besides" not in shown["replicas"][0]
+    assert explain(lent, "bob")["replicas"][0]["besides"] == {"replicas": 0, "tenants": 1}  # acme
+
+    lent.apply(grant_yaml("lend", "acme", "base", ["bob"]))
+    assert ask(lent, keys["eve"]).status == 404
+    wait_until(lambda: sorted(replicas(lent)) == [("acme", "shared", "ready")], "eve's replica to end")
+    assert ask(lent, keys["bob"]).status == 200
+    lent.cli("delete", "grant", "lend", "--tenant", "acme")
+    assert ask(lent, keys["bob"]).status == 404 and ask(lent, keys["acme"]).status == 200
+
+
+def test_another_control_knows_whose_replicas_run(lent):
+    """A control process that starts anew finds borrowers' replicas, and still takes them away with their loan."""
+    keys = {tenant: lent.key(tenant) for tenant in ("acme", "eve")}
+    assert ask(lent, keys["acme"]).status == 200 and ask(lent, keys["eve"]).status == 200
+    before, running = lent.pid("control"), sorted(replicas(lent))
+    os.kill(before, signal.SIGKILL)
+    wait_until(lambda: lent.pid("control") not in (None, before), "another control process")
+    wait_until(lambda: lent.cli("status", check=False).returncode == 0 and len(replicas(lent)) == 2, "its socket")
+    assert [r[:2] for r in sorted(replicas(lent))] == [r[:2] for r in running]
+    assert ask(lent, keys["acme"]).status == 200 and ask(lent, keys["eve"]).status == 200
+    lent.apply(grant_yaml("lend", "acme", "base", ["bob"]))
+    wait_until(lambda: [r[0] for r in replicas(lent)] == ["acme"], "eve's replica to end")
+    assert ask(lent, keys["acme"]).status == 200 and ask(lent, keys["eve"]).status == 404
+
+
+def test_borrowers_pay_for_their_own_replicas(lent):
+    """The lender's quota is the lender's; a borrower's own replica counts among the borrower's."""
+    lent.apply(tenant_yaml("acme", quota={"replicas": 1}) +
+               tenant_yaml("eve", isolation={"minimum": "process"}, quota={"memory": "16Mi"}))
+    refused = ask(lent, lent.key("eve"))
+    assert refused.status == 503 and b"spec.quota.memory" in refused.body
+    assert replicas(lent) == []
+    assert ask(lent, lent.key("acme")).status == 200
+    lent.apply(tenant_yaml("eve", isolation={"minimum": "process"}, quota={"replicas": 1}))
+    wait_until(lambda: ask(lent, lent.key("eve")).status == 200, "eve to be served")
 
 
 def test_lent_models_are_nobody_elses_over_http(lent):
