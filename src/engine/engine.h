@@ -126,7 +126,7 @@ struct engine_ops {
     /* The sequence keeps what it has and is not stepped, until resume. -ERROR_NOT_FOUND: unknown id. */
     int (*park)(struct engine *e, uint64_t request_id, struct error *err);
     int (*resume)(struct engine *e, uint64_t request_id, struct error *err);
-    /* An adapter for the model, under a number ≥ 1 that none has: turns and sequences name it from then on. `data` is
+    /* An adapter for the model, under a number ≥ 1, not UINT32_MAX, that none has: turns and sequences name it from then on. `data` is
      * the file, mapped, and `fd` the same; both are borrowed and not needed any more after the call. May take seconds.
      * -ERROR_REFUSED (the file's fault, err for people), -ERROR_NO_MEMORY (more than the signature's adapter_bytes, or
      * too many), -ERROR_INVALID_ARGUMENT. Both NULL: it takes none. */

@@ -15,7 +15,10 @@
 #define MEMORY_BASE    (96 * MIB)
 #define MEMORY_DEFAULT (512 * MIB) /* in tests, where nobody says */
 #define CELLS_STEP     256u        /* llama.cpp rounds to it */
-#define POLLING        50u         /* as llama.cpp's own server: a step's threads look a moment before they sleep */
+#define CONTEXT_GOOD   4096u       /* a stream is at least so long, or as the model was trained for, */
+#define SEQUENCES_FEW  8u          /* but where that gives fewer than so many */
+#define CONTEXT_FAIR   1024u
+#define POLLING        50u /* as llama.cpp's own server: a step's threads look a moment before they sleep */
 
 static void llama_close(struct engine *e)
 {
@@ -24,9 +27,8 @@ static void llama_close(struct engine *e)
         return;
     for (uint32_t i = 0; i < LLAMA_SEQUENCES && l->context; i++)
         llama_sequence_free(l, &l->sequences[i]);
-    for (uint32_t i = 0; i < LLAMA_IDS && l->context; i++)
-        if (l->prefixes[i].id >= 0)
-            llama_prefix_forget(l, &l->prefixes[i]);
+    for (uint32_t i = 0; i < l->token.sequences && l->context; i++)
+        llama_prefix_forget(l, i);
     llama_adapter_drop(e, 0);
     if (l->batch.token)
         l->api->llama_batch_free(l->batch);
@@ -101,6 +103,21 @@ static uint64_t cell_bytes(const struct llama *l)
     return 2 * layers * (shared > 0 ? shared : 1) * ((key ? key : each) + (value ? value : each));
 }
 
+/* As many streams as can be long; where that are few, more that are shorter. */
+static void streams_choose(struct llama *l, uint32_t context, uint64_t cells)
+{
+    uint64_t n = cells / (context < CONTEXT_GOOD ? context : CONTEXT_GOOD);
+    uint64_t more = cells / (context < CONTEXT_FAIR ? context : CONTEXT_FAIR);
+    if (n < SEQUENCES_FEW)
+        n = more < SEQUENCES_FEW ? more : SEQUENCES_FEW;
+    n = n < 1 ? 1 : n > LLAMA_SEQUENCES ? LLAMA_SEQUENCES : n;
+    uint64_t each = cells / n / CELLS_STEP * CELLS_STEP, most = (context + CELLS_STEP - 1) / CELLS_STEP * CELLS_STEP;
+    each = each > most ? most : each < CELLS_STEP ? CELLS_STEP : each;
+    l->token.sequences = (uint32_t)n;
+    l->token.cells = (uint32_t)(n * each);
+    l->token.context = context < each ? context : (uint32_t)each;
+}
+
 static int cells_choose(struct llama *l, const struct engine_options *options, struct error *err)
 {
     uint64_t memory = options->memory_bytes ? options->memory_bytes : MEMORY_DEFAULT;
@@ -111,18 +128,13 @@ static int cells_choose(struct llama *l, const struct engine_options *options, s
                                                                : LLAMA_CONTEXT_MAX;
     uint64_t cells = memory > MEMORY_BASE ? (memory - MEMORY_BASE) / 2 / (each ? each : 1) : 0;
     l->token.adapter_bytes = memory > MEMORY_BASE ? (memory - MEMORY_BASE) / 4 : 0;
-    if (cells > (uint64_t)context * LLAMA_SEQUENCES)
-        cells = (uint64_t)context * LLAMA_SEQUENCES;
-    cells = cells / CELLS_STEP * CELLS_STEP;
     if (cells < CELLS_STEP && context >= CELLS_STEP)
         return error_set(err, ERROR_REFUSED,
                          "The model's spec.resources.memory leaves no room for a context: %u tokens take %llu MiB "
                          "beyond %u MiB for the engine; raise it.",
                          CELLS_STEP, (unsigned long long)((2 * CELLS_STEP * each + MIB - 1) / MIB),
                          (unsigned)(MEMORY_BASE / MIB));
-    l->token.cells = cells < 2 * CELLS_STEP ? 2 * CELLS_STEP : (uint32_t)cells;
-    /* Half of the cells may be prefixes that others have a right to: one sequence fits the other half. */
-    l->token.context = context < l->token.cells / 2 ? context : l->token.cells / 2;
+    streams_choose(l, context, cells);
     return 0;
 }
 
@@ -150,10 +162,10 @@ static int context_make(struct llama *l, struct error *err)
     struct llama_context_params p = l->api->llama_context_default_params();
     p.n_ctx = l->token.cells;
     p.n_batch = p.n_ubatch = LLAMA_BATCH_TOKENS;
-    p.n_seq_max = LLAMA_IDS;
-    p.n_outputs_max = LLAMA_IDS; /* one a sequence; llama.cpp wants room for all ids */
+    p.n_seq_max = l->token.sequences;
+    p.n_outputs_max = l->token.sequences; /* one a sequence */
     p.n_threads = p.n_threads_batch = (int32_t)l->n_threads;
-    p.kv_unified = true;
+    p.kv_unified = false;
     /* Its sums on processors are of 16 bits, so that an answer would depend even more on who else is in the batch. */
     p.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED;
     p.swa_full = true; /* else a prefix's cells would be gone */
@@ -181,10 +193,12 @@ static void token_model_fill(struct llama *l)
         l->templates = l->api->llama_templates_open(l->model, &tools);
     t->flags = TENSOR_TOKEN_EMBED | (answers ? TENSOR_TOKEN_ANSWER : 0u) | (l->templates ? TENSOR_TOKEN_CHAT : 0u) |
                (tools ? TENSOR_TOKEN_TOOLS : 0u);
-    t->sequences = LLAMA_SEQUENCES;
     t->vocabulary = l->n_vocabulary;
     t->embedding = (uint32_t)l->api->llama_model_n_embd_out(l->model);
     l->cacheable = !l->api->llama_model_is_recurrent(l->model) && !l->api->llama_model_is_hybrid(l->model);
+    /* What an adapter leaves in a stream must be overwritten, from another one, before somebody else gets that. */
+    if (!l->cacheable || t->sequences < 2)
+        t->adapter_bytes = 0;
 }
 
 static int llama_preload(const struct engine_options *options, struct error *err)
@@ -206,8 +220,6 @@ static int llama_open(const struct engine_options *options, struct engine **ret_
     l->model_file = (struct str){options->model, options->model_bytes};
     for (uint32_t i = 0; i < LLAMA_SEQUENCES; i++)
         l->sequences[i].id = -1;
-    for (uint32_t i = 0; i < LLAMA_IDS; i++)
-        l->prefixes[i].id = -1;
     int r = llama_library_open(options, &l->api, err);
     if (r == 0 && options->confine)
         r = options->confine(options->confine_ctx, err);
@@ -256,7 +268,7 @@ static int llama_token_submit(struct engine *e, uint64_t request_id, uint64_t te
     struct llama_sequence *s = NULL;
     if (request_id == 0 || llama_sequence_find(l, request_id))
         return error_set(err, ERROR_INVALID_ARGUMENT, "a sequence of this id lives already");
-    for (uint32_t i = 0; i < LLAMA_SEQUENCES && !s; i++)
+    for (uint32_t i = 0; i < l->token.sequences && !s; i++)
         if (l->sequences[i].state == LLAMA_FREE)
             s = &l->sequences[i];
     if (!s)

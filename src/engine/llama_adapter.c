@@ -54,7 +54,7 @@ int llama_adapter_load(struct engine *e, uint32_t number, int fd, struct str dat
         used += l->adapters[i].bytes;
         place = l->adapters[i].number == 0 && !place ? &l->adapters[i] : place;
     }
-    if (number == 0 || find(l, number))
+    if (number == 0 || number == UINT32_MAX || find(l, number))
         return error_set(err, ERROR_INVALID_ARGUMENT, "an adapter of this number is loaded already");
     if (!place || data.size > l->token.adapter_bytes - used)
         return error_set(err, ERROR_NO_MEMORY,
@@ -82,9 +82,12 @@ static void drop(struct llama *l, struct llama_adapter *a)
         llama_adapter_use(l, l->context, 0);
     if (l->embedder)
         llama_adapter_use(l, l->embedder, 0);
-    for (uint32_t i = 0; i < LLAMA_IDS; i++)
-        if (l->prefixes[i].id >= 0 && l->prefixes[i].adapter == a->number)
-            llama_prefix_forget(l, &l->prefixes[i]);
+    for (uint32_t i = 0; i < l->token.sequences && l->context; i++) {
+        if (l->streams[i].adapter == a->number)
+            llama_prefix_forget(l, i);
+        if (l->streams[i].taint == a->number)
+            l->streams[i].taint = UINT32_MAX; /* the number may become another's */
+    }
     l->api->llama_adapter_lora_free(a->lora);
     *a = (struct llama_adapter){0};
 }

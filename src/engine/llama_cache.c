@@ -1,91 +1,141 @@
-/* Which ids have cells, and the prefixes that stay in them.
+/* Streams of cells: which sequence has which, and the prefixes that stay in those that nobody has.
  *
  * A prefix is found by the tenant's secret and the adapter under which it was made, never by its tokens alone: the
  * cells of one tenant are out of another's reach whatever it sends, and nothing in its answers or their timing tells
- * whether they are there. Half of all cells may hold prefixes; each tenant that has some may keep an equal share of
- * that half, and only what a tenant has beyond its share, or its own, makes room for others. */
+ * whether they are there. Half of the streams may hold prefixes that nobody else's sequence takes away; each tenant
+ * that has some has an equal share of that half, and only what a tenant has beyond its share, or its own, makes room.
+ *
+ * llama.cpp computes neighbouring streams in one go and the others in further ones, so sequences are put close
+ * together, from the first stream on; a prefix that is in the way moves, by a copy of its whole stream.
+ *
+ * Cells that no sequence sees still take part in sums, times zero, and zero times what is infinite is no number. A
+ * hostile adapter can make such cells, so a stream that an adapter was in (its taint) is overwritten, by a copy of one
+ * that never was, before anybody else gets it. The last stream is never an adapter's: it is what is copied. */
 #include "engine/llama_internal.h"
+
+#include <stdlib.h>
+
+/* What a copy of a stream is worth. */
+#define PREFIX_TOKENS_MIN 16u
 
 static bool secret_same(const uint64_t a[2], const uint64_t b[2])
 {
     return a[0] == b[0] && a[1] == b[1];
 }
 
-static uint32_t cells_of(const struct llama *l, const uint64_t secret[2])
+static bool free_now(const struct llama_stream *m)
 {
-    uint32_t cells = 0;
-    for (uint32_t i = 0; i < LLAMA_IDS; i++)
-        if (l->prefixes[i].id >= 0 && secret_same(l->prefixes[i].secret, secret))
-            cells += l->prefixes[i].n_tokens;
-    return cells;
+    return !m->owner && m->n_tokens == 0;
+}
+
+static bool holds_prefix(const struct llama_stream *m)
+{
+    return !m->owner && m->n_tokens > 0;
+}
+
+static uint32_t prefixes_of(const struct llama *l, const uint64_t secret[2])
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < l->token.sequences; i++)
+        n += holds_prefix(&l->streams[i]) && secret_same(l->streams[i].secret, secret);
+    return n;
 }
 
 /* What each tenant may keep, when `secret` is one of them. */
 static uint32_t share(const struct llama *l, const uint64_t secret[2])
 {
     uint32_t tenants = 1;
-    for (uint32_t i = 0; i < LLAMA_IDS; i++) {
-        const struct llama_prefix *p = &l->prefixes[i];
-        bool first = p->id >= 0 && !secret_same(p->secret, secret);
+    for (uint32_t i = 0; i < l->token.sequences; i++) {
+        const struct llama_stream *m = &l->streams[i];
+        bool first = holds_prefix(m) && !secret_same(m->secret, secret);
         for (uint32_t k = 0; k < i && first; k++)
-            first = l->prefixes[k].id < 0 || !secret_same(l->prefixes[k].secret, p->secret);
+            first = !holds_prefix(&l->streams[k]) || !secret_same(l->streams[k].secret, m->secret);
         tenants += first;
     }
-    return l->token.cells / 2 / tenants;
+    return l->token.sequences / 2 / tenants;
 }
 
-uint32_t llama_cells_used(const struct llama *l)
+static llama_memory_t memory_of(const struct llama *l)
 {
-    uint32_t used = 0;
-    for (uint32_t i = 0; i < LLAMA_IDS; i++)
-        used += l->prefixes[i].id >= 0 ? l->prefixes[i].n_tokens : 0;
-    for (uint32_t i = 0; i < LLAMA_SEQUENCES; i++)
-        used += l->sequences[i].id >= 0 ? l->sequences[i].n_done : 0;
-    return used;
+    return l->api->llama_get_memory(l->context);
 }
 
-void llama_prefix_forget(struct llama *l, struct llama_prefix *p)
+/* A part of a stream can always be removed from models that keep prefixes, and a whole one from any. */
+static void cells_remove(struct llama *l, uint32_t id, uint32_t from)
 {
-    llama_id_give(l, p->id);
-    free(p->tokens);
-    *p = (struct llama_prefix){.id = -1};
+    (void)l->api->llama_memory_seq_rm(memory_of(l), (llama_seq_id)id, (llama_pos)from, -1);
 }
 
-bool llama_prefix_evict(struct llama *l, const struct llama_sequence *s)
+/* All of it, before the next decode call; what was there is gone. */
+static void stream_copy(struct llama *l, uint32_t from, uint32_t to)
 {
-    struct llama_prefix *oldest = NULL;
-    uint32_t each = share(l, s->g.cache_secret);
-    for (uint32_t i = 0; i < LLAMA_IDS; i++) {
-        struct llama_prefix *p = &l->prefixes[i];
-        if (p->id < 0 || (oldest && oldest->used < p->used))
-            continue;
-        if (secret_same(p->secret, s->g.cache_secret) || cells_of(l, p->secret) > each)
-            oldest = p;
-    }
-    if (oldest)
-        llama_prefix_forget(l, oldest);
-    return oldest != NULL;
+    l->api->llama_memory_seq_cp(memory_of(l), (llama_seq_id)from, (llama_seq_id)to, -1, -1);
+    l->streams[to].taint = l->streams[from].taint;
 }
 
-int32_t llama_id_take(struct llama *l, const struct llama_sequence *s)
+void llama_prefix_forget(struct llama *l, uint32_t id)
 {
-    do {
-        for (uint32_t i = 0; i < LLAMA_IDS; i++) {
-            if (l->ids[i])
-                continue;
-            l->ids[i] = true;
-            return (int32_t)i;
-        }
-    } while (llama_prefix_evict(l, s));
-    return -1;
-}
-
-void llama_id_give(struct llama *l, int32_t id)
-{
-    if (id < 0)
+    struct llama_stream *m = &l->streams[id];
+    if (!holds_prefix(m))
         return;
-    (void)l->api->llama_memory_seq_rm(l->api->llama_get_memory(l->context), id, -1, -1); /* a whole id never fails */
-    l->ids[id] = false;
+    cells_remove(l, id, 0);
+    free(m->tokens);
+    *m = (struct llama_stream){.taint = m->taint};
+}
+
+void llama_stream_give(struct llama *l, struct llama_sequence *s)
+{
+    if (s->id < 0)
+        return;
+    cells_remove(l, (uint32_t)s->id, 0);
+    l->streams[s->id].owner = NULL;
+    s->id = -1;
+}
+
+/* The prefix used longest ago of those that may make room for this sequence; -1: none. */
+static int32_t victim(const struct llama *l, const struct llama_sequence *s, int32_t except)
+{
+    int32_t oldest = -1;
+    uint32_t each = share(l, s->g.cache_secret);
+    for (uint32_t i = 0; i < l->token.sequences; i++) {
+        const struct llama_stream *m = &l->streams[i];
+        if (!holds_prefix(m) || (int32_t)i == except || (oldest >= 0 && l->streams[oldest].used < m->used))
+            continue;
+        if (secret_same(m->secret, s->g.cache_secret) || prefixes_of(l, m->secret) > each)
+            oldest = (int32_t)i;
+    }
+    return oldest;
+}
+
+static bool may_go_to(const struct llama *l, uint32_t id, uint32_t taint)
+{
+    return taint == 0 || id + 1 < l->token.sequences;
+}
+
+/* An empty stream for the prefix at `id`, or `id` itself when that prefix had to go; -1: there is none. */
+static int32_t spare_find(struct llama *l, const struct llama_sequence *s, uint32_t id, int32_t best)
+{
+    int32_t to = -1;
+    for (uint32_t i = 0; i < l->token.sequences; i++)
+        if (i != id && free_now(&l->streams[i]) && may_go_to(l, i, l->streams[id].taint))
+            to = (int32_t)i;
+    if (to >= 0)
+        return to;
+    to = victim(l, s, best);
+    if (to < 0 || (to != (int32_t)id && !may_go_to(l, (uint32_t)to, l->streams[id].taint)))
+        return -1;
+    llama_prefix_forget(l, (uint32_t)to);
+    return to;
+}
+
+/* The prefix at `id` is at `to` then; of its cells at `id` the first `left` stay. */
+static void prefix_move(struct llama *l, uint32_t id, uint32_t to, uint32_t left)
+{
+    struct llama_stream *m = &l->streams[id];
+    stream_copy(l, id, to);
+    cells_remove(l, id, left);
+    l->streams[to] = *m;
+    *m = (struct llama_stream){.taint = m->taint};
 }
 
 static bool cached(const struct llama *l, const struct llama_sequence *s)
@@ -93,64 +143,143 @@ static bool cached(const struct llama *l, const struct llama_sequence *s)
     return l->cacheable && !(s->g.flags & GENERATION_NO_CACHE) && (s->g.cache_secret[0] || s->g.cache_secret[1]);
 }
 
-uint32_t llama_prefix_use(struct llama *l, struct llama_sequence *s)
+/* The prefix that has most in common with the sequence, of its tenant and adapter; -1: none. */
+static int32_t prefix_find(const struct llama *l, const struct llama_sequence *s, uint32_t *ret_common)
 {
-    struct llama_prefix *best = NULL;
-    uint32_t longest = 0;
-    for (uint32_t i = 0; cached(l, s) && i < LLAMA_IDS; i++) {
-        struct llama_prefix *p = &l->prefixes[i];
-        if (p->id < 0 || !secret_same(p->secret, s->g.cache_secret) || p->adapter != s->g.adapter)
+    int32_t best = -1;
+    *ret_common = 0;
+    for (uint32_t i = 0; cached(l, s) && i < l->token.sequences; i++) {
+        const struct llama_stream *m = &l->streams[i];
+        if (!holds_prefix(m) || !secret_same(m->secret, s->g.cache_secret) || m->adapter != s->g.adapter)
             continue;
-        uint32_t n = 0, most = p->n_tokens < s->n_tokens - 1 ? p->n_tokens : s->n_tokens - 1;
-        while (n < most && p->tokens[n] == s->tokens[n])
+        uint32_t n = 0, most = m->n_tokens < s->n_tokens - 1 ? m->n_tokens : s->n_tokens - 1;
+        while (n < most && m->tokens[n] == s->tokens[n])
             n++;
-        if (n > longest) {
-            longest = n;
-            best = p;
+        if (n > *ret_common) {
+            *ret_common = n;
+            best = (int32_t)i;
         }
     }
-    if (!best)
+    return best;
+}
+
+/* Smaller is better: beside one that is stepped in the same calls, near the first, without a copy. */
+static uint32_t place_cost(const struct llama *l, const struct llama_sequence *s, uint32_t id)
+{
+    const struct llama_sequence *below = id > 0 ? l->streams[id - 1].owner : NULL;
+    const struct llama_sequence *above = id + 1 < l->token.sequences ? l->streams[id + 1].owner : NULL;
+    bool beside = (below && below->g.adapter == s->g.adapter) || (above && above->g.adapter == s->g.adapter);
+    uint32_t taint = l->streams[id].taint;
+    return id + (s->g.adapter > 0 && !beside ? 2 * LLAMA_SEQUENCES : 0u) +
+           (taint > 0 && taint != s->g.adapter ? LLAMA_SEQUENCES : 0u);
+}
+
+static int32_t place_next(const struct llama *l, const struct llama_sequence *s, uint64_t tried)
+{
+    int32_t best = -1;
+    for (uint32_t i = 0; i < l->token.sequences; i++)
+        if (!l->streams[i].owner && !(tried >> i & 1) && may_go_to(l, i, s->g.adapter) &&
+            (best < 0 || place_cost(l, s, i) < place_cost(l, s, (uint32_t)best)))
+            best = (int32_t)i;
+    return best;
+}
+
+/* Goes on in the prefix's own stream; what is longer stays elsewhere, if there is room. */
+static uint32_t stream_continue(struct llama *l, const struct llama_sequence *s, uint32_t id, uint32_t common)
+{
+    struct llama_stream *m = &l->streams[id];
+    int32_t to = common < m->n_tokens ? spare_find(l, s, id, (int32_t)id) : -1;
+    if (to >= 0) {
+        prefix_move(l, id, (uint32_t)to, common);
+        return common;
+    }
+    free(m->tokens);
+    *m = (struct llama_stream){.taint = m->taint};
+    cells_remove(l, id, common);
+    return common;
+}
+
+/* Into the empty stream `id` comes what is cached; returns how many tokens that are. */
+static uint32_t stream_fill(struct llama *l, const struct llama_sequence *s, uint32_t id, int32_t best, uint32_t common)
+{
+    struct llama_stream *m = best >= 0 ? &l->streams[best] : NULL;
+    if (!m || common < PREFIX_TOKENS_MIN) {
+        if (l->streams[id].taint > 0 && l->streams[id].taint != s->g.adapter)
+            stream_copy(l, l->token.sequences - 1, id);
+        cells_remove(l, id, 0);
         return 0;
-    best->used = ++l->age;
-    l->api->llama_memory_seq_cp(l->api->llama_get_memory(l->context), best->id, s->id, 0, (llama_pos)longest);
-    return longest;
+    }
+    stream_copy(l, (uint32_t)best, id);
+    cells_remove(l, id, common);
+    m->used = ++l->age;
+    if (common == m->n_tokens) /* nobody misses it: what comes has all of it */
+        llama_prefix_forget(l, (uint32_t)best);
+    return common;
+}
+
+/* Empties a stream that may hold a prefix; false: there is no place for that. */
+static bool stream_clear(struct llama *l, const struct llama_sequence *s, uint32_t id, int32_t best)
+{
+    if (free_now(&l->streams[id]))
+        return true;
+    int32_t to = spare_find(l, s, id, best);
+    if (to >= 0 && to != (int32_t)id)
+        prefix_move(l, id, (uint32_t)to, 0);
+    return to >= 0;
+}
+
+bool llama_stream_take(struct llama *l, struct llama_sequence *s)
+{
+    uint64_t tried = 0;
+    uint32_t common;
+    int32_t best = prefix_find(l, s, &common), id;
+    while ((id = place_next(l, s, tried)) >= 0 && id != best && !stream_clear(l, s, (uint32_t)id, best))
+        tried |= UINT64_C(1) << id;
+    if (id < 0)
+        return false;
+    s->n_done =
+        id == best ? stream_continue(l, s, (uint32_t)id, common) : stream_fill(l, s, (uint32_t)id, best, common);
+    s->id = id;
+    l->streams[id].owner = s;
+    if (s->g.adapter > 0)
+        l->streams[id].taint = s->g.adapter;
+    return true;
 }
 
 /* Of the same tenant and adapter, prefixes of what will be kept are of no more use. */
 static void prefixes_swallow(struct llama *l, const struct llama_sequence *s)
 {
-    for (uint32_t i = 0; i < LLAMA_IDS; i++) {
-        struct llama_prefix *p = &l->prefixes[i];
-        if (p->id >= 0 && secret_same(p->secret, s->g.cache_secret) && p->adapter == s->g.adapter &&
-            p->n_tokens <= s->n_done && memcmp(p->tokens, s->tokens, p->n_tokens * sizeof *p->tokens) == 0)
-            llama_prefix_forget(l, p);
+    for (uint32_t i = 0; i < l->token.sequences; i++) {
+        struct llama_stream *m = &l->streams[i];
+        if (holds_prefix(m) && secret_same(m->secret, s->g.cache_secret) && m->adapter == s->g.adapter &&
+            m->n_tokens <= s->n_done && memcmp(m->tokens, s->tokens, m->n_tokens * sizeof *m->tokens) == 0)
+            llama_prefix_forget(l, i);
     }
 }
 
-bool llama_prefix_keep(struct llama *l, struct llama_sequence *s)
+void llama_prefix_keep(struct llama *l, struct llama_sequence *s)
 {
-    if (s->id < 0 || s->n_done == 0 || !cached(l, s) || s->n_done > share(l, s->g.cache_secret))
-        return false;
+    if (s->id < 0 || s->n_done == 0 || !cached(l, s))
+        return;
     prefixes_swallow(l, s);
-    /* No more than its share, by letting its own go; and half of the ids stay for sequences. */
-    uint32_t n_prefixes = 0;
-    for (uint32_t i = 0; i < LLAMA_IDS; i++)
-        n_prefixes += l->prefixes[i].id >= 0;
-    while (cells_of(l, s->g.cache_secret) + s->n_done > share(l, s->g.cache_secret) || n_prefixes >= LLAMA_IDS / 2) {
-        if (!llama_prefix_evict(l, s))
-            return false;
-        n_prefixes--;
-    }
-    struct llama_prefix *p = l->prefixes;
-    while (p->id >= 0)
-        p++;
-    *p = (struct llama_prefix){.id = s->id,
-                               .secret = {s->g.cache_secret[0], s->g.cache_secret[1]},
-                               .adapter = s->g.adapter,
-                               .used = ++l->age,
-                               .tokens = s->tokens,
-                               .n_tokens = s->n_done};
+    uint32_t taint = l->streams[s->id].taint;
+    l->streams[s->id] = (struct llama_stream){.secret = {s->g.cache_secret[0], s->g.cache_secret[1]},
+                                              .adapter = s->g.adapter,
+                                              .taint = taint,
+                                              .used = ++l->age,
+                                              .tokens = s->tokens,
+                                              .n_tokens = s->n_done};
     s->tokens = NULL;
     s->id = -1;
-    return true;
+}
+
+uint32_t llama_stream_end(const struct llama *l, uint32_t id)
+{
+    const struct llama_stream *m = &l->streams[id];
+    return m->owner ? m->owner->n_done : m->n_tokens;
+}
+
+void llama_stream_cut(struct llama *l, uint32_t id)
+{
+    cells_remove(l, id, llama_stream_end(l, id));
 }

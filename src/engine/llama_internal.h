@@ -4,13 +4,12 @@
  * step; the tokens that the model's memory (KV cells) holds of it are always the first n_done of `tokens`:
  *
  *   WAITING ──prepare──► RUNNING ──────END──► FREE        cancel: any ──► FREE
- *      │                  │    ▲
- *      │                  └────┘ no cells left: n_done = 0, fed again later
  *      └──► LISTING: tokenize, detokenize, embedding: the answer is there and is told event by event
  *
- * All sequences share one llama_context with unified cells. A sequence sees the cells of its own id only: that is what
- * llama.cpp's attention mask says, and an id is cleared before it is used again. A finished sequence's cells may stay
- * as a cached prefix (llama_cache.c), under an id that no sequence has. */
+ * All sequences share one llama_context, in which each has a stream of cells of its own, with room for the longest; a
+ * stream's number is the sequence's id there. A sequence sees the cells of its own id only: that is what llama.cpp's
+ * attention mask says, and a stream is cleared before it is used again. A finished sequence's cells may stay in its
+ * stream as a cached prefix (llama_cache.c). */
 #ifndef BULKHEAD_ENGINE_LLAMA_INTERNAL_H
 #define BULKHEAD_ENGINE_LLAMA_INTERNAL_H
 
@@ -29,7 +28,6 @@
 #define LLAMA_STEP_WORK     (UINT64_C(8) * 1000 * 1000 * 1000)
 #define LLAMA_PREFILL_LEAST 32u
 #define LLAMA_SEQUENCES     32u /* at once; ≤ LIMIT_SEQUENCES */
-#define LLAMA_IDS           (2 * LLAMA_SEQUENCES)
 #define LLAMA_ADAPTERS      64u /* loaded at once */
 #define LLAMA_CONTEXT_MAX   32768u
 #define LLAMA_EMBEDDING_MAX 2048u /* tokens: an embedding is computed in one call */
@@ -52,7 +50,7 @@ struct llama_sequence {
     uint64_t age;        /* smaller came earlier */
     struct generation g; /* its texts point into `encoded` */
     void *encoded;       /* owned */
-    int32_t id;          /* of its cells; -1: none */
+    int32_t id;          /* of its stream; -1: none */
     llama_token *tokens; /* owned [n_allocated]: the prompt, then the answer */
     uint32_t n_tokens, n_prompt, n_allocated;
     uint32_t n_done;   /* of tokens, in the cells */
@@ -70,14 +68,16 @@ struct llama_sequence {
     uint32_t n_listed, n_told;
 };
 
-/* A prefix that stayed in the cells. */
-struct llama_prefix {
-    int32_t id; /* −1: no entry */
+/* Cells, those of a sequence, or of a prefix that stayed, or of nobody. */
+struct llama_stream {
+    struct llama_sequence *owner;
+    uint32_t taint; /* what was computed with this adapter may lie in cells that nobody sees; 0: with none */
+    /* A prefix, without an owner only: */
+    uint32_t n_tokens;   /* 0: there is none */
+    llama_token *tokens; /* owned */
     uint64_t secret[2];
-    uint32_t adapter;
     uint64_t used; /* smaller was used longer ago */
-    llama_token *tokens;
-    uint32_t n_tokens;
+    uint32_t adapter;
 };
 
 struct llama_adapter {
@@ -103,10 +103,9 @@ struct llama {
     uint32_t n_threads, n_vocabulary;
     uint32_t prompt_tokens; /* of a step in which nobody generates; LLAMA_PREFILL_LEAST to LLAMA_BATCH_TOKENS */
     uint64_t age;
-    bool cacheable;      /* prefixes can be shared: not with recurrent state */
-    bool ids[LLAMA_IDS]; /* in use */
+    bool cacheable; /* a sequence can be cut: not with recurrent state */
     struct llama_sequence sequences[LLAMA_SEQUENCES];
-    struct llama_prefix prefixes[LLAMA_IDS];
+    struct llama_stream streams[LLAMA_SEQUENCES]; /* [token.sequences] */
     struct llama_adapter adapters[LLAMA_ADAPTERS];
     struct engine_stats stats;
     /* of the event being made */
@@ -178,18 +177,17 @@ must_check int llama_token_step(struct engine *e, struct engine_turn *turn, cons
 
 /* --- llama_cache.c --- */
 
-/* An id for a sequence; its cells are empty. -1: none left even after forgetting prefixes. */
-int32_t llama_id_take(struct llama *l, const struct llama_sequence *s);
-void llama_id_give(struct llama *l, int32_t id);
-/* Puts the longest cached prefix of s->tokens under s->id; returns how many tokens that are, < n_tokens. */
-uint32_t llama_prefix_use(struct llama *l, struct llama_sequence *s);
-/* Keeps the cells of a sequence that ends as a prefix, if that is allowed; true: its id is not the sequence's any more.
- */
-bool llama_prefix_keep(struct llama *l, struct llama_sequence *s);
-/* Forgets a prefix to make room for cells of this sequence's tenant; false: there is none that may go. */
-bool llama_prefix_evict(struct llama *l, const struct llama_sequence *s);
-void llama_prefix_forget(struct llama *l, struct llama_prefix *p);
-/* Cells in use, by sequences and by prefixes; an upper bound: shared ones count twice. */
-uint32_t llama_cells_used(const struct llama *l);
+/* A stream for a sequence, with the longest prefix of its tokens that is cached: sets id and n_done < n_tokens. false:
+ * it has to wait for one. */
+bool llama_stream_take(struct llama *l, struct llama_sequence *s);
+/* Nothing of the sequence can be seen any more. Nothing happens without a stream. */
+void llama_stream_give(struct llama *l, struct llama_sequence *s);
+/* Leaves the stream of a sequence that ends with what is in it as a prefix, where that is allowed. */
+void llama_prefix_keep(struct llama *l, struct llama_sequence *s);
+/* Nothing happens where there is none. */
+void llama_prefix_forget(struct llama *l, uint32_t id);
+/* How many cells of it somebody sees; and away with what was put behind these. */
+uint32_t llama_stream_end(const struct llama *l, uint32_t id);
+void llama_stream_cut(struct llama *l, uint32_t id);
 
 #endif

@@ -15,7 +15,7 @@ struct llama_sequence *llama_sequence_find(struct llama *l, uint64_t request_id)
 
 void llama_sequence_free(struct llama *l, struct llama_sequence *s)
 {
-    llama_id_give(l, s->id);
+    llama_stream_give(l, s);
     l->api->llama_sampler_free(s->chain); /* takes NULL */
     l->api->llama_sampler_free(s->grammar);
     if (s->chat)
@@ -57,7 +57,7 @@ int llama_end(struct llama *l, struct llama_sequence *s, const struct engine_tok
     event.text = finish == GENERATION_ERROR ? str_from(error_text(err, status)) : STR("");
     uint64_t request_id = s->request_id;
     if (finish != GENERATION_ERROR)
-        (void)llama_prefix_keep(l, s); /* else its cells go with it */
+        llama_prefix_keep(l, s); /* else its cells go with it */
     llama_sequence_free(l, s);
     return sink->event(sink->ctx, request_id, &event) == 0 ? 0 : -ERROR_GONE;
 }

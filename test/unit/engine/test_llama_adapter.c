@@ -4,6 +4,8 @@
 
 #include <math.h>
 
+enum { TINY_ADAPTER_LAYER = 4 * TINY_RANK * (3 * TINY_EMBEDDING + TINY_FEED) }; /* bytes */
+
 static struct llama_model_file model;
 static struct recorder record;
 static struct buf adapter;
@@ -137,6 +139,71 @@ static void test_room(void **state)
     assert_int_equal(llama_give(e, 100, &file, &err), 0);
     e->ops->close(e);
     llama_model_done(&file);
+}
+
+/* Numbers that grow beyond all bounds: they end their own sequences, and what they leave in memory spoils nobody's. */
+static void test_what_an_adapter_leaves(void **state)
+{
+    (void)state;
+    struct engine *e = NULL;
+    struct error err;
+    struct buf b;
+    buf_init(&b, MIB);
+    tiny_build_adapter(&b, 3);
+    float huge = 3e38f;
+    /* The second half of the first layer's, so that the second layer has keys and values of them. */
+    for (size_t at = b.size - 2 * TINY_ADAPTER_LAYER + TINY_ADAPTER_LAYER / 2; at < b.size - TINY_ADAPTER_LAYER;
+         at += 4)
+        memcpy(b.data + at, &huge, sizeof huge);
+    struct llama_model_file bad = llama_model_write(b.data, b.size), good = llama_tiny_adapter(4);
+    buf_done(&b);
+    assert_int_equal(llama_fixture_open(&model, 1, 96 * MIB + 2 * 4 * 512 * 128, &e, &err), 0); /* 4 streams */
+    memset(&record, 0, sizeof record);
+    struct told *base = ask_with(e, 1, 0);
+    assert_int_equal(llama_give(e, 1, &bad, &err), 0);
+    assert_int_equal(llama_give(e, 2, &good, &err), 0);
+    struct told *adapted = ask_with(e, 2, 2);
+    for (uint32_t round = 0; round < 4; round++) {
+        uint64_t first = 100 + 10 * round;
+        char longer[8 * sizeof prompt] = ""; /* in more cells than what comes after it writes at once */
+        for (uint32_t i = 0; i < 8; i++)
+            memcpy(longer + i * (sizeof prompt - 1), prompt, sizeof prompt);
+        struct generation g = llama_prompt(longer, 24);
+        g.flags = GENERATION_IGNORE_END;
+        g.adapter = 1;
+        for (uint64_t id = first; id < first + 4; id++)
+            llama_must_submit(e, id, 1, &g);
+        (void)llama_turn_of(e, &record, 1 + round, 1);
+        for (uint64_t id = first; id < first + 4; id++) {
+            assert_int_equal(recorder_of(&record, id)->n_tokens, 0);
+            e->ops->cancel(e, id);
+        }
+        if (round == 2) { /* the same number again, for another */
+            e->ops->adapter_drop(e, 1);
+            e->ops->adapter_drop(e, 2);
+            assert_int_equal(llama_give(e, 1, &good, &err), 0);
+        }
+        uint32_t number = round == 2 ? 1 : 2;
+        g.prompt = str_from(prompt);
+        for (uint64_t id = first + 4; id < first + 8; id++) {
+            g.adapter = id < first + 6 ? 0 : number;
+            llama_must_submit(e, id, 2, &g);
+        }
+        for (int left = 1; left > 0;) {
+            (void)llama_turn_of(e, &record, 2, 0);
+            left = llama_turn_of(e, &record, 2, number);
+        }
+        for (uint64_t id = first + 4; id < first + 8; id++)
+            assert_int_equal(told_same(recorder_of(&record, id), id < first + 6 ? base : adapted), 24);
+        if (round == 2) {
+            e->ops->adapter_drop(e, 0);
+            assert_int_equal(llama_give(e, 1, &bad, &err), 0);
+            assert_int_equal(llama_give(e, 2, &good, &err), 0);
+        }
+    }
+    e->ops->close(e);
+    llama_model_done(&bad);
+    llama_model_done(&good);
 }
 
 /* --- the files --- */
@@ -282,6 +349,7 @@ int main(void)
         cmocka_unit_test(test_drop),
         cmocka_unit_test(test_embedding),
         cmocka_unit_test(test_room),
+        cmocka_unit_test(test_what_an_adapter_leaves),
         cmocka_unit_test(test_every_cut),
         cmocka_unit_test(test_lies),
         cmocka_unit_test(test_tensors),

@@ -1,6 +1,8 @@
 /* What is kept of a tenant's prompts, who finds it, and that nobody else does. */
 #include "llama_fixture.h"
 
+#include <math.h>
+
 static struct llama_model_file model;
 static struct recorder record;
 
@@ -56,17 +58,26 @@ static void test_nobody_elses_is(void **state)
     e->ops->close(e);
 }
 
+/* So much that there are n streams of 512 cells: 2 layers × 2 heads × 16 numbers × 2 bytes a token. */
+static struct engine *open_streams(uint32_t n)
+{
+    struct engine *e = NULL;
+    struct error err;
+    static struct tensor_signature s;
+    if (llama_fixture_open(&model, 1, 96 * MIB + 2 * (uint64_t)n * 512 * 128, &e, &err) < 0)
+        fail_msg("open: %s", err.text);
+    assert_int_equal(e->ops->describe(e, &s, NULL), 0);
+    assert_int_equal(s.token.sequences, n);
+    assert_int_equal(s.token.cells, n * 512);
+    assert_int_equal(s.token.context, TINY_CONTEXT);
+    return e;
+}
+
 /* One tenant that fills the cache takes nothing from another that stays within its share. */
 static void test_shares(void **state)
 {
     (void)state;
-    struct engine *e = NULL;
-    struct error err;
-    static struct tensor_signature s;
-    /* As little as the smallest context needs: 2 layers × 2 heads × 16 numbers × 2 bytes a token. */
-    assert_int_equal(llama_fixture_open(&model, 1, 96 * MIB + 2 * 1024 * 256, &e, &err), 0);
-    assert_int_equal(e->ops->describe(e, &s, NULL), 0);
-    assert_true(s.token.cells <= 2048);
+    struct engine *e = open_streams(8);
     fresh();
     char text[100];
     (void)ask(e, 1, 5, shared_prompt, 0);
@@ -81,33 +92,103 @@ static void test_shares(void **state)
     e->ops->close(e);
 }
 
-/* More sequences than cells: they wait, or are fed again, and answer as if alone. */
-static void test_cells_run_out(void **state)
+/* What a prompt shares with a longer one stays for the next, also when all streams have a prefix. */
+static void test_branches(void **state)
 {
     (void)state;
-    struct engine *e = NULL;
-    struct error err;
-    static struct tensor_signature s;
-    assert_int_equal(llama_fixture_open(&model, 1, 96 * MIB + 2 * 512 * 256, &e, &err), 0);
-    assert_int_equal(e->ops->describe(e, &s, NULL), 0);
-    assert_true(s.token.cells <= 1024);
+    struct engine *e = open_streams(8);
     fresh();
-    for (uint64_t id = 1; id <= 20; id++) {
-        struct generation g = llama_prompt("the abacus", 200);
-        g.flags = GENERATION_IGNORE_END;
-        g.flags |= GENERATION_LOGPROBS;
-        g.n_top_logprobs = 2;
+    char text[300];
+    uint32_t prompt = 0;
+    for (uint64_t id = 1; id <= 40; id++) {
+        (void)snprintf(text, sizeof text, "%sQuestion %u", shared_prompt, (unsigned)(id * 7919 % 1000));
+        struct told *t = ask(e, id, 5, text, 0);
+        assert_true(id == 1 || t->cached >= prompt - 12);
+        prompt = t->prompt;
+        struct told *without = ask(e, 1000 + id, 5, text, GENERATION_NO_CACHE);
+        assert_memory_equal(t->tokens, without->tokens, 4 * sizeof(int32_t));
+        memset(&record, 0, sizeof record);
+    }
+    /* An answer that goes on as a conversation. */
+    (void)snprintf(text, sizeof text, "%sQuestion", shared_prompt);
+    for (uint64_t id = 101; id <= 106; id++) {
+        struct told *t = ask(e, id, 6, text, 0);
+        assert_true(id == 101 || t->cached >= prompt);
+        prompt = t->prompt;
+        memcpy(text + strlen(text), " Again.", sizeof " Again.");
+    }
+    e->ops->close(e);
+}
+
+/* As many as there are streams, some with prefixes of others' in the way, and no more; and they answer as if alone. */
+static void test_all_streams(void **state)
+{
+    (void)state;
+    struct engine *e = open_streams(8);
+    fresh();
+    char text[64];
+    for (uint64_t id = 100; id < 106; id++) {
+        (void)snprintf(text, sizeof text, "what tenant %u once asked, at length", (unsigned)id);
+        (void)ask(e, id, id, text, 0);
+    }
+    struct generation g = llama_prompt("the abacus", 200);
+    g.flags = GENERATION_IGNORE_END | GENERATION_LOGPROBS;
+    g.n_top_logprobs = 2;
+    for (uint64_t id = 1; id <= 8; id++) {
         g.cache_secret[0] = id % 3;
         llama_must_submit(e, id, id % 3, &g);
     }
+    struct error err = {0};
+    assert_int_equal(e->ops->token_submit(e, 9, 1, &g, &err), -ERROR_AGAIN);
     assert_int_equal(llama_turn(e, &record, 0), 0);
-    for (uint64_t id = 1; id <= 20; id++) {
+    for (uint64_t id = 1; id <= 8; id++) {
         struct told *t = recorder_of(&record, id);
         assert_int_equal(t->n_ends, 1);
         assert_int_equal(t->finish, GENERATION_LENGTH);
         assert_int_equal(t->n_tokens, 200);
         (void)told_same(t, recorder_of(&record, 1));
     }
+    e->ops->close(e);
+}
+
+/* Sequences come and go so that gaps are between those that run, and prompts of any length: each as alone. */
+static void test_gaps(void **state)
+{
+    (void)state;
+    static char text[400];
+    struct engine *e = open_streams(8);
+    uint64_t random = 3;
+    uint32_t n[8] = {0};
+    fresh();
+    memset(text, 'q', sizeof text);
+    for (uint64_t id = 1; id <= 40; id++) {
+        uint32_t i = (uint32_t)id % 8;
+        struct generation g = llama_prompt("the abacus", 12 + (uint32_t)(fabsf(tiny_random(&random)) * 40));
+        g.flags = GENERATION_IGNORE_END | GENERATION_LOGPROBS;
+        g.n_top_logprobs = 2;
+        g.cache_secret[0] = id % 2;
+        if (id % 5 == 0) {
+            g.prompt = (struct str){text, 20 + (size_t)(fabsf(tiny_random(&random)) * 360)};
+            g.max_tokens = 2;
+        }
+        if (n[i] > 0)
+            e->ops->cancel(e, n[i]);
+        n[i] = (uint32_t)id;
+        llama_must_submit(e, id, 1, &g);
+        (void)llama_turn(e, &record, 1 + (uint32_t)id % 3);
+        if (id % 7 == 0)
+            (void)e->ops->park(e, id, NULL); /* it may be over */
+    }
+    (void)llama_turn(e, &record, 0);
+    struct generation g = llama_prompt("the abacus", 60);
+    g.flags = GENERATION_IGNORE_END | GENERATION_LOGPROBS;
+    g.n_top_logprobs = 2;
+    e->ops->cancel(e, 0);
+    llama_must_submit(e, 100, 1, &g);
+    assert_int_equal(llama_turn(e, &record, 0), 0);
+    for (uint64_t id = 1; id <= 40; id++)
+        if (id % 5 != 0)
+            (void)told_same(recorder_of(&record, id), recorder_of(&record, 100));
     e->ops->close(e);
 }
 
@@ -213,7 +294,9 @@ int main(void)
         cmocka_unit_test(test_own_prefix_is_found),
         cmocka_unit_test(test_nobody_elses_is),
         cmocka_unit_test(test_shares),
-        cmocka_unit_test(test_cells_run_out),
+        cmocka_unit_test(test_branches),
+        cmocka_unit_test(test_all_streams),
+        cmocka_unit_test(test_gaps),
         cmocka_unit_test(test_cancel_at_every_step),
         cmocka_unit_test(test_turns_of_a_tenant),
         cmocka_unit_test(test_grammars),
