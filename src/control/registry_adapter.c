@@ -425,18 +425,26 @@ int registry_adapter_find(struct registry *r, uint64_t adapter_uid, struct regis
     return 0;
 }
 
+/* Do these replicas, of the owner, serve that tenant? */
+static int serves(struct registry *r, const struct registry_version *v, const char *tenant, struct error *err)
+{
+    struct registry_row row;
+    struct registry_version theirs;
+    if (v->lender[0])
+        return 0;
+    int rc = registry_find(r, RESOURCE_TENANT, str_any(), str_from(tenant), NULL, &row, err);
+    if (rc <= 0)
+        return rc;
+    rc = registry_version_find(r, v->uid, row.uid, &theirs, err);
+    return rc == -ERROR_MODEL_NOT_FOUND ? 0 : rc < 0 ? rc : theirs.hosted;
+}
+
 int registry_adapter_allowed(struct registry *r, const struct registry_adapter *a, const struct registry_version *v,
                              struct error *err)
 {
-    struct registry_loan loan;
-    bool own = strcmp(a->content.tenant, v->tenant) == 0; /* the owner's, or those of a borrower's own */
-    int rc = strcmp(a->base, v->model) == 0 ? 1 : 0;
-    if (rc > 0 && !own) { /* then it is lent, and the owner's replicas serve the borrower */
-        rc = v->level == CATALOG_LEVEL_SHARED && !v->lender[0]
-                 ? registry_loan_of(r, str_from(a->content.tenant), str_from(a->base), &loan, err)
-                 : 0;
-        rc = rc > 0 ? strcmp(loan.lender, v->tenant) == 0 : rc;
-    }
+    int rc = strcmp(a->base, v->model) != 0              ? 0
+             : strcmp(a->content.tenant, v->tenant) == 0 ? 1
+                                                         : serves(r, v, a->content.tenant, err);
     if (rc > 0)
         rc = registry_adapter_fits(r, a->content.digest, v->digest, err);
     if (rc == 0)

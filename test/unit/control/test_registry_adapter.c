@@ -212,6 +212,7 @@ static void test_who_may_load_which(void **state)
     assert_int_equal(allowed(f, bobs, base, 0), 0);                /* the owner's replicas serve bob */
     assert_int_equal(allowed(f, eves, base, eve), 0);              /* eve has its own … */
     assert_int_equal(allowed(f, bobs, base, eve), -ERROR_REFUSED); /* … and nobody else's adapter gets there */
+    assert_int_equal(allowed(f, eves, base, 0), -ERROR_REFUSED);   /* nor hers into what bob shares */
     assert_int_equal(allowed(f, v, base, eve), -ERROR_REFUSED);
     assert_int_equal(allowed(f, v, other, 0), -ERROR_REFUSED); /* of the same content, but not its base */
     assert_int_equal(allowed(f, v, base, bob + 1000), -ERROR_MODEL_NOT_FOUND);
