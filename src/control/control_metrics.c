@@ -198,8 +198,8 @@ static const struct family families[] = {
     {"bulkhead_requests_total", "counter",
      "Requests answered, by HTTP status; 499: the client went away before its answer.", write_requests, 0},
     {"bulkhead_request_duration_seconds", "histogram",
-     "From the last byte of an inference request to its answer, for those whose client waited for it.", write_durations,
-     ROW(duration)},
+     "From the last byte of an inference request to its answer, for those that were queued for a device and whose client waited.",
+     write_durations, ROW(duration)},
     {"bulkhead_queue_wait_seconds", "histogram",
      "From the last byte of an inference request to its lease of the device, starts of replicas included; of requests "
      "that succeeded.",

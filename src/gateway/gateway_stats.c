@@ -99,7 +99,10 @@ void gateway_stats_failure(struct gateway_request *r)
 {
     struct gateway_version_stats *stats = stats_of(r->version);
     uint64_t took_ns = uv_hrtime() - r->arrival_ns;
-    gateway_metrics_took(r, took_ns);
+    /* What is refused at once would hide, among the durations, how long the others take. */
+    if (r->state == GATEWAY_REQUEST_QUEUED || r->state == GATEWAY_REQUEST_LEASED ||
+        r->state == GATEWAY_REQUEST_GENERATING)
+        gateway_metrics_took(r, took_ns);
     if (stats)
         count(&stats->failure, took_ns);
 }

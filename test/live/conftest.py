@@ -135,7 +135,7 @@ class Server:
 
     # --- life ---
 
-    def start(self, wait=True):
+    def start(self, wait=True, ceiling=CEILING_S):
         self.log = []
         self.process = subprocess.Popen(
             [*self.prefix, self.program, "serve", "--data", self.data, "--listen", f"127.0.0.1:{self.port or 0}", *self.args],
@@ -143,7 +143,7 @@ class Server:
         self.reader = threading.Thread(target=self._read, args=(self.process,), daemon=True)
         self.reader.start()
         if wait:
-            line = self.wait_log("serving")
+            line = self.wait_log("serving", ceiling=ceiling)
             self.port = int(re.search(r"listen=\S+:(\d+) ", line["message"]).group(1))
             self.cgroups |= cgroups_of(self.process.pid)
             self.fds = role_fds(self)

@@ -82,7 +82,7 @@ def test_all_are_active_and_none_counts_for_another(make_server, folder):
     server.key("acme")
     assert server.stop() == 0
     fill(server)
-    server.start()
+    server.start(ceiling=300)
     wait_until(lambda: server.http("GET", "/v2", key_of(N - 1)).status == 200, "a server that knows them", 300)
     before = memory(server)
     statuses = ask_all(server)
