@@ -6,12 +6,17 @@
 #include <assert.h>
 #include <string.h>
 
-static void version_wait(struct gateway_request *r)
+static int version_wait(struct gateway_request *r, struct error *err)
 {
     struct gateway_version *v = r->version;
-    gateway_places_wait(r);
+    if (v->generation != r->gateway->stats.generation) /* deleted meanwhile */
+        return error_set_default(err, ERROR_MODEL_NOT_FOUND);
+    int code = gateway_places_wait(r, err);
+    if (code < 0)
+        return code;
     gateway_batches_look(v);
     gateway_demand(v);
+    return 0;
 }
 
 /* What it can take of a quota: a token of a prompt is at least one byte, with one put before and one behind; prompt and
@@ -44,6 +49,28 @@ static int sizes_check(struct gateway_request *r, struct error *err)
     return 0;
 }
 
+/* What it may use of its quotas at most. Who waits for one of them keeps nothing of the other. */
+static int reserve(struct gateway_request *r, struct error *err)
+{
+    uint64_t cost_ns;
+    if (__builtin_mul_overflow(r->tokens_max, r->version->token_cost_ns * GATEWAY_RESERVE_TOKENS_FACTOR, &cost_ns))
+        cost_ns = 0; /* as one that is not known */
+    int code = gateway_quota_reserve(r, SCHEDULE_TOKENS, r->tokens_max, err);
+    if (code != 0)
+        return code;
+    code = gateway_quota_reserve(r, SCHEDULE_COMPUTE, cost_ns, err);
+    if (code != 0)
+        gateway_quota_settle(r, SCHEDULE_TOKENS);
+    return code;
+}
+
+/* It uses no more. */
+static void settle(struct gateway_request *r)
+{
+    gateway_quota_settle(r, SCHEDULE_TOKENS);
+    gateway_quota_settle(r, SCHEDULE_COMPUTE);
+}
+
 /* Also when it has waited for others' reservations to end. */
 static void admit(struct gateway_request *r, const struct tensor_signature *signature)
 {
@@ -54,17 +81,18 @@ static void admit(struct gateway_request *r, const struct tensor_signature *sign
     if (gateway_version_host(v)->n_replicas > 0 && v->device != CATALOG_DEVICE_NONE)
         code = 0;
     if (code >= 0)
-        code = gateway_quota_reserve(r, SCHEDULE_TOKENS, r->tokens_max, &err);
+        code = reserve(r, &err);
     if (code > 0) {
         r->next = admit;
         return;
     }
+    if (code >= 0)
+        code = version_wait(r, &err);
     if (code < 0) {
         r->generate->fail(r, code, &err);
         return;
     }
     gateway_request_state_set(r, GATEWAY_REQUEST_GENERATING);
-    version_wait(r);
 }
 
 void gateway_generate(struct gateway_request *r, uint32_t n, uint32_t choices, const struct gateway_generate *generate)
@@ -80,8 +108,6 @@ void gateway_generate(struct gateway_request *r, uint32_t n, uint32_t choices, c
     if (r->arrival_ns == 0)
         r->arrival_ns = uv_hrtime();
     int code = gateway_generate_enter(r, &err);
-    if (code >= 0 && v->n_generating >= r->tenant->schedule.queue_max)
-        code = error_set_default(&err, ERROR_QUEUE_FULL);
     if (code >= 0)
         code = sizes_check(r, &err);
     if (code < 0) {
@@ -99,7 +125,7 @@ void gateway_generate_stop(struct gateway_request *r)
 {
     gateway_places_leave(r);
     gateway_batches_cancel(r);
-    gateway_quota_settle(r, SCHEDULE_TOKENS);
+    settle(r);
     r->n_ended = r->n_started = r->n_generations;
 }
 
@@ -117,26 +143,17 @@ void gateway_generate_resume(struct gateway_request *r)
         return;
     r->stopped = false;
     gateway_batches_park(r, false);
-    if (r->n_started < r->n_generations && !list_linked(&r->node))
-        version_wait(r);
-}
-
-void gateway_generate_expire(struct gateway_version *v, uint64_t now_ns)
-{
-    for (uint32_t class = 0; class < SCHEDULE_CLASS_COUNT; class ++)
-        list_each_safe(node, &v->lines[class].requests)
-        {
-            struct gateway_request *r = container_of(node, struct gateway_request, node);
-            if (r->n_started == 0 && r->deadline_ns <= now_ns)
-                gateway_generate_fail(r, -ERROR_DEADLINE, NULL);
-        }
+    struct error err = {0};
+    int code = r->n_started < r->n_generations && !list_linked(&r->node) ? version_wait(r, &err) : 0;
+    if (code < 0)
+        gateway_generate_fail(r, code, &err);
 }
 
 /* --- what comes of them --- */
 
 static void all_ended(struct gateway_request *r)
 {
-    gateway_quota_settle(r, SCHEDULE_TOKENS); /* its last words may be read slowly */
+    settle(r); /* its last words may be read slowly */
     gateway_stats_generated(r);
     r->generate->end(r);
 }

@@ -101,6 +101,7 @@ struct gateway_version {
     struct list replicas;               /* all that exist, in any phase */
     struct gateway_line lines[SCHEDULE_CLASS_COUNT];
     struct gateway_places places;
+    struct schedule_target lobby;  /* has no replicas: requests of the lines queue there until they begin */
     uint64_t n_generating;         /* generations in its lines */
     struct gateway_version *host;  /* whose replicas serve it: those of the model that is lent; NULL: its own */
     struct list guests, in_guests; /* the other way round */
@@ -113,6 +114,7 @@ struct gateway_version {
     uint32_t n_requests; /* alive, in any state: the version's memory stays as long */
     uint32_t replicas_max;
     uint64_t cost_ns;          /* of a lease, slots counted: the most of lately; 0 = none has ended */
+    uint64_t token_cost_ns;    /* of a token of a sequence that were alone; likewise */
     uint32_t demanded;         /* replicas asked of control and not yet seen */
     uint64_t demanded_ns;      /* when */
     uint64_t refused_until_ns; /* after a failed start */
@@ -157,6 +159,7 @@ struct gateway_sequence {
     uint64_t prompt_bytes;                                                 /* 0: it was given as tokens */
     struct schedule_tokens_ticket tokens;
     uint64_t n_events, n_events_max;
+    uint64_t ran_ns;  /* cost of the leases' time in which it was stepped, whoever else was */
     uint32_t adapter; /* its number in the replica; 0: none */
     bool parked;      /* by our will */
     bool resume_due;  /* it runs again, but the worker does not know yet */
@@ -422,6 +425,8 @@ void gateway_quota_body(struct gateway_request *r);
 must_check int gateway_quota_answer(struct gateway_request *r, size_t bytes, struct error *err);
 /* So many times the most expensive lease of lately is kept for a request: it may run alone, and be an expensive one. */
 #define GATEWAY_RESERVE_FACTOR 8u
+/* Of generations it is so many times what their tokens cost at most lately: sums of many vary less. */
+#define GATEWAY_RESERVE_TOKENS_FACTOR 2u
 /* Before it is queued; `amount` as schedule_quota_reserve. 0; 1: it waits, `next` is called later (or its version or
  * deadline ends it); or a refusal. */
 must_check int gateway_quota_reserve(struct gateway_request *r, enum schedule_quota_kind kind, uint64_t amount,
@@ -440,6 +445,8 @@ void gateway_quota_charge(const struct schedule_lease *lease, uint64_t took_ns);
 void gateway_quota_charge_part(const struct schedule_lease *lease, uint64_t took_ns);
 /* A generation has used so much. */
 void gateway_quota_spend(struct gateway_request *r, enum schedule_quota_kind kind, uint64_t amount);
+/* A generation has ended, or was given up, after so many tokens that took so much of the device. */
+void gateway_quota_learn(struct gateway_version *v, uint64_t ran_ns, uint64_t n_tokens);
 /* What so much time of that lease costs: times its slots, and no more than all its requests may add up to. */
 uint64_t gateway_quota_cost(const struct schedule_lease *lease, uint64_t took_ns);
 /* A version's worker has used so much compute for requests that had ended. */
@@ -521,14 +528,14 @@ void gateway_generate_fail(struct gateway_request *r, int code, const struct err
 void gateway_generate_stop(struct gateway_request *r);
 /* Its client reads again. */
 void gateway_generate_resume(struct gateway_request *r);
-/* Fails the requests that have waited too long for a place. */
-void gateway_generate_expire(struct gateway_version *v, uint64_t now_ns);
 
 /* gateway_places.c: who is next in the running batches */
 void gateway_places_init(struct gateway_version *v);
 void gateway_places_done(struct gateway_version *v); /* its requests are gone */
-/* Generations of a request wait for places, or (leave; accepts one that is in no line) do so no more. */
-void gateway_places_wait(struct gateway_request *r);
+/* Generations of a request wait for places. Until the first of them has one it queues with the scheduler, as any
+ * request: bounds of queues, overload and its deadline take it out. Refusals are those of schedule_submit. */
+must_check int gateway_places_wait(struct gateway_request *r, struct error *err);
+/* They do so no more; accepts one that is in no line. */
 void gateway_places_leave(struct gateway_request *r);
 /* The one that gets the next place in a batch of the version's replicas; NULL: nobody waits. */
 struct gateway_request *gateway_places_next(const struct gateway_version *v);
@@ -538,8 +545,8 @@ struct gateway_request *gateway_places_first(const struct gateway_version *v);
 void gateway_places_take(struct gateway_request *r, struct gateway_sequence *s, const struct generation *g);
 /* The worker told this of it (checked), before it is noted in s. */
 void gateway_places_told(struct gateway_sequence *s, const struct generation_event *e);
-/* It leaves the batch. */
-void gateway_places_end(struct gateway_sequence *s);
+/* It leaves the batch; how many tokens were worked on. */
+uint64_t gateway_places_end(struct gateway_sequence *s);
 
 /* gateway_seat.c: who asks for turns */
 /* Whether a version has something to step in the batch, or to put into it. */
@@ -551,8 +558,6 @@ void gateway_seat_done(struct gateway_batch *b, struct schedule_lease *lease, bo
 void gateway_seats_lost(struct gateway_batch *b);
 /* Asks for turns where there is something to run; lets go what is drained. */
 void gateway_turns_look(struct gateway *g);
-/* The turn was shed by the scheduler; false: it is no turn but a request. */
-bool gateway_turn_shed(struct gateway *g, struct schedule_request *r);
 /* Something of it has changed. */
 void gateway_batch_look(struct gateway_batch *b);
 void gateway_batches_look(struct gateway_version *v);

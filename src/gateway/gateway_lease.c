@@ -132,10 +132,19 @@ static int lease_send(struct gateway_replica *replica, struct schedule_lease *le
     return code;
 }
 
+/* What the scheduler has taken out of its queues. */
+static void queued_fail(struct gateway_request *r, int code, const struct error *err)
+{
+    if (r->state == GATEWAY_REQUEST_GENERATING)
+        gateway_generate_fail(r, code, err);
+    else
+        gateway_fail(r, code, err);
+}
+
 void gateway_expire(struct gateway *g, uint64_t now_ns)
 {
     for (struct schedule_request *r; (r = schedule_expire(g->schedule, now_ns));)
-        gateway_fail(request_of(r), ERROR_DEADLINE, NULL);
+        queued_fail(request_of(r), -ERROR_DEADLINE, NULL);
 }
 
 /* The queues hold more than the server takes: the lowest class, and there the tenant furthest over its share, gives. */
@@ -145,8 +154,6 @@ static void shed(struct gateway *g)
     uint64_t retry_ns;
     for (struct schedule_request *r; (r = schedule_shed(g->schedule, &reason, &retry_ns));) {
         struct error err = {0};
-        if (gateway_turn_shed(g, r))
-            continue;
         (void)error_set(
             &err, ERROR_OVERLOADED,
             reason == SCHEDULE_SHED_CLASS
@@ -154,7 +161,7 @@ static void shed(struct gateway *g)
                 : "The server is overloaded, and of what waits this tenant has most for its share; try again "
                   "later.");
         err.retry_after_ms = (uint32_t)(retry_ns / NS_PER_MS + 1);
-        gateway_fail(request_of(r), ERROR_OVERLOADED, &err);
+        queued_fail(request_of(r), -ERROR_OVERLOADED, &err);
     }
 }
 

@@ -147,9 +147,11 @@ void gateway_metrics_look(struct gateway *g)
         gauge(&g->metrics->rows[i].running, 0);
     }
     size_t cursor = 0;
-    for (struct gateway_version *v; (v = map_next(&g->versions, &cursor));)
-        if (v->schedule.queued > 0 && row_of_version(v))
-            bus_metrics_add(&v->metrics->queued, v->schedule.queued);
+    for (struct gateway_version *v; (v = map_next(&g->versions, &cursor));) {
+        uint32_t queued = v->lobby.tenant ? v->lobby.queued : v->schedule.queued; /* beside turns */
+        if (queued > 0 && row_of_version(v))
+            bus_metrics_add(&v->metrics->queued, queued);
+    }
     list_each_safe(node, &g->busy)
     {
         const struct gateway_replica *replica = container_of(node, struct gateway_replica, in_busy);

@@ -6,6 +6,8 @@
  * relayed: tokens of its prompt that were worked on, not taken from the cache, and tokens of its answer. */
 #include "gateway/gateway_internal.h"
 
+#include "base/clock.h"
+
 /* Before any prompt's length is known, and so that no few of them decide: tokens of English text, in bytes. */
 #define TOKEN_BYTES_USUAL   4u
 #define PROMPT_TOKENS_KNOWN 1024u
@@ -24,6 +26,8 @@ void gateway_places_init(struct gateway_version *v)
 void gateway_places_done(struct gateway_version *v)
 {
     list_remove(&v->in_generating);
+    if (v->lobby.tenant)
+        schedule_target_remove(v->gateway->schedule, &v->lobby);
     for (uint32_t class = 0; class < SCHEDULE_CLASS_COUNT; class ++)
         schedule_tokens_forget(&gateway_version_host(v)->places.tokens[class], &v->lines[class].account);
 }
@@ -38,19 +42,46 @@ static struct schedule_tokens *tokens_of(struct gateway_request *r)
     return &gateway_version_host(r->version)->places.tokens[r->schedule.priority];
 }
 
-void gateway_places_wait(struct gateway_request *r)
+/* Into the scheduler's queues: what memory it holds is its body. */
+static int lobby_enter(struct gateway_request *r, struct error *err)
 {
+    struct gateway_version *v = r->version;
+    struct schedule *s = v->gateway->schedule;
+    if (!v->lobby.tenant)
+        schedule_target_set(s, &v->lobby, &v->tenant->schedule,
+                            &(struct schedule_target_config){.device = v->schedule.device, .slots = v->schedule.slots});
+    r->schedule = (struct schedule_request){.target = &v->lobby,
+                                            .priority = r->schedule.priority,
+                                            .rows = 1,
+                                            .bytes = r->body.size,
+                                            .deadline_ns = r->deadline_ns};
+    uint64_t retry_ns = 0;
+    int code = schedule_submit(s, &r->schedule, uv_hrtime(), &retry_ns);
+    if (code >= 0)
+        return 0;
+    (void)error_set_default(err, code);
+    err->retry_after_ms = (uint32_t)(retry_ns / NS_PER_MS + 1);
+    return code;
+}
+
+int gateway_places_wait(struct gateway_request *r, struct error *err)
+{
+    int code = r->begun_ns == 0 ? lobby_enter(r, err) : 0;
+    if (code < 0)
+        return code;
     list_append(&line_of(r)->requests, &r->node);
     if (!list_linked(&r->version->in_generating))
         list_append(&gateway_version_host(r->version)->places.versions, &r->version->in_generating);
     r->version->n_generating += r->n_generations - r->n_started;
     schedule_tokens_wait(tokens_of(r), &line_of(r)->account);
+    return 0;
 }
 
 void gateway_places_leave(struct gateway_request *r)
 {
     if (!list_linked(&r->node))
         return;
+    (void)schedule_cancel(r->gateway->schedule, &r->schedule); /* false: it has begun, or was taken out by that */
     list_remove(&r->node);
     r->version->n_generating -= r->n_generations - r->n_started;
     if (list_empty(&line_of(r)->requests))
@@ -88,7 +119,8 @@ void gateway_places_take(struct gateway_request *r, struct gateway_sequence *s, 
     schedule_tokens_admit(tokens_of(r), &line_of(r)->account, &s->tokens, r->tenant->schedule.weight,
                           expected < context ? (uint32_t)expected : context);
     struct gateway_line *line = line_of(r);
-    list_remove(&r->node); /* one each in turn */
+    (void)schedule_cancel(r->gateway->schedule, &r->schedule); /* there until its first one begins */
+    list_remove(&r->node);                                     /* one each in turn */
     r->version->n_generating--;
     if (++r->n_started < r->n_generations)
         list_append(&line->requests, &r->node);
@@ -121,8 +153,9 @@ void gateway_places_told(struct gateway_sequence *s, const struct generation_eve
     schedule_tokens_output(tokens_of(r), account, &s->tokens, e->completion_tokens - s->completion_tokens);
 }
 
-void gateway_places_end(struct gateway_sequence *s)
+uint64_t gateway_places_end(struct gateway_sequence *s)
 {
     uint32_t worked = s->prompt_done > s->cached_tokens ? s->prompt_done - s->cached_tokens : 0;
     schedule_tokens_input(tokens_of(s->request), &line_of(s->request)->account, &s->tokens, worked);
+    return (uint64_t)worked + s->completion_tokens;
 }

@@ -318,17 +318,27 @@ uint64_t gateway_quota_cost(const struct schedule_lease *lease, uint64_t took_ns
     return __builtin_mul_overflow(took_ns, lease->slots, &cost_ns) || cost_ns > max_ns ? max_ns : cost_ns;
 }
 
+/* The most of lately. */
+static void cost_learn(uint64_t *most_ns, uint64_t cost_ns)
+{
+    *most_ns -= *most_ns / COST_DECAY;
+    *most_ns = cost_ns > *most_ns ? cost_ns : *most_ns;
+}
+
+void gateway_quota_learn(struct gateway_version *v, uint64_t ran_ns, uint64_t n_tokens)
+{
+    if (n_tokens > 0)
+        cost_learn(&v->token_cost_ns, ran_ns / n_tokens);
+}
+
 void gateway_quota_charge(const struct schedule_lease *lease, uint64_t took_ns)
 {
     uint64_t cost_ns = gateway_quota_cost(lease, took_ns);
     struct schedule_quota_time now = gateway_quota_time();
     for (uint32_t k = 0; k < lease->n_requests; k++) {
         struct gateway_request *r = container_of(lease->requests[k], struct gateway_request, schedule);
-        struct gateway_version *v = r->version;
-        if (k == 0) {
-            v->cost_ns -= v->cost_ns / COST_DECAY;
-            v->cost_ns = cost_ns > v->cost_ns ? cost_ns : v->cost_ns;
-        }
+        if (k == 0)
+            cost_learn(&r->version->cost_ns, cost_ns);
         for (int level = 0; level < GATEWAY_QUOTA_LEVELS; level++)
             if (r->quotas[level]) {
                 schedule_quota_settle(&r->quotas[level]->schedule, &r->tickets[level], SCHEDULE_COMPUTE,

@@ -509,8 +509,10 @@ static void version_lost(struct gateway_version *v, const struct bus_replica_sta
         version_drain(v);
         return;
     }
-    if (v->refused_until_ns > uv_hrtime())
-        return; /* it told itself why not, and so were those who waited */
+    if (v->refused_until_ns > uv_hrtime()) { /* it told itself why not, and so were those who waited … */
+        gateway_demand(v);                   /* … but not who came between that and its end */
+        return;
+    }
     char text[ERROR_TEXT_BYTES_MAX];
     (void)snprintf(text, sizeof text, "The model cannot be started: %s.", body->text);
     version_refuse(v, text, REFUSE_MS);
@@ -614,7 +616,6 @@ void gateway_replicas_check(struct gateway *g, uint64_t now_ns)
     for (struct gateway_version *v; (v = map_next(&g->versions, &cursor));) {
         v->n_requests++; /* an answer must not free it under the loop */
         waiting_expire(v, now_ns);
-        gateway_generate_expire(v, now_ns);
         v->n_requests--;
         if (v->demanded > v->n_replicas && now_ns - v->demanded_ns > DEMAND_AGAIN_MS * NS_PER_MS) {
             v->demanded = 0;

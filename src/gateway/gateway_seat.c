@@ -47,7 +47,7 @@ bool gateway_seat_wanted(const struct gateway_batch *b, const struct gateway_ver
     return v->n_generating > 0 && has_room(b);
 }
 
-/* False: the tenant's queue is full; asked again when something has moved. */
+/* False: no memory; asked again when something has moved. */
 static bool turn_ask(struct gateway_version *v)
 {
     struct schedule *s = v->gateway->schedule;
@@ -58,7 +58,7 @@ static bool turn_ask(struct gateway_version *v)
         return false;
     }
     turn->schedule = (struct schedule_request){
-        .target = &v->schedule, .priority = (enum schedule_class) class, .rows = 1, .bytes = 0};
+        .target = &v->schedule, .priority = (enum schedule_class) class, .rows = 1, .carries_nothing = true};
     if (schedule_submit(s, &turn->schedule, uv_hrtime(), NULL) < 0) {
         free(turn);
         return false;
@@ -163,28 +163,6 @@ void gateway_turns_look(struct gateway *g)
         list_remove(node);
         list_append(&g->look, node);
     }
-}
-
-bool gateway_turn_shed(struct gateway *g, struct schedule_request *r)
-{
-    struct gateway_version *v = container_of(r->target, struct gateway_version, schedule);
-    (void)g;
-    if (!v->signature || v->signature->token.sequences == 0)
-        return false;
-    struct gateway_turn *turn = container_of(r, struct gateway_turn, schedule);
-    list_remove(&turn->node);
-    free(turn);
-    list_each(node, &gateway_version_host(v)->replicas)
-    {
-        struct gateway_batch *b = container_of(node, struct gateway_replica, in_version)->batch;
-        struct gateway_seat *seat = b ? seat_find(b, v) : NULL;
-        if (!seat || seat == b->seat)
-            continue;
-        seat_leave(seat, false);
-        gateway_batch_look(b); /* it asks again */
-        break;
-    }
-    return true;
 }
 
 /* --- the end of a lease --- */

@@ -145,8 +145,10 @@ static void compute_charge(struct gateway_batch *b)
     uint64_t now_ns = uv_hrtime(), cost_ns = gateway_quota_cost(lease, now_ns - b->charged_ns);
     uint32_t n = sequences_stepped(b);
     for (uint32_t i = 0; i < b->n_sequences; i++)
-        if (is_stepped(b, &b->sequences[i]))
+        if (is_stepped(b, &b->sequences[i])) {
             gateway_quota_spend(b->sequences[i].request, SCHEDULE_COMPUTE, cost_ns / n);
+            b->sequences[i].ran_ns += cost_ns;
+        }
     if (n == 0)
         gateway_quota_spend_rest(b->seat->version, cost_ns);
     b->charged_ns = now_ns;
@@ -249,7 +251,7 @@ static bool was_cancelled(const struct gateway_batch *b, uint64_t id)
 static void sequence_remove(struct gateway_batch *b, struct gateway_sequence *s)
 {
     compute_charge(b);
-    gateway_places_end(s);
+    gateway_quota_learn(s->request->version, s->ran_ns, gateway_places_end(s));
     *s = b->sequences[--b->n_sequences];
 }
 

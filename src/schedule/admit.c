@@ -47,6 +47,8 @@ void schedule_account_add(struct schedule *s, struct schedule_request *r)
     enum schedule_class class = schedule_request_class(s, r);
     struct schedule_account *account = &t->_active->accounts[class];
     uint64_t bytes = schedule_request_bytes(r);
+    if (r->carries_nothing)
+        return;
     if (r->requeued)
         list_prepend(&account->requests, &r->_in_active);
     else
@@ -68,12 +70,15 @@ void schedule_account_remove(struct schedule *s, struct schedule_request *r)
     enum schedule_class class = schedule_request_class(s, r);
     struct schedule_account *account = &t->_active->accounts[class];
     uint64_t bytes = schedule_request_bytes(r);
+    t->queued -= !r->carries_nothing;
+    if (t->queued == 0)
+        t->_active->lease_started_ns = 0;
+    if (r->carries_nothing)
+        return;
     assert(account->queued > 0 && account->bytes >= bytes);
     list_remove(&r->_in_active);
     account->queued--;
     account->bytes -= bytes;
-    if (--t->queued == 0)
-        t->_active->lease_started_ns = 0;
     t->queued_bytes -= bytes - SCHEDULE_REQUEST_BYTES;
     s->queued--;
     s->queued_of[class]--;
@@ -208,7 +213,7 @@ int schedule_admit(struct schedule *s, const struct schedule_request *r, uint64_
 {
     const struct schedule_tenant *t = r->target->tenant;
     uint64_t bytes = schedule_request_bytes(r) - SCHEDULE_REQUEST_BYTES;
-    if (r->again) /* there are no more of them than leases could hold */
+    if (r->again || r->carries_nothing) /* there are no more of them than leases could hold */
         return 0;
     if (t->queued >= t->queue_max || (t->queue_bytes_max > 0 && (t->queued_bytes > t->queue_bytes_max ||
                                                                  bytes > t->queue_bytes_max - t->queued_bytes))) {

@@ -176,6 +176,7 @@ struct schedule_request {
     uint64_t shape_key;   /* only requests with equal keys share a batch; 0 = never share */
     uint64_t deadline_ns; /* absolute: it must have been answered; 0 = none */
     bool again;           /* it was let in before, and its lease was lost: no bound of a queue refuses it */
+    bool carries_nothing; /* it stands for work that is counted elsewhere: in no bound of a queue, and is never shed */
     /* read-only */
     uint64_t arrival_ns;
     struct schedule_lease *lease; /* while leased */

@@ -125,6 +125,7 @@ static void fixture_done(struct lease_fixture *f)
     gateway_batch_free(f->replica);
     channel_close(f->guest);
     free(f->replica);
+    gateway_places_done(f->version);
     schedule_target_remove(g->schedule, &f->version->schedule);
     schedule_tenant_remove(g->schedule, &f->tenant.schedule);
     schedule_free(g->schedule);

@@ -1,4 +1,5 @@
 /* Generations: the running batch of a language model against a worker that the test plays, honest and hostile. */
+#include "schedule/schedule_internal.h"
 #include "test/unit/gateway/lease_fixture.h"
 
 #include <poll.h>
@@ -576,9 +577,10 @@ static void test_waits_too_long(void **state)
     ask(1, "b");
     struct seen *c = ask(1, "c");
     turn();
-    gateway_generate_expire(f.version, c->r->deadline_ns - 1);
+    assert_true(schedule_wakeup(f.g.schedule) <= c->r->deadline_ns);
+    gateway_expire(&f.g, c->r->deadline_ns - 1);
     assert_int_equal(c->n_fails, 0);
-    gateway_generate_expire(f.version, c->r->deadline_ns);
+    gateway_expire(&f.g, c->r->deadline_ns);
     assert_int_equal(c->n_fails, 1);
     assert_int_equal(c->code, -ERROR_DEADLINE);
     assert_int_equal(f.replica->batch->n_sequences, 2); /* who runs has no deadline */
@@ -591,10 +593,55 @@ static void test_refusals(void **state)
     memset(large, 'x', sizeof large - 1);
     struct seen *s = ask(1, large); /* the slot takes 32 KiB */
     assert_int_equal(s->code, -ERROR_BODY_TOO_LARGE);
-    s = ask(1000, "a"); /* queue_max 1000: the first is taken whatever it brings */
-    assert_int_equal(s->n_fails, 0);
-    s = ask(1, "b");
-    assert_int_equal(s->code, -ERROR_QUEUE_FULL);
+    f.version->generation = 7; /* deleted */
+    s = ask(1, "a");
+    assert_int_equal(s->code, -ERROR_MODEL_NOT_FOUND);
+}
+
+/* What has not begun is in the scheduler's queues, whichever model of the tenant it is for. */
+static void test_queues_are_bounded(void **state)
+{
+    (void)state;
+    schedule_tenant_set(f.g.schedule, &f.tenant.schedule, &(struct schedule_tenant_config){.queue_max = 3});
+    struct seen *a = ask(1, "a");
+    ask(1, "b");
+    turn();
+    uint64_t a0 = sent_item();
+    assert_int_equal(f.tenant.schedule.queued, 0); /* they run; a turn is none of it */
+    struct seen *c = ask(2, "c"), *d = ask(1, "d");
+    ask(1, "e");
+    assert_int_equal(f.tenant.schedule.queued, 3);
+    assert_int_equal(ask(1, "f")->code, -ERROR_QUEUE_FULL);
+    struct gateway_request *r = d->r;
+    d->r = NULL;
+    gateway_request_cancel(r);
+    assert_int_equal(f.tenant.schedule.queued, 2);
+    tell(a0, event(GENERATION_EVENT_END, "", 0));
+    assert_int_equal(a->n_ends, 1);
+    done(1, 0);
+    turn();
+    sent_item(); /* c begins: it has left the queue, though its second generation waits */
+    assert_int_equal(c->n_fails, 0);
+    assert_int_equal(f.tenant.schedule.queued, 1);
+    assert_int_equal(f.version->n_generating, 2);
+}
+
+static void test_overload_sheds(void **state)
+{
+    (void)state;
+    f.g.schedule->queue_max = 2; /* the server's */
+    struct seen *a = ask(1, "a"), *b = ask(1, "b");
+    turn();
+    done(1, 0);
+    struct seen *c = ask(1, "c"), *d = ask(1, "d");
+    f.g.schedule->queue_max = 1;
+    turn();
+    assert_int_equal(c->n_fails, 0);
+    assert_int_equal(d->n_fails, 1); /* the newest */
+    assert_int_equal(d->code, -ERROR_OVERLOADED);
+    assert_int_equal(a->n_fails + b->n_fails, 0); /* who runs stays, and so does the turn */
+    sent(0, CHANNEL_LEASE);
+    assert_int_equal(ask(1, "e")->code, -ERROR_OVERLOADED);
 }
 
 /* --- what is hostile: it costs the worker its life, and its requests an error --- */
@@ -701,12 +748,26 @@ static void test_idle_worker(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_one),           TEST(test_batch),          TEST(test_tokens_are_counted),
-        TEST(test_cancel),        TEST(test_park),           TEST(test_client_goes_while_parked),
-        TEST(test_surface_fails), TEST(test_sequence_fails), TEST(test_compute_is_charged),
-        TEST(test_credit),        TEST(test_drain),          TEST(test_worker_dies),
-        TEST(test_engine_fails),  TEST(test_version_goes),   TEST(test_waits_too_long),
-        TEST(test_refusals),      TEST(test_hostile),        TEST(test_idle_worker),
+        TEST(test_one),
+        TEST(test_batch),
+        TEST(test_tokens_are_counted),
+        TEST(test_cancel),
+        TEST(test_park),
+        TEST(test_client_goes_while_parked),
+        TEST(test_surface_fails),
+        TEST(test_sequence_fails),
+        TEST(test_compute_is_charged),
+        TEST(test_credit),
+        TEST(test_drain),
+        TEST(test_worker_dies),
+        TEST(test_engine_fails),
+        TEST(test_version_goes),
+        TEST(test_waits_too_long),
+        TEST(test_refusals),
+        TEST(test_queues_are_bounded),
+        TEST(test_overload_sheds),
+        TEST(test_hostile),
+        TEST(test_idle_worker),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -40,6 +40,27 @@ static void a_demand_without_an_answer_is_repeated(void **state)
     world_done(&w);
 }
 
+/* Its load failed, and who waited was told; who came before its process had ended waits for a replica that never comes.
+ */
+static void who_comes_after_a_failed_load_gets_a_new_replica(void **state)
+{
+    (void)state;
+    struct world w;
+    world_init(&w, BATCH_MAX);
+    struct gateway_version *v = w.f.version;
+    schedule_replica_remove(w.f.g.schedule, &w.f.replica->schedule, uv_hrtime(), &(struct schedule_lease *){NULL});
+    v->refused_until_ns = uv_hrtime() + 1000000 * NS_PER_MS;
+    fixture_request(&w.f, one_row);
+    assert_int_equal(demand_next(&w), -1);
+    assert_int_equal(v->schedule.queued, 1);
+    v->n_replicas = 0;
+    version_lost(v, &(struct bus_replica_state){0}, false);
+    assert_int_equal(demand_next(&w), 1);
+    v->n_replicas = 1;
+    schedule_replica_add(w.f.g.schedule, &w.f.replica->schedule, &v->schedule);
+    world_done(&w);
+}
+
 static void a_drain_tells_those_who_wait_for_a_start(void **state)
 {
     (void)state;
@@ -110,6 +131,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_demand_without_an_answer_is_repeated),
+        cmocka_unit_test(who_comes_after_a_failed_load_gets_a_new_replica),
         cmocka_unit_test(a_drain_tells_those_who_wait_for_a_start),
         cmocka_unit_test(bells_without_frames_end_the_worker),
         cmocka_unit_test(requests_of_a_dead_control_are_forgotten),

@@ -289,6 +289,42 @@ static void test_overload_sheds_the_worst(void **state)
     world_done(&w);
 }
 
+static void test_what_carries_nothing_is_in_no_bound(void **state)
+{
+    (void)state;
+    struct world w = {0};
+    const struct schedule_device_config device = {.name = "cpu", .slots = 1};
+    w.now_ns = 1000 * NS_PER_S;
+    w.s = make(&(struct schedule_config){.devices = &device, .n_devices = 1, .queue_max = 1});
+    world_tenant_set(&w, 0, 1, 1);
+    world_target_set(&w, 0, 1, 1, 0, 1 << 20);
+    schedule_replica_add(w.s, &w.replicas[0][0], &w.targets[0]);
+    struct schedule_request *turns[3];
+    for (int i = 0; i < 3; i++) {
+        turns[i] = world_request(&w, 0);
+        turns[i]->carries_nothing = true;
+        assert_int_equal(schedule_submit(w.s, turns[i], w.now_ns, NULL), 0);
+    }
+    assert_int_equal(w.tenants[0].queued, 0);
+    struct schedule_request *r = world_submit(&w, 0); // the queue has room for one
+    enum schedule_shed_reason reason;
+    assert_null(schedule_shed(w.s, &reason, NULL));
+    assert_int_equal(schedule_submit(w.s, world_request(&w, 0), w.now_ns, NULL), -ERROR_QUEUE_FULL);
+    for (int i = 0; i < 3; i++) {
+        struct schedule_lease *lease = world_next(&w);
+        assert_ptr_equal(lease->requests[0], turns[i]);
+        world_complete(&w, lease);
+    }
+    assert_int_equal(w.tenants[0].queued, 1);
+    assert_true(schedule_cancel(w.s, r));
+    assert_int_equal(schedule_submit(w.s, turns[0], w.now_ns, NULL), 0);
+    assert_true(schedule_cancel(w.s, turns[0]));
+    struct schedule_stats stats;
+    schedule_stats(w.s, &stats);
+    assert_int_equal(stats.queued, 0);
+    world_done(&w);
+}
+
 static void test_bounds_on_bytes(void **state)
 {
     (void)state;
@@ -469,6 +505,7 @@ int main(void)
         cmocka_unit_test(test_what_is_not_preempted),
         cmocka_unit_test(test_devices_are_apart),
         cmocka_unit_test(test_overload_sheds_the_worst),
+        cmocka_unit_test(test_what_carries_nothing_is_in_no_bound),
         cmocka_unit_test(test_bounds_on_bytes),
         cmocka_unit_test(test_first_come_first_served),
         cmocka_unit_test(test_earliest_deadline_in_a_target),
