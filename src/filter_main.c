@@ -19,7 +19,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define TABLES_MAX 9
+#define TABLES_MAX 10
 
 /* ONLY IN SANITIZED BUILDS, never in a release: what the sanitizers' runtimes call on top. */
 #if SANITIZED
@@ -57,14 +57,15 @@ static const struct program {
     {"filter_supervisor",
      "supervisor",
      {&supervisor_filter_table, &supervisor_filter_start, &control_filter_table, &gateway_filter_table,
-      &isolate_filter_load, &isolate_filter_ingest, &isolate_filter_run, SANITIZER, LEAK}},
+      &isolate_filter_load, &isolate_filter_ingest, &isolate_filter_own, &isolate_filter_run, SANITIZER, LEAK}},
     {"filter_control", "control", {&control_filter_table, SANITIZER}},
     {"filter_gateway", "gateway", {&gateway_filter_table, SANITIZER}},
     {"filter_worker_load",
      "worker-load",
-     {&isolate_filter_load, &isolate_filter_ingest, &isolate_filter_run, SANITIZER}},
-    {"filter_worker_run", "worker-run", {&isolate_filter_run, SANITIZER}},
-    {"filter_ingest_run", "ingest-run", {&isolate_filter_ingest, &isolate_filter_run, SANITIZER}},
+     {&isolate_filter_load, &isolate_filter_ingest, &isolate_filter_own, &isolate_filter_run, SANITIZER}},
+    {"filter_worker_run", "worker-run", {&isolate_filter_own, &isolate_filter_run, SANITIZER}},
+    {"filter_worker_shared", "worker-shared", {&isolate_filter_run, SANITIZER}},
+    {"filter_ingest_run", "ingest-run", {&isolate_filter_ingest, &isolate_filter_own, &isolate_filter_run, SANITIZER}},
 };
 
 static _Noreturn void fail(const char *what, const char *call, int code)

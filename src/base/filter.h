@@ -80,6 +80,6 @@ must_check int filter_install(const struct filter *f, struct error *err);
 
 /* The programs of this build, and the tables they are made of: see src/filter_main.c. */
 extern const struct filter filter_supervisor, filter_control, filter_gateway;
-extern const struct filter filter_worker_load, filter_worker_run, filter_ingest_run;
+extern const struct filter filter_worker_load, filter_worker_run, filter_worker_shared, filter_ingest_run;
 
 #endif

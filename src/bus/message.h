@@ -330,7 +330,7 @@ struct bus_worker_config { /* fds: the model; the engine's library, or the model
 
 struct bus_worker_blank { /* nothing of any tenant */
     uint32_t library;     /* enum bus_library: NONE or ROOT */
-    uint32_t _reserved;
+    uint32_t hosts;       /* 1: level shared: WORKER_HOST follows, not WORKER_CONFIG */
     char engine[32];
 };
 

@@ -21,7 +21,6 @@ static const struct filter_row run_rows[] = {
     {"clone", FILTER_ONE_OF(0, THREAD_FLAGS), "the engine's threads; no process, no namespace"},
     {"clone3", FILTER_REFUSED(ENOSYS), "libc then uses clone, whose flags can be looked at"},
     {"close", FILTER_ALWAYS, "channels that end"},
-    {"dup", FILTER_ALWAYS, "llama.cpp reads the model and its adapters through a descriptor of its own"},
     {"exit", FILTER_ALWAYS, "the end of a thread"},
     {"exit_group", FILTER_ALWAYS, "the end"},
     {"fcntl", FILTER_ONE_OF(1, F_GET_SEALS, F_ADD_SEALS, F_GETFL, F_SETFD), "seals of a channel's memory"},
@@ -54,6 +53,10 @@ static const struct filter_row run_rows[] = {
     {"write", FILTER_ALWAYS, "the bell, the log"},
 };
 
+static const struct filter_row own_rows[] = {
+    {"dup", FILTER_ALWAYS, "llama.cpp reads the model and its adapters through a descriptor of its own"},
+};
+
 static const struct filter_row ingest_rows[] = {
     {"memfd_create", FILTER_ALWAYS, "the model's signature"},
     {"sendmsg", FILTER_ALWAYS, "hands it to the supervisor"},
@@ -78,5 +81,6 @@ static const struct filter_row load_rows[] = {
 };
 
 const struct filter_table isolate_filter_run = {"worker-run", run_rows, sizeof run_rows / sizeof run_rows[0]};
+const struct filter_table isolate_filter_own = {"worker-own", own_rows, sizeof own_rows / sizeof own_rows[0]};
 const struct filter_table isolate_filter_ingest = {"ingest", ingest_rows, sizeof ingest_rows / sizeof ingest_rows[0]};
 const struct filter_table isolate_filter_load = {"worker-load", load_rows, sizeof load_rows / sizeof load_rows[0]};

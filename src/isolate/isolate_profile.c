@@ -47,7 +47,7 @@ static const struct filter_table sanitizer_table = {"sanitizer", sanitizer_rows,
 #define SANITIZER
 #endif
 
-static const struct filter_table *const tables[] = {&isolate_filter_run, &isolate_filter_load,
+static const struct filter_table *const tables[] = {&isolate_filter_run, &isolate_filter_own, &isolate_filter_load,
                                                     &isolate_filter_start SANITIZER};
 #define N_TABLES (sizeof tables / sizeof tables[0])
 

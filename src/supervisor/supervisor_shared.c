@@ -209,7 +209,7 @@ static int shared_start(struct supervisor_replica *r, int library_fd, struct sup
         return result;
     }
     list_append(&s->shared, &sh->node);
-    struct bus_worker_blank body = {.library = supervisor_library_where(sh->worker->ops, library_fd)};
+    struct bus_worker_blank body = {.library = supervisor_library_where(sh->worker->ops, library_fd), .hosts = 1};
     memcpy(body.engine, sh->engine, sizeof body.engine);
     result = bus_conn_send(sh->worker->bus, BUS_WORKER_BLANK, &body, NULL, 0);
     if (result < 0) {

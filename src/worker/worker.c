@@ -232,6 +232,8 @@ static int blank_prepare(struct worker *w, const struct bus_worker_blank *blank)
     int r = !ops || blank->library == BUS_LIBRARY_FD ? -ERROR_UNSUPPORTED : 0;
     if (r >= 0 && ops->preload)
         r = ops->preload(&options, &err);
+    if (blank->hosts && w->filter)
+        w->filter = &filter_worker_shared;
     if (r >= 0) /* before the filter, under which nothing is sent; what comes next is read behind it */
         r = bus_send(w->bus_fd, BUS_WORKER, BUS_SUPERVISOR, BUS_BLANK_READY, &nothing, NULL, 0);
     if (r >= 0)

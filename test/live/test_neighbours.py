@@ -1,5 +1,6 @@
 """Bad neighbours: a hostile model in a real worker does its worst (escape/neighbour.c) while another tenant is being served.
 That tenant sees no error; the offender gets its own, and a fresh worker."""
+import os
 import pathlib
 import threading
 
@@ -106,11 +107,12 @@ def test_in_one_worker_the_victim_sees_no_error(hostile, deed):  # noqa: F811
     for tenant in ("evil", "calm"):
         apply_at(hostile, "shared", "deeds", tenant=tenant, resources=MEMORY)
     pid = together(hostile)
+    held = len(os.listdir(f"/proc/{pid}/fd"))
     with Load(hostile, hostile.calm, "deeds", what("nothing"), threads=2) as load:
         answer = ask(hostile, deed, "deeds")
         if deed in RETURNS:  # all of it is refused: it holds what it holds, and nobody is in want of it
             assert answer.status == 200, answer.body
-            assert together(hostile) == pid
+            assert together(hostile) == pid and len(os.listdir(f"/proc/{pid}/fd")) == held
         elif deed in ENDS:
             assert (answer.status, answer.code) == (503, ENDS[deed]), (answer.body, hostile.log[-4:])
         else:  # overdue, after a second; eating may be done by then, and alone once more

@@ -35,7 +35,7 @@ enum { GATEWAY_CALLS_MAX = 35 }; /* the product's promise */
 
 static const struct filter_table *const tables[] = {
     &supervisor_filter_table, &supervisor_filter_start, &control_filter_table, &gateway_filter_table,
-    &isolate_filter_load,     &isolate_filter_ingest,   &isolate_filter_run};
+    &isolate_filter_load,     &isolate_filter_ingest,   &isolate_filter_own,   &isolate_filter_run};
 
 enum who {
     SUPERVISOR = 1,
@@ -44,7 +44,8 @@ enum who {
     LOAD = 8,
     RUN = 16,
     INGEST = 32,
-    ALL = 63,
+    SHARED = 64,
+    ALL = 127,
     ROLES = CONTROL | GATEWAY
 };
 
@@ -54,6 +55,7 @@ static const struct {
 } programs[] = {
     {SUPERVISOR, &filter_supervisor}, {CONTROL, &filter_control}, {GATEWAY, &filter_gateway},
     {LOAD, &filter_worker_load},      {RUN, &filter_worker_run},  {INGEST, &filter_ingest_run},
+    {SHARED, &filter_worker_shared},
 };
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
@@ -236,25 +238,33 @@ static const struct attack {
     {"splice", SYS_splice, ALL & ~SUPERVISOR, {-1, 0, -1, 0, 1, 0}},
     {"executable memory",
      SYS_mmap,
-     ROLES | RUN | INGEST,
+     ROLES | RUN | SHARED | INGEST,
      {0, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0}},
-    {"made executable", SYS_mprotect, ROLES | RUN | INGEST, {(long)page + 1, 1, PROT_EXEC}},
-    {"openat", SYS_openat, GATEWAY | RUN | INGEST, {AT_FDCWD, (long)"/", O_RDONLY, 0}},
-    {"openat to write", SYS_openat, GATEWAY | LOAD | RUN | INGEST, {AT_FDCWD, (long)nowhere, O_WRONLY, 0}},
-    {"openat path", SYS_openat, GATEWAY | CONTROL | LOAD | RUN | INGEST, {AT_FDCWD, (long)"/", O_PATH, 0}},
+    {"made executable", SYS_mprotect, ROLES | RUN | SHARED | INGEST, {(long)page + 1, 1, PROT_EXEC}},
+    {"openat", SYS_openat, GATEWAY | RUN | SHARED | INGEST, {AT_FDCWD, (long)"/", O_RDONLY, 0}},
+    {"openat to write", SYS_openat, GATEWAY | LOAD | RUN | SHARED | INGEST, {AT_FDCWD, (long)nowhere, O_WRONLY, 0}},
+    {"openat path", SYS_openat, GATEWAY | CONTROL | LOAD | RUN | SHARED | INGEST, {AT_FDCWD, (long)"/", O_PATH, 0}},
     {"openat2", SYS_openat2, ALL & ~SUPERVISOR, {AT_FDCWD, (long)nowhere, 0, 0}},
-    {"unlinkat", SYS_unlinkat, GATEWAY | LOAD | RUN | INGEST, {AT_FDCWD, (long)nowhere, 0}},
-    {"mkdirat", SYS_mkdirat, GATEWAY | LOAD | RUN | INGEST, {AT_FDCWD, (long)nowhere, 0}},
-    {"renameat2", SYS_renameat2, GATEWAY | LOAD | RUN | INGEST, {AT_FDCWD, (long)nowhere, AT_FDCWD, (long)nowhere, 0}},
-    {"fchmod", SYS_fchmod, GATEWAY | LOAD | RUN | INGEST, {-1, 0}},
-    {"getdents64", SYS_getdents64, GATEWAY | RUN | INGEST, {-1, 0, 0}},
-    {"readlinkat", SYS_readlinkat, GATEWAY | LOAD | RUN | INGEST, {AT_FDCWD, (long)nowhere, (long)page, 1}},
-    {"seccomp", SYS_seccomp, ROLES | RUN | INGEST, {1, ~0U, 0}},
-    {"accept", SYS_accept4, LOAD | RUN | INGEST, {-1, 0, 0, 0}},
-    {"sendmsg", SYS_sendmsg, RUN, {-1, 0, 0}},
-    {"sendto", SYS_sendto, LOAD | RUN | INGEST, {-1, 0, 0, 0, 0, 0}},
-    {"memfd_create", SYS_memfd_create, RUN, {(long)nowhere, ~0U}},
+    {"unlinkat", SYS_unlinkat, GATEWAY | LOAD | RUN | SHARED | INGEST, {AT_FDCWD, (long)nowhere, 0}},
+    {"mkdirat", SYS_mkdirat, GATEWAY | LOAD | RUN | SHARED | INGEST, {AT_FDCWD, (long)nowhere, 0}},
+    {"renameat2",
+     SYS_renameat2,
+     GATEWAY | LOAD | RUN | SHARED | INGEST,
+     {AT_FDCWD, (long)nowhere, AT_FDCWD, (long)nowhere, 0}},
+    {"fchmod", SYS_fchmod, GATEWAY | LOAD | RUN | SHARED | INGEST, {-1, 0}},
+    {"getdents64", SYS_getdents64, GATEWAY | RUN | SHARED | INGEST, {-1, 0, 0}},
+    {"readlinkat", SYS_readlinkat, GATEWAY | LOAD | RUN | SHARED | INGEST, {AT_FDCWD, (long)nowhere, (long)page, 1}},
+    {"seccomp", SYS_seccomp, ROLES | RUN | SHARED | INGEST, {1, ~0U, 0}},
+    {"accept", SYS_accept4, LOAD | RUN | SHARED | INGEST, {-1, 0, 0, 0}},
+    {"sendmsg", SYS_sendmsg, RUN | SHARED, {-1, 0, 0}},
+    {"sendto", SYS_sendto, LOAD | RUN | SHARED | INGEST, {-1, 0, 0, 0, 0, 0}},
+    {"memfd_create", SYS_memfd_create, RUN | SHARED, {(long)nowhere, ~0U}},
     {"epoll_create1", SYS_epoll_create1, ALL & ~SUPERVISOR, {~0U}},
+    {"dup", SYS_dup, SHARED, {-1}},
+    {"dup3", SYS_dup3, LOAD | RUN | SHARED | INGEST, {-1, -1, 0}},
+    {"dup by fcntl", SYS_fcntl, LOAD | RUN | SHARED | INGEST, {-1, F_DUPFD, 0}},
+    {"dup by fcntl, close-on-exec", SYS_fcntl, LOAD | RUN | SHARED | INGEST, {-1, F_DUPFD_CLOEXEC, 0}},
+    {"eventfd2", SYS_eventfd2, LOAD | RUN | SHARED | INGEST, {0, ~0U}},
     {"pipe2", SYS_pipe2, ALL & ~SUPERVISOR, {0, ~0U}},
 };
 

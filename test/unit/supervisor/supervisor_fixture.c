@@ -61,8 +61,10 @@ static _Noreturn void actor(void)
         int r = fds[0].revents ? bus_recv(ACTOR_FD, BUS_WORKER, BUS_SUPERVISOR, &m) : 0;
         if (r < 0)
             _exit(0);
-        if (r > 0 && m.type == BUS_WORKER_BLANK)
+        if (r > 0 && m.type == BUS_WORKER_BLANK) {
+            script->hosts = m.body.WORKER_BLANK.hosts;
             r = bus_send(ACTOR_FD, BUS_WORKER, BUS_SUPERVISOR, BUS_BLANK_READY, &nothing, NULL, 0);
+        }
         if (r > 0 && m.type == BUS_WORKER_HOST && n < 1 + MEMBERS_MAX) {
             fds[n++] = (struct pollfd){.fd = take_fd(&m.fds[0]), .events = POLLIN};
             script->hosted++;

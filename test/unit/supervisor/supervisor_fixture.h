@@ -28,6 +28,7 @@ struct script {
     _Atomic bool stuck;      /* a member that is let go of does not leave */
     _Atomic bool talks;      /* a member says something when it is configured */
     _Atomic bool hangs_up;   /* a member ends its conversation when it is configured */
+    _Atomic bool hosts;      /* the latest blank was told that it will host several */
     _Atomic unsigned hosted; /* conversations taken over */
     _Atomic unsigned left;   /* … and given back */
 };
