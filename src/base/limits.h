@@ -69,6 +69,7 @@
 #define LIMIT_LEASE_FIRST_MS      30000u /* the limit while there is no estimate yet, and of language models */
 #define LIMIT_PREEMPT_MS          500u   /* a worker that takes longer to give a lease up is not asked again */
 #define LIMIT_DEVICES             16u    /* pools of slots; each lease looks at all of them */
+#define LIMIT_CPUS                1024u  /* processors that are told apart; a multiple of 64 */
 #define LIMIT_BATCH_PREFERRED     8u     /* preferred sizes of a model's batches */
 
 /* Describing a model at apply: processes at once, how long one may take, and what it may answer. A signature of 128

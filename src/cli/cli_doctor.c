@@ -102,6 +102,17 @@ static void print_tables(const struct isolate_fact *facts, size_t n_facts, const
         printf("Models of level process, the default, cannot run here.\n");
 }
 
+/* Found out with level process, by doing. */
+static void cpusets_fact(const struct isolate_survey *rows, struct isolate_fact *f)
+{
+    const struct isolate_report *report = &rows[ISOLATE_PROCESS - 1].report;
+    *f = (struct isolate_fact){.name = "cpusets", .good = report->cpusets};
+    (void)snprintf(f->text, sizeof f->text, "%s", /* cut is fine: for people */
+                   report->cpusets           ? "hold a worker on processors of its own (spec.resources.cpuset)"
+                   : report->cpusets_text[0] ? report->cpusets_text
+                                             : "not tested: level process is not available");
+}
+
 enum cli_exit cli_doctor(const struct cli_call *call)
 {
     int format = cli_format(call);
@@ -112,6 +123,8 @@ enum cli_exit cli_doctor(const struct cli_call *call)
     size_t n_facts = isolate_host_facts(facts);
     isolate_survey(rows, cli_survey_progress, NULL);
     cli_survey_progress(NULL, ISOLATE_NONE);
+    if (n_facts < ISOLATE_FACTS_MAX)
+        cpusets_fact(rows, &facts[n_facts++]);
     enum cli_exit status = usable(rows) ? CLI_DONE : CLI_REFUSED;
     if (format == CLI_TABLE) {
         print_tables(facts, n_facts, rows);

@@ -95,10 +95,14 @@ struct isolate_spawn {
     uid_t uid;                             /* the replica's own uid and gid, from the configured range; never 0 */
     gid_t gid;
     struct isolate_limits limits;
+    const struct isolate_cpus *cpus; /* the only processors that it may use, by a control group: it cannot leave them
+                                        itself; refused where that cannot be had. NULL: no such group is set */
     bool filter; /* the program makes the system calls of isolate_filter.h and no others: where somebody else than the
                     program can install a filter (an OCI runtime), it does */
     bool limits_required; /* false only with --allow-unlimited: start even where a limit cannot be set */
 };
+
+struct isolate_cpus; /* isolate_cpus.h */
 
 struct isolate_instance; /* one worker behind its wall; owned by the caller of spawn until `discard` */
 
@@ -119,11 +123,13 @@ struct isolate_runtime_report {
 struct isolate_report { /* probe and explain */
     bool available;
     bool limits;    /* memory, cpu and pids can be limited */
+    bool cpusets;   /* of probe, level process: a worker can be given processors that it cannot leave */
     bool degraded;  /* available, but less than the level is meant to be: text says what */
     uint64_t facts; /* the back-end's own: what its probe found out and its spawn goes by; see `probed` */
     pid_t pid;      /* explain: of the running worker, in the caller's pid namespace; 0 for probe */
     /* Why not and what to install or enable, what is degraded, or what the level consists of right now. */
     char text[512];
+    char cpusets_text[200];                                        /* why it has no cpusets; "" when it has */
     struct isolate_runtime_report runtimes[ISOLATE_RUNTIME_COUNT]; /* probe of level container; row ANY is empty */
 };
 
@@ -165,6 +171,9 @@ struct isolate_ops {
     /* Changes memory_bytes, cpu_milli and pids of a running instance; file_bytes and fds stay as they were at the
      * start. Memory below what is in use is refused or, on cgroup v2, kills the worker. */
     int (*limit)(struct isolate_instance *i, const struct isolate_limits *limits, struct error *err);
+    /* Moves a running instance to other processors, at once; not empty. One that was started without `cpus` of its
+     * spawn may keep to fewer of them. NULL: cannot. */
+    int (*cpus)(struct isolate_instance *i, const struct isolate_cpus *cpus, struct error *err);
     /* Also after death, until discard: oom_kills then tells why it died. Without cgroups: the main process only. */
     int (*usage)(struct isolate_instance *i, struct isolate_usage *ret_usage, struct error *err);
     /* SIGKILL to all of it; returns at once; idempotent. */

@@ -158,8 +158,13 @@ static bool resources_add(const struct writer *w, yyjson_mut_val *linux_part)
                (!(w->b->resources & BUNDLE_SWAP) ||
                 yyjson_mut_obj_add_uint(w->doc, part, "swap", limits->memory_bytes)); /* memory + swap: so no swap */
     }
+    yyjson_mut_val *cpu = NULL;
+    if (good && (w->b->resources & BUNDLE_CPU || w->b->cpus))
+        cpu = object_in(w, resources, "cpu");
+    if (good && w->b->cpus)
+        good = yyjson_mut_obj_add_str(w->doc, cpu, "cpus", w->b->cpus);
     if (good && w->b->resources & BUNDLE_CPU) {
-        part = object_in(w, resources, "cpu");
+        part = cpu;
         good = yyjson_mut_obj_add_uint(w->doc, part, "quota", cgroup_cpu_quota_us(limits)) &&
                yyjson_mut_obj_add_uint(w->doc, part, "period", CGROUP_CPU_PERIOD_US);
     }

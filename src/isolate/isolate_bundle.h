@@ -25,6 +25,7 @@ struct bundle {
     gid_t gid;                      /* likewise */
     struct isolate_limits limits;   /* as of isolate_spawn */
     unsigned resources;             /* enum bundle_resource: which limits the runtime sets */
+    const char *cpus;               /* the list of its processors; NULL: not restricted */
     const char *cgroups_path;       /* linux.cgroupsPath */
     bool filter;                    /* the program is bulkhead-worker: its seccomp profile (isolate_profile.h) */
 };

@@ -222,6 +222,13 @@ int cgroup_group_new(struct cgroup_tree *t, const char *name, struct cgroup_grou
             return r;
         }
         g.homes |= 1u << h;
+        r = -cgroup_cpus_inherit(&t->homes[h], name);
+        if (r != 0) {
+            errno = r;
+            r = error_set(err, ERROR_ISOLATION_UNAVAILABLE, "The worker's control group got no processors: %m.");
+            cgroup_group_remove(t, &g);
+            return r;
+        }
     }
     *ret_group = g;
     return 0;

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "isolate/isolate.h"
+#include "isolate/isolate_cpus.h"
 
 #include <limits.h>
 
@@ -18,6 +19,7 @@ enum cgroup_controller {
     CGROUP_CPU,
     CGROUP_PIDS,
     CGROUP_CPUACCT, /* v1 only, measures; v2 has it in cpu */
+    CGROUP_CPUSET,  /* which processors; a host without it has the limits all the same */
     CGROUP_CONTROLLER_COUNT
 };
 #define CGROUP_LIMITS ((1u << CGROUP_MEMORY) | (1u << CGROUP_CPU) | (1u << CGROUP_PIDS))
@@ -97,6 +99,11 @@ must_check int cgroup_group_limit(const struct cgroup_tree *t, const struct cgro
 must_check int cgroup_group_join(const struct cgroup_tree *t, const struct cgroup_group *g,
                                  struct cgroup_join *ret_join, struct error *err);
 void cgroup_join_done(struct cgroup_join *join);
+/* Its processes run on these processors from now on and can go to no others; not empty. Reads back what the kernel has
+ * made of it: -ERROR_ISOLATION_UNAVAILABLE for a set that is not had exactly, such as one with a processor that is
+ * switched off, and where there is no controller for it. */
+must_check int cgroup_group_cpus(const struct cgroup_tree *t, const struct cgroup_group *g,
+                                 const struct isolate_cpus *cpus, struct error *err);
 /* cpu_milli of the limits as a quota per CGROUP_CPU_PERIOD_US. */
 uint64_t cgroup_cpu_quota_us(const struct isolate_limits *limits);
 /* True when the process is in the group, in each hierarchy that has it. */
@@ -107,6 +114,10 @@ void cgroup_group_usage(const struct cgroup_tree *t, const struct cgroup_group *
 void cgroup_group_kill(const struct cgroup_tree *t, const struct cgroup_group *g);
 /* Removes it; a group that stays busy for some ms is remembered and removed by a later call. The group is "" then. */
 void cgroup_group_remove(struct cgroup_tree *t, struct cgroup_group *g);
+
+/* v1: a new cpuset has no processors and no memory nodes, and takes no process: it gets those of the folder that holds
+ * it. group: NULL: bulkhead.<scope> itself. 0 or -errno; nothing to do in any other home. */
+int cgroup_cpus_inherit(const struct cgroup_home *h, const char *group);
 
 /* For the files of this family only. `group` is a group's name; results are 0 (or a count) or -errno. Reading gives
  * NUL-terminated text, cut to capacity. */

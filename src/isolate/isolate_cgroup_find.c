@@ -18,10 +18,8 @@
 const struct cgroup_source cgroup_source_host = {"/proc/self/mountinfo", "/proc/self/cgroup"};
 
 static const char *const controller_names[CGROUP_CONTROLLER_COUNT] = {
-    [CGROUP_MEMORY] = "memory",
-    [CGROUP_CPU] = "cpu",
-    [CGROUP_PIDS] = "pids",
-    [CGROUP_CPUACCT] = "cpuacct",
+    [CGROUP_MEMORY] = "memory",   [CGROUP_CPU] = "cpu",       [CGROUP_PIDS] = "pids",
+    [CGROUP_CPUACCT] = "cpuacct", [CGROUP_CPUSET] = "cpuset",
 };
 
 struct mount {
@@ -184,13 +182,15 @@ static unsigned v2_delegate(int dir, unsigned wanted)
     return v2_controllers(dir, "cgroup.subtree_control") & wanted;
 }
 
-static unsigned v2_open_at(struct cgroup_home *h, const char *base, unsigned wanted)
+/* The controllers that can be used there; without one of the needed ones it is not made: 0. */
+static unsigned v2_open_at(struct cgroup_home *h, const char *base, unsigned wanted, unsigned needed)
 {
     if (home_open(h, base) != 0)
         return 0;
     unsigned usable = v2_delegate(h->parent_fd, wanted & v2_controllers(h->parent_fd, "cgroup.controllers"));
     usable = v2_delegate(h->base_fd, usable);
-    if (!usable) {
+    if (!(usable & needed)) {
+        usable = 0;
         (void)unlinkat(h->parent_fd, base, AT_REMOVEDIR); /* fails only when an earlier server's groups are in it */
         home_close(h);
     }
@@ -207,13 +207,16 @@ static void v2_add(struct cgroup_tree *t, const struct mount *m, struct str self
 {
     struct cgroup_home *h = &t->homes[t->n_homes];
     const struct str candidates[] = {own_group(self, 0), STR("/")};
-    unsigned wanted = CGROUP_LIMITS & ~t->controllers;
-    for (size_t i = 0; i < 2 && wanted; i++) {
+    unsigned needed = CGROUP_LIMITS & ~t->controllers, welcome = (1u << CGROUP_CPUSET) & ~t->controllers;
+    unsigned wanted = needed | welcome;
+    if (!needed) /* then a home is worth making for that alone */
+        needed = welcome;
+    for (size_t i = 0; i < 2 && needed; i++) {
         const struct mount whole = {.root = STR("/"), .point = m->point};
         /* The second one is the mount's root, whatever part of the hierarchy that shows. */
-        if (group_path(i == 0 ? m : &whole, candidates[i], h->path) != 0 || !v2_has(h->path, wanted))
+        if (group_path(i == 0 ? m : &whole, candidates[i], h->path) != 0 || !v2_has(h->path, needed))
             continue;
-        unsigned usable = v2_open_at(h, t->base, wanted);
+        unsigned usable = v2_open_at(h, t->base, wanted, needed);
         if (!usable) {
             *reason =
                 "the cgroup v2 group holds processes and cannot hand its controllers down, or is read-only; start "
@@ -241,6 +244,11 @@ static void v1_add(struct cgroup_tree *t, const struct mount *m, struct str self
     }
     h->version = 1;
     h->controllers = controllers;
+    if (cgroup_cpus_inherit(h, NULL) != 0) { /* such as a cpuset without processors above: of no use, and no limit */
+        (void)unlinkat(h->parent_fd, t->base, AT_REMOVEDIR); /* fails only when an earlier server's groups are in it */
+        home_close(h);
+        return;
+    }
     t->controllers |= controllers;
     t->n_homes++;
 }

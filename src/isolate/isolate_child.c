@@ -55,6 +55,15 @@ static int cgroups_join(struct isolate_launch *l)
     return 0;
 }
 
+/* What the supervisor keeps to is not the worker's: from here on the cpuset alone says where it runs, also when that
+ * grows (since Linux 6.2 a mask that was asked for once is kept for ever). */
+static int processors_take(struct isolate_launch *l)
+{
+    struct isolate_cpus all;
+    memset(&all, 0xff, sizeof all);
+    return l->spawn->cpus && syscall(SYS_sched_setaffinity, 0, sizeof all, &all) != 0 ? -1 : 0;
+}
+
 static int oom_score_raise(struct isolate_launch *l)
 {
     (void)l;
@@ -205,6 +214,7 @@ static const struct step {
     {false, "reset its signal handlers", signals_reset},
     {false, "leave the terminal", terminal_leave},
     {true, "join its control groups", cgroups_join},
+    {false, "take its processors", processors_take},
     {true, "raise its OOM score", oom_score_raise},
     {true, "leave the host's name and control groups", isolate_enter_names},
     {true, "enter its root folder", isolate_enter_root},

@@ -297,6 +297,11 @@ static int container_limit(struct isolate_instance *i, const struct isolate_limi
     return cgroup_group_limit(&container_host.tree, &i->group, limits, true, err);
 }
 
+static int container_cpus(struct isolate_instance *i, const struct isolate_cpus *cpus, struct error *err)
+{
+    return cgroup_group_cpus(&container_host.tree, &i->group, cpus, err);
+}
+
 static int container_usage(struct isolate_instance *i, struct isolate_usage *ret_usage, struct error *err)
 {
     (void)err;
@@ -351,6 +356,7 @@ const struct isolate_ops isolate_container = {
     .probed = container_probed,
     .spawn = container_spawn,
     .limit = container_limit,
+    .cpus = container_cpus,
     .usage = container_usage,
     .kill = isolate_instance_kill,
     .explain = container_explain,

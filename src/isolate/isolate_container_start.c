@@ -92,7 +92,7 @@ static int group_prepare(struct container *c, const struct isolate_spawn *spawn,
     if (r != 0 && spawn->limits_required)
         return error_set(err, r, "%s", reason.text);
     (void)snprintf(c->i.limits_missing, sizeof c->i.limits_missing, "%.250s", reason.text); /* for people */
-    return 0;
+    return spawn->cpus ? cgroup_group_cpus(&container_host.tree, &c->i.group, spawn->cpus, err) : 0;
 }
 
 /* ---- the bundle ---- */
@@ -122,6 +122,9 @@ static int bundle_make(const struct container *c, const struct container_order *
             return error_set(err, ERROR_INVALID_ARGUMENT, "The worker cannot be started: too many arguments.");
         arguments[n++] = spawn->argv[i];
     }
+    char cpus[ISOLATE_CPUS_TEXT];
+    if (spawn->cpus)
+        isolate_cpus_text(spawn->cpus, cpus, sizeof cpus);
     cgroups_path(c, path, sizeof path);
     const struct bundle bundle = {
         .root = order->root->path,
@@ -132,6 +135,7 @@ static int bundle_make(const struct container *c, const struct container_order *
         .gid = spawn->gid,
         .limits = spawn->limits,
         .resources = resources_of(&c->i.group),
+        .cpus = spawn->cpus ? cpus : NULL,
         .cgroups_path = path,
         .filter = spawn->filter,
     };
@@ -253,6 +257,7 @@ static int run(struct container *c, const struct container_order *order, const s
         .fds = fds,
         .n_fds = n_fds,
         .stderr_fd = spawn->stderr_fd,
+        .cpus = spawn->cpus,
     };
     return runtime_run(&call, err);
 }

@@ -177,6 +177,12 @@ static int microvm_limit(struct isolate_instance *i, const struct isolate_limits
     return isolate_process.limit(i, &outside, err);
 }
 
+/* The monitor, whose threads are the machine's processors. */
+static int microvm_cpus(struct isolate_instance *i, const struct isolate_cpus *cpus, struct error *err)
+{
+    return isolate_process.cpus(i, cpus, err);
+}
+
 /* A guest whose worker exceeded its limit says so with its last word. */
 static bool out_of_memory(struct isolate_instance *i)
 {
@@ -353,6 +359,7 @@ const struct isolate_ops isolate_microvm = {
     .prepare = microvm_prepare,
     .spawn = microvm_spawn,
     .limit = microvm_limit,
+    .cpus = microvm_cpus,
     .usage = microvm_usage,
     .kill = isolate_instance_kill,
     .explain = microvm_explain,

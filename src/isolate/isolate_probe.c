@@ -294,11 +294,27 @@ static const char *filter_wrong(const struct isolate_launch *l)
     return syscall(SYS_clone3, NULL, 0) < 0 && errno == ENOSYS ? NULL : "its system call filter has no effect";
 }
 
+/* Its set is all that it can have, whatever it asks for. */
+static const char *cpus_wrong(const struct isolate_launch *l)
+{
+    const struct isolate_cpus *own = l->spawn->cpus;
+    struct isolate_cpus others, now;
+    if (!own)
+        return NULL;
+    memset(&others, 0xff, sizeof others);
+    (void)syscall(SYS_sched_setaffinity, 0, sizeof others, &others); /* what it has then counts */
+    isolate_cpus_subtract(&others, own);
+    (void)syscall(SYS_sched_setaffinity, 0, sizeof others, &others); /* likewise */
+    if (isolate_cpus_of(0, &now) < 0 || !isolate_cpus_within(&now, own) || !isolate_cpus_within(own, &now))
+        return "it could leave its processors";
+    return NULL;
+}
+
 int isolate_probe_inside(const struct isolate_launch *l, struct error *err)
 {
     const char *(*const checks[])(const struct isolate_launch *l) = {
-        uid_wrong,  privilege_wrong, parent_wrong, network_wrong,  namespaces_wrong,
-        user_wrong, root_wrong,      tmp_wrong,    landlock_wrong, filter_wrong,
+        cpus_wrong, uid_wrong,  privilege_wrong, parent_wrong,   network_wrong, namespaces_wrong,
+        user_wrong, root_wrong, tmp_wrong,       landlock_wrong, filter_wrong,
     };
     for (size_t i = 0; i < sizeof checks / sizeof *checks; i++) {
         const char *wrong = checks[i](l);

@@ -63,7 +63,7 @@ static int group_prepare(struct isolate_instance *i, const struct isolate_spawn 
         return error_set(err, r, "%s", reason.text);
     if (r != 0)
         (void)snprintf(i->limits_missing, sizeof i->limits_missing, "%.250s", reason.text); /* for people */
-    return 0;
+    return spawn->cpus ? cgroup_group_cpus(&host.tree, &i->group, spawn->cpus, err) : 0;
 }
 
 /* Both for workers and, with `run`, for the probe's child. On failure nothing is left. */
@@ -141,6 +141,11 @@ static int process_limit(struct isolate_instance *i, const struct isolate_limits
     return cgroup_group_limit(&host.tree, &i->group, limits, true, err);
 }
 
+static int process_cpus(struct isolate_instance *i, const struct isolate_cpus *cpus, struct error *err)
+{
+    return cgroup_group_cpus(&host.tree, &i->group, cpus, err);
+}
+
 static int process_usage(struct isolate_instance *i, struct isolate_usage *ret_usage, struct error *err)
 {
     (void)err;
@@ -188,7 +193,7 @@ static int process_discard(struct isolate_instance *i, int *ret_status)
 }
 
 /* The same path as a worker takes, with a check from inside in the program's place. */
-static int probe_run(bool limits_required, struct error *err)
+static int probe_run(bool limits_required, const struct isolate_cpus *cpus, struct error *err)
 {
     static const char *const argv[] = {"probe", NULL};
     const struct isolate_spawn spawn = {
@@ -200,6 +205,7 @@ static int probe_run(bool limits_required, struct error *err)
         .gid = ISOLATE_PROBE_UID,
         .limits = {.memory_bytes = 64 * MIB, .cpu_milli = 1000, .pids = 16, .file_bytes = MIB, .fds = 64},
         .limits_required = limits_required,
+        .cpus = cpus,
     };
     struct isolate_instance *i = NULL;
     isolate_probe_remember();
@@ -213,6 +219,23 @@ static int probe_run(bool limits_required, struct error *err)
     if (r == 0 && status != 0)
         r = error_set(err, ERROR_ISOLATION_UNAVAILABLE, "A process behind the wall was killed at its start.");
     return r;
+}
+
+/* By doing: a process on one processor alone tries to leave it. */
+static void probe_cpusets(struct isolate_report *report)
+{
+    struct isolate_cpus all = {0}, one = {0};
+    struct error err = {0};
+    int r = isolate_cpus_of(0, &all);
+    for (uint32_t cpu = 0; cpu < LIMIT_CPUS && isolate_cpus_count(&one) == 0; cpu++)
+        if (isolate_cpus_has(&all, cpu))
+            isolate_cpus_add(&one, cpu);
+    if (r == 0)
+        r = probe_run(true, &one, &err);
+    report->cpusets = r == 0;
+    if (r != 0)
+        (void)snprintf(report->cpusets_text, sizeof report->cpusets_text, "%.190s",
+                       error_text(&err, r)); /* cut: fine */
 }
 
 static void process_probe(struct isolate_report *ret_report)
@@ -230,17 +253,19 @@ static void process_probe(struct isolate_report *ret_report)
         (void)snprintf(scope, sizeof scope, "probe-%d", (int)getpid()); /* fits */
         (void)!process_setup(scope, &err);                              /* without groups, the next line finds out */
     }
-    if (probe_run(true, &err) == 0) {
+    if (probe_run(true, NULL, &err) == 0) {
         *ret_report =
             (struct isolate_report){.available = true, .limits = true, .degraded = isolate_landlock_version() <= 0};
         (void)snprintf(ret_report->text, sizeof ret_report->text, LEVEL_TEXT "; %s", landlock_text()); /* fits */
+        probe_cpusets(ret_report);
     } else {
         char why_limits[sizeof err.text];
         (void)snprintf(why_limits, sizeof why_limits, "%s", err.text); /* same size */
-        ret_report->available = ret_report->degraded = probe_run(false, &err) == 0;
+        ret_report->available = ret_report->degraded = probe_run(false, NULL, &err) == 0;
         (void)snprintf(ret_report->text, sizeof ret_report->text, "%s%.400s", /* for people */
                        ret_report->available ? LEVEL_TEXT "; NO LIMITS: " : "process: ",
                        ret_report->available ? why_limits : err.text);
+        (void)snprintf(ret_report->cpusets_text, sizeof ret_report->cpusets_text, "%.190s", why_limits); /* likewise */
     }
     if (opened_here)
         process_teardown();
@@ -254,6 +279,7 @@ const struct isolate_ops isolate_process = {
     .prepare = process_prepare,
     .spawn = process_spawn,
     .limit = process_limit,
+    .cpus = process_cpus,
     .usage = process_usage,
     .kill = isolate_instance_kill,
     .explain = process_explain,

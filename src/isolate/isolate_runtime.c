@@ -203,6 +203,7 @@ int runtime_run(const struct runtime_call *call, struct error *err)
         .fds = call->fds,
         .n_fds = call->n_fds,
         .stderr_fd = call->stderr_fd,
+        .cpus = call->cpus,
     };
     struct runtime_launch l = {
         .launch = {.spawn = &spawn, .walls = false, .join = CGROUP_JOIN_NONE, .run = program_run},

@@ -28,14 +28,15 @@ enum runtime_verb { RUNTIME_RUN = 1, RUNTIME_DELETE };
 struct runtime_call {
     const struct runtime *runtime;
     enum runtime_verb verb;
-    const char *name;     /* of the container */
-    const char *state;    /* --root */
-    const char *log;      /* --log: a file of this call; made anew, left for the caller to remove */
-    const char *bundle;   /* RUN: the folder */
-    const char *pid_path; /* RUN: where it writes the process's id */
-    const int *fds;       /* RUN: handed over as 3, 4, … */
-    size_t n_fds;         /* ≤ ISOLATE_LAUNCH_FDS_MAX */
-    int stderr_fd;        /* -1: /dev/null */
+    const char *name;                /* of the container */
+    const char *state;               /* --root */
+    const char *log;                 /* --log: a file of this call; made anew, left for the caller to remove */
+    const char *bundle;              /* RUN: the folder */
+    const char *pid_path;            /* RUN: where it writes the process's id */
+    const int *fds;                  /* RUN: handed over as 3, 4, … */
+    size_t n_fds;                    /* ≤ ISOLATE_LAUNCH_FDS_MAX */
+    int stderr_fd;                   /* -1: /dev/null */
+    const struct isolate_cpus *cpus; /* as of isolate_spawn */
 };
 
 /* Runs it and waits for its end. 0 when it ended with 0, else -ERROR_ISOLATION_UNAVAILABLE with its complaint. */

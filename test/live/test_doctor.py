@@ -7,7 +7,7 @@ from test_isolation import WITHOUT_CGROUPS
 
 LEVELS = ["shared", "pool", "process", "container", "microvm"]
 FACTS = ["os", "kernel", "user", "cpus", "memory", "cgroups", "userNamespaces", "landlock", "seccomp", "runtimes", "kvm",
-         "qemu", "guestKernel"]
+         "qemu", "guestKernel", "cpusets"]
 
 
 def doctor(*args, prefix=()):

@@ -35,6 +35,8 @@ static const struct {
     {"cpu", "cpu.max", "max 100000\n"},
     {"cpu", "cpu.weight", "100\n"},
     {"cpu", "cpu.stat", "usage_usec 1234\nuser_usec 1000\nsystem_usec 234\n"},
+    {"cpuset", "cpuset.cpus", ""},
+    {"cpuset", "cpuset.cpus.effective", "0-3\n"},
     {"pids", "pids.max", "max\n"},
     {"pids", "pids.current", "5\n"},
 };

@@ -88,7 +88,7 @@ static void test_our_group_is_the_real_root(void **state)
     describe_v2("/", "/");
     struct cgroup_tree t;
     open_tree(&t);
-    assert_int_equal(t.controllers, CGROUP_LIMITS);
+    assert_int_equal(t.controllers, CGROUP_LIMITS | 1u << CGROUP_CPUSET);
     assert_string_equal(t.missing, "");
     assert_int_equal(t.n_homes, 1);
     assert_int_equal(t.homes[0].version, 2);
@@ -113,7 +113,7 @@ static void test_our_group_holds_processes(void **state)
     describe_v2("/", "/system.slice/bulkhead.service");
     struct cgroup_tree t;
     open_tree(&t);
-    assert_int_equal(t.controllers, CGROUP_LIMITS);
+    assert_int_equal(t.controllers, CGROUP_LIMITS | 1u << CGROUP_CPUSET);
     assert_string_equal(t.homes[0].path, fake_top);
     assert_string_equal(fake_get(at("system.slice/bulkhead.service"), "cgroup.procs"), "4711\n");
     assert_string_equal(fake_get(at("system.slice/bulkhead.service"), "cgroup.subtree_control"), "");
@@ -130,7 +130,7 @@ static void test_hands_down_what_is_missing(void **state)
     describe_v2("/", "/");
     struct cgroup_tree t;
     open_tree(&t);
-    assert_string_equal(fake_get(fake_top, "cgroup.subtree_control"), "memory cpu pids\n");
+    assert_string_equal(fake_get(fake_top, "cgroup.subtree_control"), "memory cpu pids cpuset\n");
     cgroup_tree_close(&t);
 }
 
@@ -168,6 +168,31 @@ static void test_read_only(void **state)
     cgroup_tree_close(&t);
 }
 
+/* What is written counts only if the kernel says that it is had. */
+static void test_processors(void **state)
+{
+    (void)state;
+    describe_v2("/", "/");
+    struct cgroup_tree t;
+    open_tree(&t);
+    struct cgroup_group g;
+    struct isolate_cpus two = {0};
+    struct error err = {0};
+    isolate_cpus_add(&two, 1);
+    isolate_cpus_add(&two, 3);
+    assert_int_equal(cgroup_group_new(&t, "w", &g, NULL), 0);
+    assert_string_equal(fake_get(at("bulkhead.s1/w"), "cpuset.cpus"), ""); /* those of the folder above */
+    fake_put(at("bulkhead.s1/w"), "cpuset.cpus.effective", "1,3\n");
+    assert_int_equal(cgroup_group_cpus(&t, &g, &two, &err), 0);
+    assert_string_equal(fake_get(at("bulkhead.s1/w"), "cpuset.cpus"), "1,3");
+    fake_put(at("bulkhead.s1/w"), "cpuset.cpus.effective", "0-2\n"); /* 3 is off, so it is the folder's above */
+    assert_int_equal(cgroup_group_cpus(&t, &g, &two, &err), -ERROR_ISOLATION_UNAVAILABLE);
+    assert_non_null(strstr(err.text, "1,3"));
+    assert_non_null(strstr(err.text, "0-2"));
+    cgroup_group_remove(&t, &g);
+    cgroup_tree_close(&t);
+}
+
 static void test_part_of_the_controllers(void **state)
 {
     (void)state;
@@ -175,7 +200,7 @@ static void test_part_of_the_controllers(void **state)
     describe_v2("/", "/");
     struct cgroup_tree t;
     open_tree(&t);
-    assert_int_equal(t.controllers, 1u << CGROUP_MEMORY);
+    assert_int_equal(t.controllers, 1u << CGROUP_MEMORY | 1u << CGROUP_CPUSET);
     assert_memory_equal(t.missing, "cpu, pids cannot be limited: ", 29);
     struct cgroup_group g;
     struct error err = {0};
@@ -501,6 +526,7 @@ int main(void)
         T(test_hands_down_what_is_missing),
         T(test_cannot_delegate),
         T(test_read_only),
+        T(test_processors),
         T(test_part_of_the_controllers),
         T(test_no_cgroups_at_all),
         T(test_scope_is_a_name),

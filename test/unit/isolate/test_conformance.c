@@ -2,6 +2,7 @@
  * `microvm` against that one, which takes minutes: test/live/test_microvm.py does. */
 #include "support.h"
 
+#include "isolate/isolate_cpus.h"
 #include "isolate/isolate_fake.h"
 
 #include <errno.h>
@@ -332,6 +333,45 @@ static void test_limit(void **state)
     child_kill(&c);
 }
 
+/* What it may use is what it was given, whatever is asked of the kernel for it; and it can be moved. */
+static void test_cpus(void **state)
+{
+    (void)state;
+    struct isolate_cpus all, one = {0}, now, none = {0};
+    assert_int_equal(isolate_cpus_of(0, &all), 0);
+    if (!ops->cpus || isolate_cpus_count(&all) < 2)
+        skip();
+    for (uint32_t cpu = LIMIT_CPUS; cpu-- > 0 && isolate_cpus_count(&one) == 0;)
+        if (isolate_cpus_has(&all, cpu))
+            isolate_cpus_add(&one, cpu);
+    struct isolate_spawn s = child_spawn_default("hang", NULL);
+    s.cpus = &one;
+    struct child c;
+    child_start(&c, ops, &s);
+    pid_t pid = child_pid(&c);
+    for (int step = 0; step < 4; step++) { /* one, all, one, all */
+        const struct isolate_cpus *wanted = step % 2 == 0 ? &one : &all;
+        struct error err = {0};
+        if (step > 0 && ops->cpus(c.instance, wanted, &err) != 0)
+            fail_msg("cpus: %s", err.text);
+        assert_int_equal(isolate_cpus_of(pid, &now), 0);
+        assert_true(isolate_cpus_within(&now, wanted) && isolate_cpus_within(wanted, &now));
+        (void)isolate_cpus_bind(pid, &all); /* with root's rights: cut down to the set, or refused */
+        assert_int_equal(isolate_cpus_of(pid, &now), 0);
+        assert_true(isolate_cpus_within(&now, wanted));
+    }
+    struct isolate_cpus impossible = one;
+    isolate_cpus_add(&impossible, LIMIT_CPUS - 1);
+    assert_int_equal(ops->cpus(c.instance, &none, NULL), -ERROR_ISOLATION_UNAVAILABLE);
+    assert_int_equal(ops->cpus(c.instance, &impossible, NULL), -ERROR_ISOLATION_UNAVAILABLE);
+    child_kill(&c);
+    s.cpus = &impossible;
+    struct isolate_instance *instance = NULL;
+    int pidfd = -1;
+    assert_int_equal(ops->spawn(&s, &instance, &pidfd, NULL), -ERROR_ISOLATION_UNAVAILABLE);
+    assert_null(instance);
+}
+
 static void test_refuses_invalid(void **state)
 {
     (void)state;
@@ -591,6 +631,7 @@ static const struct CMUnitTest every[] = {
     T(test_usage),
     T(test_explain),
     T(test_limit),
+    T(test_cpus),
     T(test_refuses_invalid),
     T(test_too_many_descriptors),
     T(test_program_that_is_none),
