@@ -194,7 +194,10 @@ static int deadline_check(const struct schedule *s, const struct schedule_reques
     uint64_t rows_ahead =
         lane ? schedule_sorted_rows_before(&lane->queue, schedule_urgency(s, r, s->now_ns), UINT64_MAX) : 0;
     uint64_t own_ns = schedule_estimate_floor(g, r->rows);
-    uint32_t n_fit = s->devices[g->device].slots / g->slots;
+    const struct schedule_device *d = &s->devices[g->device];
+    uint32_t n_fit = d->slots_set / schedule_slots_of(d, g);
+    if (n_fit == 0)
+        n_fit = 1; /* it has none now */
     uint32_t parallel = n_fit < g->replicas ? n_fit : g->replicas;
     uint64_t n_leases = rows_ahead / g->batch_rows_max / parallel;
     uint64_t wait_ns = 0;

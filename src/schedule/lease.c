@@ -96,6 +96,25 @@ static void device_count(struct schedule *s, struct schedule_device *d)
     d->since_ns = s->now_ns;
 }
 
+/* Slots that were taken away and that no lease holds any more are gone. */
+static void device_shrink(struct schedule_device *d)
+{
+    if (d->slots > d->slots_set)
+        d->slots = d->slots_used > d->slots_set ? d->slots_used : d->slots_set;
+}
+
+void schedule_device_resize(struct schedule *s, uint32_t device, uint32_t slots, uint64_t now_ns)
+{
+    assert(device < s->n_devices);
+    struct schedule_device *d = &s->devices[device];
+    schedule_time_advance(s, now_ns);
+    device_count(s, d);
+    d->slots_set = slots < d->slots_most ? slots : d->slots_most;
+    if (d->slots < d->slots_set)
+        d->slots = d->slots_set;
+    device_shrink(d);
+}
+
 static struct schedule_lease *lease_start(struct schedule *s, struct schedule_flow *f, bool due, uint8_t earning)
 {
     struct schedule_device *d = &s->devices[f->device];
@@ -113,7 +132,7 @@ static struct schedule_lease *lease_start(struct schedule *s, struct schedule_fl
     lease->started_ns = s->now_ns;
     lease->estimate_ns = schedule_estimate(g, lease->rows);
     lease->limit_ns = lease_limit(lease, g);
-    lease->slots = g->slots;
+    lease->slots = schedule_slots_of(d, g);
     lease->device = f->device;
     lease->priority = lane->class;
     lease->due = due;
@@ -152,7 +171,7 @@ struct schedule_lease *schedule_next(struct schedule *s, uint64_t now_ns)
         struct schedule_flow *f = d->slots_used < d->slots ? schedule_class_pick(d, &due, &earning) : NULL;
         /* If it needs more slots than are free, its turn is kept: serving others meanwhile could take the slots away
          * from it for ever. */
-        if (f && schedule_flow_lane(f)->target->slots <= d->slots - d->slots_used)
+        if (f && schedule_slots_of(d, schedule_flow_lane(f)->target) <= d->slots - d->slots_used)
             return lease_start(s, f, due, earning);
     }
     return NULL;
@@ -217,6 +236,7 @@ static void lease_end(struct schedule *s, struct schedule_lease *lease, uint64_t
     schedule_heap_remove(&s->limits, &lease->_limit);
     device_count(s, d);
     d->slots_used -= lease->slots;
+    device_shrink(d);
     d->started_sum_ns -= lease->slots * lease->started_ns;
     d->tenants_ns += cost_ns;
     d->system_ns += (time_ns - charged_time_ns) * lease->slots;

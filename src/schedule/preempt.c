@@ -103,8 +103,10 @@ static struct schedule_lease *preempt_slots(struct schedule_device *d)
     const struct schedule_flow *f = schedule_class_pick(d, &due, &earning);
     if (!f || due || f->class != SCHEDULE_CRITICAL || list_empty(&d->preemptible))
         return NULL;
-    uint32_t each = schedule_flow_lane(f)->target->slots, room = d->slots / each * each;
-    uint32_t coming = d->slots - d->slots_used + d->slots_preempting;
+    uint32_t each = schedule_slots_of(d, schedule_flow_lane(f)->target), room = d->slots_set / each * each;
+    /* What was taken away from the device and is still held is no room that comes. */
+    uint32_t coming = d->slots - d->slots_used + d->slots_preempting, lost = d->slots - d->slots_set;
+    coming = coming > lost ? coming - lost : 0;
     uint32_t wanted = d->slots_wanted < room ? (uint32_t)d->slots_wanted : room;
     if (coming >= wanted || coming + d->slots_preemptible < each)
         return NULL;

@@ -8,7 +8,7 @@
 
 static bool config_valid(const struct schedule_config *config)
 {
-    if (config->n_devices == 0 || config->n_devices > LIMIT_DEVICES ||
+    if (config->n_devices == 0 || config->n_devices > SCHEDULE_DEVICES_MAX ||
         (uint32_t)config->policy >= SCHEDULE_POLICY_COUNT)
         return false;
     for (uint32_t i = 0; i < config->n_devices; i++) {
@@ -30,7 +30,7 @@ static bool config_valid(const struct schedule_config *config)
 static void device_init(struct schedule_device *d, const struct schedule_device_config *config)
 {
     (void)snprintf(d->name, sizeof d->name, "%s", config->name);
-    d->slots = config->slots;
+    d->slots = d->slots_set = d->slots_most = config->slots;
     list_init(&d->preemptible);
     list_init(&d->blocked);
     for (uint32_t class = 0; class < SCHEDULE_CLASS_COUNT; class ++) {
@@ -141,7 +141,7 @@ void schedule_target_set(struct schedule *s, struct schedule_target *g, struct s
         list_append(&tenant->_targets, &g->_in_tenant);
     }
     assert(g->tenant == tenant && g->device == config->device);
-    g->slots = config->slots == 0 ? 1 : config->slots < d->slots ? config->slots : d->slots;
+    g->slots = config->slots == 0 ? 1 : config->slots < d->slots_most ? config->slots : d->slots_most;
     g->batch_rows_max = config->batch_rows_max ? config->batch_rows_max : 1;
     g->weight = config->weight ? config->weight : 1;
     g->_vtime_per_ns = (UINT64_C(1) << 32) / g->weight;

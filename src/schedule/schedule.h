@@ -60,6 +60,7 @@ enum schedule_policy { SCHEDULE_FAIR = 0, SCHEDULE_FIFO, SCHEDULE_POLICY_COUNT }
 
 struct schedule;
 
+#define SCHEDULE_DEVICES_MAX (LIMIT_DEVICES + 1u) /* and the gateway's, of processors that are one model's own */
 #define SCHEDULE_SLOTS_MAX   4096u /* of one device; with the cap on a lease's charge it keeps virtual time in range */
 #define SCHEDULE_SCAN_MAX    64u   /* requests of another shape passed over while a batch is gathered */
 #define SCHEDULE_ROW_CLASSES 10u   /* estimates by rows: 1, 2, ≤ 4, ≤ 8, … ≤ 256, more */
@@ -120,7 +121,7 @@ struct schedule_tenant {
 struct schedule_target_config {
     uint32_t device;           /* of schedule_device_find; cannot change */
     uint32_t weight;           /* against the tenant's other targets; 0 counts as 1 */
-    uint32_t slots;            /* of each lease; 0 counts as 1, more than the device has as all of them */
+    uint32_t slots;            /* of each lease; 0 counts as 1, more than the device has (by then) as all of them */
     uint32_t batch_rows_max;   /* rows in one lease; 0 counts as 1; 1 for a model that cannot batch, or must not */
     size_t batch_bytes_max;    /* bytes of inputs one lease may gather (the channel slot) */
     uint64_t delay_ns;         /* batching.maxDelay; 0 = none */
@@ -221,7 +222,7 @@ struct schedule_device_config {
 };
 
 struct schedule_config {
-    const struct schedule_device_config *devices; /* 1 .. LIMIT_DEVICES; the first is device 0 */
+    const struct schedule_device_config *devices; /* 1 .. SCHEDULE_DEVICES_MAX; the first is device 0 */
     uint32_t n_devices;
     enum schedule_policy policy;
     /* Thousandths of each device that a class keeps while it waits for higher ones; of critical it is not read. Their
@@ -238,6 +239,11 @@ void schedule_free(struct schedule *s); /* accepts NULL; asserts that no tenant 
 
 /* The number of the device of that name, or -ERROR_NOT_FOUND. */
 must_check int schedule_device_find(const struct schedule *s, const char *name);
+
+/* The device has so many slots from now on, at most as many as it was configured with; 0: nothing is granted there.
+ * Slots that leases hold are taken away when they end, and count until then. A target that takes more slots of each
+ * lease than there are by now takes all of them. */
+void schedule_device_resize(struct schedule *s, uint32_t device, uint32_t slots, uint64_t now_ns);
 
 /* Registers (first call on a zeroed struct) or changes; never fails, nothing queued is lost, no wait starts anew. A
  * changed weight or size counts for leases that start afterwards. A target keeps the tenant and the device it was
@@ -346,7 +352,8 @@ struct schedule_stats { /* over all devices */
 };
 void schedule_stats(const struct schedule *s, struct schedule_stats *ret_stats);
 
-/* Slots × time since the scheduler was first told the time; wall × slots is the sum of the four, always. */
+/* Slots × time since the scheduler was first told the time; wall × slots is the sum of the four, always, on a device
+ * that was never resized; else the sum is that of the slots that there were over that time. */
 struct schedule_device_stats {
     const char *name;
     uint32_t slots, slots_used;

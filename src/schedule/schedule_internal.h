@@ -106,6 +106,8 @@ struct schedule_class_state {
 struct schedule_device {
     char name[LIMIT_NAME_BYTES + 1];
     uint32_t slots, slots_used;
+    uint32_t slots_most; /* as configured */
+    uint32_t slots_set;  /* by schedule_device_resize: slots comes down to it as leases end; ≤ slots ≤ slots_most */
     struct schedule_class_state classes[SCHEDULE_CLASS_COUNT];
     uint64_t since_ns;                       /* idle_ns is counted up to here */
     uint64_t idle_ns, tenants_ns, system_ns; /* × slots */
@@ -165,6 +167,13 @@ static inline void schedule_time_advance(struct schedule *s, uint64_t now_ns)
         for (uint32_t i = 0; i < s->n_devices; i++)
             s->devices[i].since_ns = s->now_ns;
     }
+}
+
+/* What a lease of the target takes of its device by now. */
+static inline uint32_t schedule_slots_of(const struct schedule_device *d, const struct schedule_target *g)
+{
+    uint32_t most = d->slots_set > 0 ? d->slots_set : 1;
+    return g->slots < most ? g->slots : most;
 }
 
 static inline struct schedule_class_state *schedule_class_of(const struct schedule *s, const struct schedule_flow *f)

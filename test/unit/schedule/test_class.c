@@ -207,15 +207,16 @@ static void test_devices_are_apart(void **state)
     struct schedule *s = NULL;
     assert_int_equal(schedule_new(&(struct schedule_config){.devices = devices, .n_devices = 3}, &s),
                      -ERROR_INVALID_ARGUMENT); // a name twice
-    static struct schedule_device_config many[LIMIT_DEVICES + 1];
-    char names[LIMIT_DEVICES + 1][4];
-    for (uint32_t i = 0; i < LIMIT_DEVICES + 1; i++) {
+    static struct schedule_device_config many[SCHEDULE_DEVICES_MAX + 1];
+    char names[SCHEDULE_DEVICES_MAX + 1][4];
+    for (uint32_t i = 0; i < SCHEDULE_DEVICES_MAX + 1; i++) {
         (void)snprintf(names[i], sizeof names[i], "d%u", i % 100);
         many[i] = (struct schedule_device_config){names[i], 1};
     }
-    assert_int_equal(schedule_new(&(struct schedule_config){.devices = many, .n_devices = LIMIT_DEVICES + 1}, &s),
-                     -ERROR_INVALID_ARGUMENT);
-    schedule_free(make(&(struct schedule_config){.devices = many, .n_devices = LIMIT_DEVICES}));
+    assert_int_equal(
+        schedule_new(&(struct schedule_config){.devices = many, .n_devices = SCHEDULE_DEVICES_MAX + 1}, &s),
+        -ERROR_INVALID_ARGUMENT);
+    schedule_free(make(&(struct schedule_config){.devices = many, .n_devices = SCHEDULE_DEVICES_MAX}));
     struct world w = {.now_ns = NS_PER_S};
     w.s = make(&(struct schedule_config){.devices = devices, .n_devices = 2});
     assert_int_equal(schedule_device_find(w.s, "gpu"), 1);

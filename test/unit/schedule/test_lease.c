@@ -293,6 +293,62 @@ static void test_no_memory_is_refused_and_loses_nothing(void **state)
     world_done(&w);
 }
 
+/* The four parts of the device's time, over all that was. */
+static uint64_t device_sum_ns(const struct world *w)
+{
+    struct schedule_device_stats stats;
+    schedule_device_stats(w->s, 0, &stats);
+    return stats.tenants_ns + stats.system_ns + stats.running_ns + stats.idle_ns;
+}
+
+static void test_a_device_shrinks_as_its_leases_end(void **state)
+{
+    (void)state;
+    struct world w;
+    world_init(&w, 3);
+    world_tenant(&w, 0, 1, 8, 4);
+    world_target_set(&w, 0, 2, 1, 0, 100); // leases of two slots …
+    world_tenant(&w, 1, 1, 1, 4);
+    for (int i = 0; i < 6; i++)
+        world_submit(&w, i < 2 ? 0 : 1);
+    struct schedule_lease *big = world_next(&w), *small = world_next(&w);
+    assert_int_equal(big->slots + small->slots, 3);
+    assert_null(world_next(&w));
+    w.now_ns += 10 * MS;
+    schedule_device_resize(w.s, 0, 1, w.now_ns);
+    struct schedule_device_stats stats;
+    schedule_device_stats(w.s, 0, &stats);
+    assert_int_equal(stats.slots, 3); // both still run
+    assert_null(schedule_preempt(w.s, w.now_ns));
+    w.now_ns += 10 * MS;
+    world_complete(&w, small->slots == 1 ? small : big);
+    schedule_device_stats(w.s, 0, &stats);
+    assert_int_equal(stats.slots, 2);
+    assert_null(world_next(&w)); // what ended was taken away
+    w.now_ns += 10 * MS;
+    world_complete(&w, small->slots == 1 ? big : small);
+    assert_int_equal(device_sum_ns(&w), 20 * MS * 3 + 10 * MS * 2);
+    for (int i = 0; i < 4; i++) { // … take the one that is left, one after the other
+        struct schedule_lease *lease = world_next(&w);
+        assert_non_null(lease);
+        assert_int_equal(lease->slots, 1);
+        assert_null(world_next(&w));
+        w.now_ns += MS;
+        world_complete(&w, lease);
+    }
+    assert_int_equal(device_sum_ns(&w), 20 * MS * 3 + 10 * MS * 2 + 4 * MS);
+    schedule_device_resize(w.s, 0, 0, w.now_ns);
+    world_submit(&w, 0);
+    assert_null(world_next(&w));
+    schedule_device_resize(w.s, 0, 7, w.now_ns); // no more than it was made with
+    schedule_device_stats(w.s, 0, &stats);
+    assert_int_equal(stats.slots, 3);
+    struct schedule_lease *lease = world_next(&w);
+    assert_int_equal(lease->slots, 2);
+    world_complete(&w, lease);
+    world_done(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -305,6 +361,7 @@ int main(void)
         cmocka_unit_test(test_first_lease_of_its_size_has_time),
         cmocka_unit_test(test_estimate_resists_one_stall),
         cmocka_unit_test(test_no_memory_is_refused_and_loses_nothing),
+        cmocka_unit_test(test_a_device_shrinks_as_its_leases_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
