@@ -83,6 +83,8 @@ static const struct {
     }
     TEXT(ROLE_CONFIG, listen),
     TEXT(ISOLATION, text),
+    TEXT(CORES, taken),
+    TEXT(CORES, text),
     TEXT(ROLE_RELOAD, listen),
     TEXT(CATALOG_TAKEN, error.text),
     TEXT(DEMAND_REFUSED, error.text),
@@ -93,6 +95,7 @@ static const struct {
     TEXT(REPLICA_STATE, tenant),
     TEXT(REPLICA_STATE, model),
     TEXT(REPLICA_STATE, text),
+    TEXT(REPLICA_FACTS, cpus),
     TEXT(REPLICA_FACTS, cgroup),
     TEXT(REPLICA_FACTS, kernel),
     TEXT(REPLICA_FACTS, wall),

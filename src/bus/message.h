@@ -38,6 +38,8 @@ enum bus_role { BUS_SUPERVISOR = 1, BUS_CONTROL = 2, BUS_GATEWAY = 4, BUS_WORKER
     X(REPLICA_STOP, BUS_CONTROL | BUS_GATEWAY, BUS_SUPERVISOR, struct bus_replica, 0)                 \
     X(REPLICA_DRAIN, BUS_SUPERVISOR, BUS_GATEWAY, struct bus_replica, 0)                              \
     X(REPLICA_STATE, BUS_SUPERVISOR, BUS_CONTROL | BUS_GATEWAY, struct bus_replica_state, 0)          \
+    /* before a role learns of the replicas, and whenever it changes */                               \
+    X(CORES, BUS_SUPERVISOR, BUS_CONTROL | BUS_GATEWAY, struct bus_cores, 0)                          \
     X(REPLICAS_TOLD, BUS_SUPERVISOR, BUS_CONTROL | BUS_GATEWAY, struct bus_empty, 0)                  \
     /* each LOOK is answered by the FACTS of that model's replicas, then by itself */                 \
     X(LOOK, BUS_CONTROL, BUS_SUPERVISOR, struct bus_look, 0)                                          \
@@ -198,13 +200,15 @@ enum bus_stop_reason {
     BUS_STOP_PROTOCOL,   /* it broke the channel's protocol: kill */
     BUS_STOP_LOAD,       /* it could not load its model: kill */
     BUS_STOP_ISOLATION,  /* this host lost the level that it runs at: kill; the supervisor's own reason */
+    BUS_STOP_CORES,      /* it was moved away from processors of its own: kill; likewise */
     BUS_STOP_COUNT
 };
 
 enum bus_start_flag {
-    BUS_START_LONE = 1u << 0,  /* for one request; ends with the gateway that asked for it */
-    BUS_START_APART = 1u << 1, /* level shared: in a worker that hosts nothing else */
-    BUS_START_OWN = 1u << 2,   /* level shared: a process of its own, in which sequences of several tenants run */
+    BUS_START_LONE = 1u << 0,      /* for one request; ends with the gateway that asked for it */
+    BUS_START_APART = 1u << 1,     /* level shared: in a worker that hosts nothing else */
+    BUS_START_OWN = 1u << 2,       /* level shared: a process of its own, in which sequences of several tenants run */
+    BUS_START_DEDICATED = 1u << 3, /* on processors of its own */
 };
 
 struct bus_replica_start { /* fds: the model; its image's root, or the model again; sealed memfds */
@@ -225,6 +229,15 @@ struct bus_replica_start { /* fds: the model; its image's root, or the model aga
     char model[LIMIT_NAME_BYTES + 1];
 };
 
+struct bus_cores {             /* processors that replicas have of their own */
+    uint32_t usable;           /* 1: this host can give some */
+    uint32_t total;            /* all that the server may use */
+    uint32_t threads_per_core; /* whole cores are given; ≥ 1 */
+    uint32_t dedicated;        /* that are given by now; < total */
+    char taken[64];            /* which, "2-3,5"; may be cut */
+    char text[200];            /* why not usable */
+};
+
 enum bus_replica_phase { BUS_REPLICA_STARTING = 1, BUS_REPLICA_RUNNING, BUS_REPLICA_STOPPING, BUS_REPLICA_ENDED };
 
 struct bus_replica_state {
@@ -239,8 +252,8 @@ struct bus_replica_state {
     /* ENDED: it was lost with a shared worker, for a reason that is not known to be its own; how many were in there,
      * itself included. Else 0. */
     uint32_t shared_lost;
-    uint32_t lone; /* BUS_START_LONE */
-    uint32_t _reserved;
+    uint32_t lone;     /* BUS_START_LONE */
+    uint32_t no_cores; /* ENDED: it did not start, since no processors of its own are free: CORES tells when some are */
     uint64_t started_ms; /* wall clock */
     char engine[32];
     char tenant[LIMIT_NAME_BYTES + 1];
@@ -291,6 +304,9 @@ struct bus_replica_facts { /* what /proc tells of the worker at this moment */
     uint32_t uid;
     int32_t pid;
     uint32_t shared_replicas, shared_tenants; /* beside it in its worker: other replicas, and other tenants of theirs */
+    char cpus[64];                            /* that it may use, as a list; may be cut */
+    uint32_t own_cpus;                        /* 1: no other replica may */
+    uint32_t _reserved;
     char cgroup[256];
     char kernel[96];
     char wall[ERROR_TEXT_BYTES_MAX]; /* of the back-end: what the wall consists of, such as the runtime */

@@ -76,12 +76,14 @@ struct catalog_model {
  * what tells versions apart. */
 struct catalog_version {
     uint64_t uid;
-    uint32_t model;  /* index */
-    uint32_t number; /* ≥ 1 */
-    uint32_t slots;  /* device slots a lease takes, ≥ 1 */
-    uint32_t device; /* index in the server's devices; CATALOG_DEVICE_NONE: it has no such device */
-    uint32_t hosted; /* lent: 1 = the owner's replicas serve it, at level shared; 0 = the borrower has its own */
-    uint32_t level;  /* enum isolate_level as a number, < CATALOG_LEVEL_COUNT, for `status` */
+    uint32_t model;     /* index */
+    uint32_t number;    /* ≥ 1 */
+    uint32_t slots;     /* device slots a lease takes, ≥ 1 */
+    uint32_t device;    /* index in the server's devices; CATALOG_DEVICE_NONE: it has no such device */
+    uint32_t hosted;    /* lent: 1 = the owner's replicas serve it, at level shared; 0 = the borrower has its own */
+    uint32_t dedicated; /* 1: its replicas have cores of their own: of device 0 its leases take no slots of others */
+    uint32_t _reserved;
+    uint32_t level;                    /* enum isolate_level as a number, < CATALOG_LEVEL_COUNT, for `status` */
     char engine[CATALOG_ENGINE_BYTES]; /* NUL-terminated DNS-1123 */
     uint8_t digest[CATALOG_DIGEST_BYTES];
 };

@@ -6,7 +6,7 @@ _Static_assert(sizeof(struct catalog_quota) == 96, "no padding");
 _Static_assert(sizeof(struct catalog_tenant) == 112, "no padding");
 _Static_assert(sizeof(struct catalog_key) == 56, "no padding");
 _Static_assert(sizeof(struct catalog_model) == 168, "no padding");
-_Static_assert(sizeof(struct catalog_version) == 96, "no padding");
+_Static_assert(sizeof(struct catalog_version) == 104, "no padding");
 _Static_assert(sizeof(struct catalog_adapter) == 120, "no padding");
 _Static_assert(sizeof(struct catalog_slot) == 8, "one load");
 
@@ -120,6 +120,8 @@ const char *catalog_version_fault(const struct catalog_version *v)
         return "number is zero";
     if (v->slots < 1)
         return "slots is zero";
+    if (v->dedicated > 1)
+        return "dedicated is out of range";
     if (v->device >= LIMIT_DEVICES && v->device != CATALOG_DEVICE_NONE)
         return "device is out of range";
     if (v->level >= CATALOG_LEVEL_COUNT)

@@ -62,6 +62,9 @@ static void print_replica(yyjson_val *r)
                        (unsigned long long)yyjson_get_uint(yyjson_obj_get(besides, "tenants"))); /* fits */
         print_fact("shared", text);
     }
+    (void)snprintf(text, sizeof text, "%.64s%s", text_at(r, "cpus"),
+                   yyjson_get_bool(yyjson_obj_get(r, "ownCpus")) ? " (its own: no other replica's)" : ""); /* fits */
+    print_fact("cpus", text);
     print_fact("cgroup", text_at(r, "cgroup")[0] ? text_at(r, "cgroup") : "none");
     print_namespaces(yyjson_obj_get(r, "namespaces"));
     (void)snprintf(text, sizeof text, "%s; no new privileges: %s; capabilities %.16s", mode < 3 ? seccomp[mode] : "?",

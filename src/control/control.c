@@ -170,6 +170,8 @@ static void on_supervisor_message(void *ctx, struct bus_message *m)
         control_isolation(c, &m->body.ISOLATION);
     } else if (m->type == BUS_RUNTIME) {
         control_runtime(c, &m->body.RUNTIME);
+    } else if (m->type == BUS_CORES) {
+        control_cores(c, &m->body.CORES);
     } else if (m->type == BUS_REPLICA_FACTS) {
         control_explain_facts(c, &m->body.REPLICA_FACTS);
     } else if (m->type == BUS_LOOKED) {
@@ -235,6 +237,7 @@ static int registry_start(struct control *c, struct error *err)
         .memory_bytes_max = c->config.memory_bytes,
         .level_refusal = control_level_refusal,
         .runtime_refusal = control_runtime_refusal,
+        .cores_refusal = control_cores_refusal,
         .engine_known = engine_known,
         .engine_shared = engine_shared,
         .engine_lends = engine_lends,

@@ -89,6 +89,8 @@ void control_explain_facts(struct control *c, const struct bus_replica_facts *f)
     if (r->state.level == LADDER_SHARED) /* how many, never who */
         buf_format(json, ",\"besides\":{\"replicas\":%u,\"tenants\":%u}", f->shared_replicas,
                    e->version.lends ? e->version.n_beside : f->shared_tenants);
+    append_text(json, "cpus", f->cpus);
+    buf_format(json, ",\"ownCpus\":%s", f->own_cpus ? "true" : "false");
     append_text(json, "cgroup", f->cgroup);
     buf_append_text(json, ",\"namespaces\":{");
     for (uint32_t i = 0; i < BUS_NAMESPACES; i++)

@@ -35,6 +35,7 @@ struct control_version {
     uint32_t restarts;       /* in all, for `status` */
     uint64_t start_after_ns; /* back-off: no start before this */
     bool start_failed;       /* the last one, before there was a worker: nobody else tells the gateway */
+    bool waits_cores;        /* the last start found no processors of its own: tried again as soon as some are free */
     bool level_refused;      /* the last one, for its isolation level: tried again as soon as the level is there */
     char last_error[256];
 };
@@ -46,6 +47,7 @@ struct control {
     struct bus_conn *supervisor, *gateway;
     struct wire_server *admin;
     struct bus_isolation isolation[BUS_LEVEL_COUNT]; /* by level */
+    struct bus_cores cores;
     struct bus_runtime runtimes[BUS_RUNTIME_COUNT];
     /* publishing */
     uv_prepare_t prepare;
@@ -92,6 +94,10 @@ void control_quota_tell(struct control *c);
 /* control_isolation.c */
 /* What the supervisor says of one level; starts and stops follow. */
 void control_isolation(struct control *c, const struct bus_isolation *body);
+/* Processors that replicas have of their own, and whether there may be any. */
+void control_cores(struct control *c, const struct bus_cores *body);
+/* As cores_refusal of struct registry_config. */
+int control_cores_refusal(void *ctx, uint64_t cores, uint64_t replicas, struct error *err);
 /* What it says of one OCI runtime; likewise. */
 void control_runtime(struct control *c, const struct bus_runtime *body);
 /* May workers of this level be run by this runtime? 0 is any. Codes as of control_level_refusal. */

@@ -105,6 +105,8 @@ static int replica_start(struct control *c, const struct registry_version *row, 
     body.model_bytes = row->artifact_bytes;
     body.cpu_milli = (uint32_t)row->cpu_milli;
     body.runtime = row->runtime;
+    if (row->dedicated)
+        body.flags |= BUS_START_DEDICATED;
     body.version_number = row->number;
     memcpy(body.model_sha256, row->digest, sizeof body.model_sha256);
     memcpy(body.image_sha256, row->image, sizeof body.image_sha256);
@@ -187,6 +189,7 @@ static int replica_start_usual(struct control *c, struct control_version *v, con
     else if (v->shared_losses >= SHARED_LOSSES_MAX)
         how.flags |= BUS_START_APART;
     int r = replica_start(c, row, &how, err);
+    v->waits_cores = false;
     if (r >= 0 && (how.flags & BUS_START_APART))
         v->shared_losses = 0;
     return r;
@@ -257,6 +260,7 @@ static void version_reconcile(struct control *c, struct control_version *v)
         wanted = (uint32_t)(number < most ? number : most);
         refused = control_version_refusal(c, &row, &err);
     }
+    v->waits_cores = v->waits_cores && wanted > 0;
     uint32_t have = v->n_replicas - v->n_stopping;
     if (refused < 0 && have > 0) { /* such as an older version, when its tenant's floor is raised */
         log_warn("replicas_refused", "tenant=%s model=%s version=%u: %s; its replicas are stopped", row.tenant,
@@ -394,7 +398,8 @@ static void replica_lost(struct control_version *v, const struct control_replica
                          const struct bus_replica_state *body)
 {
     bool stable = replica->loaded && clock_monotonic_ns() - replica->loaded_ns > STABLE_NS;
-    v->restarts++;
+    v->restarts += !body->no_cores; /* then it never began */
+    v->waits_cores = body->no_cores;
     (void)snprintf(v->last_error, sizeof v->last_error, "%s", body->text);
     if (stable)
         v->failures = v->shared_losses = 0;
@@ -427,6 +432,42 @@ static uint64_t borrower_of(struct control *c, const struct bus_replica_state *b
     struct error err = {0};
     int r = c->registry ? registry_version_find(c->registry, body->version_uid, 0, &row, &err) : -ERROR_DRAINING;
     return r >= 0 && row.tenant_uid != body->tenant_uid ? body->tenant_uid : 0;
+}
+
+void control_cores(struct control *c, const struct bus_cores *body)
+{
+    bool freed = body->dedicated < c->cores.dedicated;
+    c->cores = *body;
+    if (!freed)
+        return;
+    size_t cursor = 0;
+    for (struct control_version *v; (v = map_next(&c->versions, &cursor));)
+        if (v->waits_cores) {
+            v->waits_cores = false;
+            v->failures = 0;
+            v->start_after_ns = 0;
+        }
+    control_reconcile(c);
+}
+
+int control_cores_refusal(void *ctx, uint64_t cores, uint64_t replicas, struct error *err)
+{
+    const struct control *c = ctx;
+    const struct bus_cores *known = &c->cores;
+    if (known->total == 0)
+        return error_set(err, ERROR_AGAIN, "is not known to be possible yet; try again in a few seconds");
+    if (!known->usable)
+        return error_set(err, ERROR_ISOLATION_UNAVAILABLE, "is not available: %.200s", known->text);
+    uint64_t threads = known->threads_per_core > 0 ? known->threads_per_core : 1;
+    uint64_t each = (cores + threads - 1) / threads * threads;
+    uint32_t slots = c->config.devices[0].slots, have = known->total < slots ? known->total : slots;
+    if (each * replicas < have) /* ≤ 4096 × LIMIT_REPLICAS_PER_MODEL */
+        return 0;
+    return error_set(err, ERROR_REFUSED,
+                     "wants %llu cores for each of spec.replicas.max %llu, but this server has %u%s, and one must stay "
+                     "for everything else",
+                     (unsigned long long)each, (unsigned long long)replicas, have,
+                     threads > 1 ? " (whole cores are given, with all their hardware threads)" : "");
 }
 
 void control_replica_state(struct control *c, const struct bus_replica_state *body)

@@ -67,6 +67,27 @@ void control_replicas(struct control *c, struct str tenant, struct str name, str
     buf_append_char(ret_items, ']');
 }
 
+/* Versions whose replicas wait for processors of their own: no replica of them could say so. */
+static void append_waiting(struct control *c, struct buf *json)
+{
+    size_t cursor = 0;
+    bool first = true;
+    buf_append_text(json, ",\"waiting\":[");
+    for (struct control_version *v; (v = map_next(&c->versions, &cursor));) {
+        struct registry_version row;
+        struct error err = {0};
+        if (!v->waits_cores || registry_version_find(c->registry, v->uid, v->borrower_uid, &row, &err) < 0)
+            continue;
+        buf_format(json, "%s{\"version\":%u", first ? "" : ",", row.number);
+        append_member(json, "tenant", row.tenant);
+        append_member(json, "model", row.model);
+        append_member(json, "reason", v->last_error);
+        buf_append_char(json, '}');
+        first = false;
+    }
+    buf_append_char(json, ']');
+}
+
 static double seconds_of(uint64_t ns)
 {
     return (double)ns / (double)NS_PER_S;
@@ -83,12 +104,12 @@ static void append_device(struct control *c, uint32_t index, struct buf *json)
         queued += bus_metrics_read(&d->queued[i]);
     buf_format(json,
                "{\"apiVersion\":\"" RESOURCE_API_VERSION "\",\"kind\":\"Device\",\"metadata\":{\"name\":\"%s\"},"
-               "\"status\":{\"slots\":%u,\"used\":%llu,\"queued\":%llu,\"busyPercent\":%.1f,"
+               "\"status\":{\"slots\":%u,\"used\":%llu,\"dedicated\":%u,\"queued\":%llu,\"busyPercent\":%.1f,"
                "\"seconds\":{\"tenants\":%.3f,\"system\":%.3f,\"idle\":%.3f}}}",
                c->config.devices[index].name, c->config.devices[index].slots,
-               (unsigned long long)bus_metrics_read(&d->used), (unsigned long long)queued,
-               all > 0 ? 100 * (all - (double)idle) / all : 0.0, seconds_of(tenants + running), seconds_of(system),
-               seconds_of(idle));
+               (unsigned long long)bus_metrics_read(&d->used), index == 0 ? c->cores.dedicated : 0,
+               (unsigned long long)queued, all > 0 ? 100 * (all - (double)idle) / all : 0.0,
+               seconds_of(tenants + running), seconds_of(system), seconds_of(idle));
 }
 
 uint32_t control_devices(struct control *c, struct str name, struct buf *ret_items)
@@ -120,11 +141,12 @@ void control_status(struct control *c, struct buf *json)
                c->gateway ? "true" : "false", s->connections, s->queued, (unsigned long long)s->requests,
                (unsigned long long)s->refused, (unsigned long long)s->failed, (unsigned long long)s->bytes_in,
                (unsigned long long)s->bytes_out, (unsigned long long)s->leases, (double)s->lease_ns / (double)NS_PER_S);
-    buf_format(json, ",\"device\":{\"name\":\"cpu\",\"slots\":%u,\"used\":%u}", c->config.devices[0].slots,
-               s->slots_used);
+    buf_format(json, ",\"device\":{\"name\":\"cpu\",\"slots\":%u,\"used\":%u,\"dedicated\":%u}",
+               c->config.devices[0].slots, s->slots_used, c->cores.dedicated);
     buf_append_char(json, ',');
     control_isolation_append(c, json);
     buf_append_text(json, ",\"replicas\":");
     control_replicas(c, (struct str){0}, (struct str){0}, json);
+    append_waiting(c, json);
     buf_append_char(json, '}');
 }

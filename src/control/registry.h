@@ -36,6 +36,9 @@ struct registry_config {
     int (*level_refusal)(void *ctx, uint32_t level, struct error *err);
     /* May workers of this level be run by this OCI runtime (index of spec.isolation.runtime; 0: any)? Likewise. */
     int (*runtime_refusal)(void *ctx, uint32_t level, uint32_t runtime, struct error *err);
+    /* May replicas have so many cores of their own on this host? NULL allowed: no. 0, -ERROR_ISOLATION_UNAVAILABLE,
+     * -ERROR_REFUSED or -ERROR_AGAIN, err with the reason. */
+    int (*cores_refusal)(void *ctx, uint64_t cores, uint64_t replicas, struct error *err);
     /* Is there an engine of this name? */
     bool (*engine_known)(void *ctx, struct str name);
     /* May its models be at level shared: share a worker with others, or have one that serves several tenants? */
@@ -72,6 +75,7 @@ struct registry_version {
     uint32_t floor;                     /* the tenant's isolation.minimum of now: a version below it must not run */
     struct registry_running tenant_max; /* its quota.replicas and quota.memory of now; 0 = no limit */
     uint64_t cpu_milli, memory_bytes;
+    bool dedicated; /* cores of its own */
     uint64_t artifact_bytes;
     uint8_t digest[STORE_DIGEST_BYTES];
     char tenant[LIMIT_NAME_BYTES + 1], model[LIMIT_NAME_BYTES + 1];

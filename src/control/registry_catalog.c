@@ -197,6 +197,7 @@ static int add_version(void *ctx, const struct store_version *v)
                                   .number = v->number,
                                   .slots = registry_slots(&model),
                                   .device = registry_device(a->registry, &model),
+                                  .dedicated = model.cpuset != 0,
                                   .level = a->loan ? registry_level_lent(own, tenant->floor) : own};
     row.hosted = a->loan && row.level == CATALOG_LEVEL_SHARED;
     static_assert(sizeof row.engine == sizeof model.engine, "engine names have one size");

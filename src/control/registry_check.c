@@ -107,6 +107,14 @@ static int check_resources(const struct registry_plan *plan, const struct regist
     if (model->cpu_milli / 1000 > config->devices[0].slots)
         return error_set(err, -ERROR_REFUSED, "%s: spec.resources.cpu: %llu cores, but the device has %u slots",
                          item->title, (unsigned long long)(model->cpu_milli / 1000), config->devices[0].slots);
+    struct error why = {0};
+    int rc = 0;
+    if (model->cpuset != 0)
+        rc = config->cores_refusal
+                 ? config->cores_refusal(config->ctx, model->cpu_milli / 1000, model->replicas_max, &why)
+                 : error_set_default(&why, ERROR_ISOLATION_UNAVAILABLE);
+    if (rc < 0)
+        return error_set(err, rc, "%s: spec.resources.cpuset: \"dedicated\" %s", item->title, error_text(&why, rc));
     if (registry_device(plan->registry, model) == CATALOG_DEVICE_NONE)
         return error_set(err, -ERROR_REFUSED,
                          "%s: spec.resources.device: this server has no device \"%s\"; `bulkhead get devices` lists "

@@ -120,6 +120,7 @@ static int version_complete(struct registry *r, struct str document, struct regi
     version->level = registry_level_rank(model.isolation_level);
     version->runtime = model.isolation_runtime;
     version->cpu_milli = model.cpu_milli;
+    version->dedicated = model.cpuset != 0;
     version->memory_bytes = model.memory_bytes;
     struct registry_newest newest;
     rc = registry_newest(r, version->model_uid, &newest, err);

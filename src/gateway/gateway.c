@@ -123,8 +123,10 @@ static void stats_send(struct gateway *g)
     schedule_device_stats(g->schedule, 0, &cpu);
     g->stats.connections = wire.connections;
     g->stats.queued = (uint32_t)schedule.queued;
-    g->stats.slots = cpu.slots;
-    g->stats.slots_used = cpu.slots_used;
+    struct schedule_device_stats own;
+    schedule_device_stats(g->schedule, g->config.n_devices, &own);
+    g->stats.slots = cpu.slots + own.slots;
+    g->stats.slots_used = cpu.slots_used + own.slots_used;
     if (memcmp(&g->stats, &g->stats_sent, sizeof g->stats) == 0)
         return;
     if (bus_conn_send(g->control, BUS_STATS, &g->stats, NULL, 0) == 0)
@@ -261,6 +263,14 @@ static void on_drain(struct gateway *g)
         on_drained(g);
 }
 
+/* So many slots of the first device are for leases of replicas with cores of their own, and one at least is not. */
+static void cores_take(struct gateway *g, uint32_t dedicated)
+{
+    uint32_t slots = g->config.devices[0].slots, own = dedicated < slots ? dedicated : slots - 1;
+    schedule_device_resize(g->schedule, 0, slots - own, uv_hrtime());
+    schedule_device_resize(g->schedule, g->config.n_devices, own, uv_hrtime());
+}
+
 /* The matrix of messages lets no others through. */
 static void on_supervisor_message(void *ctx, struct bus_message *m)
 {
@@ -271,6 +281,8 @@ static void on_supervisor_message(void *ctx, struct bus_message *m)
         gateway_replica_channel(g, &m->body.CHANNEL, m);
     else if (m->type == BUS_REPLICA_STATE)
         gateway_replica_state(g, &m->body.REPLICA_STATE);
+    else if (m->type == BUS_CORES)
+        cores_take(g, m->body.CORES.dedicated);
     else if (m->type == BUS_REPLICA_DRAIN)
         gateway_replica_drain(g, m->body.REPLICA_DRAIN.replica_uid);
     else if (m->type == BUS_ROLE_RELOAD)
@@ -294,10 +306,10 @@ static void routes_check(void)
 
 static int scheduler_new(struct gateway *g)
 {
-    struct schedule_device_config devices[LIMIT_DEVICES];
+    struct schedule_device_config devices[SCHEDULE_DEVICES_MAX];
     struct schedule_config config = {
         .devices = devices,
-        .n_devices = g->config.n_devices,
+        .n_devices = g->config.n_devices + 1,
         .policy = g->config.fifo ? SCHEDULE_FIFO : SCHEDULE_FAIR,
         .share_permille =
             {[SCHEDULE_INTERACTIVE] = g->config.share_interactive, [SCHEDULE_BATCH] = g->config.share_batch},
@@ -307,8 +319,13 @@ static int scheduler_new(struct gateway *g)
         return -ERROR_PEER;
     for (uint32_t i = 0; i < g->config.n_devices; i++)
         devices[i] = (struct schedule_device_config){g->config.devices[i].name, g->config.devices[i].slots};
+    /* What is no name in a Server file: cores that replicas have of their own. It has what the first device lost. */
+    devices[g->config.n_devices] = (struct schedule_device_config){"cpu/own", g->config.devices[0].slots};
     random_bytes(&config.seed, sizeof config.seed);
-    return schedule_new(&config, &g->schedule);
+    int r = schedule_new(&config, &g->schedule);
+    if (r >= 0)
+        cores_take(g, 0);
+    return r;
 }
 
 static int state_init(struct gateway *g, int bus_fd, struct error *err)

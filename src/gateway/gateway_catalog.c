@@ -50,7 +50,10 @@ void gateway_version_schedule(struct gateway_version *v)
 {
     struct gateway *g = v->gateway;
     struct schedule_target_config config = {
-        .device = v->device == CATALOG_DEVICE_NONE ? 0 : v->device, /* nothing of such a version is submitted */
+        /* nothing of a version without a device is submitted */
+        .device = v->device == CATALOG_DEVICE_NONE ? 0
+                  : v->dedicated && v->device == 0 ? g->config.n_devices
+                                                   : v->device,
         .weight = v->weight,
         .slots = v->slots,
         .batch_rows_max = v->signature && !v->signature->batchable ? 1 : v->batch_max,
@@ -136,6 +139,7 @@ static struct gateway_version *version_new(struct gateway *g, const struct catal
     (void)snprintf(v->model, sizeof v->model, "%s", model->name);
     v->slots = row->slots;
     v->device = row->device;
+    v->dedicated = row->dedicated;
     tenant->n_versions++;
     gateway_version_schedule(v);
     if (host) {

@@ -126,6 +126,7 @@ struct gateway_version {
     uint32_t batch_max;
     uint32_t n_preferred, preferred[LIMIT_BATCH_PREFERRED];
     uint32_t weight, slots, device;
+    bool dedicated; /* its replicas have cores of their own; never changes */
     uint64_t delay_ns;
     enum schedule_class class; /* of requests that name none */
     bool cancellable;          /* its workers give running leases up: the last one loaded said so … */

@@ -125,6 +125,18 @@ static void device_look(struct gateway *g, uint32_t device)
     struct bus_metrics_device *row = &g->metrics->devices[device];
     struct schedule_device_stats stats;
     schedule_device_stats(g->schedule, device, &stats);
+    if (device == 0) { /* with those of its slots that are replicas' own */
+        struct schedule_device_stats own;
+        schedule_device_stats(g->schedule, g->config.n_devices, &own);
+        stats.slots += own.slots;
+        stats.slots_used += own.slots_used;
+        for (uint32_t i = 0; i < SCHEDULE_CLASS_COUNT; i++)
+            stats.queued[i] += own.queued[i];
+        stats.tenants_ns += own.tenants_ns;
+        stats.system_ns += own.system_ns;
+        stats.running_ns += own.running_ns;
+        stats.idle_ns += own.idle_ns;
+    }
     gauge(&row->slots, stats.slots);
     gauge(&row->used, stats.slots_used);
     for (uint32_t i = 0; i < BUS_METRICS_CLASSES; i++)

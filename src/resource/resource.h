@@ -164,6 +164,7 @@ struct resource_model {
     char isolation_image[1024];            /* spec.isolation.image, as written; "" = none */
     uint32_t isolation_runtime;            /* index into any, runc, crun, runsc, kata */
     uint64_t cpu_milli;                    /* spec.resources.cpu; whole cores for now: 1000, 2000 … */
+    uint32_t cpuset;                       /* spec.resources.cpuset: 0 shared, 1 dedicated */
     uint64_t memory_bytes;                 /* spec.resources.memory */
     uint64_t batch_max;                    /* spec.batching.maxSize */
     uint64_t batch_delay_ns;               /* spec.batching.maxDelay */

@@ -91,6 +91,10 @@ static int check_model(const struct resource_model *m, struct error *err)
         return error_set(err, ERROR_INVALID_RESOURCE,
                          "spec.isolation.runtime: only workers of level container, and of level microvm inside their "
                          "machine, are run by an OCI runtime; change spec.isolation.level, or leave this out");
+    if (m->cpuset != 0 && m->isolation_level == 0)
+        return error_set(err, ERROR_INVALID_RESOURCE,
+                         "spec.resources.cpuset: a replica of level shared has no process of its own that could have "
+                         "cores of its own; change spec.isolation.level to pool or above, or leave this out");
     if (m->batch_preferred.n > 0 && m->batch_preferred.values[m->batch_preferred.n - 1] > m->batch_max)
         return error_set(err, ERROR_INVALID_RESOURCE,
                          "spec.batching.preferredSizes: %u is more than spec.batching.maxSize, %" PRIu64,

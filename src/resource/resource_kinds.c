@@ -8,6 +8,7 @@
 
 static const char *const levels[] = {"shared", "pool", "process", "container", "microvm", NULL};
 static const char *const runtimes[] = {"any", "runc", "crun", "runsc", "kata", NULL};
+static const char *const cpusets[] = {"shared", "dedicated", NULL};
 static const char *const log_levels[] = {"alert", "error", "warn", "info", "debug", NULL}; /* as enum log_level */
 
 static const char *const classes[] = {"critical", "interactive", "batch", NULL}; /* as enum schedule_class */
@@ -468,6 +469,18 @@ static const struct resource_field model_fields[] = {
      PLACE(model, cpu_milli),
      .help = "Cores a replica computes with, and device slots each of its leases takes; whole cores for now. A change "
              "makes a new version."},
+    {.path = "spec.resources.cpuset",
+     .type = RESOURCE_ENUM,
+     .names = cpusets,
+     .default_text = "shared",
+     .mutable = true,
+     PLACE(model, cpuset),
+     .help =
+         "dedicated: each replica runs on whole cores of its own, as many as spec.resources.cpu says (and the other "
+         "hardware threads of these), which no other replica and no process of the server uses meanwhile, and its "
+         "leases take no slots from others. At least one core stays for all others: who asks for more is refused, "
+         "and a replica waits while none are free. Not at level shared. shared: on the cores that are nobody's own. "
+         "A change makes a new version."},
     {.path = "spec.resources.device",
      .type = RESOURCE_NAME,
      .min = 1,

@@ -185,6 +185,8 @@ int supervisor_run(const struct supervisor_config *config, struct error *err)
     s.uids_used = calloc(config->uid_count, 1);
     supervisor_pools_open(&s);
     supervisor_shared_open(&s);
+    list_init(&s.workers);
+    supervisor_cores_open(&s);
     supervisor_child_setup(&s, CHILD_CONTROL, "control");
     supervisor_child_setup(&s, CHILD_GATEWAY, "gateway");
     (void)uv_timer_init(s.loop, &s.drain_timer); /* always succeeds */

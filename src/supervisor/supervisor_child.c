@@ -234,6 +234,7 @@ static int child_connect(struct supervisor_child *c, int *ours, struct error *er
     r = config_send(c);
     if (r < 0)
         return error_set(err, r, "the %s process does not take its configuration", c->role->name);
+    supervisor_cores_tell(s, child_index(c));
     supervisor_replicas_tell(s, child_index(c));
     if (child_index(c) == CHILD_GATEWAY)
         supervisor_replicas_offer(s);

@@ -7,6 +7,7 @@
 #include "bus/bus_loop.h"
 #include "channel/channel.h"
 #include "isolate/isolate.h"
+#include "isolate/isolate_cpus.h"
 #include "role/role.h"
 #include "supervisor/supervisor.h"
 
@@ -52,6 +53,8 @@ struct supervisor_worker {
     struct isolate_instance *instance;
     uv_poll_t *watch;
     struct bus_conn *bus; /* NULL: of a machine */
+    struct list in_all;   /* of supervisor.workers */
+    bool cpus_own;        /* its replica has processors of its own */
     uint32_t uid_index;   /* of the configured range */
     int32_t pid;
     char wall[256];
@@ -62,6 +65,7 @@ struct supervisor_worker_spec {
     enum isolate_level level;
     int library_fd; /* -1: the engine is built in */
     struct isolate_limits limits;
+    const struct isolate_cpus *cpus;       /* of its own; NULL: the rest, with all others */
     enum isolate_runtime runtime;          /* ANY where the level is not container */
     const struct isolate_image *image;     /* level container: NULL: a root of the server's own */
     const struct isolate_machine *machine; /* NULL: a process with a conversation */
@@ -93,8 +97,10 @@ struct supervisor_replica {
     uint32_t epoch;
     uint32_t stop_reason; /* enum bus_stop_reason */
     bool wanted_end;
-    bool out_of_memory;   /* how it ended */
-    uint32_t shared_lost; /* likewise: see bus_replica_state */
+    bool out_of_memory;       /* how it ended */
+    uint32_t shared_lost;     /* likewise: see bus_replica_state */
+    struct isolate_cpus cpus; /* its own; empty: none are */
+    bool no_cores;            /* it was to have some, and none were free */
     uint64_t started_ms;
     char wall[256]; /* its worker's, and how that came to it */
     /* Level shared: the worker, which is not this one's alone, and this one's place in it. */
@@ -121,6 +127,13 @@ struct supervisor_level {
     uv_timer_t overdue;
 };
 
+struct supervisor_cores {
+    struct isolate_cpus host; /* all that the server was started with */
+    struct isolate_cpus rest; /* of these, what no replica has for itself; never empty */
+    uint32_t threads_per_core;
+    uv_timer_t watch; /* runs while a replica has some of its own */
+};
+
 struct supervisor {
     struct supervisor_config config_now;    /* as started, and what SIGHUP changed */
     const struct supervisor_config *config; /* == &config_now */
@@ -134,6 +147,8 @@ struct supervisor {
     struct supervisor_pool pools[SUPERVISOR_ENGINES_MAX];
     /* The workers of level shared: struct supervisor_shared. The timer runs while a member leaves. */
     struct list shared;
+    struct list workers; /* every struct supervisor_worker */
+    struct supervisor_cores cores;
     uv_timer_t shared_timer;
     struct map replicas; /* uid → struct supervisor_replica */
     struct map ingests;  /* id → struct supervisor_ingest */
@@ -183,6 +198,21 @@ struct bus_conn *supervisor_replica_bus(const struct supervisor_replica *r);
  */
 void supervisor_adapter_give(struct supervisor *s, const struct bus_adapter_give *give, int adapter_fd);
 
+/* Its worker is not where it must be, on processors of its own: it is ended. */
+void supervisor_replica_displaced(struct supervisor_replica *r);
+
+/* supervisor_cores.c: processors of one replica alone. */
+void supervisor_cores_open(struct supervisor *s); /* once, before the first worker */
+/* Sets r->cpus where the replica is to have some of its own, and moves everything else away from them. -ERROR_LIMIT
+ * with the reason while none are free. */
+must_check int supervisor_cores_take(struct supervisor_replica *r, struct error *err);
+void supervisor_cores_give(struct supervisor_replica *r); /* nothing where it has none */
+/* Where all others run; NULL: this host has no cpusets, and nothing is set. */
+const struct isolate_cpus *supervisor_cores_rest(const struct supervisor *s);
+void supervisor_cores_tell(struct supervisor *s, int child);
+/* Level process was probed: where the host gives none any more, replicas that have some end. */
+void supervisor_cores_probed(struct supervisor *s);
+
 /* supervisor_worker.c */
 /* Starts bulkhead-worker; on failure nothing is left. The worker is the owner's until it frees it after `ended`. */
 must_check int supervisor_worker_start(struct supervisor *s, const struct supervisor_worker_spec *spec,
@@ -218,10 +248,10 @@ void supervisor_pools_open(struct supervisor *s);
 void supervisor_pools_want(struct supervisor *s, uint32_t engines);
 /* Fills or empties them after something has changed: the configuration, the level's state. */
 void supervisor_pools_step(struct supervisor *s);
-/* A blank worker with the engine's library in it and these limits, whose owner the caller becomes (it sets events and
- * owner); NULL: none is ready. */
+/* A blank worker with the engine's library in it, these limits and processors (NULL: the rest), whose owner the caller
+ * becomes (it sets events and owner); NULL: none is ready. */
 struct supervisor_worker *supervisor_pool_take(struct supervisor *s, const char *engine,
-                                               const struct isolate_limits *limits);
+                                               const struct isolate_limits *limits, const struct isolate_cpus *cpus);
 /* For good: they are not filled again. */
 void supervisor_pools_kill(struct supervisor *s);
 uint32_t supervisor_pools_count(const struct supervisor *s); /* processes, those that end included */

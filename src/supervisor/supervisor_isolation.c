@@ -126,6 +126,8 @@ static void level_take(struct supervisor_level *l, const struct isolate_report *
     supervisor_isolation_tell_level(s, l->level);                     /* before it learns of the replicas' ends */
     if (l->level == ISOLATE_CONTAINER || l->level == ISOLATE_MICROVM) /* which runs them in its guests */
         runtimes_tell(s);
+    if (l->level == ISOLATE_PROCESS)
+        supervisor_cores_probed(s);
     if (had && !has)
         supervisor_replicas_level_lost(s, l->level);
     if (l->level == ISOLATE_POOL)

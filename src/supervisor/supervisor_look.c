@@ -53,6 +53,10 @@ static void replica_look(struct supervisor *s, struct supervisor_replica *r, uin
     };
     if (r->shared)
         supervisor_shared_beside(r, &body.shared_replicas, &body.shared_tenants);
+    struct isolate_cpus cpus;
+    if (isolate_cpus_of(r->worker->pid, &cpus) == 0)
+        isolate_cpus_text(&cpus, body.cpus, sizeof body.cpus);
+    body.own_cpus = isolate_cpus_count(&r->cpus) > 0;
     memcpy(body.namespaces, facts.namespaces, sizeof body.namespaces);
     memcpy(body.cgroup, facts.cgroup, sizeof body.cgroup);
     memcpy(body.kernel, facts.kernel, sizeof body.kernel);

@@ -217,7 +217,7 @@ void supervisor_pools_step(struct supervisor *s)
 }
 
 struct supervisor_worker *supervisor_pool_take(struct supervisor *s, const char *engine,
-                                               const struct isolate_limits *limits)
+                                               const struct isolate_limits *limits, const struct isolate_cpus *cpus)
 {
     struct supervisor_pool *p = NULL;
     for (uint32_t i = 0; i < s->config->n_engines; i++)
@@ -229,6 +229,9 @@ struct supervisor_worker *supervisor_pool_take(struct supervisor *s, const char 
     struct error err = {0};
     struct supervisor_worker *w = b->worker;
     int r = w->ops->limit(w->instance, limits, &err);
+    if (r >= 0 && cpus)
+        r = w->ops->cpus ? w->ops->cpus(w->instance, cpus, &err) : -ERROR_UNSUPPORTED;
+    w->cpus_own = r >= 0 && cpus;
     if (r <
         0) { /* it may hold more memory than the model is given: then a fresh one finds out whether that is enough */
         log_info("blank_unfit", "engine=%s: a blank worker cannot take a model's limits: %s", engine,

@@ -1,6 +1,7 @@
 /* Workers: start behind their wall, give them a channel, drain, kill, clean up. */
 #include "supervisor/supervisor_internal.h"
 
+#include "base/buf.h"
 #include "base/clock.h"
 #include "base/log.h"
 
@@ -18,9 +19,13 @@
 #define SLOT_BODIES 2u
 
 static const char *const stop_texts[BUS_STOP_COUNT] = {
-    [BUS_STOP_WANTED] = "no longer needed",          [BUS_STOP_DRAINED] = "no longer needed",
-    [BUS_STOP_OVERDUE] = "a request took too long",  [BUS_STOP_PROTOCOL] = "it broke the protocol of its channel",
-    [BUS_STOP_LOAD] = "it could not load its model", [BUS_STOP_ISOLATION] = "this host lost its isolation level",
+    [BUS_STOP_WANTED] = "no longer needed",
+    [BUS_STOP_DRAINED] = "no longer needed",
+    [BUS_STOP_OVERDUE] = "a request took too long",
+    [BUS_STOP_PROTOCOL] = "it broke the protocol of its channel",
+    [BUS_STOP_LOAD] = "it could not load its model",
+    [BUS_STOP_ISOLATION] = "this host lost its isolation level",
+    [BUS_STOP_CORES] = "it was moved away from the processors that are its own",
 };
 
 static const bool moves[REPLICA_STATE_COUNT][REPLICA_STATE_COUNT] = {
@@ -51,6 +56,7 @@ static void state_body(const struct supervisor_replica *r, enum bus_replica_phas
         .wanted = r->wanted_end,
         .out_of_memory = r->out_of_memory,
         .shared_lost = r->shared_lost,
+        .no_cores = r->no_cores,
         .lone = r->start.flags & BUS_START_LONE,
         .started_ms = r->started_ms,
     };
@@ -118,6 +124,7 @@ static void replica_free(struct supervisor_replica *r)
     if (r->shared)
         supervisor_shared_forget(r);
     supervisor_worker_free(r->worker);
+    supervisor_cores_give(r);
     (void)map_remove(&s->replicas, r->start.replica_uid);
     free(r);
 }
@@ -193,6 +200,20 @@ static int shared_join(struct supervisor_replica *r, int library_fd, struct erro
     return result;
 }
 
+static void wall_text(struct supervisor_replica *r, const char *how)
+{
+    _buf_ struct buf b;
+    buf_init(&b, 1 * KIB);
+    buf_append_text(&b, how);
+    if (r->start.flags & BUS_START_DEDICATED) {
+        char cpus[128];
+        isolate_cpus_text(&r->cpus, cpus, sizeof cpus);
+        buf_format(&b, "on processors of its own, %s: ", cpus);
+    }
+    buf_append_text(&b, r->worker->wall);
+    (void)snprintf(r->wall, sizeof r->wall, "%s", buf_terminate(&b)); /* cut is fine: for people */
+}
+
 int supervisor_worker_spawn(struct supervisor_replica *r, const struct isolate_machine *machine,
                             const struct isolate_image *image, int library_fd, struct error *err)
 {
@@ -206,6 +227,7 @@ int supervisor_worker_spawn(struct supervisor_replica *r, const struct isolate_m
         .level = (enum isolate_level)r->start.level,
         .library_fd = library_fd,
         .limits = supervisor_worker_limits(r->start.memory_bytes, r->start.cpu_milli),
+        .cpus = r->start.flags & BUS_START_DEDICATED ? &r->cpus : NULL,
         .runtime = (enum isolate_runtime)r->start.runtime,
         .image = image,
         .machine = machine,
@@ -215,7 +237,7 @@ int supervisor_worker_spawn(struct supervisor_replica *r, const struct isolate_m
                                                         : "";
     if (spec.level == ISOLATE_POOL) {
         how = "pool, a blank worker: ";
-        r->worker = supervisor_pool_take(r->supervisor, r->start.engine, &spec.limits);
+        r->worker = supervisor_pool_take(r->supervisor, r->start.engine, &spec.limits, spec.cpus);
     }
     if (r->worker) {
         r->worker->events = &worker_events;
@@ -226,7 +248,7 @@ int supervisor_worker_spawn(struct supervisor_replica *r, const struct isolate_m
         if (result < 0)
             return result;
     }
-    (void)snprintf(r->wall, sizeof r->wall, "%s%.*s", how, (int)(sizeof r->wall - 1 - strlen(how)), r->worker->wall);
+    wall_text(r, how);
     return 0;
 }
 
@@ -386,6 +408,8 @@ static int replica_launch(struct supervisor_replica *r, int model_fd, int image_
     if (result < 0)
         return error_set(err, result, "this server has no engine \"%s\"", r->start.engine);
     result = supervisor_isolation_check(s, r->start.level, err);
+    if (result >= 0)
+        result = supervisor_cores_take(r, err);
     if (result < 0)
         return result;
     if (r->ops->machine)
@@ -480,6 +504,14 @@ void supervisor_replicas_kill(struct supervisor *s)
         r->wanted_end = true;
         replica_kill(r);
     }
+}
+
+void supervisor_replica_displaced(struct supervisor_replica *r)
+{
+    if (r->state == REPLICA_DYING)
+        return;
+    r->stop_reason = BUS_STOP_CORES;
+    replica_kill(r);
 }
 
 void supervisor_replicas_level_lost(struct supervisor *s, enum isolate_level level)

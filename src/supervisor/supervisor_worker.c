@@ -77,6 +77,7 @@ void supervisor_worker_free(struct supervisor_worker *w)
     if (w->instance && w->ops->discard(w->instance, &status) < 0)
         log_alert("worker_left", "uid=%u: a worker that had ended could not be discarded",
                   w->supervisor->config->uid_base + w->uid_index);
+    list_remove(&w->in_all);
     if (w->uid_index > 0)
         w->supervisor->uids_used[w->uid_index] = 0;
     free(w);
@@ -134,6 +135,9 @@ static int worker_spawn(struct supervisor_worker *w, const struct supervisor_wor
         .uid = s->config->uid_base + w->uid_index,
         .gid = s->config->uid_base + w->uid_index,
         .limits = spec->limits,
+        .cpus = spec->cpus     ? spec->cpus
+                : w->ops->cpus ? supervisor_cores_rest(s)
+                               : NULL,
         .filter = true,
         .limits_required = !s->config->allow_unlimited,
     };
@@ -188,6 +192,8 @@ int supervisor_worker_start(struct supervisor *s, const struct supervisor_worker
     w->ops = isolate_find(spec->level);
     w->events = events;
     w->owner = owner;
+    w->cpus_own = spec->cpus != NULL;
+    list_append(&s->workers, &w->in_all);
     int r = worker_start(w, spec, err);
     if (r < 0) {
         supervisor_worker_free(w);

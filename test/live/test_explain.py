@@ -8,7 +8,7 @@ from test_isolation import WITHOUT_CGROUPS
 TOPICS = ["faults", "memory", "files", "network", "cpuTime", "timing", "kernel"]
 VERDICTS = {"contained", "limited", "not contained"}
 REPLICA = {"name", "version", "level", "pid", "uid", "cgroup", "namespaces", "seccomp", "noNewPrivs", "capabilities",
-           "kernel", "wall", "parts"}
+           "kernel", "wall", "parts", "cpus", "ownCpus"}
 
 
 def explain(server, model="echo", tenant="acme"):

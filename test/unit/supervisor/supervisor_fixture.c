@@ -309,6 +309,8 @@ int supervisor_setup(void **state)
                                                      .ops = &stage_ops,
                                                      .state = BUS_ISOLATION_AVAILABLE,
                                                      .report = {.available = true, .limits = true}};
+    list_init(&s->workers);
+    supervisor_cores_open(s);
     supervisor_pools_open(s);
     supervisor_shared_open(s);
     child_open(CHILD_CONTROL, BUS_CONTROL, &world.control);
