@@ -225,6 +225,8 @@ static void on_control_message(void *ctx, struct bus_message *m)
         serve_begin(g);
     } else if (m->type == BUS_DEMAND_REFUSED) {
         gateway_demand_refused(g, &m->body.DEMAND_REFUSED);
+    } else if (m->type == BUS_ADAPTER_REFUSED) {
+        gateway_adapter_refused(g, &m->body.ADAPTER_REFUSED);
     } else if (m->type == BUS_INFER) {
         gateway_bus_infer(g, &m->body.INFER, m->fds[0]);
     }

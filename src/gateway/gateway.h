@@ -81,6 +81,10 @@ bool gateway_ready(const struct gateway *g);
 /* The model of the request's tenant; version empty = the newest. -ERROR_MODEL_NOT_FOUND, -ERROR_NO_MEMORY. */
 must_check int gateway_version_find(struct gateway_request *r, struct str model, struct str version,
                                     struct gateway_version **ret_version, struct error *err);
+/* The newest version of the model of that name, or of the base of the tenant's adapter of that name ("adapter" or
+ * "base:adapter"), with which the request's generations then run. Codes as above. */
+must_check int gateway_model_find(struct gateway_request *r, struct str name, struct gateway_version **ret_version,
+                                  struct error *err);
 /* Could it serve now, perhaps after a start? 0, or the refusal that a request would get. */
 must_check int gateway_version_state(const struct gateway_version *v, struct error *err);
 
@@ -88,6 +92,9 @@ must_check int gateway_version_state(const struct gateway_version *v, struct err
 must_check int gateway_models_each(struct gateway_request *r,
                                    void (*each)(void *ctx, struct str name, const struct gateway_version *v), void *ctx,
                                    struct error *err);
+
+/* And for every adapter of it. */
+void gateway_adapters_each(struct gateway_request *r, void (*each)(void *ctx, struct str name), void *ctx);
 
 /* Calls `each` for every version of the request's tenant's models that can be addressed, a model's newest first; with a
  * `model`, for its versions only. -ERROR_MODEL_NOT_FOUND; -ERROR_NO_MEMORY, perhaps in the middle. */

@@ -316,6 +316,7 @@ int gateway_catalog_take(struct gateway *g, int fd, size_t bytes, struct error *
     gateway_quotas_set(g);
     connections_sweep(g);
     gateway_replicas_attach(g);
+    gateway_adapters_sweep(g);
     sweep(g);
     return 0;
 }

@@ -202,10 +202,12 @@ struct gateway_batch {         /* of a replica of a language model */
     bool shared;      /* … which steps everybody's sequences, … */
     uint32_t adapter; /* … those with this adapter */
     uint32_t n_sequences, n_cancelled;
-    uint32_t n_silent;   /* leases in a row without an event */
-    uint64_t n_events;   /* of the running lease */
-    uint64_t charged_ns; /* its time was charged until then */
-    uint64_t slot_used;  /* bytes of the slot that no lease which has ended lies behind */
+    uint32_t n_silent;     /* leases in a row without an event */
+    uint64_t n_events;     /* of the running lease */
+    uint64_t charged_ns;   /* its time was charged until then */
+    struct list adapters;  /* struct gateway_adapter: in the worker or on their way, the least recently used first */
+    uint32_t adapter_last; /* the last number that was chosen */
+    uint64_t slot_used;    /* bytes of the slot that no lease which has ended lies behind */
     uint32_t n_parts;
     struct gateway_part parts[LIMIT_SEQUENCES];
     struct gateway_sequence sequences[LIMIT_SEQUENCES];
@@ -310,10 +312,13 @@ struct gateway_request {
     void (*release)(void *user);
     const struct gateway_generate *generate; /* GENERATING */
     uint32_t n_generations, n_started, n_ended;
-    uint32_t n_choices;      /* so many generations after each other have one prompt */
-    uint64_t tokens_max;     /* that all of them can take */
-    uint64_t begun_ns;       /* the first of them got its place; 0: none yet */
-    bool streaming;          /* the head of its answer is out */
+    uint32_t n_choices;   /* so many generations after each other have one prompt */
+    uint64_t tokens_max;  /* that all of them can take */
+    uint64_t begun_ns;    /* the first of them got its place; 0: none yet */
+    bool streaming;       /* the head of its answer is out */
+    bool aside;           /* it waits for its adapter and not in a line */
+    uint64_t adapter_uid; /* of the catalog, when it came; 0: the bare base */
+    char adapter_name[LIMIT_NAME_BYTES + 1];
     uint64_t streamed_bytes; /* of an answer that streams, so far */
     bool stopped;            /* the client does not read: nothing runs */
     size_t held_bytes;       /* of gateway.memory, beside the arena's: gateway_hold */
@@ -538,6 +543,9 @@ void gateway_places_done(struct gateway_version *v); /* its requests are gone */
 must_check int gateway_places_wait(struct gateway_request *r, struct error *err);
 /* They do so no more; accepts one that is in no line. */
 void gateway_places_leave(struct gateway_request *r);
+/* One that is in a line waits in that list instead, and for no place; or does so no more. */
+void gateway_places_aside(struct gateway_request *r, struct list *aside);
+void gateway_places_back(struct gateway_request *r);
 /* The one that gets the next place in a batch of the version's replicas; NULL: nobody waits. */
 struct gateway_request *gateway_places_next(const struct gateway_version *v);
 /* One of the version's own; NULL: none waits. */
@@ -548,6 +556,28 @@ void gateway_places_take(struct gateway_request *r, struct gateway_sequence *s, 
 void gateway_places_told(struct gateway_sequence *s, const struct generation_event *e);
 /* It leaves the batch; how many tokens were worked on. */
 uint64_t gateway_places_end(struct gateway_sequence *s);
+
+/* gateway_adapter.c: adapters in the workers */
+/* 1: the request needs none, or it is loaded there under that number; 0: it comes, and the request waits for it aside
+ * (gateway_adapter_wait) until it is back in its line; or the refusal. */
+must_check int gateway_adapter_get(struct gateway_batch *b, struct gateway_request *r, uint32_t *ret_number,
+                                   struct error *err);
+void gateway_adapter_wait(struct gateway_batch *b, struct gateway_request *r);
+/* A sequence in the batch names it, or no more. */
+void gateway_adapter_used(struct gateway_batch *b, uint32_t number, bool used);
+/* Asks for those that are wanted, as far as there is room; drops what nobody may use. Requests may be gone. */
+void gateway_adapters_continue(struct gateway_batch *b);
+/* Whether the worker will say something of one. */
+bool gateway_adapters_expected(const struct gateway_batch *b);
+/* The worker's word. Negative: it broke the protocol. */
+must_check int gateway_adapter_frame(struct gateway_replica *replica, const struct channel_frame *f, struct error *err);
+void gateway_adapter_refused(struct gateway *g, const struct bus_adapter_refused *body);
+/* A new control: what the old one did not bring is asked for again. */
+void gateway_adapters_again(struct gateway_batch *b);
+/* A new catalog was taken. */
+void gateway_adapters_sweep(struct gateway *g);
+/* The replica is gone: who waited goes back to its line. */
+void gateway_adapters_lost(struct gateway_batch *b);
 
 /* gateway_seat.c: who asks for turns */
 /* Whether a version has something to step in the batch, or to put into it. */
@@ -648,6 +678,8 @@ void gateway_demand_refused(struct gateway *g, const struct bus_demand_refused *
 void gateway_replica_pull(struct gateway_replica *replica);
 /* Polls the bell for what the channel now wants; before sleeping. */
 void gateway_replica_listen(struct gateway_replica *replica);
+/* Its channel need not be looked at, unless word of adapters is to come. */
+void gateway_replica_rest(struct gateway_replica *replica);
 /* The lease is over: free again, or drained. */
 void gateway_replica_idle(struct gateway_replica *replica);
 void gateway_replica_kill(struct gateway_replica *replica, enum bus_stop_reason reason);

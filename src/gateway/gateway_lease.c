@@ -220,7 +220,8 @@ void gateway_dispatch(struct gateway *g)
     gateway_lones_demand(g);
     for (struct schedule_lease *lease; (lease = schedule_next(g->schedule, now_ns));) {
         struct gateway_replica *replica = gateway_lease_replica(lease);
-        list_append(&g->busy, &replica->in_busy);
+        if (!list_linked(&replica->in_busy))
+            list_append(&g->busy, &replica->in_busy);
         int code = replica->batch ? gateway_turn_begin(replica, lease) : lease_send(replica, lease);
         if (code < 0)
             gateway_replica_kill(replica, BUS_STOP_PROTOCOL);

@@ -64,16 +64,31 @@ static int lobby_enter(struct gateway_request *r, struct error *err)
     return code;
 }
 
-int gateway_places_wait(struct gateway_request *r, struct error *err)
+static void line_enter(struct gateway_request *r)
 {
-    int code = r->begun_ns == 0 ? lobby_enter(r, err) : 0;
-    if (code < 0)
-        return code;
     list_append(&line_of(r)->requests, &r->node);
     if (!list_linked(&r->version->in_generating))
         list_append(&gateway_version_host(r->version)->places.versions, &r->version->in_generating);
     r->version->n_generating += r->n_generations - r->n_started;
     schedule_tokens_wait(tokens_of(r), &line_of(r)->account);
+}
+
+static void line_leave(struct gateway_request *r)
+{
+    list_remove(&r->node);
+    if (take(&r->aside))
+        return;
+    r->version->n_generating -= r->n_generations - r->n_started;
+    if (list_empty(&line_of(r)->requests))
+        schedule_tokens_leave(tokens_of(r), &line_of(r)->account);
+}
+
+int gateway_places_wait(struct gateway_request *r, struct error *err)
+{
+    int code = r->begun_ns == 0 ? lobby_enter(r, err) : 0;
+    if (code < 0)
+        return code;
+    line_enter(r);
     return 0;
 }
 
@@ -82,10 +97,20 @@ void gateway_places_leave(struct gateway_request *r)
     if (!list_linked(&r->node))
         return;
     (void)schedule_cancel(r->gateway->schedule, &r->schedule); /* false: it has begun, or was taken out by that */
-    list_remove(&r->node);
-    r->version->n_generating -= r->n_generations - r->n_started;
-    if (list_empty(&line_of(r)->requests))
-        schedule_tokens_leave(tokens_of(r), &line_of(r)->account);
+    line_leave(r);
+}
+
+void gateway_places_aside(struct gateway_request *r, struct list *aside)
+{
+    line_leave(r);
+    r->aside = true;
+    list_append(aside, &r->node);
+}
+
+void gateway_places_back(struct gateway_request *r)
+{
+    line_leave(r);
+    line_enter(r);
 }
 
 struct gateway_request *gateway_places_next(const struct gateway_version *v)

@@ -389,6 +389,8 @@ static int frame_handle(struct gateway_replica *replica, const struct channel_fr
     case CHANNEL_PART:
     case CHANNEL_DONE:
         return gateway_lease_frame(replica, f, err);
+    case CHANNEL_ADAPTER:
+        return gateway_adapter_frame(replica, f, err);
     case CHANNEL_STATS:
         return 0;
     case CHANNEL_NONE:
@@ -399,7 +401,6 @@ static int frame_handle(struct gateway_replica *replica, const struct channel_fr
     case CHANNEL_CANCEL:
     case CHANNEL_PARK:
     case CHANNEL_RESUME:
-    case CHANNEL_ADAPTER: /* nobody asks for one yet */
     case CHANNEL_ADAPTER_DROP:
     case CHANNEL_TYPE_COUNT:
         break;
@@ -437,9 +438,15 @@ static void drained_tell(struct gateway_replica *replica)
     (void)bus_conn_send(replica->gateway->supervisor, BUS_REPLICA_STOP, &body, NULL, 0); /* without it we end anyway */
 }
 
+void gateway_replica_rest(struct gateway_replica *replica)
+{
+    if (!replica->batch || !gateway_adapters_expected(replica->batch))
+        list_remove(&replica->in_busy);
+}
+
 void gateway_replica_idle(struct gateway_replica *replica)
 {
-    list_remove(&replica->in_busy);
+    gateway_replica_rest(replica);
     if (replica->version)
         replica->version->idle_since_ns = uv_hrtime();
     if (replica->state == GATEWAY_REPLICA_DRAINING || replica->lone) /* one request, and no other */
@@ -571,8 +578,11 @@ void gateway_replicas_tell(struct gateway *g)
 {
     size_t cursor = 0;
     for (struct gateway_replica *replica; (replica = map_next(&g->replicas, &cursor));)
-        if (replica->state == GATEWAY_REPLICA_READY)
+        if (replica->state == GATEWAY_REPLICA_READY) {
             loaded_tell(replica, NULL);
+            if (replica->batch)
+                gateway_adapters_again(replica->batch);
+        }
     gateway_lones_again(g);
     cursor = 0;
     for (struct gateway_version *v; (v = map_next(&g->versions, &cursor));) {
@@ -611,6 +621,8 @@ void gateway_replicas_check(struct gateway *g, uint64_t now_ns)
         if ((replica->state == GATEWAY_REPLICA_OPENING || replica->state == GATEWAY_REPLICA_LOADING) &&
             replica->start_limit_ns < now_ns)
             gateway_replica_kill(replica, BUS_STOP_LOAD);
+        else if (replica->batch)
+            gateway_adapters_continue(replica->batch); /* control was away, or refusals have had their time */
     gateway_lones_check(g, now_ns);
     cursor = 0;
     for (struct gateway_version *v; (v = map_next(&g->versions, &cursor));) {

@@ -64,6 +64,8 @@ struct gateway_request *gateway_request_new(struct gateway *g)
     r->release = NULL;
     r->streaming = r->stopped = false;
     r->begun_ns = r->streamed_bytes = 0;
+    r->aside = false;
+    r->adapter_uid = 0;
     r->lone = NULL;
     r->tried_alone = false;
     r->id = ++g->request_id_last;

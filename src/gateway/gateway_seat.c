@@ -124,6 +124,7 @@ static bool seat_take(struct gateway_batch *b, struct gateway_version *v)
 static bool seats_look(struct gateway_batch *b)
 {
     bool all = true;
+    gateway_adapters_continue(b);
     list_each_safe(node, &b->seats)
     {
         struct gateway_seat *seat = container_of(node, struct gateway_seat, in_batch);

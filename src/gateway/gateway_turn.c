@@ -24,6 +24,7 @@ int gateway_batch_start(struct gateway_replica *replica)
         return -ERROR_NO_MEMORY;
     b->replica = replica;
     list_init(&b->seats);
+    list_init(&b->adapters);
     replica->batch = b;
     gateway_batch_look(b);
     return 0;
@@ -34,7 +35,7 @@ void gateway_batch_free(struct gateway_replica *replica)
     struct gateway_batch *b = take(&replica->batch);
     if (!b)
         return;
-    assert(b->n_sequences == 0 && !b->turn && list_empty(&b->seats));
+    assert(b->n_sequences == 0 && !b->turn && list_empty(&b->seats) && list_empty(&b->adapters));
     list_remove(&b->in_look);
     free(b);
 }
@@ -53,7 +54,7 @@ static uint64_t events_max(const struct gateway_request *r, const struct generat
 }
 
 /* Puts the next generation of a request into the batch: 1; 0: the slot has no room for it now. */
-static int sequence_start(struct gateway_batch *b, struct gateway_request *r)
+static int sequence_start(struct gateway_batch *b, struct gateway_request *r, uint32_t adapter)
 {
     struct gateway_replica *replica = b->replica;
     uint64_t room = replica->channel->geometry.inbox_slot_bytes - b->slot_used;
@@ -62,6 +63,7 @@ static int sequence_start(struct gateway_batch *b, struct gateway_request *r)
     r->generate->make(r, r->n_started, &g);
     g.cache_secret[0] = cache_secret(r, 0);
     g.cache_secret[1] = cache_secret(r, 1);
+    g.adapter = adapter;
     size_t size = generation_size(&g);
     if (size > room)
         return 0;
@@ -75,6 +77,7 @@ static int sequence_start(struct gateway_batch *b, struct gateway_request *r)
         .id = ++replica->gateway->request_id_last,
         .index = r->n_started,
         .max_tokens = g.max_tokens,
+        .adapter = adapter,
         .n_events_max = events_max(r, &g),
     };
     struct channel_frame item = {
@@ -84,8 +87,28 @@ static int sequence_start(struct gateway_batch *b, struct gateway_request *r)
     b->slot_used += (size + CHANNEL_DATA_ALIGN - 1) & ~(uint64_t)(CHANNEL_DATA_ALIGN - 1);
     b->n_sequences++;
     gateway_places_take(r, s, &g);
+    gateway_adapter_used(b, adapter, true);
     if (r->begun_ns == 0)
         r->begun_ns = uv_hrtime();
+    return 1;
+}
+
+/* The next that waits gets a place: 1; 0: not now. Whoever cannot have one is out of the way afterwards. */
+static int place_fill(struct gateway_batch *b, struct gateway_request *r)
+{
+    struct error err = {0};
+    uint32_t adapter;
+    int code = gateway_adapter_get(b, r, &adapter, &err);
+    if (code == 0)
+        gateway_adapter_wait(b, r);
+    else if (code < 0)
+        gateway_generate_fail(r, code, &err);
+    if (code <= 0)
+        return 1;
+    code = b->slot_used < b->replica->channel->geometry.inbox_slot_bytes ? sequence_start(b, r, adapter) : 0;
+    if (code >= 0 || code == -ERROR_PEER)
+        return code;
+    gateway_generate_fail(r, -ERROR_INTERNAL, NULL); /* a surface that asks for what cannot be said */
     return 1;
 }
 
@@ -93,19 +116,13 @@ static int sequence_start(struct gateway_batch *b, struct gateway_request *r)
 static int places_fill(struct gateway_batch *b)
 {
     struct gateway_version *v = b->replica->version;
-    while (b->replica->state == GATEWAY_REPLICA_READY && b->n_sequences < v->signature->token.sequences) {
-        struct gateway_request *r = gateway_places_next(v);
-        if (!r)
-            return 0;
-        int code = b->slot_used < b->replica->channel->geometry.inbox_slot_bytes ? sequence_start(b, r) : 0;
-        if (code == -ERROR_PEER)
-            return code;
-        if (code == 0)
-            return 0;
-        if (code < 0) /* a surface that asks for what cannot be said */
-            gateway_generate_fail(r, -ERROR_INTERNAL, NULL);
-    }
-    return 0;
+    struct gateway_request *r;
+    int code = 1;
+    while (code > 0 && b->replica->state == GATEWAY_REPLICA_READY && b->n_sequences < v->signature->token.sequences &&
+           (r = gateway_places_next(v)))
+        code = place_fill(b, r);
+    gateway_adapters_continue(b);
+    return code < 0 ? code : 0;
 }
 
 static int resumes_send(struct gateway_batch *b)
@@ -213,7 +230,7 @@ int gateway_turn_begin(struct gateway_replica *replica, struct schedule_lease *l
     bool some = adapter_choose(b);
     if (code >= 0 && !some && b->slot_used == 0) { /* they went away meanwhile, or others took the places */
         lease_end(replica, false);
-        list_remove(&replica->in_busy);
+        gateway_replica_rest(replica);
         return 0;
     }
     b->shared = may_share(b, lease);
@@ -252,7 +269,9 @@ static void sequence_remove(struct gateway_batch *b, struct gateway_sequence *s)
 {
     compute_charge(b);
     gateway_quota_learn(s->request->version, s->ran_ns, gateway_places_end(s));
+    uint32_t adapter = s->adapter;
     *s = b->sequences[--b->n_sequences];
+    gateway_adapter_used(b, adapter, false);
 }
 
 /* The counts go up and stay within what was asked for; they are what the tenant is charged for. */
@@ -392,7 +411,7 @@ static int on_done(struct gateway_replica *replica, const struct channel_frame *
     g->stats.lease_ns += took_ns;
     compute_charge(b);
     cancelled_forget(b, replica->lease_id);
-    list_remove(&replica->in_busy);
+    gateway_replica_rest(replica);
     replica->version->idle_since_ns = uv_hrtime();
     b->slot_used = 0; /* the worker has copied what was in the slot */
     lease_end(replica, true);
@@ -417,6 +436,7 @@ void gateway_batch_lost(struct gateway_replica *replica, const struct error *err
     replica->lease = NULL;
     gateway_seats_lost(b);
     sequences_fail(b, err->code, err);
+    gateway_adapters_lost(b);
 }
 
 /* --- what the gateway says --- */

@@ -133,9 +133,22 @@ static void on_signature(struct gateway_request *r, const struct tensor_signatur
     gateway_generate(r, 1, 1, &generate);
 }
 
+/* The newest version also goes by its tenant's adapters' names. */
+static struct gateway_version *model_find(struct gateway_request *r, bool with_version)
+{
+    struct gateway_version *v = NULL;
+    struct error err = {0};
+    if (with_version)
+        return serve_oip_version(r, true);
+    int code = gateway_model_find(r, gateway_param(r, 0), &v, &err);
+    if (code < 0)
+        gateway_fail(r, code, &err);
+    return code < 0 ? NULL : v;
+}
+
 static void handle(struct gateway_request *r, bool with_version, bool stream)
 {
-    struct gateway_version *v = serve_oip_version(r, with_version);
+    struct gateway_version *v = model_find(r, with_version);
     if (!v)
         return;
     struct arena *arena = gateway_arena(r);
@@ -146,8 +159,9 @@ static void handle(struct gateway_request *r, bool with_version, bool stream)
         gateway_fail(r, -ERROR_NO_MEMORY, NULL);
         return;
     }
-    *call =
-        (struct generate_call){.stream = stream, .model = gateway_version_model(v), .version = gateway_version_text(v)};
+    *call = (struct generate_call){.stream = stream,
+                                   .model = with_version ? gateway_version_model(v) : gateway_param(r, 0),
+                                   .version = gateway_version_text(v)};
     call->model.data = arena_copy(arena, call->model);
     call->version.data = arena_copy(arena, call->version);
     if (!call->model.data || !call->version.data) {

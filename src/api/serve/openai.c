@@ -222,7 +222,7 @@ static struct gateway_version *model_find(struct gateway_request *r, struct str 
 {
     struct gateway_version *v = NULL;
     struct error err = {0};
-    int code = gateway_version_find(r, model, (struct str){0}, &v, &err);
+    int code = gateway_model_find(r, model, &v, &err);
     if (code == -ERROR_MODEL_NOT_FOUND)
         (void)error_set(&err, code, "The model `" STR_FORMAT "` does not exist or you do not have access to it.",
                         STR_ARG(model));
@@ -277,15 +277,20 @@ static void append_model(struct buf *b, struct str name)
     buf_append_text(b, ",\"object\":\"model\",\"created\":0,\"owned_by\":\"bulkhead\"}");
 }
 
-static void list_model(void *ctx, struct str name, const struct gateway_version *v)
+static void list_name(void *ctx, struct str name)
 {
     struct buf *b = ctx;
-    (void)v;
     if (b->failed)
         return;
     if (b->data[b->size - 1] != '[')
         buf_append_char(b, ',');
     append_model(b, name);
+}
+
+static void list_model(void *ctx, struct str name, const struct gateway_version *v)
+{
+    (void)v;
+    list_name(ctx, name);
 }
 
 static void answer(struct gateway_request *r, const struct buf *body)
@@ -299,10 +304,11 @@ static void answer(struct gateway_request *r, const struct buf *body)
 static void models(struct gateway_request *r)
 {
     _buf_ struct buf body;
-    buf_init(&body, 64 * MIB); /* LIMIT_MODELS × about 150 bytes, with room */
+    buf_init(&body, 64 * MIB); /* LIMIT_MODELS and LIMIT_ADAPTERS × about 150 bytes, with room */
     buf_append_text(&body, "{\"object\":\"list\",\"data\":[");
     struct error err = {0};
     int code = gateway_models_each(r, list_model, &body, &err);
+    gateway_adapters_each(r, list_name, &body);
     buf_append_text(&body, "]}");
     if (code < 0)
         gateway_fail(r, code, &err);
@@ -325,7 +331,7 @@ static const struct gateway_route routes[] = {
      "The next message of a conversation."},
     {WIRE_POST, "/v1/completions", GATEWAY_TENANT, true, SIZE_MAX, completions, "How a text goes on."},
     {WIRE_POST, "/v1/embeddings", GATEWAY_TENANT, true, SIZE_MAX, embeddings, "Texts as vectors."},
-    {WIRE_GET, "/v1/models", GATEWAY_TENANT, false, 0, models, "The tenant's models."},
+    {WIRE_GET, "/v1/models", GATEWAY_TENANT, false, 0, models, "The tenant's models and adapters."},
     {WIRE_GET, "/v1/models/{}", GATEWAY_TENANT, false, 0, model, "One model."},
     {WIRE_POST, "/tokenize", GATEWAY_TENANT, true, SIZE_MAX, tokenize, "A text as a model's tokens."},
     {WIRE_POST, "/detokenize", GATEWAY_TENANT, true, SIZE_MAX, detokenize, "Tokens as text."},

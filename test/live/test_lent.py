@@ -1,0 +1,189 @@
+"""One base for several tenants over HTTP: lent models and adapters, whose they are, and what becomes of them."""
+import json
+import os
+import signal
+import threading
+
+import pytest
+
+from conftest import ROOT, model_yaml, tenant_yaml, wait_until
+from test_adapters import adapter_yaml
+from test_grants import SHARED, grant_yaml
+
+MODELS = ROOT / "examples/models"
+HEAD = 10  # characters: later tokens may differ where two are nearly as likely, by who else is in the batch
+SIZE = (MODELS / "cynic.gguf").stat().st_size
+
+
+@pytest.fixture
+def lent(server):
+    """acme lends to bob, who uses its replicas, and to eve, whose floor asks for replicas of its own."""
+    server.apply(tenant_yaml("acme") + tenant_yaml("bob") + tenant_yaml("eve", isolation={"minimum": "process"}) +
+                 tenant_yaml("mallory") +
+                 model_yaml("novelist", "acme", str(MODELS / "novelist.gguf"), engine="llama", isolation=SHARED) +
+                 grant_yaml("lend", "acme", "novelist", ["bob", "eve"]))
+    server.apply(adapter_yaml("scribe", "acme", "novelist", MODELS / "scribe.gguf") +
+                 adapter_yaml("cynic", "bob", "novelist", MODELS / "cynic.gguf") +
+                 adapter_yaml("cynic", "eve", "novelist", MODELS / "cynic.gguf"))
+    server.keys = {name: server.key(name) for name in ("acme", "bob", "eve", "mallory")}
+    return server
+
+
+def ask(server, tenant, model, **body):
+    return server.http("POST", "/v1/completions", server.keys[tenant],
+                       {"model": model, "prompt": "The old man", "max_tokens": 12, "temperature": 0, **body})
+
+
+def text(server, tenant, model, **body):
+    answer = ask(server, tenant, model, **body)
+    assert answer.status == 200, answer.body
+    assert answer.json["model"] == model
+    return answer.json["choices"][0]["text"]
+
+
+def listed(server, tenant):
+    return {m["id"] for m in server.http("GET", "/v1/models", server.keys[tenant]).json["data"]}
+
+
+class Stream(threading.Thread):
+    def __init__(self, server, tenant, model, **body):
+        super().__init__()
+        self.connection = server.connect(timeout=120)
+        self.text, self.finish, self.error, self.begun = "", None, None, threading.Event()
+        self.arguments = ("POST", "/v1/completions", json.dumps(
+            {"model": model, "prompt": "The old man", "max_tokens": 12, "temperature": 0, "stream": True, **body}),
+            {"Authorization": "Bearer " + server.keys[tenant], "Content-Type": "application/json"})
+        self.start()
+
+    def run(self):
+        self.connection.request(*self.arguments)
+        response = self.connection.getresponse()
+        self.status = response.status
+        for line in response:
+            if line.startswith(b"data: {"):
+                chunk = json.loads(line[6:])
+                if "error" in chunk:
+                    self.error = chunk["error"]
+                    continue
+                self.begun.set()
+                for choice in chunk["choices"]:
+                    self.text += choice["text"]
+                    self.finish = choice["finish_reason"] or self.finish
+        self.begun.set()
+
+
+def replicas(server):
+    return [(r["metadata"]["tenant"], r["status"]["level"])
+            for r in json.loads(server.cli("get", "replicas", "-o", "json").stdout)["items"]]
+
+
+def test_lent_models_answer_whom_they_are_lent_to(lent):
+    own = text(lent, "acme", "novelist")
+    assert text(lent, "bob", "novelist") == own
+    assert len(replicas(lent)) == 1  # bob uses acme's
+    assert text(lent, "eve", "novelist") == own
+    assert sorted(level for _, level in replicas(lent)) == ["process", "shared"]
+    assert ask(lent, "mallory", "novelist").status == 404
+    assert listed(lent, "acme") == {"novelist", "scribe"}
+    assert listed(lent, "bob") == listed(lent, "eve") == {"novelist", "cynic"}
+    assert listed(lent, "mallory") == set()
+    for tenant, status in (("bob", 200), ("mallory", 404)):
+        for path in ("/v2/models/novelist", "/v2/models/novelist/ready"):
+            assert lent.http("GET", path, lent.keys[tenant]).status == status
+
+
+def test_adapters_speak_for_their_owner_only(lent):
+    base = text(lent, "bob", "novelist")
+    cynic = text(lent, "bob", "cynic")
+    assert cynic != base and text(lent, "bob", "novelist:cynic") == cynic
+    scribe = text(lent, "acme", "scribe")
+    assert text(lent, "acme", "scribe", max_tokens=60) != text(lent, "acme", "novelist", max_tokens=60)
+    assert scribe[:HEAD] != cynic[:HEAD] != base[:HEAD]
+    assert text(lent, "eve", "cynic") == cynic
+    assert lent.http("POST", "/v2/models/cynic/generate", lent.keys["bob"],
+                     {"text_input": "The old man", "max_tokens": 12, "temperature": 0}).json["text_output"] == cynic
+    nothing = ask(lent, "acme", "nothing")
+    for name in ("cynic", "novelist:cynic", "novelist:", ":cynic", "cynic:novelist", "novelist:cynic:x"):
+        refused = ask(lent, "acme", name)
+        assert refused.status == 404 and refused.body == nothing.body.replace(b"nothing", name.encode())
+        assert lent.http("GET", f"/v1/models/{name}", lent.keys["acme"]).status == 404
+    assert lent.http("GET", "/v1/models/cynic", lent.keys["bob"]).status == 200
+    # all at once, in one batch and turn by turn, each says what it said alone
+    streams = [Stream(lent, tenant, model) for tenant, model in
+               (("acme", "scribe"), ("bob", "cynic"), ("bob", "novelist"), ("acme", "novelist"), ("bob", "cynic"))]
+    for stream in streams:
+        stream.join()
+    assert [s.text[:HEAD] for s in streams] == [t[:HEAD] for t in (scribe, cynic, base, base, cynic)]
+    assert all(s.finish for s in streams)
+
+
+def test_the_least_recently_used_adapter_goes_but_not_under_a_sequence(lent):
+    """A budget of one adapter: they alternate, and who needs the other waits for the one that speaks."""
+    lent.apply(tenant_yaml("bob", quota={"adapterBytes": SIZE + 1000}) +
+               adapter_yaml("second", "bob", "novelist", MODELS / "scribe.gguf"))
+    cynic, second = text(lent, "bob", "cynic"), text(lent, "bob", "second")
+    assert cynic != second
+    for _ in range(3):
+        assert text(lent, "bob", "cynic") == cynic and text(lent, "bob", "second") == second
+    scribe = text(lent, "acme", "scribe")  # another tenant's budget is another
+    long = Stream(lent, "bob", "cynic", max_tokens=200, ignore_eos=True)
+    assert long.begun.wait(60)
+    other = Stream(lent, "bob", "second")
+    assert text(lent, "acme", "scribe")[:HEAD] == scribe[:HEAD]
+    long.join()
+    other.join()
+    assert long.status == other.status == 200 and long.text[:HEAD] == cynic[:HEAD] and other.text[:HEAD] == second[:HEAD]
+    late = ask(lent, "bob", "cynic", max_tokens=2)
+    assert late.status == 200
+    lent.apply(tenant_yaml("bob", quota={"adapterBytes": 1000}))
+    refused = ask(lent, "bob", "second")
+    assert refused.status == 503 and "than this tenant may have there" in str(refused.json)
+
+
+def test_adapters_come_back_after_a_loss(lent):
+    cynic = text(lent, "bob", "cynic")
+    for pid in lent.workers():
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: ask(lent, "bob", "cynic").status == 200, "a new worker to have the adapter")
+    assert text(lent, "bob", "cynic") == cynic
+    os.kill(lent.pid("gateway"), signal.SIGKILL)
+
+    def again():
+        try:
+            return ask(lent, "bob", "cynic").status == 200
+        except OSError:
+            return False
+    wait_until(again, "a new gateway to have the adapter loaded")
+    assert text(lent, "bob", "cynic") == cynic
+    os.kill(lent.pid("control"), signal.SIGKILL)
+    wait_until(lambda: text(lent, "acme", "scribe"), "an adapter through a new control")
+
+
+def test_what_is_taken_back_is_gone(lent):
+    """A running stream ends as it would have; nothing new begins, by any name."""
+    lent.apply(adapter_yaml("second", "bob", "novelist", MODELS / "scribe.gguf"))
+    text(lent, "bob", "cynic")
+    running = Stream(lent, "bob", "cynic", max_tokens=300, ignore_eos=True)
+    assert running.begun.wait(60)
+    lent.cli("delete", "grant", "lend", "--tenant", "acme")
+    for name in ("novelist", "cynic", "novelist:cynic", "second"):
+        assert ask(lent, "bob", name).status == 404
+    assert listed(lent, "bob") == listed(lent, "eve") == set()
+    running.join()
+    assert running.status == 200 and running.finish in ("length", "stop") and running.error is None
+    lent.apply(grant_yaml("lend", "acme", "novelist", ["bob"]))
+    lent.cli("delete", "adapter", "cynic", "--tenant", "bob")
+    assert ask(lent, "bob", "cynic").status == 404
+    before = text(lent, "bob", "second")
+    lent.apply(adapter_yaml("second", "bob", "novelist", MODELS / "cynic.gguf"))
+    assert text(lent, "bob", "second") != before
+
+
+def test_a_shared_batch_is_as_good_as_turns(lent):
+    base = text(lent, "acme", "novelist")
+    lent.cli("delete", "grant", "lend", "--tenant", "acme")
+    lent.apply(grant_yaml("lend", "acme", "novelist", ["bob"], sharedBatch=True))
+    streams = [Stream(lent, tenant, "novelist") for tenant in ("acme", "bob", "acme", "bob")]
+    for stream in streams:
+        stream.join()
+    assert [s.text[:HEAD] for s in streams] == [base[:HEAD]] * 4

@@ -1,0 +1,418 @@
+/* Adapters in a worker: asked for, waited for, dropped for others; and a worker that lies about them. */
+#include "test/unit/gateway/control_fixture.h"
+
+enum { TENANT = 100, BYTES = 100, SEQUENCES = 4 };
+
+static struct world w;
+static struct {
+    struct gateway_request *r; /* NULL: over */
+    int code;
+    char text[ERROR_TEXT_BYTES_MAX];
+} seen[8];
+static uint32_t n_seen;
+
+static void on_make(struct gateway_request *r, uint32_t index, struct generation *g)
+{
+    (void)r;
+    (void)index;
+    generation_init(g, GENERATION_COMPLETION);
+    g->prompt = STR("p");
+    g->max_tokens = 10;
+}
+
+static int on_event(struct gateway_request *r, uint32_t index, const struct generation_event *e, struct error *err)
+{
+    (void)r;
+    (void)index;
+    (void)e;
+    (void)err;
+    return 0;
+}
+
+static void over(struct gateway_request *r, int code, const struct error *err)
+{
+    for (uint32_t i = 0; i < n_seen; i++)
+        if (seen[i].r == r) {
+            seen[i].r = NULL;
+            seen[i].code = code;
+            (void)snprintf(seen[i].text, sizeof seen[i].text, "%s", err ? error_text(err, code) : "");
+        }
+    gateway_answer(r, 200, NULL, NULL, 0, STR("x"));
+}
+
+static void on_end(struct gateway_request *r)
+{
+    over(r, 0, NULL);
+}
+
+static void on_fail(struct gateway_request *r, int code, const struct error *err)
+{
+    over(r, code, err);
+}
+
+static const struct gateway_generate ops = {on_make, on_event, on_end, on_fail};
+
+/* One tenant with a model m and adapters a0 … a3 of 100 bytes each, uids `uid0` and on. */
+static void catalog_give(uint64_t generation, uint64_t uid0, uint32_t n, uint64_t budget)
+{
+    struct catalog_builder *b = NULL;
+    struct catalog_tenant t = {
+        .uid = TENANT, .weight = 1, .queue_max = 10, .classes = 2, .adapter_bytes_max = budget, .name = "t"};
+    struct catalog_model m = {.uid = 1, .batch_max = 1, .replicas_max = 1, .weight = 1, .class = 1, .name = "m"};
+    struct catalog_version v = {.uid = w.f.version->uid, .number = 1, .slots = 1, .level = 2, .engine = "llama"};
+    assert_int_equal(catalog_builder_new(generation, &b), 0);
+    assert_int_equal(catalog_add_tenant(b, &t), 0);
+    assert_int_equal(catalog_add_model(b, &m), 0);
+    assert_int_equal(catalog_add_version(b, &v), 0);
+    for (uint32_t i = 0; i < n; i++) {
+        struct catalog_adapter a = {.uid = uid0 + i, .bytes = BYTES};
+        (void)snprintf(a.name, sizeof a.name, "a%u", i);
+        assert_int_equal(catalog_add_adapter(b, &a), (int)i);
+    }
+    int fd = -1;
+    size_t bytes;
+    assert_int_equal(catalog_build(b, &fd, &bytes, NULL), 0);
+    catalog_builder_free(b);
+    catalog_close(w.f.g.catalog);
+    w.f.g.catalog = NULL;
+    assert_int_equal(catalog_open(fd, bytes, &w.f.g.catalog, NULL), 0);
+    close(fd);
+    w.f.tenant.generation = w.f.version->generation = w.f.g.stats.generation = generation;
+    gateway_adapters_sweep(&w.f.g);
+}
+
+static int setup_room(uint64_t room, uint64_t budget)
+{
+    world_init(&w, 1);
+    w.f.tenant.uid = TENANT;
+    w.f.version->signature->n_inputs = w.f.version->signature->n_outputs = 0;
+    w.f.version->signature->token =
+        (struct tensor_token_model){TENSOR_TOKEN_ANSWER, 1000, 2000, SEQUENCES, 50, 8, room};
+    struct schedule_lease *none;
+    schedule_replica_remove(w.f.g.schedule, &w.f.replica->schedule, 1, &none);
+    assert_int_equal(gateway_batch_start(w.f.replica), 0);
+    memset(seen, 0, sizeof seen);
+    n_seen = 0;
+    catalog_give(1, 500, 4, budget);
+    return 0;
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    return setup_room(10 * BYTES, 2 * BYTES);
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    gateway_replica_kill(w.f.replica, BUS_STOP_PROTOCOL);
+    for (uint32_t i = 0; i < n_seen; i++)
+        if (seen[i].r)
+            gateway_request_cancel(seen[i].r);
+    w.f.g.requests.count = 0; /* those that were cancelled are not answered */
+    assert_int_equal(w.f.version->n_held, 0);
+    catalog_close(w.f.g.catalog);
+    w.f.g.catalog = NULL;
+    world_done(&w);
+    return 0;
+}
+
+/* Returns its place in `seen`. */
+static uint32_t ask_for(const char *adapter, uint64_t uid)
+{
+    struct gateway_request *r = gateway_request_new(&w.f.g);
+    assert_non_null(r);
+    seen[n_seen].r = r;
+    r->tenant = &w.f.tenant;
+    w.f.tenant.n_requests++;
+    r->version = w.f.version;
+    w.f.version->n_requests++;
+    r->adapter_uid = uid;
+    (void)snprintf(r->adapter_name, sizeof r->adapter_name, "%s", adapter);
+    gateway_request_state_set(r, GATEWAY_REQUEST_HANDLED);
+    n_seen++;
+    gateway_generate(r, 1, 1, &ops);
+    return n_seen - 1;
+}
+
+/* --- control and the worker --- */
+
+static struct bus_demand_adapter demanded;
+static uint32_t n_demanded, n_dropped, dropped, n_items;
+static uint64_t items[8];
+static uint32_t item_adapters[8];
+static struct channel_frame lease;
+
+/* False: no lease. */
+static bool turn(void)
+{
+    struct channel_frame frame;
+    struct bus_message m;
+    struct error err = {0};
+    bool leased = false;
+    gateway_dispatch(&w.f.g);
+    n_demanded = n_dropped = n_items = 0;
+    while (bus_recv(w.control, BUS_CONTROL, BUS_GATEWAY, &m) > 0) {
+        if (m.type == BUS_DEMAND_ADAPTER) {
+            demanded = m.body.DEMAND_ADAPTER;
+            n_demanded++;
+        }
+        bus_message_done(&m);
+    }
+    while (channel_pull(w.f.guest, &frame, &err) == 1) {
+        if (frame.type == CHANNEL_ITEM) {
+            struct generation g;
+            const char *slot = channel_slot_other(w.f.guest, frame.slot);
+            assert_int_equal(generation_decode(slot + frame.offset, frame.length, &g, NULL), 0);
+            item_adapters[n_items] = g.adapter;
+            items[n_items++] = frame.request_id;
+        } else if (frame.type == CHANNEL_ADAPTER_DROP) {
+            dropped = frame.index;
+            n_dropped++;
+        } else if (frame.type == CHANNEL_LEASE) {
+            lease = frame;
+            leased = true;
+        }
+    }
+    return leased;
+}
+
+static void push(const struct channel_frame *frame)
+{
+    assert_int_equal(channel_push(w.f.guest, frame), 0);
+    channel_ring(w.f.guest);
+    gateway_replica_pull(w.f.replica);
+}
+
+static void loaded(uint32_t number, int status)
+{
+    push(&(struct channel_frame){.type = CHANNEL_ADAPTER, .index = number, .status = status});
+}
+
+static void end(uint64_t id, uint32_t left)
+{
+    struct generation_event e = {
+        .kind = GENERATION_EVENT_END, .prompt_tokens = 3, .prompt_done = 3, .finish = GENERATION_STOP};
+    size_t size = 0;
+    assert_int_equal(generation_event_encode(&e, channel_slot_own(w.f.guest, 0), BODY_BYTES_MAX, &size), 0);
+    push(&(struct channel_frame){
+        .type = CHANNEL_PART, .flags = CHANNEL_FINAL, .request_id = id, .lease_id = lease.lease_id, .length = size});
+    push(&(struct channel_frame){.type = CHANNEL_DONE, .lease_id = lease.lease_id, .a = 100, .b = left});
+}
+
+static bool alive(void)
+{
+    return w.f.replica->state == GATEWAY_REPLICA_READY;
+}
+
+/* From the request to its end: what the worker is asked to load and drop. */
+static void run(const char *adapter, uint64_t uid)
+{
+    uint32_t i = ask_for(adapter, uid);
+    bool leased = turn();
+    if (!leased) {
+        assert_int_equal(n_demanded, 1);
+        assert_int_equal(demanded.adapter_uid, uid);
+        assert_int_equal(demanded.epoch, w.f.replica->channel->epoch);
+        loaded(demanded.number, 0);
+        assert_true(turn());
+    }
+    assert_int_equal(n_items, 1);
+    assert_int_equal(item_adapters[0], lease.index);
+    end(items[0], 0);
+    assert_null(seen[i].r);
+    assert_int_equal(seen[i].code, 0);
+}
+
+/* --- */
+
+static void it_is_loaded_when_it_is_needed(void **state)
+{
+    (void)state;
+    uint32_t i = ask_for("a0", 500), k = ask_for("", 0);
+    assert_true(turn()); /* who needs none is not held up */
+    assert_int_equal(n_demanded, 1);
+    assert_int_equal(demanded.replica_uid, w.f.replica->uid);
+    assert_int_equal(lease.index, 0);
+    end(items[0], 0);
+    assert_null(seen[k].r);
+    assert_non_null(seen[i].r);
+    assert_false(turn());
+    assert_true(list_linked(&w.f.replica->in_busy)); /* its word will be heard */
+    loaded(demanded.number, 0);
+    assert_true(turn());
+    assert_int_equal(lease.index, demanded.number);
+    assert_int_equal(item_adapters[0], demanded.number);
+    end(items[0], 0);
+    assert_null(seen[i].r);
+    assert_false(turn());
+    assert_false(list_linked(&w.f.replica->in_busy));
+    run("a0", 500); /* it is there */
+    assert_int_equal(n_demanded, 0);
+}
+
+static void the_least_recently_used_one_goes(void **state)
+{
+    (void)state;
+    run("a0", 500);
+    uint32_t first = lease.index;
+    run("a1", 501);
+    uint32_t second = lease.index;
+    run("a0", 500);
+    assert_int_equal(lease.index, first);
+    ask_for("a2", 502); /* the budget holds two */
+    assert_false(turn());
+    assert_int_equal(n_dropped, 1);
+    assert_int_equal(dropped, second);
+    loaded(demanded.number, 0);
+    assert_true(turn());
+    assert_true(lease.index > second); /* no number is used twice */
+    end(items[0], 0);
+}
+
+static void none_goes_under_a_sequence(void **state)
+{
+    (void)state;
+    uint32_t n[2];
+    uint64_t ids[2];
+    for (uint32_t i = 0; i < 2; i++) {
+        (void)ask_for(i ? "a1" : "a0", 500 + i);
+        bool leased = turn();
+        n[i] = demanded.number;
+        if (leased) /* the first one's, which goes on */
+            push(&(struct channel_frame){.type = CHANNEL_DONE, .lease_id = lease.lease_id, .a = 1, .b = 1});
+        loaded(n[i], 0);
+        assert_true(turn());
+        ids[i] = items[0];
+        if (lease.index != n[i] || i == 0)
+            push(&(struct channel_frame){.type = CHANNEL_DONE, .lease_id = lease.lease_id, .a = 1, .b = 1});
+    }
+    ask_for("a2", 502);
+    (void)turn();
+    assert_int_equal(n_demanded, 0);
+    assert_int_equal(n_dropped, 0);
+    if (!w.f.replica->lease)
+        assert_true(turn());
+    end(ids[lease.index == n[1]], 1);
+    (void)turn();
+    assert_int_equal(n_dropped, 1);
+    assert_int_equal(n_demanded, 1);
+    assert_int_equal(demanded.adapter_uid, 502);
+    assert_true(alive());
+}
+
+static void what_cannot_be_loaded_is_said(void **state)
+{
+    (void)state;
+    uint32_t i = ask_for("a0", 500), k = ask_for("a0", 500);
+    assert_false(turn());
+    loaded(demanded.number, -ERROR_REFUSED);
+    assert_true(alive());
+    assert_int_equal(seen[i].code, -ERROR_MODEL_UNAVAILABLE);
+    assert_int_equal(seen[k].code, -ERROR_MODEL_UNAVAILABLE);
+    assert_non_null(strstr(seen[i].text, "The adapter cannot be loaded"));
+    uint32_t again = ask_for("a0", 500); /* not asked for again at once */
+    assert_false(turn());
+    assert_int_equal(n_demanded, 0);
+    assert_int_equal(seen[again].code, -ERROR_MODEL_UNAVAILABLE);
+    i = ask_for("a1", 501);
+    assert_false(turn());
+    gateway_adapter_refused(&w.f.g, &(struct bus_adapter_refused){.replica_uid = w.f.replica->uid,
+                                                                  .number = demanded.number,
+                                                                  .epoch = demanded.epoch + 1,
+                                                                  .status = -ERROR_NOT_FOUND});
+    assert_non_null(seen[i].r); /* of another channel */
+    gateway_adapter_refused(&w.f.g, &(struct bus_adapter_refused){.replica_uid = w.f.replica->uid,
+                                                                  .number = demanded.number,
+                                                                  .epoch = demanded.epoch,
+                                                                  .status = -ERROR_NOT_FOUND});
+    assert_null(seen[i].r);
+}
+
+static void what_is_larger_than_the_budget_is_refused(void **state)
+{
+    (void)state;
+    catalog_give(2, 500, 4, BYTES - 1);
+    uint32_t i = ask_for("a0", 500);
+    assert_false(turn());
+    assert_int_equal(n_demanded, 0);
+    assert_non_null(strstr(seen[i].text, "than this tenant may have there"));
+}
+
+/* A number that was not asked for, or twice the same. */
+static void a_worker_that_lies_dies(void **state)
+{
+    (void)state;
+    uint32_t i = ask_for("a0", 500);
+    assert_false(turn());
+    loaded(demanded.number + 1, 0);
+    assert_false(alive());
+    assert_non_null(seen[i].r); /* it had not begun: another worker may serve it */
+}
+
+static void a_worker_that_says_it_twice_dies(void **state)
+{
+    (void)state;
+    run("a0", 500);
+    loaded(lease.index, 0);
+    assert_false(alive());
+}
+
+static void a_new_control_is_asked_again(void **state)
+{
+    (void)state;
+    uint32_t i = ask_for("a0", 500);
+    assert_false(turn());
+    uint32_t old = demanded.number;
+    gateway_adapters_again(w.f.replica->batch);
+    assert_false(turn());
+    assert_int_equal(n_demanded, 1);
+    assert_true(demanded.number > old);
+    loaded(old, 0); /* the old control had sent it: not wanted twice */
+    assert_false(turn());
+    assert_int_equal(n_dropped, 1);
+    assert_int_equal(dropped, old);
+    loaded(demanded.number, 0);
+    assert_true(turn());
+    end(items[0], 0);
+    assert_null(seen[i].r);
+}
+
+/* Deleted, or with another content: who waits is told, what runs ends with the old one, which then goes. */
+static void a_changed_one_is_another(void **state)
+{
+    (void)state;
+    (void)ask_for("a0", 500);
+    assert_false(turn());
+    loaded(demanded.number, 0);
+    assert_true(turn());
+    uint32_t old = lease.index;
+    uint32_t i = ask_for("a1", 501);
+    catalog_give(2, 600, 1, 2 * BYTES); /* a0 is 600 now, a1 is gone */
+    (void)turn();
+    assert_int_equal(n_dropped, 0);
+    assert_int_equal(seen[i].code, 0);
+    end(items[0], 0);
+    (void)turn();
+    assert_int_equal(seen[i].code, -ERROR_MODEL_NOT_FOUND);
+    assert_int_equal(n_dropped, 1);
+    assert_int_equal(dropped, old);
+    run("a0", 600);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(it_is_loaded_when_it_is_needed, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_least_recently_used_one_goes, setup, teardown),
+        cmocka_unit_test_setup_teardown(none_goes_under_a_sequence, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_cannot_be_loaded_is_said, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_is_larger_than_the_budget_is_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_worker_that_lies_dies, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_worker_that_says_it_twice_dies, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_new_control_is_asked_again, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_changed_one_is_another, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
