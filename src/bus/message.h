@@ -209,6 +209,7 @@ enum bus_start_flag {
     BUS_START_APART = 1u << 1,     /* level shared: in a worker that hosts nothing else */
     BUS_START_OWN = 1u << 2,       /* level shared: a process of its own, in which sequences of several tenants run */
     BUS_START_DEDICATED = 1u << 3, /* on processors of its own */
+    BUS_START_REPACK = 1u << 4,    /* spec.resources.repack */
 };
 
 struct bus_replica_start { /* fds: the model; its image's root, or the model again; sealed memfds */
@@ -341,6 +342,8 @@ struct bus_worker_config { /* fds: the model; the engine's library, or the model
     uint64_t memory_bytes;  /* the model's limit */
     uint32_t threads;
     uint32_t library; /* enum bus_library */
+    uint32_t repack;  /* 1: weights may be copied into a faster order */
+    uint32_t _reserved;
     char engine[32];
 };
 
@@ -363,7 +366,9 @@ struct bus_ingest_start { /* fds: the model; the adapter, or the model again; se
                                signature or why it does not; 0: there is none */
     uint32_t cpu_milli;
     uint32_t image;  /* 1: no model but a container image, to be unpacked; DESCRIBED then has its root */
-    char engine[32]; /* "" for an image */
+    uint32_t repack; /* 1: as spec.resources.repack */
+    uint32_t _reserved;
+    char engine[32];                   /* "" for an image */
     char tenant[LIMIT_NAME_BYTES + 1]; /* for log lines only */
     char model[LIMIT_NAME_BYTES + 1];
 };

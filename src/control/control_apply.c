@@ -60,6 +60,7 @@ static int ingest_start(struct control_apply *a, struct error *err)
         .adapter_bytes = adapter->artifact_bytes,
         .cpu_milli = (uint32_t)wanted->cpu_milli,
         .image = a->ingest.wanted_image,
+        .repack = wanted->repack,
     };
     memcpy(body.engine, wanted->engine, sizeof body.engine);
     memcpy(body.tenant, wanted->tenant, sizeof body.tenant);

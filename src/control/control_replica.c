@@ -98,6 +98,7 @@ static int replica_start(struct control *c, const struct registry_version *row, 
                          struct error *err)
 {
     struct bus_replica_start body = *how;
+    body.flags |= row->repack ? BUS_START_REPACK : 0u;
     body.version_uid = row->uid;
     body.model_uid = row->model_uid;
     body.tenant_uid = row->tenant_uid;

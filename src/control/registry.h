@@ -76,6 +76,7 @@ struct registry_version {
     struct registry_running tenant_max; /* its quota.replicas and quota.memory of now; 0 = no limit */
     uint64_t cpu_milli, memory_bytes;
     bool dedicated; /* cores of its own */
+    bool repack;    /* spec.resources.repack */
     uint64_t artifact_bytes;
     uint8_t digest[STORE_DIGEST_BYTES];
     char tenant[LIMIT_NAME_BYTES + 1], model[LIMIT_NAME_BYTES + 1];

@@ -316,6 +316,7 @@ static int want_fit(struct resting *w, const struct resource_adapter *a, const u
                                         .level = base.level,
                                         .cpu_milli = m->cpu_milli,
                                         .memory_bytes = m->memory_bytes,
+                                        .repack = m->repack,
                                         .artifact_bytes = base.newest.artifact_bytes};
     memcpy(wanted->engine, m->engine, sizeof wanted->engine);
     memcpy(wanted->digest, base.newest.digest, sizeof wanted->digest);

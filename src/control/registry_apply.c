@@ -128,8 +128,8 @@ static bool version_differs(const struct registry_plan_item *item)
                memcmp(item->digest, item->newest.digest, sizeof item->digest) != 0;
     return strcmp(a->engine, b->engine) != 0 || a->isolation_level != b->isolation_level ||
            a->isolation_runtime != b->isolation_runtime || a->cpu_milli != b->cpu_milli || a->cpuset != b->cpuset ||
-           a->memory_bytes != b->memory_bytes || strcmp(a->isolation_image, b->isolation_image) != 0 ||
-           item->image_bytes != item->newest.image_bytes ||
+           a->memory_bytes != b->memory_bytes || a->repack != b->repack ||
+           strcmp(a->isolation_image, b->isolation_image) != 0 || item->image_bytes != item->newest.image_bytes ||
            memcmp(item->image, item->newest.image, sizeof item->image) != 0 ||
            memcmp(item->digest, item->newest.digest, sizeof item->digest) != 0;
 }

@@ -101,6 +101,10 @@ static int check_resources(const struct registry_plan *plan, const struct regist
                          "%s: spec.isolation.level: \"shared\" cannot be had with engine \"%s\", whose models cannot "
                          "be in one worker with others; take \"pool\" or above",
                          item->title, model->engine);
+    if (model->repack && !config->engine_lends(config->ctx, str_from(model->engine)))
+        return error_set(err, -ERROR_INVALID_RESOURCE,
+                         "%s: spec.resources.repack: engine \"%s\" has no weights that could be; leave it out",
+                         item->title, model->engine);
     if (model->cpu_milli < 1000 || model->cpu_milli % 1000 != 0)
         return error_set(err, -ERROR_INVALID_RESOURCE, "%s: spec.resources.cpu: whole cores only, 1 or more",
                          item->title);

@@ -91,6 +91,7 @@ int registry_plan_described(const struct registry_plan *plan, struct registry_in
                                             .level = registry_level_rank(model->isolation_level),
                                             .cpu_milli = model->cpu_milli,
                                             .memory_bytes = model->memory_bytes,
+                                            .repack = model->repack,
                                             .artifact_bytes = item->artifact_bytes};
         memcpy(wanted->engine, model->engine, sizeof wanted->engine);
         memcpy(wanted->digest, item->digest, sizeof wanted->digest);

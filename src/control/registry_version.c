@@ -122,6 +122,7 @@ static int version_complete(struct registry *r, struct str document, struct regi
     version->cpu_milli = model.cpu_milli;
     version->dedicated = model.cpuset != 0;
     version->memory_bytes = model.memory_bytes;
+    version->repack = model.repack;
     struct registry_newest newest;
     rc = registry_newest(r, version->model_uid, &newest, err);
     if (rc < 0)

@@ -22,6 +22,7 @@ struct engine_options {
     const char *library_path; /* the library again, where the worker has a root folder of its own and no /proc; NULL: by
                                  descriptor */
     uint32_t threads;         /* resources.cpu, ≥ 1: intra-op threads */
+    bool repack; /* weights may be copied, within memory_bytes, into an order that is faster to compute with */
     /* The process gives up what only loading a library needs (files, executable memory). Called once the library is
      * loaded and before the model is looked at; a failure fails `open`. NULL: nothing is given up. */
     int (*confine)(void *ctx, struct error *err);
@@ -126,10 +127,10 @@ struct engine_ops {
     /* The sequence keeps what it has and is not stepped, until resume. -ERROR_NOT_FOUND: unknown id. */
     int (*park)(struct engine *e, uint64_t request_id, struct error *err);
     int (*resume)(struct engine *e, uint64_t request_id, struct error *err);
-    /* An adapter for the model, under a number ≥ 1, not UINT32_MAX, that none has: turns and sequences name it from then on. `data` is
-     * the file, mapped, and `fd` the same; both are borrowed and not needed any more after the call. May take seconds.
-     * -ERROR_REFUSED (the file's fault, err for people), -ERROR_NO_MEMORY (more than the signature's adapter_bytes, or
-     * too many), -ERROR_INVALID_ARGUMENT. Both NULL: it takes none. */
+    /* An adapter for the model, under a number ≥ 1, not UINT32_MAX, that none has: turns and sequences name it from
+     * then on. `data` is the file, mapped, and `fd` the same; both are borrowed and not needed any more after the call.
+     * May take seconds. -ERROR_REFUSED (the file's fault, err for people), -ERROR_NO_MEMORY (more than the signature's
+     * adapter_bytes, or too many), -ERROR_INVALID_ARGUMENT. Both NULL: it takes none. */
     int (*adapter_load)(struct engine *e, uint32_t number, int fd, struct str data, struct error *err);
     /* Its memory and its cached prefixes go; its sequences end with an error in the next step. 0: all of them. */
     void (*adapter_drop)(struct engine *e, uint32_t number);

@@ -62,9 +62,7 @@ static int model_load(struct llama *l, const struct engine_options *options, str
     p.load_mode = LLAMA_LOAD_MODE_MMAP;
     p.n_gpu_layers = 0;
     p.check_tensors = false;
-    /* Repacked weights are faster for prompts on some processors, and private memory of each worker: pages shared by
-     * all are worth more here. */
-    p.use_extra_bufts = false;
+    p.use_extra_bufts = options->repack; /* else all workers of the model use the same pages */
     l->model = l->api->llama_model_load_from_file_ptr(l->file, p);
     if (!l->model)
         return error_set(err, ERROR_REFUSED,
@@ -121,7 +119,8 @@ static void streams_choose(struct llama *l, uint32_t context, uint64_t cells)
 static int cells_choose(struct llama *l, const struct engine_options *options, struct error *err)
 {
     uint64_t memory = options->memory_bytes ? options->memory_bytes : MEMORY_DEFAULT;
-    uint64_t each = cell_bytes(l);
+    uint64_t each = cell_bytes(l), copied = options->repack ? options->model_bytes : 0;
+    memory = memory > copied ? memory - copied : 0;
     int32_t trained = l->api->llama_model_n_ctx_train(l->model);
     uint32_t context = trained < 1                             ? CELLS_STEP
                        : (uint32_t)trained < LLAMA_CONTEXT_MAX ? (uint32_t)trained
@@ -131,9 +130,9 @@ static int cells_choose(struct llama *l, const struct engine_options *options, s
     if (cells < CELLS_STEP && context >= CELLS_STEP)
         return error_set(err, ERROR_REFUSED,
                          "The model's spec.resources.memory leaves no room for a context: %u tokens take %llu MiB "
-                         "beyond %u MiB for the engine; raise it.",
+                         "beyond %llu MiB for the engine; raise it.",
                          CELLS_STEP, (unsigned long long)((2 * CELLS_STEP * each + MIB - 1) / MIB),
-                         (unsigned)(MEMORY_BASE / MIB));
+                         (unsigned long long)((MEMORY_BASE + copied + MIB - 1) / MIB));
     streams_choose(l, context, cells);
     return 0;
 }

@@ -166,6 +166,7 @@ struct resource_model {
     uint64_t cpu_milli;                    /* spec.resources.cpu; whole cores for now: 1000, 2000 … */
     uint32_t cpuset;                       /* spec.resources.cpuset: 0 shared, 1 dedicated */
     uint64_t memory_bytes;                 /* spec.resources.memory */
+    bool repack;                           /* spec.resources.repack */
     uint64_t batch_max;                    /* spec.batching.maxSize */
     uint64_t batch_delay_ns;               /* spec.batching.maxDelay */
     struct resource_sizes batch_preferred; /* spec.batching.preferredSizes */

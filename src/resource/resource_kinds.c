@@ -497,6 +497,15 @@ static const struct resource_field model_fields[] = {
      .mutable = true,
      PLACE(model, memory_bytes),
      .help = "A replica that needs more is ended. A change makes a new version."},
+    {.path = "spec.resources.repack",
+     .type = RESOURCE_BOOLEAN,
+     .default_text = "false",
+     .mutable = true,
+     PLACE(model, repack),
+     .help =
+         "Engine llama: whether each replica keeps a copy of the quantised weights in the order that this processor "
+         "computes fastest with, within spec.resources.memory. false: all replicas use the same pages of the model. "
+         "A change makes a new version."},
     {.path = "spec.batching.maxSize",
      .type = RESOURCE_INTEGER,
      .unit = "rows",

@@ -146,6 +146,7 @@ static int ingest_configure(struct supervisor_ingest *g, int model_fd, int adapt
         .adapter_bytes = g->start.adapter_bytes,
         .memory_bytes = g->start.memory_bytes,
         .threads = (g->start.cpu_milli + 999) / 1000,
+        .repack = g->start.repack,
         .library = supervisor_library_where(g->worker->ops, library_fd),
     };
     memcpy(body.engine, g->start.engine, sizeof body.engine);

@@ -259,6 +259,7 @@ void supervisor_worker_config(const struct supervisor_replica *r, int library_fd
         .model_bytes = r->start.model_bytes,
         .memory_bytes = r->start.memory_bytes,
         .threads = (r->start.cpu_milli + 999) / 1000,
+        .repack = (r->start.flags & BUS_START_REPACK) != 0,
         .library = supervisor_library_where(r->ops, library_fd),
     };
     memcpy(ret_body->engine, r->start.engine, sizeof ret_body->engine);

@@ -145,6 +145,7 @@ int worker_model_open(struct worker *w, struct error *err)
         .library_fd = w->library_fd,
         .library_path = w->config.library == BUS_LIBRARY_ROOT ? ISOLATE_LIBRARY_PATH : NULL,
         .threads = w->config.threads,
+        .repack = w->config.repack,
         .confine = confine,
         .confine_ctx = w,
     };

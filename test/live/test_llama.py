@@ -10,6 +10,7 @@ from conftest import BUILD, ROOT, model_yaml, processes, tenant_yaml, wait_until
 sys.path.insert(0, str(ROOT / "test/tools"))
 
 import gguf_hostile  # noqa: E402  (behind the path that finds it)
+import gguf_random  # noqa: E402
 
 
 @pytest.fixture
@@ -42,6 +43,22 @@ def test_what_is_no_model_is_refused(server, tiny, folder, name):
     server.apply(tenant_yaml("acme"))
     result = server.apply(model_yaml("tiny", "acme", "broken.gguf", engine="llama"), check=False)
     assert result.returncode == 1 and words in result.stderr
+
+
+def test_repacked_weights(server, folder):
+    """Served like the others; each worker then has private memory of about the file's size more."""
+    gguf_random.write_model(folder / "small.gguf", "small", "Q4_K")
+    server.apply(tenant_yaml("acme") + "".join(
+        model_yaml(name, "acme", "small.gguf", engine="llama", resources={"memory": "128Mi", "repack": name == "repacked"})
+        for name in ("shared", "repacked")))
+    key, texts = server.key("acme"), []
+    for name in ("shared", "repacked"):
+        answer = server.http("POST", "/v1/completions", key, {"model": name, "prompt": "x", "max_tokens": 8, "temperature": 0})
+        assert answer.status == 200 and answer.json["usage"]["completion_tokens"] == 8, answer.body
+        texts.append(answer.json["choices"][0]["text"])
+    assert all(texts)
+    refused = server.apply(model_yaml("m", "acme", "small.gguf", engine="identity", resources={"repack": True}), check=False)
+    assert refused.returncode == 1 and "spec.resources.repack: " in refused.stderr
 
 
 HOSTILE_STEP = 1 if os.environ.get("BULKHEAD_SOAK") else 25

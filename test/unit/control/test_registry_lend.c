@@ -45,6 +45,24 @@ static uint64_t tenant_uid(struct fixture *f, const char *name)
     return uid;
 }
 
+/* It goes with the version, whose replicas are started with it, and only language models have it. */
+static void test_repack(void **state)
+{
+    struct fixture *f = *state;
+    struct registry_version v;
+    fixture_refused(f, body(f, WORLD "," MODEL("acme", "m", "a.gguf", ",\"resources\":{\"repack\":true}")),
+                    ERROR_INVALID_RESOURCE, "spec.resources.repack: engine \"identity\"");
+    fixture_applied(f, body(f, WORLD "," LLAMA("acme", "base", "a.gguf", "")));
+    uint64_t uid = fixture_version(f, "acme", "base");
+    assert_int_equal(registry_version_find(f->registry, uid, 0, &v, &f->err), 0);
+    assert_false(v.repack);
+    fixture_applied(f, body(f, LLAMA("acme", "base", "a.gguf", ",\"resources\":{\"repack\":true}")));
+    uint64_t again = fixture_version(f, "acme", "base");
+    assert_int_not_equal(again, uid);
+    assert_int_equal(registry_version_find(f->registry, again, 0, &v, &f->err), 0);
+    assert_true(v.repack);
+}
+
 static void test_rows_of_borrowers(void **state)
 {
     struct fixture *f = *state;
@@ -259,6 +277,7 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_repack, setup, teardown),
         cmocka_unit_test_setup_teardown(test_rows_of_borrowers, setup, teardown),
         cmocka_unit_test_setup_teardown(test_order_of_names, setup, teardown),
         cmocka_unit_test_setup_teardown(test_refused, setup, teardown),

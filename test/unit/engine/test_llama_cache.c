@@ -73,6 +73,33 @@ static struct engine *open_streams(uint32_t n)
     return e;
 }
 
+/* The copy of the weights is in the plan: there is less room for cells. */
+static void test_repack_is_planned(void **state)
+{
+    (void)state;
+    struct tensor_signature s;
+    struct engine *e = NULL;
+    struct error err = {0};
+    uint64_t memory = 96 * MIB + 2 * (uint64_t)8 * 512 * 128;
+    struct engine_options options = {.model = model.data,
+                                     .model_bytes = model.size,
+                                     .model_fd = model.fd,
+                                     .library_fd = llama_fixture_library(),
+                                     .threads = 1,
+                                     .repack = true,
+                                     .memory_bytes = memory};
+    if (engine_llama.open(&options, &e, &err) < 0)
+        fail_msg("open: %s", err.text);
+    assert_int_equal(e->ops->describe(e, &s, NULL), 0);
+    assert_in_range(s.token.cells, 256, 8 * 512 - model.size / 2 / 128);
+    fresh();
+    assert_int_equal(ask(e, 1, 5, "the abacus", 0)->n_tokens, 4);
+    e->ops->close(e);
+    options.memory_bytes = 96 * MIB + model.size;
+    assert_int_equal(engine_llama.open(&options, &e, &err), -ERROR_REFUSED);
+    assert_non_null(strstr(err.text, "spec.resources.memory"));
+}
+
 /* One tenant that fills the cache takes nothing from another that stays within its share. */
 static void test_shares(void **state)
 {
@@ -294,6 +321,7 @@ int main(void)
         cmocka_unit_test(test_own_prefix_is_found),
         cmocka_unit_test(test_nobody_elses_is),
         cmocka_unit_test(test_shares),
+        cmocka_unit_test(test_repack_is_planned),
         cmocka_unit_test(test_branches),
         cmocka_unit_test(test_all_streams),
         cmocka_unit_test(test_gaps),

@@ -22,7 +22,7 @@ static void test_whole_document(void **state)
         text.data,
         "{\"apiVersion\":\"bulkhead.dev/v1alpha1\",\"kind\":\"Model\",\"metadata\":{\"name\":\"digits\",\"tenant\":"
         "\"acme\",\"uid\":9,\"resourceVersion\":4},\"spec\":{\"engine\":\"onnx\",\"source\":\"digits.onnx\","
-        "\"isolation\":{\"level\":\"process\",\"runtime\":\"any\"},\"resources\":{\"cpu\":\"1500m\",\"cpuset\":\"shared\",\"memory\":\"256Mi\"},\"batching\":{"
+        "\"isolation\":{\"level\":\"process\",\"runtime\":\"any\"},\"resources\":{\"cpu\":\"1500m\",\"cpuset\":\"shared\",\"memory\":\"256Mi\",\"repack\":false},\"batching\":{"
         "\"maxSize\":32,\"maxDelay\":\"1ms\",\"invariant\":true},\"weight\":1,\"class\":\"interactive\",\"replicas\":{\"min\":0,\"max\":1,\"idleAfter\":\"0s\"}},\"status\":{"
         "\"version\":1}}");
 }
