@@ -14,9 +14,9 @@
 
 /* `layout`: a packed folder (base/bundle.h) or a tar file, both with oci-layout, index.json and blobs/. Writes the root
  * (image_root.h) to out_fd, an empty file that can be read and sought; on failure what it holds is of no use. Layers:
- * plain tar or gzip. The image is the one for linux and this processor; several are refused. -ERROR_REFUSED with what
- * is wrong, in words for whoever made the image; -ERROR_NO_MEMORY. The same layout gives the same bytes. Blocks for
- * seconds; needs up to 2 × LIMIT_IMAGE_BYTES of memory beside the output. */
+ * plain tar, gzip or zstd. The image is the one for linux and this processor; several are refused. -ERROR_REFUSED with
+ * what is wrong, in words for whoever made the image; -ERROR_NO_MEMORY. The same layout gives the same bytes. Blocks
+ * for seconds; needs up to 2 × LIMIT_IMAGE_BYTES of memory beside the output. */
 must_check int image_flatten(struct str layout, int out_fd, struct error *err);
 
 #endif

@@ -4,8 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <zlib.h>
+#include <zstd.h>
+#include <zstd_errors.h>
 
-#define FIRST_BYTES (4 * MIB)
+#define FIRST_BYTES     (4 * MIB)
+#define ZSTD_WINDOW_LOG 27 /* 128 MiB: what zstd itself takes unless it is told otherwise */
 
 void blob_done(struct blob *b)
 {
@@ -82,7 +85,7 @@ static int inflate_all(z_stream *z, struct str packed, size_t max, struct blob *
     }
 }
 
-int blob_inflate(struct str packed, size_t max, struct blob *ret_blob, struct error *err)
+static int blob_inflate(struct str packed, size_t max, struct blob *ret_blob, struct error *err)
 {
     struct blob b = {0};
     z_stream z = {0};
@@ -96,5 +99,62 @@ int blob_inflate(struct str packed, size_t max, struct blob *ret_blob, struct er
     }
     b.bytes.data = b.owned;
     *ret_blob = b;
+    return 0;
+}
+
+static int unzstd_all(ZSTD_DStream *z, struct str packed, size_t max, struct blob *b, struct error *err)
+{
+    size_t capacity_max = max + 1; /* one more, to see what is too much */
+    size_t capacity = capacity_max < FIRST_BYTES ? capacity_max : FIRST_BYTES, left = 1;
+    ZSTD_inBuffer in = {packed.data, packed.size, 0};
+    b->owned = malloc(capacity);
+    if (!b->owned)
+        return error_set_default(err, ERROR_NO_MEMORY);
+    while (left > 0 || in.pos < in.size) { /* frames may stand one behind the other */
+        if (b->bytes.size == capacity && !grow(b, &capacity, capacity_max))
+            return error_set_default(err, ERROR_NO_MEMORY);
+        ZSTD_outBuffer out = {b->owned, capacity, b->bytes.size};
+        left = ZSTD_decompressStream(z, &out, &in);
+        b->bytes.size = out.pos;
+        if (ZSTD_isError(left) && ZSTD_getErrorCode(left) == ZSTD_error_memory_allocation)
+            return error_set_default(err, ERROR_NO_MEMORY);
+        if (b->bytes.size > max)
+            return error_set(err, ERROR_REFUSED, "a layer has more than %zu MiB unpacked", (size_t)(max / MIB));
+        if (ZSTD_isError(left) || (left > 0 && in.pos == in.size && out.pos < out.size))
+            return error_set(err, ERROR_REFUSED, "a layer is not whole zstd data");
+    }
+    return 0;
+}
+
+static int blob_unzstd(struct str packed, size_t max, struct blob *ret_blob, struct error *err)
+{
+    struct blob b = {0};
+    ZSTD_DStream *z = ZSTD_createDStream();
+    if (!z || ZSTD_isError(ZSTD_DCtx_setParameter(z, ZSTD_d_windowLogMax, ZSTD_WINDOW_LOG))) {
+        (void)ZSTD_freeDStream(z); /* accepts NULL, cannot fail */
+        return error_set_default(err, ERROR_NO_MEMORY);
+    }
+    int r = unzstd_all(z, packed, max, &b, err);
+    (void)ZSTD_freeDStream(z); /* cannot fail */
+    if (r < 0) {
+        blob_done(&b);
+        return r;
+    }
+    b.bytes.data = b.owned;
+    *ret_blob = b;
+    return 0;
+}
+
+int blob_unpack(enum blob_packing packing, struct str packed, size_t max, struct blob *ret_blob, struct error *err)
+{
+    switch (packing) {
+    case BLOB_GZIP:
+        return blob_inflate(packed, max, ret_blob, err);
+    case BLOB_ZSTD:
+        return blob_unzstd(packed, max, ret_blob, err);
+    case BLOB_PLAIN:
+        break;
+    }
+    *ret_blob = (struct blob){.bytes = packed};
     return 0;
 }

@@ -52,12 +52,12 @@ static int members_add(struct tree *tree, struct str bytes, uint32_t layer, stru
 static int layer_add(struct tree *tree, const struct layout_layer *layer, uint32_t number, struct output *out,
                      struct error *err)
 {
-    struct blob tar = {.bytes = layer->packed};
+    struct blob tar = {0};
     uint8_t digest[IMAGE_DIGEST_BYTES];
     _free_ struct tar *t = malloc(sizeof *t);
     if (!t)
         return error_set_default(err, ERROR_NO_MEMORY);
-    int r = layer->gzip ? blob_inflate(layer->packed, LIMIT_IMAGE_LAYER_BYTES, &tar, err) : 0;
+    int r = blob_unpack(layer->packing, layer->packed, LIMIT_IMAGE_LAYER_BYTES, &tar, err);
     if (r == 0)
         r = blob_digest(tar.bytes, digest, err);
     if (r == 0 && memcmp(digest, layer->digest, sizeof digest) != 0)

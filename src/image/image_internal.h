@@ -37,14 +37,17 @@ void blob_done(struct blob *b);
 must_check int blob_digest(struct str bytes, uint8_t ret_digest[static IMAGE_DIGEST_BYTES], struct error *err);
 /* "sha256:" and 64 digits. */
 must_check int blob_digest_parse(struct str text, uint8_t ret_digest[static IMAGE_DIGEST_BYTES], struct error *err);
-/* gzip, at most `max` bytes unpacked. */
-must_check int blob_inflate(struct str packed, size_t max, struct blob *ret_blob, struct error *err);
+enum blob_packing { BLOB_PLAIN = 0, BLOB_GZIP, BLOB_ZSTD };
+/* At most `max` bytes unpacked (< SIZE_MAX / 2); what is plain already is neither copied nor bounded. -ERROR_REFUSED
+ * for what is not whole, or too much. */
+must_check int blob_unpack(enum blob_packing packing, struct str packed, size_t max, struct blob *ret_blob,
+                           struct error *err);
 
 /* --- image_layout.c: what the layout's documents say; all of it checked but the layers' contents --- */
 
 struct layout_layer {
     struct str packed;
-    bool gzip;
+    enum blob_packing packing;
     uint8_t digest[IMAGE_DIGEST_BYTES]; /* of its tar */
 };
 

@@ -156,14 +156,17 @@ static int layer_add(struct layout *l, const struct source *s, yyjson_val *descr
 {
     static const struct {
         const char *type;
-        bool gzip;
+        enum blob_packing packing;
     } types[] = {
-        {"application/vnd.oci.image.layer.v1.tar", false},
-        {"application/vnd.oci.image.layer.v1.tar+gzip", true},
-        {"application/vnd.oci.image.layer.nondistributable.v1.tar", false},
-        {"application/vnd.oci.image.layer.nondistributable.v1.tar+gzip", true},
-        {"application/vnd.docker.image.rootfs.diff.tar", false},
-        {"application/vnd.docker.image.rootfs.diff.tar.gzip", true},
+        {"application/vnd.oci.image.layer.v1.tar", BLOB_PLAIN},
+        {"application/vnd.oci.image.layer.v1.tar+gzip", BLOB_GZIP},
+        {"application/vnd.oci.image.layer.v1.tar+zstd", BLOB_ZSTD},
+        {"application/vnd.oci.image.layer.nondistributable.v1.tar", BLOB_PLAIN},
+        {"application/vnd.oci.image.layer.nondistributable.v1.tar+gzip", BLOB_GZIP},
+        {"application/vnd.oci.image.layer.nondistributable.v1.tar+zstd", BLOB_ZSTD},
+        {"application/vnd.docker.image.rootfs.diff.tar", BLOB_PLAIN},
+        {"application/vnd.docker.image.rootfs.diff.tar.gzip", BLOB_GZIP},
+        {"application/vnd.docker.image.rootfs.diff.tar.zstd", BLOB_ZSTD},
     };
     struct str type = text_of(descriptor, "mediaType");
     uint8_t digest[IMAGE_DIGEST_BYTES];
@@ -171,13 +174,13 @@ static int layer_add(struct layout *l, const struct source *s, yyjson_val *descr
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         if (!str_equal(type, str_from(types[i].type)))
             continue;
-        layer->gzip = types[i].gzip;
+        layer->packing = types[i].packing;
         struct str id = {yyjson_get_str(diff_id), yyjson_get_len(diff_id)};
         int r = blob_digest_parse(yyjson_is_str(diff_id) ? id : (struct str){"", 0}, layer->digest, err);
         return r < 0 ? r : blob_find(s, descriptor, &layer->packed, digest, err);
     }
     return error_set(err, ERROR_REFUSED,
-                     "a layer is packed as %.*s; what is read is plain tar and gzip (such as skopeo copy "
+                     "a layer is packed as %.*s; what is read is plain tar, gzip and zstd (such as skopeo copy "
                      "--dest-compress-format gzip makes)",
                      (int)(type.size < 80 ? type.size : 80), type.data);
 }

@@ -1,4 +1,5 @@
 """Builds OCI image layouts, good and bad, out of plain bytes. Also for the fuzzers' seeds (test/fuzz/make_corpus.py)."""
+import ctypes
 import gzip
 import hashlib
 import io
@@ -40,6 +41,16 @@ def tar(members, format=tarfile.PAX_FORMAT):
     return buffer.getvalue()[:size + 1024]  # without the padding to a tape's record
 
 
+def zstd(data):
+    library = ctypes.CDLL("libzstd.so.1")  # dpkg needs it, so each Debian has it
+    library.ZSTD_compressBound.restype = library.ZSTD_compress.restype = ctypes.c_size_t
+    room = library.ZSTD_compressBound(ctypes.c_size_t(len(data)))
+    packed = ctypes.create_string_buffer(room)
+    size = library.ZSTD_compress(packed, ctypes.c_size_t(room), data, ctypes.c_size_t(len(data)), 3)
+    assert 0 < size <= room
+    return packed.raw[:size]
+
+
 def digest(data):
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
@@ -49,10 +60,11 @@ class Layout:
 
     def __init__(self, layers, *, packed=True, change=lambda name, document: None, nested=False):
         self.files = {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}'}
-        blobs = [gzip.compress(layer, mtime=0) if packed else layer for layer in layers]
+        pack = {True: lambda layer: gzip.compress(layer, mtime=0), "zstd": zstd, False: lambda layer: layer}[packed]
+        blobs = [pack(layer) for layer in layers]
         config = self.document("config", change, {"architecture": ARCHITECTURE, "os": "linux", "rootfs": {
             "type": "layers", "diff_ids": [digest(layer) for layer in layers]}})
-        kind = "application/vnd.oci.image.layer.v1.tar" + ("+gzip" if packed else "")
+        kind = "application/vnd.oci.image.layer.v1.tar" + {True: "+gzip", "zstd": "+zstd", False: ""}[packed]
         manifest = self.document("manifest", change, {
             "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
             "config": self.entry(config, "application/vnd.oci.image.config.v1+json"),

@@ -79,9 +79,9 @@ def test_it_is_the_root_and_the_answers_are_the_same(contained, folder):
     assert stored == {version["status"]["digest"], version["status"]["image"]["root"][7:]}
 
 
-@pytest.mark.parametrize("form", ["folder", "tar", "plain layers", "nested index"])
+@pytest.mark.parametrize("form", ["folder", "tar", "plain layers", "zstd layers", "nested index"])
 def test_each_form_gives_the_same_root(contained, folder, form):
-    image = Layout([BASE, UPPER], packed=form != "plain layers", nested=form == "nested index")
+    image = Layout([BASE, UPPER], packed={"plain layers": False, "zstd layers": "zstd"}.get(form, True), nested=form == "nested index")
     if form == "tar":
         (folder / "image").write_bytes(image.tar())
     else:
@@ -154,10 +154,13 @@ def test_what_is_no_layout_and_what_is_spoilt(contained, folder):
     image.files[blob] = image.files[blob][:-1] + b"?"
     image.write(folder / "spoilt")
     assert "does not have the digest that it is named by" in words("spoilt")
-    zstd = Layout([BASE], change=lambda name, d: name == "manifest" and
-                  d["layers"][0].update(mediaType="application/vnd.oci.image.layer.v1.tar+zstd"))
-    zstd.write(folder / "zstd")
-    assert "what is read is plain tar and gzip" in words("zstd")
+    def named(packing):
+        image = Layout([BASE], change=lambda name, d: name == "manifest" and
+                       d["layers"][0].update(mediaType="application/vnd.oci.image.layer.v1.tar+" + packing))
+        image.write(folder / packing)
+        return words(packing)
+    assert "not whole zstd data" in named("zstd")
+    assert "what is read is plain tar, gzip and zstd" in named("lz4")
     result = contained.apply(model_yaml("echo", "acme", "echo.json", isolation={"level": "process", "image": "x"}), check=False)
     assert "spec.isolation.image: only workers of level container have an image" in result.stderr
 

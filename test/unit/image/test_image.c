@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include <zlib.h>
+#include <zstd.h>
 
 #include <cmocka.h>
 
@@ -207,7 +208,7 @@ static void test_too_many_files(void **state)
 
 /* ---- packed layers ---- */
 
-static size_t pack(const char *bytes, size_t size, unsigned char *packed, size_t capacity)
+static size_t pack_gzip(const char *bytes, size_t size, unsigned char *packed, size_t capacity)
 {
     z_stream z = {0};
     assert_int_equal(deflateInit2(&z, 9, Z_DEFLATED, 16 + MAX_WBITS, 8, Z_DEFAULT_STRATEGY), Z_OK);
@@ -221,9 +222,31 @@ static size_t pack(const char *bytes, size_t size, unsigned char *packed, size_t
     return size;
 }
 
-static void test_inflate(void **state)
+/* In two pieces: then its size stands nowhere, and the window is as large as was asked for. */
+static size_t pack_zstd_window(const char *bytes, size_t size, unsigned char *packed, size_t capacity, int window_log)
 {
-    (void)state;
+    ZSTD_CCtx *z = ZSTD_createCCtx();
+    ZSTD_inBuffer in = {bytes, size / 2, 0};
+    ZSTD_outBuffer out = {packed, capacity, 0};
+    assert_non_null(z);
+    assert_false(ZSTD_isError(ZSTD_CCtx_setParameter(z, ZSTD_c_windowLog, window_log)));
+    assert_false(ZSTD_isError(ZSTD_CCtx_setParameter(z, ZSTD_c_checksumFlag, 1)));
+    while (in.pos < in.size)
+        assert_false(ZSTD_isError(ZSTD_compressStream2(z, &out, &in, ZSTD_e_continue)));
+    in.size = size;
+    assert_int_equal(ZSTD_compressStream2(z, &out, &in, ZSTD_e_end), 0);
+    ZSTD_freeCCtx(z);
+    return out.pos;
+}
+
+static size_t pack_zstd(const char *bytes, size_t size, unsigned char *packed, size_t capacity)
+{
+    return pack_zstd_window(bytes, size, packed, capacity, 20);
+}
+
+static void unpacks(enum blob_packing packing, size_t (*pack)(const char *, size_t, unsigned char *, size_t),
+                    const char *broken)
+{
     static unsigned char packed[64 * KIB];
     size_t size = 9 * MIB;
     char *zeros = calloc(1, size);
@@ -231,22 +254,44 @@ static void test_inflate(void **state)
     struct error err = {0};
     size_t n = pack(zeros, size, packed, sizeof packed);
     assert_true(n < 16 * KIB); /* a bomb */
-    assert_int_equal(blob_inflate((struct str){(char *)packed, n}, size, &b, &err), 0);
+    assert_int_equal(blob_unpack(packing, (struct str){(char *)packed, n}, size, &b, &err), 0);
     assert_int_equal(b.bytes.size, size);
     assert_memory_equal(b.bytes.data, zeros, size);
     blob_done(&b);
-    assert_int_equal(blob_inflate((struct str){(char *)packed, n}, size - 1, &b, &err), -ERROR_REFUSED);
+    assert_int_equal(blob_unpack(packing, (struct str){(char *)packed, n}, size - 1, &b, &err), -ERROR_REFUSED);
     assert_non_null(strstr(err.text, "more than 8 MiB unpacked"));
     for (size_t cut = 0; cut < n; cut += n / 7)
-        assert_int_equal(blob_inflate((struct str){(char *)packed, cut}, size + 1, &b, &err), -ERROR_REFUSED);
-    assert_non_null(strstr(err.text, "not whole gzip data"));
+        assert_int_equal(blob_unpack(packing, (struct str){(char *)packed, cut}, size + 1, &b, &err), -ERROR_REFUSED);
+    assert_non_null(strstr(err.text, broken));
     size_t twice = n + pack("end", 3, packed + n, sizeof packed - n); /* one file behind the other is one */
-    assert_int_equal(blob_inflate((struct str){(char *)packed, twice}, size + 3, &b, &err), 0);
+    assert_int_equal(blob_unpack(packing, (struct str){(char *)packed, twice}, size + 3, &b, &err), 0);
     assert_int_equal(b.bytes.size, size + 3);
     blob_done(&b);
     packed[n / 2] ^= 0xff;
-    assert_int_equal(blob_inflate((struct str){(char *)packed, n}, size, &b, &err), -ERROR_REFUSED);
+    assert_int_equal(blob_unpack(packing, (struct str){(char *)packed, n}, size, &b, &err), -ERROR_REFUSED);
     free(zeros);
+}
+
+static void test_gzip(void **state)
+{
+    (void)state;
+    unpacks(BLOB_GZIP, pack_gzip, "not whole gzip data");
+}
+
+static void test_zstd(void **state)
+{
+    (void)state;
+    unpacks(BLOB_ZSTD, pack_zstd, "not whole zstd data");
+    static char bytes[KIB];
+    unsigned char packed[2 * KIB];
+    struct blob b;
+    for (int window_log = 27; window_log <= 28; window_log++) { /* what unpacking costs is bounded before it begins */
+        size_t n = pack_zstd_window(bytes, sizeof bytes, packed, sizeof packed, window_log);
+        int r = blob_unpack(BLOB_ZSTD, (struct str){(char *)packed, n}, MIB, &b, NULL);
+        assert_int_equal(r, window_log == 27 ? 0 : -ERROR_REFUSED);
+        if (r == 0)
+            blob_done(&b);
+    }
 }
 
 /* ---- layouts ---- */
@@ -263,9 +308,9 @@ static int flatten(const char *seed, int *ret_fd, struct error *err)
 static void test_layouts(void **state)
 {
     (void)state;
-    static const char *const good[] = {"gzip.tar", "plain.tar", "nested.tar"};
+    static const char *const good[] = {"gzip.tar", "plain.tar", "nested.tar", "zstd.tar"};
     static const uint8_t zeros[IMAGE_DIGEST_BYTES];
-    for (size_t i = 0; i < 3; i++) {
+    for (size_t i = 0; i < 4; i++) {
         struct error err = {0};
         struct image_root root;
         struct image_entry entry;
@@ -285,7 +330,7 @@ static void test_layouts(void **state)
             if (str_equal(entry.path, STR("usr/bin/run")))
                 assert_true(entry.executable && str_equal(entry.content, STR("#!")));
         }
-        assert_int_equal(n, i == 0 ? 10 : 6);
+        assert_int_equal(n, i == 0 || i == 3 ? 10 : 6);
         munmap(bytes, size);
     }
 }
@@ -304,7 +349,8 @@ static void test_hostile_layouts(void **state)
         {"config-size.tar", "does not have the size that is said of it"},
         {"layer-digest.tar", "it lacks the file blobs/sha256/0000"},
         {"layer-sha512.tar", "not sha256: and 64"},
-        {"layer-zstd.tar", "what is read is plain tar and gzip"},
+        {"layer-zstd.tar", "not whole zstd data"},
+        {"layer-lz4.tar", "what is read is plain tar, gzip and zstd"},
         {"layer-not-gzip.tar", "not whole gzip data"},
         {"two-images.tar", "2 images for linux/"},
         {"no-image.tar", "no image for linux/"},
@@ -398,7 +444,8 @@ int main(void)
         cmocka_unit_test(test_long_names),
         cmocka_unit_test(test_hostile_layers),
         cmocka_unit_test(test_too_many_files),
-        cmocka_unit_test(test_inflate),
+        cmocka_unit_test(test_gzip),
+        cmocka_unit_test(test_zstd),
         cmocka_unit_test(test_layouts),
         cmocka_unit_test(test_hostile_layouts),
         cmocka_unit_test(test_every_changed_blob_is_noticed),
