@@ -163,6 +163,7 @@
 #define LIMIT_SEQUENCES 64u
 /* Adapters on their way into one replica at once; of more, the worker takes none in. Each is a descriptor of its 64. */
 #define LIMIT_ADAPTERS_WAITING 16u
+#define LIMIT_ADAPTERS_LOADED  64u /* in one worker at once */
 
 /* Quotas: what tenants and keys used goes to the store at most so many at a time, once a second: 384 KiB, 5 to 35 ms of
  * control's time. */

@@ -11,7 +11,7 @@
 
 static struct llama_adapter *find(struct llama *l, uint32_t number)
 {
-    for (uint32_t i = 0; i < LLAMA_ADAPTERS && number > 0; i++)
+    for (uint32_t i = 0; i < LIMIT_ADAPTERS_LOADED && number > 0; i++)
         if (l->adapters[i].number == number)
             return &l->adapters[i];
     return NULL;
@@ -50,7 +50,7 @@ int llama_adapter_load(struct engine *e, uint32_t number, int fd, struct str dat
     struct llama *l = llama_of(e);
     struct llama_adapter *place = NULL;
     uint64_t used = 0;
-    for (uint32_t i = 0; i < LLAMA_ADAPTERS; i++) {
+    for (uint32_t i = 0; i < LIMIT_ADAPTERS_LOADED; i++) {
         used += l->adapters[i].bytes;
         place = l->adapters[i].number == 0 && !place ? &l->adapters[i] : place;
     }
@@ -60,7 +60,7 @@ int llama_adapter_load(struct engine *e, uint32_t number, int fd, struct str dat
         return error_set(err, ERROR_NO_MEMORY,
                          "There is no room for the adapter: this worker keeps %llu KiB of adapters, %u at most, and "
                          "has %llu KiB of them; raise the model's spec.resources.memory.",
-                         (unsigned long long)(l->token.adapter_bytes / KIB), LLAMA_ADAPTERS,
+                         (unsigned long long)(l->token.adapter_bytes / KIB), LIMIT_ADAPTERS_LOADED,
                          (unsigned long long)(used / KIB));
     FILE *file = NULL;
     int r = lora_scan(data, l->model_file, err);
@@ -95,7 +95,7 @@ static void drop(struct llama *l, struct llama_adapter *a)
 void llama_adapter_drop(struct engine *e, uint32_t number)
 {
     struct llama *l = llama_of(e);
-    for (uint32_t i = 0; i < LLAMA_ADAPTERS; i++)
+    for (uint32_t i = 0; i < LIMIT_ADAPTERS_LOADED; i++)
         if (l->adapters[i].number > 0 && (number == 0 || l->adapters[i].number == number))
             drop(l, &l->adapters[i]);
 }

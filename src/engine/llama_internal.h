@@ -28,7 +28,6 @@
 #define LLAMA_STEP_WORK     (UINT64_C(8) * 1000 * 1000 * 1000)
 #define LLAMA_PREFILL_LEAST 32u
 #define LLAMA_SEQUENCES     32u /* at once; ≤ LIMIT_SEQUENCES */
-#define LLAMA_ADAPTERS      64u /* loaded at once */
 #define LLAMA_CONTEXT_MAX   32768u
 #define LLAMA_EMBEDDING_MAX 2048u /* tokens: an embedding is computed in one call */
 /* Text has at least so many tokens: no vocabulary in the field has pieces so long that more bytes could fit. */
@@ -106,7 +105,7 @@ struct llama {
     bool cacheable; /* a sequence can be cut: not with recurrent state */
     struct llama_sequence sequences[LLAMA_SEQUENCES];
     struct llama_stream streams[LLAMA_SEQUENCES]; /* [token.sequences] */
-    struct llama_adapter adapters[LLAMA_ADAPTERS];
+    struct llama_adapter adapters[LIMIT_ADAPTERS_LOADED];
     struct engine_stats stats;
     /* of the event being made */
     char text[TOKEN_TEXT_BYTES];

@@ -142,30 +142,52 @@ static uint64_t room_of(const struct gateway_batch *b)
     return b->replica->version->signature->token.adapter_bytes;
 }
 
+/* The tenants that have adapters there, or want some, t among them. */
+static uint32_t tenants_of(const struct gateway_batch *b, const struct gateway_tenant *t,
+                           const struct gateway_tenant *seen[LIMIT_ADAPTERS_LOADED])
+{
+    uint32_t n = 0;
+    seen[n++] = t;
+    list_each(node, &b->adapters)
+    {
+        const struct gateway_tenant *other = adapter_at(node)->tenant;
+        bool known = adapter_at(node)->state == ADAPTER_REFUSED;
+        for (uint32_t i = 0; i < n && !known; i++)
+            known = seen[i] == other;
+        if (!known && n < LIMIT_ADAPTERS_LOADED)
+            seen[n++] = other;
+    }
+    return n;
+}
+
 /* What a tenant may have loaded there. Where the budgets of those that are there exceed the room, each is cut alike. */
 static uint64_t budget_of(const struct gateway_batch *b, const struct gateway_tenant *t)
 {
     const struct gateway *g = b->replica->gateway;
-    const struct gateway_tenant *seen[LIMIT_SEQUENCES];
-    uint32_t n = 0;
-    list_each(node, &b->adapters)
-    {
-        const struct gateway_tenant *other = adapter_at(node)->tenant;
-        bool known = other == t || adapter_at(node)->state == ADAPTER_REFUSED;
-        for (uint32_t i = 0; i < n && !known; i++)
-            known = seen[i] == other;
-        if (!known && n < LIMIT_SEQUENCES)
-            seen[n++] = other;
-    }
-    uint64_t room = room_of(b), share = room / (n + 1), sum = 0, own = 0;
-    for (uint32_t i = 0; i <= n; i++) {
-        const struct gateway_tenant *one = i < n ? seen[i] : t;
-        bool alive = g->catalog && one->generation == catalog_generation(g->catalog);
-        uint64_t quota = alive ? catalog_tenant_at(g->catalog, one->index)->adapter_bytes_max : 0;
-        own = quota == 0 ? share : quota < room ? quota : room;
+    const struct gateway_tenant *seen[LIMIT_ADAPTERS_LOADED];
+    uint32_t n = tenants_of(b, t, seen);
+    uint64_t room = room_of(b), sum = 0, own = 0;
+    for (uint32_t i = n; i-- > 0;) { /* t last */
+        bool alive = g->catalog && seen[i]->generation == catalog_generation(g->catalog);
+        uint64_t quota = alive ? catalog_tenant_at(g->catalog, seen[i]->index)->adapter_bytes_max : 0;
+        own = quota == 0 ? room / n : quota < room ? quota : room;
         sum += own;
     }
     return sum > room ? (uint64_t)((unsigned __int128)own * room / sum) : own;
+}
+
+static uint32_t places_used(const struct gateway_batch *b, const struct gateway_tenant *t) /* NULL: by all */
+{
+    uint32_t n = 0;
+    list_each(node, &b->adapters) n += takes_room(adapter_at(node)) && (!t || adapter_at(node)->tenant == t);
+    return n;
+}
+
+/* It has more than its budget of bytes, or than an equal share of the places. */
+static bool is_over(const struct gateway_batch *b, const struct gateway_tenant *t)
+{
+    const struct gateway_tenant *seen[LIMIT_ADAPTERS_LOADED];
+    return room_used(b, t) > budget_of(b, t) || places_used(b, t) > LIMIT_ADAPTERS_LOADED / tenants_of(b, t, seen);
 }
 
 static void drop(struct gateway_batch *b, struct gateway_adapter *a)
@@ -181,18 +203,29 @@ static void drop(struct gateway_batch *b, struct gateway_adapter *a)
     gateway_version_let_go(v);
 }
 
-/* The least recently used one that may go: of that tenant, or of any that has more than its budget. */
-static struct gateway_adapter *victim(struct gateway_batch *b, const struct gateway_tenant *t)
+enum { OF_TENANT, OF_THOSE_OVER, OF_ANYBODY };
+
+/* The least recently used one that may go, of those. */
+static struct gateway_adapter *victim(struct gateway_batch *b, const struct gateway_tenant *t, int whose)
 {
     list_each(node, &b->adapters)
     {
         struct gateway_adapter *a = adapter_at(node);
         if (a->state != ADAPTER_LOADED || a->n_sequences > 0)
             continue;
-        if (a->stale || (t ? a->tenant == t : room_used(b, a->tenant) > budget_of(b, a->tenant)))
+        if (a->stale || whose == OF_ANYBODY || (whose == OF_TENANT ? a->tenant == t : is_over(b, a->tenant)))
             return a;
     }
     return NULL;
+}
+
+/* For room in all. Who has none there at all gets one: only more tenants than there is room for come so far. */
+static struct gateway_adapter *victim_of_all(struct gateway_batch *b, const struct gateway_tenant *t)
+{
+    struct gateway_adapter *gone = victim(b, t, OF_THOSE_OVER);
+    if (!gone)
+        gone = victim(b, t, OF_TENANT);
+    return gone || places_used(b, t) > 0 ? gone : victim(b, t, OF_ANYBODY);
 }
 
 /* 0: there is room now; 1: there will be; or a refusal. */
@@ -205,12 +238,12 @@ static int room_make(struct gateway_batch *b, struct gateway_adapter *a, struct 
     if (a->bytes > budget)
         return error_set(err, ERROR_LIMIT, "it takes more of a worker's memory than this tenant may have there");
     while (room_used(b, a->tenant) + a->bytes > budget) {
-        if (!(gone = victim(b, a->tenant)))
+        if (!(gone = victim(b, a->tenant, OF_TENANT)))
             return 1;
         drop(b, gone);
     }
-    while (room_used(b, NULL) + a->bytes > room) {
-        if (!(gone = victim(b, NULL)) && !(gone = victim(b, a->tenant)))
+    while (room_used(b, NULL) + a->bytes > room || places_used(b, NULL) >= LIMIT_ADAPTERS_LOADED) {
+        if (!(gone = victim_of_all(b, a->tenant)))
             return 1;
         drop(b, gone);
     }

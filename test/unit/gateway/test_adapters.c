@@ -52,7 +52,7 @@ static void on_fail(struct gateway_request *r, int code, const struct error *err
 
 static const struct gateway_generate ops = {on_make, on_event, on_end, on_fail};
 
-/* One tenant with a model m and adapters a0 … a3 of 100 bytes each, uids `uid0` and on. */
+/* A tenant with a model m and n adapters a0 … of 100 bytes each, uids `uid0` and on; and one with an adapter b0. */
 static void catalog_give(uint64_t generation, uint64_t uid0, uint32_t n, uint64_t budget)
 {
     struct catalog_builder *b = NULL;
@@ -62,6 +62,9 @@ static void catalog_give(uint64_t generation, uint64_t uid0, uint32_t n, uint64_
     struct catalog_version v = {.uid = w.f.version->uid, .number = 1, .slots = 1, .level = 2, .engine = "llama"};
     assert_int_equal(catalog_builder_new(generation, &b), 0);
     assert_int_equal(catalog_add_tenant(b, &t), 0);
+    t.uid++;
+    (void)snprintf(t.name, sizeof t.name, "u");
+    assert_int_equal(catalog_add_tenant(b, &t), 1);
     assert_int_equal(catalog_add_model(b, &m), 0);
     assert_int_equal(catalog_add_version(b, &v), 0);
     for (uint32_t i = 0; i < n; i++) {
@@ -69,6 +72,15 @@ static void catalog_give(uint64_t generation, uint64_t uid0, uint32_t n, uint64_
         (void)snprintf(a.name, sizeof a.name, "a%u", i);
         assert_int_equal(catalog_add_adapter(b, &a), (int)i);
     }
+    m.uid = 2;
+    m.tenant = 1;
+    v.uid = w.f.version->uid + 1;
+    assert_int_equal(catalog_add_model(b, &m), 1);
+    assert_int_equal(catalog_add_version(b, &v), 1);
+    assert_int_equal(
+        catalog_add_adapter(
+            b, &(struct catalog_adapter){.uid = 900, .bytes = BYTES, .tenant = 1, .model = 1, .name = "b0"}),
+        (int)n);
     int fd = -1;
     size_t bytes;
     assert_int_equal(catalog_build(b, &fd, &bytes, NULL), 0);
@@ -118,16 +130,19 @@ static int teardown(void **state)
     return 0;
 }
 
+static struct gateway_tenant borrower_tenant;
+static struct gateway_version *borrower, *asking; /* asking: NULL, the owner */
+
 /* Returns its place in `seen`. */
 static uint32_t ask_for(const char *adapter, uint64_t uid)
 {
     struct gateway_request *r = gateway_request_new(&w.f.g);
     assert_non_null(r);
     seen[n_seen].r = r;
-    r->tenant = &w.f.tenant;
-    w.f.tenant.n_requests++;
-    r->version = w.f.version;
-    w.f.version->n_requests++;
+    r->version = asking ? asking : w.f.version;
+    r->version->n_requests++;
+    r->tenant = r->version->tenant;
+    r->tenant->n_requests++;
     r->adapter_uid = uid;
     (void)snprintf(r->adapter_name, sizeof r->adapter_name, "%s", adapter);
     gateway_request_state_set(r, GATEWAY_REQUEST_HANDLED);
@@ -139,7 +154,7 @@ static uint32_t ask_for(const char *adapter, uint64_t uid)
 /* --- control and the worker --- */
 
 static struct bus_demand_adapter demanded;
-static uint32_t n_demanded, n_dropped, dropped, n_items;
+static uint32_t n_demanded, n_dropped, n_dropped_sum, dropped, n_items;
 static uint64_t items[8];
 static uint32_t item_adapters[8];
 static struct channel_frame lease;
@@ -170,6 +185,7 @@ static bool turn(void)
         } else if (frame.type == CHANNEL_ADAPTER_DROP) {
             dropped = frame.index;
             n_dropped++;
+            n_dropped_sum++;
         } else if (frame.type == CHANNEL_LEASE) {
             lease = frame;
             leased = true;
@@ -401,6 +417,100 @@ static void a_changed_one_is_another(void **state)
     run("a0", 600);
 }
 
+/* The worker has so many places, however small the adapters are. */
+static void places_are_bounded(void **state)
+{
+    (void)state;
+    catalog_give(2, 1000, LIMIT_ADAPTERS_LOADED + 1, 0);
+    w.f.version->signature->token.adapter_bytes = 100 * BYTES;
+    for (uint32_t i = 0; i <= LIMIT_ADAPTERS_LOADED; i++) {
+        char name[LIMIT_NAME_BYTES];
+        (void)snprintf(name, sizeof name, "a%u", i);
+        n_seen = 0;
+        (void)ask_for(name, 1000 + i);
+        assert_false(turn());
+        assert_int_equal(n_demanded, 1);
+        assert_int_equal(n_dropped, i == LIMIT_ADAPTERS_LOADED);
+        loaded(demanded.number, 0);
+        assert_true(turn());
+        end(items[0], 0);
+    }
+    assert_int_equal(dropped, 1); /* the first */
+}
+
+/* A borrower of the model, with an adapter b0, joins. */
+static void borrower_start(void)
+{
+    borrower_tenant = (struct gateway_tenant){
+        .uid = TENANT + 1, .index = 1, .generation = w.f.tenant.generation, .classes = 1u << SCHEDULE_INTERACTIVE};
+    schedule_tenant_set(w.f.g.schedule, &borrower_tenant.schedule,
+                        &(struct schedule_tenant_config){.weight = 1, .queue_max = 100});
+    borrower = calloc(1, sizeof *borrower);
+    assert_non_null(borrower);
+    borrower->gateway = &w.f.g;
+    borrower->tenant = &borrower_tenant;
+    borrower->generation = w.f.version->generation;
+    borrower->batch_max = borrower->replicas_max = 1;
+    borrower->class = SCHEDULE_INTERACTIVE;
+    list_init(&borrower->waiting);
+    gateway_places_init(borrower);
+    list_init(&borrower->guests);
+    list_init(&borrower->turns_queued);
+    list_init(&borrower->replicas);
+    borrower->host = w.f.version;
+    list_append(&w.f.version->guests, &borrower->in_guests);
+    borrower->signature = malloc(sizeof *borrower->signature);
+    assert_non_null(borrower->signature);
+    *borrower->signature = *w.f.version->signature;
+    schedule_target_set(w.f.g.schedule, &borrower->schedule, &borrower_tenant.schedule,
+                        &(struct schedule_target_config){.batch_rows_max = 1, .batch_bytes_max = 2 * BODY_BYTES_MAX});
+}
+
+static void borrower_end(void)
+{
+    assert_int_equal(borrower->n_requests + borrower->n_held, 0);
+    gateway_places_done(borrower);
+    list_remove(&borrower->in_guests);
+    schedule_target_remove(w.f.g.schedule, &borrower->schedule);
+    schedule_tenant_remove(w.f.g.schedule, &borrower_tenant.schedule);
+    gateway_stats_free(borrower);
+    free(borrower->signature);
+    free(borrower);
+}
+
+static void run_borrowed(void)
+{
+    asking = borrower;
+    run("b0", 900);
+    asking = NULL;
+}
+
+/* Another tenant's go as far as it has more than its budget, and no further. */
+static void others_give_what_they_have_too_much(void **state)
+{
+    (void)state;
+    catalog_give(2, 500, 4, 0);
+    borrower_start();
+    w.f.version->signature->token.adapter_bytes = 3 * BYTES;
+    run("a0", 500);
+    uint32_t first = lease.index;
+    for (uint32_t i = 1; i < 3; i++) /* alone there, it may fill the room */
+        run(i == 1 ? "a1" : "a2", 500 + i);
+    n_dropped_sum = 0;
+    run_borrowed();
+    assert_int_equal(n_dropped_sum, 1);
+    assert_int_equal(dropped, first);
+    uint32_t theirs = lease.index;
+    for (uint32_t i = 0; i < 3; i++) { /* with its share of half the room it holds one, in turn */
+        run(i == 0 ? "a3" : i == 1 ? "a0" : "a1", i == 0 ? 503 : 499 + i);
+        assert_int_not_equal(dropped, theirs);
+    }
+    run_borrowed();
+    assert_int_equal(lease.index, theirs); /* it was there all the time */
+    gateway_replica_kill(w.f.replica, BUS_STOP_PROTOCOL);
+    borrower_end();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -413,6 +523,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_worker_that_says_it_twice_dies, setup, teardown),
         cmocka_unit_test_setup_teardown(a_new_control_is_asked_again, setup, teardown),
         cmocka_unit_test_setup_teardown(a_changed_one_is_another, setup, teardown),
+        cmocka_unit_test_setup_teardown(places_are_bounded, setup, teardown),
+        cmocka_unit_test_setup_teardown(others_give_what_they_have_too_much, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
