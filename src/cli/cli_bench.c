@@ -133,7 +133,8 @@ static void print_figure(double first, double second, const char *unit)
 
 static void print_table(const struct bench *b)
 {
-    static const char *const heads[] = {"COLD ms", "WARM ms", "ADDED ms", "REQ/s 5 ms", "PSS +1 MiB", "NEIGHBOUR p99"};
+    static const char *const heads[] = {"COLD ms",    "WARM ms",       "ADDED ms", "REQ/s 5 ms",
+                                        "PSS +1 MiB", "NEIGHBOUR p99", "OWN CORES"};
     printf("%-*s", LEVEL_COLUMN, "LEVEL");
     for (size_t i = 0; i < sizeof heads / sizeof heads[0]; i++)
         printf("%-*s", i + 1 < sizeof heads / sizeof heads[0] ? FIGURE_COLUMN : 0, heads[i]);
@@ -152,7 +153,9 @@ static void print_table(const struct bench *b)
         print_figure(l->added.p50, l->added.p99, "");
         print_figure(l->throughput, 0, "");
         print_figure((double)l->further_bytes / (double)MIB, 0, "");
-        printf("%.2f ×\n", bench_ratio(l->flooded.p99, l->alone.p99));
+        print_figure(bench_ratio(l->flooded.p99, l->alone.p99), 0, " x");
+        print_figure(bench_ratio(l->apart_flooded.p99, l->apart_alone.p99), 0, " x");
+        putchar('\n');
         if (l->error[0]) {
             printf("%-*s", LEVEL_COLUMN, "");
             cli_print_wrapped(l->error, LEVEL_COLUMN);

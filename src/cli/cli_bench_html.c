@@ -175,6 +175,11 @@ static void append_time_plots(struct buf *html, const struct bench *b)
                          .unit = "ms",
                          .logarithmic = true};
     append_series_plot(html, b, &cold, offsetof(struct bench_level, cold), &b->bare, "bare clone");
+    const struct bench_level *container = bench_level_of(b, LADDER_CONTAINER);
+    if (container->bare.samples > 0)
+        buf_format(html,
+                   "<p>The OCI runtime alone, run with the bundle of a container's replica: %.3g / %.3g ms.</p>\n",
+                   container->bare.p50, container->bare.p99);
     append_series_plot(html, b, &warm, offsetof(struct bench_level, warm), NULL, NULL);
     append_series_plot(html, b, &added, offsetof(struct bench_level, added), NULL, NULL);
 }
@@ -213,19 +218,16 @@ static void append_memory_plot(struct buf *html, const struct bench *b)
 
 static void append_neighbour_plot(struct buf *html, const struct bench *b)
 {
-    char names[LADDER_LEVEL_COUNT][3][32];
-    struct label labels[LADDER_LEVEL_COUNT][3];
+    struct label labels[LADDER_LEVEL_COUNT][5];
     for (int i = 0; i < LADDER_LEVEL_COUNT - 1; i++) {
         const struct bench_level *l = &b->levels[i];
         if (l->alone.samples == 0)
             continue;
         struct plot p = {.title = ladder_level_names[i + 1], .about = "", .unit = "ms", .logarithmic = true};
-        const struct bench_series *series[] = {&l->alone, &l->flooded, &l->crowded};
-        static const char *const which[] = {"alone", "flooded", "all slots"};
-        for (int k = 0; k < 3; k++) {
-            (void)snprintf(names[i][k], sizeof names[i][k], "%s", which[k]); /* fits */
-            add_mark(&p, &labels[i][k], names[i][k], series[k]->p50, series[k]->p99, "ms");
-        }
+        const struct bench_series *series[] = {&l->alone, &l->flooded, &l->crowded, &l->apart_alone, &l->apart_flooded};
+        static const char *const which[] = {"alone", "flooded", "all slots", "own, alone", "own, flooded"};
+        for (int k = 0; k < 5; k++)
+            add_mark(&p, &labels[i][k], which[k], series[k]->p50, series[k]->p99, "ms");
         append_plot(html, &p);
     }
 }
@@ -247,12 +249,12 @@ static void append_levels(struct buf *html, const struct bench *b)
     buf_append_text(html, "<section><h2>All levels</h2>\n<div class=\"wide\"><table><tr><th>level</th><th>cold start ms"
                           "</th><th>warm start ms</th><th>added ms</th><th>requests/s, 5 ms</th><th>requests/s, empty"
                           "</th><th>PSS, first MiB</th><th>PSS, one more MiB</th><th>neighbour: p99 &times;</th>"
-                          "<th>all slots: p99 &times;</th></tr>\n");
+                          "<th>all slots: p99 &times;</th><th>own cores: p99 &times;</th></tr>\n");
     for (int i = 0; i < LADDER_LEVEL_COUNT - 1; i++) {
         const struct bench_level *l = &b->levels[i];
         buf_format(html, "<tr><th>%s</th>", ladder_level_names[i + 1]);
         if (!l->available || !l->wanted) {
-            buf_append_text(html, "<td class=\"text\" colspan=\"9\">");
+            buf_append_text(html, "<td class=\"text\" colspan=\"10\">");
             append_escaped(html, l->wanted ? "not available here: " : "not asked for");
             append_escaped(html, l->wanted ? l->text : "");
             buf_append_text(html, "</td></tr>\n");
@@ -267,6 +269,7 @@ static void append_levels(struct buf *html, const struct bench *b)
         append_cell(html, (double)l->further_bytes / (double)MIB, 0);
         append_cell(html, bench_ratio(l->flooded.p99, l->alone.p99), 0);
         append_cell(html, bench_ratio(l->crowded.p99, l->alone.p99), 0);
+        append_cell(html, bench_ratio(l->apart_flooded.p99, l->apart_alone.p99), 0);
         buf_append_text(html, "</tr>\n");
     }
     buf_append_text(html, "</table></div>\n<p>Pairs are p50 / p99.</p><ul>\n");
@@ -281,7 +284,7 @@ static void append_levels(struct buf *html, const struct bench *b)
                    (unsigned long long)l->cold.samples, (unsigned long long)l->alone.samples,
                    (unsigned long long)l->flooded.samples,
                    (unsigned long long)(l->added.failed + l->bound.failed + l->alone.failed + l->flooded.failed +
-                                        l->crowded.failed));
+                                        l->crowded.failed + l->apart_alone.failed + l->apart_flooded.failed));
     }
     buf_append_text(html, "</ul></section>\n");
 }
@@ -372,8 +375,11 @@ void bench_html(const struct bench *b, struct buf *html)
         html,
         "<section><h2>A flooding neighbour</h2>\n<p>A tenant with one client and a model that computes %u ms: alone; "
         "beside another tenant of the same weight that keeps %u requests waiting for one replica (flooded); and for "
-        "as many replicas as the machine has slots (all slots), where the victim waits for a turn.</p></section>\n",
-        BENCH_BUSY_MS, BENCH_FLOOD);
+        "as many replicas as the machine has slots (all slots), where the victim waits for a turn; then the same victim "
+        "on a core of its own (spec.resources.cpuset: dedicated), alone and beside one replica of the neighbour (own). "
+        "Gateway and neighbour are then on what is left of %u processors; the clients of both are this bench, which runs "
+        "where the kernel puts it, and takes its time from either.</p></section>\n",
+        BENCH_BUSY_MS, BENCH_FLOOD, b->n_cpus);
     append_neighbour_plot(html, b);
     append_targets(html, b);
     append_host(html, b);

@@ -1,8 +1,8 @@
 /* Inside of `bulkhead bench isolation`; only cli_bench*.c includes this.
  *
  * cli_bench.c: the command, its table. cli_bench_server.c: the private server and its admin socket. cli_bench_run.c:
- * what is measured of a level. cli_bench_host.c: facts, memory, the bare clone. cli_bench_json.c and cli_bench_html.c:
- * the report, from struct bench alone. */
+ * what is measured of a level. cli_bench_host.c: facts, memory, the bare clone. cli_bench_bare.c: the bare container.
+ * cli_bench_json.c and cli_bench_html.c: the report, from struct bench alone. */
 #ifndef BULKHEAD_CLI_CLI_BENCH_INTERNAL_H
 #define BULKHEAD_CLI_CLI_BENCH_INTERNAL_H
 
@@ -45,6 +45,10 @@ struct bench_level {
     char wall[512];  /* what the server says of a replica that was measured */
     char error[512]; /* why measuring it ended early; "" when it did not */
     struct bench_series cold, warm, added, bound, alone, flooded, crowded;
+    struct bench_series apart_alone, apart_flooded; /* the victim on cores of its own */
+    char apart_text[512];                           /* why that was not measured; "" when it was */
+    struct bench_series bare;                       /* container: the runtime alone, with a replica's bundle */
+    char bare_text[512];                            /* why not; "" when it was */
     double throughput, throughput_empty;            /* answers a second of the engine-bound and the empty model */
     double flood_rate, crowd_rate;                  /* the neighbour's answers a second */
     uint64_t pss_bytes, further_bytes, n_processes; /* of an idle replica; of one more */
@@ -100,6 +104,7 @@ struct bench_model {
     enum ladder_level level;
     uint32_t replicas_min, replicas_max;
     uint32_t idle_ms; /* 0: never */
+    bool dedicated;   /* on cores of its own */
 };
 
 /* All return CLI_DONE, or complain and return CLI_REFUSED; where `err` stands it takes the text instead. */
@@ -114,8 +119,8 @@ must_check int bench_admin(struct bench *b, const char *method, const char *targ
                            struct cli_answer *ret_answer, struct error *err);
 must_check int bench_model_apply(struct bench *b, const struct bench_model *model, struct error *err);
 must_check int bench_model_delete(struct bench *b, enum bench_tenant tenant, const char *name, struct error *err);
-/* Waits until `n` replicas of the model are ready, or with 0 until it has none at all. ret_pids[n] and ret_wall (512
- * bytes) may be NULL. A replica of another level than asked is an error. */
+/* Waits until `n` replicas of the model are ready and it has no others, or with 0 until it has none at all. ret_pids[n]
+ * and ret_wall (512 bytes) may be NULL. A replica of another level than asked is an error. */
 must_check int bench_replicas_wait(struct bench *b, const struct bench_model *model, uint32_t n, pid_t *ret_pids,
                                    char *ret_wall, struct error *err);
 
@@ -148,6 +153,12 @@ double bench_ratio(double value, double base);
 bool bench_busy_host(const struct bench *b);
 const struct bench_level *bench_level_of(const struct bench *b, enum ladder_level level);
 bool bench_target_met(const struct bench_target *target);
+
+/* --- cli_bench_bare.c --- */
+
+/* The server's OCI runtime alone, run again and again with the bundle of a replica of level container that is running:
+ * fills level->bare, or bare_text. Fails only for a signal (-ERROR_CANCELLED). */
+must_check int bench_bare_runtime(struct bench *b, struct bench_level *level);
 
 /* --- cli_bench_json.c, cli_bench_html.c --- */
 

@@ -49,6 +49,11 @@ static void append_neighbour(struct buf *json, const struct bench_level *l)
     append_series(json, "allSlotsFloodedMs", &l->crowded);
     append_positive(json, "allSlotsFloodRequestsPerSecond", l->crowd_rate);
     append_positive(json, "allSlotsP99Inflation", bench_ratio(l->crowded.p99, l->alone.p99));
+    append_series(json, "ownCoresAloneMs", &l->apart_alone);
+    append_series(json, "ownCoresFloodedMs", &l->apart_flooded);
+    append_positive(json, "ownCoresP99Inflation", bench_ratio(l->apart_flooded.p99, l->apart_alone.p99));
+    if (l->apart_text[0])
+        append_text(json, "ownCoresMissing", l->apart_text);
     buf_append_char(json, '}');
 }
 
@@ -77,6 +82,9 @@ static void append_level(const struct bench *b, const struct bench_level *l, str
     if (l->error[0])
         append_text(json, "error", l->error);
     append_series(json, "coldStartMs", &l->cold);
+    append_series(json, "bareRuntimeMs", &l->bare);
+    if (l->bare_text[0])
+        append_text(json, "bareRuntimeMissing", l->bare_text);
     append_series(json, "warmStartMs", &l->warm);
     append_series(json, "addedLatencyMs", &l->added);
     append_series(json, "boundLatencyMs", &l->bound);

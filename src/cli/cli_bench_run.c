@@ -7,8 +7,11 @@
 #define COLD_IDLE_MS 50u /* a replica of the cold start goes so long after its answer */
 #define WARM_SHARE   5u  /* a steady run warms up for this part of its time */
 #define STEPS_LOAD   20u /* of the progress bar, for a run of steady load */
-#define N_LOADS      6u
-#define BAR_COLUMNS  24u
+#define N_LOADS      8u
+/* Where a start takes seconds, fewer of them: no new one after this time. */
+#define COLD_NS_MAX   (60 * NS_PER_S)
+#define COLD_RUNS_MIN 5u
+#define BAR_COLUMNS   24u
 
 volatile sig_atomic_t bench_stop;
 
@@ -34,7 +37,7 @@ void bench_progress(struct bench *b, const char *doing, uint32_t steps)
 
 uint32_t bench_level_steps(const struct bench *b)
 {
-    return 2 * b->runs + N_LOADS * STEPS_LOAD;
+    return 3 * b->runs + N_LOADS * STEPS_LOAD;
 }
 
 static int compare(const void *a, const void *b)
@@ -102,7 +105,8 @@ static int cold_run(struct bench *b, struct bench_level *l, struct bench_model *
     model->replicas_min = 0;
     model->idle_ms = COLD_IDLE_MS;
     r = bench_model_apply(b, model, err);
-    for (; r >= 0 && n < b->runs; n++) {
+    uint64_t begin_ns = clock_monotonic_ns();
+    for (; r >= 0 && n < b->runs && (n < COLD_RUNS_MIN || clock_monotonic_ns() - begin_ns < COLD_NS_MAX); n++) {
         bench_progress(b, "cold starts", 1);
         r = bench_replicas_wait(b, model, 0, NULL, NULL, err);
         if (r >= 0)
@@ -217,6 +221,8 @@ static int empty_run(struct bench *b, struct bench_level *l, struct error *err)
         r = bench_model_apply(b, &model, err);
     if (r >= 0)
         r = bench_replicas_wait(b, &model, 1, NULL, l->wall, err);
+    if (r >= 0 && l->level == LADDER_CONTAINER)
+        r = bench_bare_runtime(b, l);
     if (r >= 0)
         r = memory_run(b, l, &model, err);
     if (r >= 0)
@@ -228,6 +234,34 @@ static int empty_run(struct bench *b, struct bench_level *l, struct error *err)
     if (r >= 0)
         r = steady_run(b, &(struct steady){&model, NULL, BENCH_CONNECTIONS, "throughput, empty model"}, &unused,
                        &l->throughput_empty, NULL, err);
+    return r;
+}
+
+/* The victim on cores of its own; everything else of the server on what is left. A host that cannot do that says why.
+ */
+static int apart_run(struct bench *b, struct bench_level *l, struct bench_model *victim, struct bench_model *neighbour,
+                     struct error *err)
+{
+    struct error why = {0};
+    neighbour->replicas_min = neighbour->replicas_max = 1;
+    victim->dedicated = true;
+    int r = bench_model_apply(b, neighbour, err);
+    if (r >= 0)
+        r = bench_replicas_wait(b, neighbour, 1, NULL, NULL, err);
+    if (r < 0)
+        return r;
+    r = bench_model_apply(b, victim, &why);
+    if (r < 0) {
+        (void)snprintf(l->apart_text, sizeof l->apart_text, "%s", error_text(&why, r)); /* same size */
+        return 0;
+    }
+    r = bench_replicas_wait(b, victim, 1, NULL, NULL, err);
+    if (r >= 0)
+        r = steady_run(b, &(struct steady){victim, NULL, 1, "alone, on a core of its own"}, &l->apart_alone, NULL, NULL,
+                       err);
+    if (r >= 0)
+        r = steady_run(b, &(struct steady){victim, neighbour, 1, "on a core of its own, neighbour flooding"},
+                       &l->apart_flooded, NULL, NULL, err);
     return r;
 }
 
@@ -263,6 +297,10 @@ static int bound_run(struct bench *b, struct bench_level *l, struct error *err)
     if (r >= 0)
         r = steady_run(b, &(struct steady){&victim, &neighbour, 1, "beside one that fills every slot"}, &l->crowded,
                        NULL, &l->crowd_rate, err);
+    if (r >= 0 && l->level == LADDER_SHARED)
+        (void)snprintf(l->apart_text, sizeof l->apart_text, "replicas of level shared have no cores of their own");
+    else if (r >= 0)
+        r = apart_run(b, l, &victim, &neighbour, err);
     return r;
 }
 

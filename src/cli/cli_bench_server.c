@@ -64,9 +64,9 @@ static void append_model(struct buf *json, const struct bench_model *m)
         json,
         "{\"apiVersion\":\"" RESOURCE_API_VERSION "\",\"kind\":\"Model\",\"metadata\":{\"name\":\"%s\","
         "\"tenant\":\"%s\"},\"spec\":{\"engine\":\"identity\",\"source\":\"%s\",\"isolation\":{\"level\":\"%s\"},"
-        "\"batching\":{\"maxSize\":1},\"replicas\":{\"min\":%u,\"max\":%u,\"idleAfter\":\"%ums\"}}}",
-        m->name, bench_tenants[m->tenant], sources[m->busy], ladder_level_names[m->level], m->replicas_min,
-        m->replicas_max, m->idle_ms);
+        "\"resources\":{\"cpuset\":\"%s\"},\"batching\":{\"maxSize\":1},\"replicas\":{\"min\":%u,\"max\":%u,\"idleAfter\":\"%ums\"}}}",
+        m->name, bench_tenants[m->tenant], sources[m->busy], ladder_level_names[m->level],
+        m->dedicated ? "dedicated" : "shared", m->replicas_min, m->replicas_max, m->idle_ms);
 }
 
 int bench_model_apply(struct bench *b, const struct bench_model *model, struct error *err)
@@ -150,7 +150,9 @@ static int replicas_look(struct bench *b, const struct bench_model *model, uint3
         const char *state = yyjson_get_str(yyjson_obj_get(status, "state"));
         if (!name || strcmp(name, model->name) != 0)
             continue;
-        if (!state || strcmp(state, "ready") != 0 || ready == n) {
+        const char *wall = yyjson_get_str(yyjson_obj_get(status, "wall"));
+        bool own = wall && strstr(wall, "on processors of its own"); /* else it is of the version before */
+        if (!state || strcmp(state, "ready") != 0 || ready == n || own != model->dedicated) {
             others++;
             continue;
         }

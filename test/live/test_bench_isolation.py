@@ -6,6 +6,8 @@ import re
 import signal
 import subprocess
 
+import pytest
+
 from conftest import BULKHEAD, cgroups, processes, wait_until
 
 LEVELS = ["shared", "pool", "process", "container", "microvm"]
@@ -71,6 +73,35 @@ def series(value, samples=None):
     assert value["samples"] == samples if samples else value["samples"] > 0
 
 
+def apart(report, neighbour):
+    """The victim on a core of its own, or why not."""
+    [target] = [target for target in report["targets"] if target["name"] == "neighbourApart"]
+    if "ownCoresMissing" in neighbour:
+        assert target["state"] == "not measured" and target["why"] == neighbour["ownCoresMissing"]
+        assert report["host"]["cpus"] < 2 or "cpuset" in target["why"]
+        return
+    for name in ("ownCoresAloneMs", "ownCoresFloodedMs"):
+        series(neighbour[name])
+    ratio = neighbour["ownCoresFloodedMs"]["p99"] / neighbour["ownCoresAloneMs"]["p99"]
+    assert abs(target["value"] / ratio - 1) < 1e-3 and abs(neighbour["ownCoresP99Inflation"] / ratio - 1) < 1e-3
+
+
+def test_a_container_is_compared_with_its_runtime_alone(folder):
+    groups = cgroups()
+    process = bench(folder, "--level", "container", "--runs", "2", "--seconds", "1", "-o", "json")
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0 and err == "", err
+    report = json.loads(out)
+    [level] = [level for level in report["levels"] if level["name"] == "container"]
+    if level["state"] == "unavailable":
+        pytest.skip(level["text"])
+    series(level["bareRuntimeMs"], 2)
+    [target] = [target for target in report["targets"] if target["name"] == "containerColdStart"]
+    assert abs(target["value"] / (level["coldStartMs"]["p50"] / level["bareRuntimeMs"]["p50"]) - 1) < 1e-3
+    assert "run with the bundle of a container" in (folder / "bulkhead-isolation.html").read_text()
+    nothing_left(folder, groups)
+
+
 def test_it_measures_and_reports(folder):
     groups = cgroups()
     process = bench(folder, "--level", "process,shared", "--runs", "2", "--seconds", "1", "-o", "json")
@@ -97,6 +128,8 @@ def test_it_measures_and_reports(folder):
     for name in ("aloneMs", "floodedMs", "allSlotsFloodedMs"):
         series(found["neighbour"][name])
     assert found["neighbour"]["floodRequestsPerSecond"] > 0
+    apart(report, found["neighbour"])
+    assert "no cores of their own" in levels["shared"]["neighbour"]["ownCoresMissing"]
     assert found["toProcess"]["coldStartP50"] == 1
     for target in report["targets"]:
         assert target["state"] in ("met", "missed", "not measured") and target["text"]
