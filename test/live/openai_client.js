@@ -58,6 +58,20 @@ const actions = {
     return { packed: packed.data.map((d) => d.embedding), plain: plain.data.map((d) => d.embedding) };
   },
 
+  // A model that another tenant lends, and an adapter for it, by either of its names.
+  async voices() {
+    const ids = [];
+    for await (const model of client.models.list()) ids.push(model.id);
+    const texts = {};
+    for (const model of ["novelist", "cynic", "novelist:cynic"]) {
+      const question = [{ role: "user", content: "What is love?" }];
+      const stream = await client.chat.completions.create({ model, messages: question, max_tokens: 24, temperature: 0, stream: true });
+      texts[model] = "";
+      for await (const chunk of stream) texts[model] += chunk.choices[0]?.delta?.content ?? "";
+    }
+    return { ids, texts, foreign: await refusal(client.chat.completions.create({ ...chat, model: "scribe" })) };
+  },
+
   async errors() {
     const stranger = new OpenAI({ baseURL: base, apiKey: "bh_" + "0".repeat(16) + "_" + "0".repeat(43), maxRetries: 0 });
     return {

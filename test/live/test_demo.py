@@ -49,20 +49,26 @@ def pasted(text):
             for c in commands]
 
 
+def said(stream):
+    """The text of a chat's stream that came to its end."""
+    chunks = [line[6:] for line in stream.splitlines() if line.startswith("data: ")]
+    assert chunks[-1] == "[DONE]", stream
+    return "".join(c["delta"].get("content") or "" for line in chunks[:-1] for c in json.loads(line)["choices"])
+
+
 def check(text):
-    digits, diagnosis, chat, foreign = pasted(text)
+    digits, diagnosis, *chats, foreign = pasted(text)
     assert [o["data"] for o in json.loads(digits)["outputs"] if o["name"] == "label"] == [[8]]
     assert json.loads(diagnosis)["model_name"] == "diagnosis"
     assert json.loads(foreign)["code"] == "model_not_found"
-    chunks = [line[6:] for line in chat.splitlines() if line.startswith("data: ")]
-    assert chunks[-1] == "[DONE]"
-    said = "".join(c["delta"].get("content") or "" for line in chunks[:-1] for c in json.loads(line)["choices"])
-    assert len(said.split()) >= 3, said
+    voices = [said(chat) for chat in chats]
+    assert len(voices) == 3 and all(len(voice.split()) >= 3 for voice in voices), voices
+    assert len(set(voices)) == 3, voices  # the base, and two adapters of it
 
 
 def test_the_printed_lines_work(demo):
     first = demo()
-    assert first.count("/novelist created") == 2
+    assert first.count("/novelist created") == 1 and first.count("Adapter ") == 2  # one base, lent, with two voices
     check(first)
     assert demo.stop() == 0
     check(demo())  # the same folder: the keys are still there

@@ -10,12 +10,15 @@ import threading
 import pytest
 
 from conftest import ROOT, model_yaml, tenant_yaml
+from test_adapters import adapter_yaml
 
 sys.path.insert(0, str(ROOT / "test/tools"))
 
 import llama_reference  # noqa: E402  (behind the path that finds it)
 
-MODEL = ROOT / "examples/models/novelist.gguf"
+EXAMPLES = ROOT / "examples/models"
+MODEL = EXAMPLES / "novelist.gguf"
+VOICES = (None, "scribe", "cynic")  # the bare base, and its adapters
 PROMPTS = llama_reference.prompts(100)
 ASKED = PROMPTS if os.environ.get("BULKHEAD_SOAK") else PROMPTS[:10] + PROMPTS[15::6]
 TOKENS = 48
@@ -26,18 +29,24 @@ NEAR = 1e-3  # two best so close count as a tie
 OPTIONS = ("-fa", "off", "--no-repack")
 
 
+@pytest.fixture(scope="module", params=VOICES, ids=lambda voice: voice or "base")
+def voice(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def reference():
+def reference(voice):
     """prompt -> what llama.cpp's server answers, with the text of each token by itself."""
     assert llama_reference.SERVER.exists(), "llama-server is not built: tools/deps install --test"
-    with llama_reference.Server(MODEL, options=OPTIONS) as server:
+    adapters = [EXAMPLES / f"{voice}.gguf"] if voice else []
+    with llama_reference.Server(MODEL, adapters, options=OPTIONS) as server:
         @functools.cache
         def piece(token):
             return server.post("/detokenize", {"tokens": [token]})["content"]
 
         found = {}
         for prompt in ASKED:
-            answer = server.greedy(prompt, TOKENS)
+            answer = server.greedy(prompt, TOKENS, 0 if voice else None)
             tokens = answer["tokens"]
             ended = piece(tokens[-1]) == END
             found[prompt] = {**answer, "ended": ended, "pieces": [piece(token) for token in tokens[:len(tokens) - ended]]}
@@ -45,16 +54,18 @@ def reference():
 
 
 @pytest.fixture
-def novelist(server):
+def novelist(server, voice):
+    """The base, and its adapters, which a request may name; .model is what is compared."""
     server.apply(tenant_yaml("acme") + model_yaml("novelist", "acme", str(MODEL), "llama",
-                                                  resources={"cpu": 1, "memory": "512Mi"}))
-    server.acme = server.key("acme")
+                                                  resources={"cpu": 1, "memory": "512Mi"}) +
+                 "".join(adapter_yaml(name, "acme", "novelist", EXAMPLES / f"{name}.gguf") for name in VOICES if name))
+    server.acme, server.model = server.key("acme"), voice or "novelist"
     return server
 
 
-def ask(server, prompt, **more):
+def ask(server, prompt, model=None, **more):
     answer = server.http("POST", "/v1/completions", server.acme,
-                         {"model": "novelist", "prompt": prompt, "temperature": 0, "max_tokens": TOKENS, "logprobs": 2,
+                         {"model": model or server.model, "prompt": prompt, "temperature": 0, "max_tokens": TOKENS, "logprobs": 2,
                           "cache_prompt": False, **more})
     assert answer.status == 200, answer.body
     return answer.json
@@ -79,7 +90,7 @@ def difference(tokens, wanted):
 def test_alone_every_token_is_the_references(novelist, reference):
     for prompt in ASKED:
         check_whole(ask(novelist, prompt), reference[prompt])
-    print(f"\nalone: {len(ASKED)} prompts, {sum(len(r['pieces']) for r in reference.values())} tokens, all equal")
+    print(f"\n{novelist.model}, alone: {len(ASKED)} prompts, {sum(len(r['pieces']) for r in reference.values())} tokens, all equal")
 
 
 def keep_busy(server, number, stopping, done):
@@ -87,7 +98,8 @@ def keep_busy(server, number, stopping, done):
         if stopping.is_set():
             return
         prompt = PROMPTS[(number * 7 + count) % len(PROMPTS)]
-        done.append(ask(server, prompt, temperature=1, seed=count, ignore_eos=True, logprobs=None)["usage"]["completion_tokens"])
+        model = (VOICES[count % len(VOICES)] or "novelist") if number % 2 else None
+        done.append(ask(server, prompt, model, temperature=1, seed=count, ignore_eos=True, logprobs=None)["usage"]["completion_tokens"])
 
 
 def gaps_of(wanted, alone):
@@ -99,7 +111,8 @@ def gaps_of(wanted, alone):
 
 
 def test_in_company_only_what_is_close_differs(novelist, reference):
-    """Equal up to the first place where the reference could hardly tell its two best apart."""
+    """Equal up to the first place where the reference could hardly tell its two best apart. Half of the others ask the same
+    voice and share its batches, half all of them in turn."""
     alone = {prompt: ask(novelist, prompt) for prompt in ASKED}
     stopping, done, differ, equal = threading.Event(), [], [], 0
     with concurrent.futures.ThreadPoolExecutor(OTHERS) as pool:
@@ -116,5 +129,5 @@ def test_in_company_only_what_is_close_differs(novelist, reference):
         finally:
             stopping.set()
     assert all(other.result() is None for other in others) and len(done) > OTHERS
-    print(f"\nbeside {OTHERS} others ({len(done)} answers of theirs): {len(ASKED) - len(differ)} of {len(ASKED)} equal to the end, "
+    print(f"\n{novelist.model}, beside {OTHERS} others ({len(done)} answers of theirs): {len(ASKED) - len(differ)} of {len(ASKED)} equal to the end, "
           f"{len(differ)} to the first tie; {equal} tokens equal")

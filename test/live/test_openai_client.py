@@ -7,6 +7,8 @@ import subprocess
 import pytest
 
 from conftest import ROOT, model_yaml, tenant_yaml
+from test_adapters import MODELS, adapter_yaml
+from test_grants import SHARED, grant_yaml
 from test_openai import gguf  # noqa: F401  (a fixture)
 
 MODULES = ROOT / "build/deps/openai-client/node_modules"
@@ -26,6 +28,7 @@ def client(server, gguf):  # noqa: F811
                               env={**os.environ, "NODE_PATH": str(MODULES)}, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
+    act.server, act.keys = server, keys
     return act
 
 
@@ -39,6 +42,20 @@ def test_models_and_answers(client):
     assert stream["usage"]["completion_tokens"] == answer["usage"]["completion_tokens"]
     assert client("runner")["text"] == answer["text"]
     assert client("completion")["object"] == "text_completion"
+
+
+def test_lent_models_and_adapters(client):
+    client.server.apply(tenant_yaml("bob") + model_yaml("novelist", "acme", str(MODELS / "novelist.gguf"), "llama", isolation=SHARED) +
+                        grant_yaml("lend", "acme", "novelist", ["bob"]) +
+                        adapter_yaml("scribe", "acme", "novelist", MODELS / "scribe.gguf") +
+                        adapter_yaml("cynic", "bob", "novelist", MODELS / "cynic.gguf"))
+    client.keys["bob"] = client.server.key("bob")
+    answer = client("voices", "bob")
+    assert sorted(answer["ids"]) == ["cynic", "novelist"]
+    texts = answer["texts"]
+    assert all(len(text) > 10 for text in texts.values())
+    assert texts["cynic"] == texts["novelist:cynic"] != texts["novelist"]
+    assert (answer["foreign"]["kind"], answer["foreign"]["code"]) == ("NotFoundError", "model_not_found")
 
 
 def test_embeddings(client):
