@@ -354,5 +354,43 @@ def gguf_scan():
         write("gguf_scan", name, data)
 
 
-for make in (bus, api_key, oip_binary, answer, metrics_page, generation, image, gguf_scan):
+def lora_scan():
+    def text(value):
+        return struct.pack("<Q", len(value)) + value
+
+    def key(name, value):
+        return text(name) + struct.pack("<I", 8) + text(value)
+
+    def file(keys, tensors):
+        """tensors: (name, dimensions, number of the type, bytes)"""
+        infos, data = b"", b""
+        for name, dims, kind, content in tensors:
+            infos += text(name) + struct.pack("<I", len(dims)) + b"".join(struct.pack("<Q", d) for d in dims)
+            infos += struct.pack("<IQ", kind, len(data))
+            data += content + bytes(-len(content) % 32)
+        head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(keys)) + b"".join(keys) + infos
+        return head + bytes(-len(head) % 32) + data
+
+    def pair(base, down, up):
+        return struct.pack("<I", len(base)) + base + file(adapter, [(b"w.lora_a", *down), (b"w.lora_b", *up)])
+
+    llama = key(b"general.architecture", b"llama")
+    adapter = [llama, key(b"general.type", b"adapter"), key(b"adapter.type", b"lora")]
+    base = file([llama], [(b"w", (8, 4), 0, bytes(128))])
+    blocks = file([llama], [(b"w", (32, 4), 8, bytes(136))])
+    cases = {
+        "fits": pair(base, ((8, 2), 0, bytes(64)), ((2, 4), 0, bytes(32))),
+        "halves": pair(base, ((8, 2), 1, bytes(32)), ((2, 4), 30, bytes(16))),
+        "blocks": pair(blocks, ((32, 2), 8, bytes(68)), ((2, 4), 1, bytes(16))),
+        "infinite": pair(base, ((8, 2), 0, struct.pack("<16f", *[float("inf")] * 16)), ((2, 4), 0, bytes(32))),
+        "wide": pair(base, ((9, 2), 0, bytes(72)), ((2, 4), 0, bytes(32))),
+        "short": pair(base, ((8, 2), 0, bytes(64)), ((2, 4), 0, b"")),
+        "alone": struct.pack("<I", len(base)) + base + file(adapter, [(b"w.lora_a", (8, 2), 0, bytes(64))]),
+        "no_lora": struct.pack("<I", len(base)) + base + base,
+    }
+    for name, data in cases.items():
+        write("lora_scan", name, data)
+
+
+for make in (bus, api_key, oip_binary, answer, metrics_page, generation, image, gguf_scan, lora_scan):
     make()
