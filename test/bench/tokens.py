@@ -58,6 +58,19 @@ class LlamaServer(Server):
             return False
 
 
+class Group:
+    """Several servers that stand for one."""
+
+    def __init__(self, servers):
+        self.servers, self.name = servers, "%d x %s" % (len(servers), servers[0].name)
+
+    def processes(self):
+        return {pid: role for server in self.servers for pid, role in server.processes().items()}
+
+    def check_alive(self):
+        return all(server.check_alive() for server in self.servers)
+
+
 class Job:
     """One request: so many tokens of prompt, made of `rng`, and so many of an answer."""
 
@@ -158,17 +171,39 @@ def machine_s():
         return [int(word) / TICKS for word in file.readline().split()[1:9]]
 
 
+def pss(server):
+    """Bytes of memory of all processes of a server, a page that several use by its part."""
+    total = 0
+    for pid in server.processes():
+        with open("/proc/%d/smaps_rollup" % pid, encoding="ascii") as file:
+            total += sum(1024 * int(line.split()[1]) for line in file if line.startswith("Pss:"))
+    return total
+
+
+class Use:
+    """What a server, we and others took of the machine from when this is made to end()."""
+
+    def __init__(self, server):
+        self.server, self.pids, self.begin_s = server, server.processes(), time.monotonic()
+        self.before = sum(map(cpu_s, self.pids)), time.process_time(), machine_s()
+
+    def end(self):
+        """used_s of the server, and what load_notes() asks for."""
+        seconds = time.monotonic() - self.begin_s
+        used, own = sum(map(cpu_s, self.pids)) - self.before[0], time.process_time() - self.before[1]
+        parts = [b - a for a, b in zip(self.before[2], machine_s())]
+        _, _, _, idle, wait, _, _, steal = parts
+        self.server.check_alive()
+        total = max(sum(parts), 1e-9)
+        return {"used_s": used, "generator_idle": 1 - own / seconds, "steal": steal / total,
+                "others": max(0.0, sum(parts) - idle - wait - steal - used - own) / total}
+
+
 def measured(server, lanes):
-    """One run: tokens_per_s, first_ms (median and the list), cpu_us per token, and what load_notes() asks for."""
-    pids = server.processes()
-    before, own, whole = sum(map(cpu_s, pids)), time.process_time(), machine_s()
+    """One run: tokens_per_s, first_ms (the median), cpu_us per token, and what a Use tells."""
+    use = Use(server)
     answers, seconds = play(lanes)
-    used, own = sum(map(cpu_s, pids)) - before, time.process_time() - own
-    _, _, _, idle, wait, _, _, steal = parts = [b - a for a, b in zip(whole, machine_s())]
-    server.check_alive()
-    tokens, total = sum(a["tokens"] for a in answers), max(sum(parts), 1e-9)
-    firsts = [1e3 * a["first_s"] for a in answers]
-    return {"tokens_per_s": tokens / seconds, "first_ms": spread(firsts)["median"], "tokens": tokens, "answers": answers,
-            "cpu_us": 1e6 * used / tokens, "seconds": seconds,
-            "generator_idle": 1 - own / seconds, "steal": steal / total,
-            "others": max(0.0, sum(parts) - idle - wait - steal - used - own) / total}
+    found = use.end()
+    tokens = sum(a["tokens"] for a in answers)
+    return {**found, "tokens_per_s": tokens / seconds, "tokens": tokens, "answers": answers, "seconds": seconds,
+            "first_ms": spread([1e3 * a["first_s"] for a in answers])["median"], "cpu_us": 1e6 * found["used_s"] / tokens}

@@ -1,4 +1,5 @@
-"""Greedy answers over HTTP against those of llama.cpp's own server, on this machine, of the same GGUF, token for token.
+"""Greedy answers over HTTP against those of llama.cpp's own server, on this machine, of the same GGUF, token for token: the bare
+base, and each of its adapters.
 
 `make test` asks some of the prompts, `make soak` (BULKHEAD_SOAK) all 100. The figures are printed: pytest -s."""
 import concurrent.futures
@@ -20,7 +21,7 @@ EXAMPLES = ROOT / "examples/models"
 MODEL = EXAMPLES / "novelist.gguf"
 VOICES = (None, "scribe", "cynic")  # the bare base, and its adapters
 PROMPTS = llama_reference.prompts(100)
-ASKED = PROMPTS if os.environ.get("BULKHEAD_SOAK") else PROMPTS[:10] + PROMPTS[15::6]
+ASKED = PROMPTS if os.environ.get("BULKHEAD_SOAK") else PROMPTS[:5] + PROMPTS[15::15]
 TOKENS = 48
 END = "<|end|>"  # a token for llama.cpp's server; ours tells it as the reason of the end
 OTHERS = 16
