@@ -15,6 +15,7 @@ CYCLES = int(os.environ.get("BULKHEAD_CYCLES", "1000" if os.environ.get("BULKHEA
 # allocator goes on taking fresh pages for a while, some 13 KiB for each start, and LeakSanitizer looks at the end as well.
 MEMORY_KIB = 16384 if "debug" in str(BUILD) else 512
 ISOLATION = {
+    "shared": {"level": "shared"},
     "process": {"level": "process"},
     "pool": {"level": "pool"},
     "container": {"level": "container"},
@@ -32,11 +33,11 @@ def memory_kib(pid):
 
 
 def groups_within(server):
-    """Of replicas; a pool's blank workers stay."""
+    """Of replicas and shared workers; a pool's blank workers stay."""
     found = []
     for path in server.cgroups:
         if os.path.exists(path):
-            found += [entry.path for entry in os.scandir(path) if entry.is_dir() and entry.name.startswith("replica-")]
+            found += [entry.path for entry in os.scandir(path) if entry.is_dir() and entry.name.startswith(("replica-", "shared-"))]
     return sorted(found)
 
 
