@@ -111,7 +111,8 @@ static void version_lists_init(struct gateway_version *v)
 {
     list_init(&v->waiting);
     gateway_places_init(v);
-    list_init(&v->turns_queued);
+    for (uint32_t class = 0; class < SCHEDULE_CLASS_COUNT; class ++)
+        list_init(&v->turns_queued[class]);
     list_init(&v->replicas);
     list_init(&v->guests);
 }

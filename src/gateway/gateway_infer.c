@@ -176,9 +176,6 @@ int gateway_generate_enter(struct gateway_request *r, struct error *err)
     r->oip.priority = 0;
     r->oip.timeout_us = 0;
     int code = class_of(r, &class, err);
-    if (code >= 0 && class != gateway_class_default(r->version))
-        return error_set(err, ERROR_UNSUPPORTED,
-                         "Requests to a language model share its running batch and have the class of the model.");
     r->schedule = (struct schedule_request){.priority = class};
     return code < 0 ? code : gateway_deadline_set(r, err);
 }

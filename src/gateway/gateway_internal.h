@@ -85,6 +85,7 @@ struct gateway_line {
 struct gateway_places {
     struct schedule_tokens tokens[SCHEDULE_CLASS_COUNT];
     struct list versions;                 /* that may have requests in their lines */
+    bool critical;                        /* a critical request has come: a place is kept for the next */
     uint64_t prompt_bytes, prompt_tokens; /* of texts of lately: how long a token is */
 };
 
@@ -106,8 +107,8 @@ struct gateway_version {
     struct gateway_version *host;  /* whose replicas serve it: those of the model that is lent; NULL: its own */
     struct list guests, in_guests; /* the other way round */
     struct list in_generating;     /* in its host's places.versions, at least while it has some in its lines */
-    struct list turns_queued;      /* struct gateway_turn; one for each seat without a lease */
-    uint32_t n_held;               /* by seats, guests and parts of leases: its memory stays as long */
+    struct list turns_queued[SCHEDULE_CLASS_COUNT]; /* struct gateway_turn; one for each seat that asked for it */
+    uint32_t n_held;                                /* by seats, guests and parts of leases: its memory stays as long */
     bool lent;
     bool shared_batch; /* it is lent, and a turn may step its sequences with those of others who agree */
     uint32_t n_replicas;
@@ -162,8 +163,9 @@ struct gateway_sequence {
     uint64_t n_events, n_events_max;
     uint64_t ran_ns;  /* cost of the leases' time in which it was stepped, whoever else was */
     uint32_t adapter; /* its number in the replica; 0: none */
-    bool parked;      /* by our will */
-    bool resume_due;  /* it runs again, but the worker does not know yet */
+    bool parked;      /* its client does not read */
+    bool yields;      /* it is of a lower class than what runs now */
+    bool told_parked; /* what the worker knows; that it may go on it learns with a lease */
 };
 
 /* What was cancelled may have sent events before it knew: they are dropped until a later lease has ended. */
@@ -185,6 +187,7 @@ struct gateway_seat {
     struct gateway_version *version;
     struct list in_batch;
     uint32_t adapter; /* stepped last: the next turn is another's, where there is one */
+    uint32_t asked;   /* bit per class in which it has asked for a turn */
 };
 
 struct gateway_part { /* of a lease that several share */
@@ -199,8 +202,9 @@ struct gateway_batch {         /* of a replica of a language model */
     struct list seats;
     struct gateway_seat *seat; /* of the running lease … */
     struct gateway_turn *turn;
-    bool shared;      /* … which steps everybody's sequences, … */
-    uint32_t adapter; /* … those with this adapter */
+    uint32_t class_top; /* the highest class that had something to run when it began, or since */
+    bool shared;        /* … which steps everybody's sequences, … */
+    uint32_t adapter;   /* … those with this adapter */
     uint32_t n_sequences, n_cancelled;
     uint32_t n_silent;     /* leases in a row without an event */
     uint64_t n_events;     /* of the running lease */
@@ -546,8 +550,11 @@ void gateway_places_leave(struct gateway_request *r);
 /* One that is in a line waits in that list instead, and for no place; or does so no more. */
 void gateway_places_aside(struct gateway_request *r, struct list *aside);
 void gateway_places_back(struct gateway_request *r);
-/* The one that gets the next place in a batch of the version's replicas; NULL: nobody waits. */
-struct gateway_request *gateway_places_next(const struct gateway_version *v);
+/* Whether a class may have one more place in the batch. Lower classes cannot take all: an eighth, at least one, is kept
+ * from batch, and one from both for critical requests once there was one (not where there is a single place). */
+bool gateway_places_open(const struct gateway_batch *b, uint32_t class);
+/* The one that gets the next place in the batch, of `lowest` or a higher class; NULL: nobody waits who may have one. */
+struct gateway_request *gateway_places_next(const struct gateway_batch *b, uint32_t lowest);
 /* One of the version's own; NULL: none waits. */
 struct gateway_request *gateway_places_first(const struct gateway_version *v);
 /* The next generation of a request in a line, g, got its place: it has begun. */
@@ -580,8 +587,8 @@ void gateway_adapters_sweep(struct gateway *g);
 void gateway_adapters_lost(struct gateway_batch *b);
 
 /* gateway_seat.c: who asks for turns */
-/* Whether a version has something to step in the batch, or to put into it. */
-bool gateway_seat_wanted(const struct gateway_batch *b, const struct gateway_version *v);
+/* The seat of the batch, one of its version's, has got a turn of that class: whoever asked for it asks anew. */
+void gateway_seat_turn(struct gateway_batch *b, uint32_t class);
 /* The batch's lease is over and freed. Where there is more to step, and `again`, the seat has asked for its next one;
  * else it is let go. */
 void gateway_seat_done(struct gateway_batch *b, struct schedule_lease *lease, bool again);
@@ -604,6 +611,8 @@ void gateway_batch_lost(struct gateway_replica *replica, const struct error *err
 /* The lease was granted. Negative: it takes no frames. */
 must_check int gateway_turn_begin(struct gateway_replica *replica, struct schedule_lease *lease);
 must_check int gateway_turn_frame(struct gateway_replica *replica, const struct channel_frame *f, struct error *err);
+/* Something of a higher class came than there was in the running lease: what it steps makes way, within a step. */
+void gateway_batch_yield(struct gateway_batch *b);
 /* Sends the word that a request's sequences are not to be stepped, or not wanted any more. */
 void gateway_batches_park(struct gateway_request *r, bool parked);
 void gateway_batches_cancel(struct gateway_request *r);

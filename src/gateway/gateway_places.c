@@ -66,6 +66,8 @@ static int lobby_enter(struct gateway_request *r, struct error *err)
 
 static void line_enter(struct gateway_request *r)
 {
+    struct gateway_places *p = &gateway_version_host(r->version)->places;
+    p->critical = p->critical || r->schedule.priority == SCHEDULE_CRITICAL;
     list_append(&line_of(r)->requests, &r->node);
     if (!list_linked(&r->version->in_generating))
         list_append(&gateway_version_host(r->version)->places.versions, &r->version->in_generating);
@@ -113,11 +115,31 @@ void gateway_places_back(struct gateway_request *r)
     line_enter(r);
 }
 
-struct gateway_request *gateway_places_next(const struct gateway_version *v)
+/* What a class and those below it may hold of n places. */
+static uint32_t places_max(const struct gateway_places *p, uint32_t n, uint32_t class)
 {
-    for (uint32_t class = 0; class < SCHEDULE_CLASS_COUNT; class ++) {
+    uint32_t kept = class == SCHEDULE_BATCH ? (n < 16 ? 1 : n / 8) : 0;
+    kept += class != SCHEDULE_CRITICAL && p->critical;
+    return kept < n ? n - kept : 1;
+}
+
+bool gateway_places_open(const struct gateway_batch *b, uint32_t class)
+{
+    const struct gateway_version *host = b->replica->version;
+    uint32_t n = host->signature->token.sequences, held = 0;
+    if (b->replica->state != GATEWAY_REPLICA_READY || b->n_sequences >= n)
+        return false;
+    for (uint32_t i = 0; i < b->n_sequences; i++)
+        held += (uint32_t)b->sequences[i].request->schedule.priority >= class;
+    return held < places_max(&host->places, n, class);
+}
+
+struct gateway_request *gateway_places_next(const struct gateway_batch *b, uint32_t lowest)
+{
+    const struct gateway_version *v = b->replica->version;
+    for (uint32_t class = 0; class <= lowest; class ++) {
         struct schedule_tokens_account *account = schedule_tokens_next(&v->places.tokens[class]);
-        if (!account)
+        if (!account || !gateway_places_open(b, class))
             continue;
         struct gateway_line *line = container_of(account, struct gateway_line, account);
         return container_of(list_first(&line->requests), struct gateway_request, node);

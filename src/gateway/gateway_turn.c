@@ -112,36 +112,50 @@ static int place_fill(struct gateway_batch *b, struct gateway_request *r)
     return 1;
 }
 
-/* Free places go to the requests that wait. */
-static int places_fill(struct gateway_batch *b)
+/* Free places go to the requests that wait, but not to those of a lower class than the turn's. */
+static int places_fill(struct gateway_batch *b, enum schedule_class lowest)
 {
-    struct gateway_version *v = b->replica->version;
     struct gateway_request *r;
     int code = 1;
-    while (code > 0 && b->replica->state == GATEWAY_REPLICA_READY && b->n_sequences < v->signature->token.sequences &&
-           (r = gateway_places_next(v)))
+    while (code > 0 && (r = gateway_places_next(b, lowest)))
         code = place_fill(b, r);
     gateway_adapters_continue(b);
     return code < 0 ? code : 0;
 }
 
-static int resumes_send(struct gateway_batch *b)
+/* Those of a lower class than the turn's stay behind; the worker learns who goes on, and who does not. */
+static int classes_send(struct gateway_batch *b, enum schedule_class lowest)
 {
     for (uint32_t i = 0; i < b->n_sequences; i++) {
         struct gateway_sequence *s = &b->sequences[i];
-        if (!s->resume_due)
+        s->yields = s->request->schedule.priority > lowest;
+        bool parked = s->parked || s->yields;
+        if (parked == s->told_parked)
             continue;
-        struct channel_frame resume = {.type = CHANNEL_RESUME, .request_id = s->id};
-        if (channel_push(b->replica->channel, &resume) < 0)
+        struct channel_frame frame = {.type = parked ? CHANNEL_PARK : CHANNEL_RESUME, .request_id = s->id};
+        if (channel_push(b->replica->channel, &frame) < 0)
             return -ERROR_PEER;
-        s->resume_due = false;
+        s->told_parked = parked;
     }
     return 0;
 }
 
+/* The highest class of what runs, or could. */
+static uint32_t class_top(const struct gateway_batch *b)
+{
+    const struct gateway_request *waits = gateway_places_next(b, SCHEDULE_CLASS_COUNT - 1);
+    uint32_t top = waits ? (uint32_t)waits->schedule.priority : SCHEDULE_CLASS_COUNT;
+    for (uint32_t i = 0; i < b->n_sequences; i++) {
+        uint32_t class = b->sequences[i].request->schedule.priority;
+        top = !b->sequences[i].parked && class < top ? class : top;
+    }
+    return top;
+}
+
 static bool is_stepped(const struct gateway_batch *b, const struct gateway_sequence *s)
 {
-    return !s->parked && s->adapter == b->adapter && (b->shared || s->request->version == b->seat->version);
+    return !s->parked && !s->yields && s->adapter == b->adapter &&
+           (b->shared || s->request->version == b->seat->version);
 }
 
 static uint32_t sequences_stepped(const struct gateway_batch *b)
@@ -182,7 +196,7 @@ static bool adapter_choose(struct gateway_batch *b)
     uint32_t next = UINT32_MAX, least = UINT32_MAX;
     for (uint32_t i = 0; i < b->n_sequences; i++) {
         const struct gateway_sequence *s = &b->sequences[i];
-        if (s->parked || s->request->version != b->seat->version)
+        if (s->parked || s->yields || s->request->version != b->seat->version)
             continue;
         least = s->adapter < least ? s->adapter : least;
         next = s->adapter > b->seat->adapter && s->adapter < next ? s->adapter : next;
@@ -202,7 +216,7 @@ static bool may_share(const struct gateway_batch *b, const struct schedule_lease
     bool others = false;
     for (uint32_t i = 0; i < b->n_sequences; i++) {
         const struct gateway_version *v = b->sequences[i].request->version;
-        if (b->sequences[i].adapter != 0)
+        if (b->sequences[i].adapter != 0 || b->sequences[i].yields)
             continue;
         others = others || v != b->seat->version;
         if ((v != host && !v->shared_batch) || !schedule_may_join(v->gateway->schedule, &v->schedule, ahead_ns))
@@ -217,6 +231,7 @@ int gateway_turn_begin(struct gateway_replica *replica, struct schedule_lease *l
     b->turn = container_of(lease->requests[0], struct gateway_turn, schedule);
     b->seat = container_of(lease->replica, struct gateway_seat, schedule);
     list_remove(&b->turn->node);
+    gateway_seat_turn(b, lease->priority);
     replica->lease = lease;
     replica->started_ns = lease->started_ns;
     replica->n_frames = 0;
@@ -224,9 +239,10 @@ int gateway_turn_begin(struct gateway_replica *replica, struct schedule_lease *l
     b->n_parts = 0;
     b->shared = false;
     b->charged_ns = lease->started_ns;
-    int code = places_fill(b);
+    int code = places_fill(b, lease->priority);
     if (code >= 0)
-        code = resumes_send(b);
+        code = classes_send(b, lease->priority);
+    b->class_top = class_top(b);
     bool some = adapter_choose(b);
     if (code >= 0 && !some && b->slot_used == 0) { /* they went away meanwhile, or others took the places */
         lease_end(replica, false);
@@ -473,22 +489,42 @@ static void sequence_cancel(struct gateway_batch *b, struct gateway_sequence *s)
     sequence_remove(b, s);
 }
 
+static void park_tell(struct gateway_batch *b, struct gateway_sequence *s)
+{
+    if (!s->told_parked)
+        tell(b, CHANNEL_PARK, s->id);
+    s->told_parked = true;
+}
+
 static void sequence_park(struct gateway_batch *b, struct gateway_sequence *s)
 {
     if (s->parked)
         return;
     compute_charge(b);
     s->parked = true;
-    if (!s->resume_due)
-        tell(b, CHANNEL_PARK, s->id);
-    s->resume_due = false;
+    park_tell(b, s);
 }
 
 static void sequence_resume(struct gateway_batch *b, struct gateway_sequence *s)
 {
     (void)b;
-    s->resume_due = s->resume_due || s->parked;
     s->parked = false;
+}
+
+void gateway_batch_yield(struct gateway_batch *b)
+{
+    uint32_t top = b->replica->lease ? class_top(b) : SCHEDULE_CLASS_COUNT;
+    if (top >= b->class_top)
+        return;
+    b->class_top = top;
+    compute_charge(b);
+    for (uint32_t i = 0; i < b->n_sequences; i++) {
+        struct gateway_sequence *s = &b->sequences[i];
+        if ((uint32_t)s->request->schedule.priority <= top || s->yields)
+            continue;
+        s->yields = true;
+        park_tell(b, s);
+    }
 }
 
 void gateway_batches_park(struct gateway_request *r, bool parked)

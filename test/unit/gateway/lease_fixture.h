@@ -88,7 +88,8 @@ static void fixture_init(struct lease_fixture *f, const struct channel_geometry 
     list_init(&v->waiting);
     gateway_places_init(v);
     list_init(&v->guests);
-    list_init(&v->turns_queued);
+    for (uint32_t class = 0; class < SCHEDULE_CLASS_COUNT; class ++)
+        list_init(&v->turns_queued[class]);
     list_init(&v->replicas);
     (void)snprintf(v->model, sizeof v->model, "m");
     (void)snprintf(v->number_text, sizeof v->number_text, "1");

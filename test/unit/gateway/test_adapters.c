@@ -455,7 +455,8 @@ static void borrower_start(void)
     list_init(&borrower->waiting);
     gateway_places_init(borrower);
     list_init(&borrower->guests);
-    list_init(&borrower->turns_queued);
+    for (uint32_t class = 0; class < SCHEDULE_CLASS_COUNT; class ++)
+        list_init(&borrower->turns_queued[class]);
     list_init(&borrower->replicas);
     borrower->host = w.f.version;
     list_append(&w.f.version->guests, &borrower->in_guests);

@@ -1,4 +1,5 @@
 /* A language model of several tenants: whose turn it is, who is stepped in it and who pays. */
+#include "schedule/schedule_internal.h"
 #include "test/unit/gateway/lease_fixture.h"
 
 #include <setjmp.h>
@@ -14,6 +15,10 @@ static struct gateway_tenant guest_tenant;
 static struct gateway_version *guest;
 
 static uint32_t n_ends, n_fails;
+static uint64_t items[2][SEQUENCES]; /* of the owner, of the guest */
+static uint32_t n_items[2];
+static uint64_t parked[16]; /* that the worker was told of */
+static uint32_t n_parked;
 
 static void on_make(struct gateway_request *r, uint32_t index, struct generation *g)
 {
@@ -65,7 +70,8 @@ static void guest_start(void)
     list_init(&guest->waiting);
     gateway_places_init(guest);
     list_init(&guest->guests);
-    list_init(&guest->turns_queued);
+    for (uint32_t class = 0; class < SCHEDULE_CLASS_COUNT; class ++)
+        list_init(&guest->turns_queued[class]);
     list_init(&guest->replicas);
     guest->host = f.version;
     list_append(&f.version->guests, &guest->in_guests);
@@ -82,7 +88,7 @@ static int setup(void **state)
     static const struct channel_geometry geometry = {256, 1, 64 * KIB, 64 * KIB};
     static struct tensor_signature signature;
     signature = (struct tensor_signature){.token = {TENSOR_TOKEN_ANSWER, 1000, 2000, SEQUENCES, 50, 8, 0}};
-    n_ends = n_fails = 0;
+    n_ends = n_fails = n_parked = n_items[0] = n_items[1] = 0;
     fixture_init(&f, &geometry, 16 * KIB, 1, &signature);
     f.tenant.uid = OWNER;
     struct schedule_lease *none;
@@ -124,8 +130,27 @@ static struct gateway_request *ask(struct gateway_version *v, uint32_t n)
 /* --- the worker --- */
 
 static struct channel_frame lease;
-static uint64_t items[2][SEQUENCES]; /* of the owner, of the guest */
-static uint32_t n_items[2];
+static bool is_parked(uint64_t id)
+{
+    for (uint32_t i = 0; i < n_parked; i++)
+        if (parked[i] == id)
+            return true;
+    return false;
+}
+
+static void parking_take(const struct channel_frame *frame)
+{
+    bool was = is_parked(frame->request_id);
+    assert_int_equal(was, frame->type == CHANNEL_RESUME); /* told once */
+    if (!was) {
+        parked[n_parked++] = frame->request_id;
+        return;
+    }
+    uint32_t i = 0;
+    while (parked[i] != frame->request_id)
+        i++;
+    parked[i] = parked[--n_parked];
+}
 
 /* False: no lease. */
 static bool turn(void)
@@ -139,6 +164,8 @@ static bool turn(void)
             uint32_t whose = frame.tenant_id == GUEST;
             items[whose][n_items[whose]++] = frame.request_id;
         }
+        if (frame.type == CHANNEL_PARK || frame.type == CHANNEL_RESUME)
+            parking_take(&frame);
         if (frame.type == CHANNEL_LEASE) {
             lease = frame;
             leased = true;
@@ -287,6 +314,137 @@ static void a_lost_worker_takes_all_seats(void **state)
     assert_true(list_empty(&f.replica->batch->seats));
 }
 
+/* --- classes --- */
+
+static struct gateway_request *ask_class(struct gateway_version *v, enum schedule_class class)
+{
+    v->tenant->classes = 7;
+    v->class = class; /* of requests that name none */
+    return ask(v, 1);
+}
+
+static void a_higher_class_parks_a_lower_one_within_a_step(void **state)
+{
+    (void)state;
+    ask_class(f.version, SCHEDULE_BATCH);
+    assert_true(turn());
+    uint64_t batch = items[0][0];
+    tell(batch, GENERATION_EVENT_TEXT, 1);
+    ask_class(guest, SCHEDULE_INTERACTIVE);
+    assert_false(turn());          /* the lease runs … */
+    assert_true(is_parked(batch)); /* … but has nothing to step any more */
+    done(1);
+    assert_true(turn());
+    uint64_t interactive = items[1][0];
+    assert_int_equal(lease.tenant_id, GUEST);
+    assert_false(is_parked(interactive));
+    tell(interactive, GENERATION_EVENT_TEXT, 1);
+    ask_class(f.version, SCHEDULE_CRITICAL);
+    assert_false(turn());
+    assert_true(is_parked(batch) && is_parked(interactive));
+    done(2);
+    assert_true(turn());
+    uint64_t critical = items[0][1];
+    tell(critical, GENERATION_EVENT_END, 1);
+    done(2);
+    assert_true(turn()); /* who was parked goes on, the higher class first */
+    assert_true(is_parked(batch) && !is_parked(interactive));
+    tell(interactive, GENERATION_EVENT_END, 1);
+    done(1);
+    assert_true(turn());
+    assert_int_equal(n_parked, 0);
+    tell(batch, GENERATION_EVENT_TEXT, 2);
+    tell(batch, GENERATION_EVENT_END, 2);
+    done(0);
+    assert_int_equal(n_ends, 3);
+    assert_false(turn());
+    assert_true(list_empty(&f.replica->batch->seats));
+}
+
+/* One tenant's two classes: a turn of each is asked for, and the lower one has its share. */
+static void a_lower_class_has_its_share(void **state)
+{
+    (void)state;
+    f.g.schedule->share_permille[SCHEDULE_BATCH] = 100;
+    ask_class(f.version, SCHEDULE_BATCH);
+    assert_true(turn());
+    uint64_t batch = items[0][0];
+    ask_class(f.version, SCHEDULE_INTERACTIVE);
+    assert_false(turn());
+    done(1);
+    uint32_t told[2] = {0, 0}, n_leases = 0;
+    for (; n_leases < 3000 && told[1] < 5; n_leases++) {
+        assert_true(turn());
+        uint64_t interactive = items[0][1];
+        assert_false(is_parked(interactive)); /* it is stepped in all of them */
+        told[0] += told[0] < 90;
+        tell(interactive, GENERATION_EVENT_TEXT, told[0]);
+        if (!is_parked(batch))
+            tell(batch, GENERATION_EVENT_TEXT, ++told[1]);
+        wait_us(200);
+        done(2);
+    }
+    assert_int_equal(told[1], 5);
+    assert_true(n_leases > told[1]); /* how many more is a matter of time: test/sim holds the share to its bounds */
+}
+
+static void lower_classes_leave_places(void **state)
+{
+    (void)state;
+    for (uint32_t i = 0; i < 5; i++)
+        ask_class(f.version, SCHEDULE_BATCH);
+    assert_true(turn());
+    assert_int_equal(n_items[0], SEQUENCES - 1);
+    ask_class(guest, SCHEDULE_INTERACTIVE);
+    assert_false(turn());
+    done(3);
+    assert_true(turn());
+    assert_int_equal(n_items[1], 1);
+    assert_int_equal(f.replica->batch->n_sequences, SEQUENCES);
+    ask_class(guest, SCHEDULE_CRITICAL); /* has to wait for a place: from now on one is kept */
+    ask_class(guest, SCHEDULE_INTERACTIVE);
+    tell(items[1][0], GENERATION_EVENT_END, 1);
+    done(3);
+    assert_true(turn());
+    assert_int_equal(n_items[1], 2);
+    tell(items[1][1], GENERATION_EVENT_END, 1);
+    done(3);
+    assert_true(turn());
+    assert_int_equal(n_items[1], 2); /* batch holds three of four, and the fourth is kept */
+    for (uint32_t i = 0; i < SEQUENCES - 1; i++)
+        assert_false(is_parked(items[0][i]));
+    gateway_version_fail(guest, ERROR_MODEL_NOT_FOUND, NULL); /* who waits still */
+    gateway_version_fail(f.version, ERROR_MODEL_NOT_FOUND, NULL);
+}
+
+/* Two reasons to be parked: it goes on when neither is left. */
+static void who_yields_may_also_not_be_read(void **state)
+{
+    (void)state;
+    struct gateway_request *slow = ask_class(f.version, SCHEDULE_BATCH);
+    assert_true(turn());
+    uint64_t batch = items[0][0];
+    ask_class(guest, SCHEDULE_INTERACTIVE);
+    assert_false(turn());
+    assert_true(is_parked(batch));
+    gateway_batches_park(slow, true);
+    done(1);
+    assert_true(turn());
+    gateway_batches_park(slow, false); /* read again, but it still yields */
+    tell(items[1][0], GENERATION_EVENT_TEXT, 1);
+    done(1);
+    assert_true(turn());
+    assert_true(is_parked(batch));
+    gateway_batches_park(slow, true);
+    tell(items[1][0], GENERATION_EVENT_END, 1);
+    done(1);
+    assert_false(turn()); /* nothing to run */
+    assert_true(is_parked(batch));
+    gateway_batches_park(slow, false);
+    assert_true(turn());
+    assert_false(is_parked(batch));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -294,6 +452,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(who_agrees_shares_a_turn, setup, teardown),
         cmocka_unit_test_setup_teardown(who_is_ahead_waits, setup, teardown),
         cmocka_unit_test_setup_teardown(a_lost_worker_takes_all_seats, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_higher_class_parks_a_lower_one_within_a_step, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_lower_class_has_its_share, setup, teardown),
+        cmocka_unit_test_setup_teardown(lower_classes_leave_places, setup, teardown),
+        cmocka_unit_test_setup_teardown(who_yields_may_also_not_be_read, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
