@@ -125,10 +125,16 @@ struct tenant *tenant_add(struct world *w, uint32_t weight, uint32_t queue_max, 
 
 void tenant_change(struct world *w, struct tenant *t, uint32_t weight, uint32_t queue_max)
 {
-    sim_trace("tenant %u: weight %u, queue_max %u", t->index, weight, queue_max);
     t->weight = weight;
     t->queue_max = queue_max;
-    schedule_tenant_set(w->s, &t->schedule, &(struct schedule_tenant_config){.weight = weight, .queue_max = queue_max});
+    t->queue_bytes_max = 0;
+    if (w->profile.overload && sim_chance(&w->random, 40))
+        t->queue_bytes_max = sim_scale(&w->random, 16, 20000);
+    sim_trace("tenant %u: weight %u, queue_max %u, queue_bytes_max %" PRIu64, t->index, weight, queue_max,
+              t->queue_bytes_max);
+    schedule_tenant_set(w->s, &t->schedule,
+                        &(struct schedule_tenant_config){
+                            .weight = weight, .queue_max = queue_max, .queue_bytes_max = t->queue_bytes_max});
 }
 
 void tenant_remove(struct world *w, struct tenant *t)
@@ -333,10 +339,17 @@ static bool is_worst(const struct world *w, const struct request *r)
            check_is_worst(w, t, class, t->class_bytes[class] + r->schedule.bytes + SCHEDULE_REQUEST_BYTES);
 }
 
+static bool tenant_full(const struct request *r)
+{
+    const struct tenant *t = r->target->tenant;
+    return t->n_queued >= t->queue_max ||
+           (t->queue_bytes_max && t->queued_bytes + r->schedule.bytes > t->queue_bytes_max);
+}
+
 static void check_refusal(struct world *w, const struct request *r, int rc, uint64_t retry_ns)
 {
     const struct target *g = r->target;
-    if (g->tenant->n_queued >= g->tenant->queue_max) {
+    if (tenant_full(r)) {
         sim_require(rc == -ERROR_QUEUE_FULL && retry_ns > 0, "a full queue is refused with %d", rc);
         w->counts.full++;
         return;
@@ -402,7 +415,7 @@ bool request_submit(struct world *w, struct target *g, enum schedule_class class
         free(r);
         return false;
     }
-    sim_require(g->tenant->n_queued < g->tenant->queue_max, "the queue bound was passed");
+    sim_require(!tenant_full(r), "the tenant's bound was passed");
     sim_require(!queues_over(w, 1, r->schedule.bytes) || !is_worst(w, r), "taken though it is the first to be shed");
     sim_require(r->schedule.arrival_ns == w->now_ns, "arrived at another time");
     r->order = w->n_arrivals++;

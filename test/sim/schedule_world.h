@@ -117,7 +117,7 @@ struct tenant {
     struct schedule_tenant schedule; /* first */
     uint32_t index;
     uint32_t weight, queue_max, n_queued, n_leased;
-    uint64_t queued_bytes;
+    uint64_t queued_bytes, queue_bytes_max; /* max 0: none of its own */
     uint64_t class_bytes[CLASSES]; /* with SCHEDULE_REQUEST_BYTES for each request */
     uint32_t class_queued[CLASSES];
     uint32_t depth; /* greedy: keeps so many requests queued; 0 = sends now and then */
