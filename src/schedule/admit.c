@@ -8,7 +8,9 @@
 #define RETRY_NS_UNKNOWN NS_PER_S
 #define RETRY_NS_MIN     NS_PER_MS
 #define RETRY_NS_MAX     (LIMIT_QUEUE_WAIT_MS * NS_PER_MS) /* by then whatever is queued now has left */
-#define SHED_KEY_TOP     (UINT64_C(1) << 61)
+/* Fewer say nothing of a tenant's pace. */
+#define PACE_GAPS_MIN 4u
+#define SHED_KEY_TOP  (UINT64_C(1) << 61)
 
 static uint64_t retry_clamp(uint64_t retry_ns)
 {
@@ -17,10 +19,11 @@ static uint64_t retry_clamp(uint64_t retry_ns)
     return retry_ns < RETRY_NS_MAX ? retry_ns : RETRY_NS_MAX;
 }
 
-/* When this tenant will have room again: it gets a lease so often. */
-static uint64_t retry_of(const struct schedule_tenant *t)
+/* When this tenant will have room again: it gets a lease of that class so often. */
+static uint64_t retry_of(const struct schedule_tenant *t, uint32_t class)
 {
-    return retry_clamp(t->_active && t->_active->lease_gap_ns ? t->_active->lease_gap_ns : RETRY_NS_UNKNOWN);
+    uint64_t gap_ns = t->_active ? t->_active->accounts[class].lease_gap_ns : 0;
+    return retry_clamp(gap_ns ? gap_ns : RETRY_NS_UNKNOWN);
 }
 
 /* ---- who has how much queued ---- */
@@ -70,14 +73,14 @@ void schedule_account_remove(struct schedule *s, struct schedule_request *r)
     enum schedule_class class = schedule_request_class(s, r);
     struct schedule_account *account = &t->_active->accounts[class];
     uint64_t bytes = schedule_request_bytes(r);
-    t->queued -= !r->carries_nothing;
-    if (t->queued == 0)
-        t->_active->lease_started_ns = 0;
+    assert(r->carries_nothing || (account->queued > 0 && account->bytes >= bytes));
+    account->queued -= !r->carries_nothing;
+    if (account->queued == 0)
+        account->lease_started_ns = account->n_gaps = 0;
     if (r->carries_nothing)
         return;
-    assert(account->queued > 0 && account->bytes >= bytes);
     list_remove(&r->_in_active);
-    account->queued--;
+    t->queued--;
     account->bytes -= bytes;
     t->queued_bytes -= bytes - SCHEDULE_REQUEST_BYTES;
     s->queued--;
@@ -152,7 +155,7 @@ struct schedule_request *schedule_shed(struct schedule *s, enum schedule_shed_re
     struct schedule_request *r = container_of(a->accounts[class].requests.prev, struct schedule_request, _in_active);
     *ret_reason = class > (uint32_t)s->shed_for ? SCHEDULE_SHED_CLASS : SCHEDULE_SHED_SHARE;
     if (ret_retry_ns)
-        *ret_retry_ns = retry_of(a->tenant);
+        *ret_retry_ns = retry_of(a->tenant, class);
     s->n_shed++;
     schedule_request_take(s, r);
     return r;
@@ -179,9 +182,21 @@ static uint64_t replica_wait(const struct schedule *s, const struct schedule_tar
     return least_ns == UINT64_MAX ? 0 : least_ns;
 }
 
-/* Refuses only what is certain to be late if the estimates hold: what is ahead of it in its own target and class, in
- * full batches on every replica that the device has room for, after the lease that ends first; and no other tenant in
- * the way. */
+/* What others' shares leave it: so many leases of its tenant and class before it, at the pace that they had lately. No
+ * bound, for the others may stop at any time: only half of it counts, and only what was learned since the queue was
+ * empty last. */
+static uint64_t pace_wait(const struct schedule_tenant *t, uint32_t class, uint64_t n_leases)
+{
+    const struct schedule_account *a = t->_active ? &t->_active->accounts[class] : NULL;
+    uint64_t wait_ns;
+    if (!a || a->n_gaps < PACE_GAPS_MIN)
+        return 0;
+    return __builtin_mul_overflow(n_leases, a->lease_gap_ns / 2, &wait_ns) ? SCHEDULE_TIME_MAX : wait_ns;
+}
+
+/* Refuses what is late if the estimates hold: what is ahead of it in its own target and class, in full batches on every
+ * replica that the device has room for, after the lease that ends first; or, if that takes longer, at twice the pace at
+ * which its tenant gets leases beside the others. */
 static int deadline_check(const struct schedule *s, const struct schedule_request *r, uint64_t *ret_retry_ns)
 {
     const struct schedule_target *g = r->target;
@@ -204,6 +219,9 @@ static int deadline_check(const struct schedule *s, const struct schedule_reques
     if (__builtin_mul_overflow(n_leases, schedule_estimate_floor(g, g->batch_rows_max), &wait_ns))
         wait_ns = SCHEDULE_TIME_MAX;
     wait_ns = schedule_time_add(wait_ns, replica_wait(s, g));
+    uint64_t n_turns = g->estimate_ns ? rows_ahead / g->batch_rows_max : 0; /* without one nothing is refused */
+    uint64_t pace_ns = pace_wait(g->tenant, schedule_request_class(s, r), n_turns);
+    wait_ns = pace_ns > wait_ns ? pace_ns : wait_ns;
     uint64_t left_ns = r->deadline_ns - s->now_ns;
     if (schedule_time_add(wait_ns, own_ns) <= left_ns)
         return 0;
@@ -220,7 +238,7 @@ int schedule_admit(struct schedule *s, const struct schedule_request *r, uint64_
         return 0;
     if (t->queued >= t->queue_max || (t->queue_bytes_max > 0 && (t->queued_bytes > t->queue_bytes_max ||
                                                                  bytes > t->queue_bytes_max - t->queued_bytes))) {
-        *ret_retry_ns = retry_of(t);
+        *ret_retry_ns = retry_of(t, schedule_request_class(s, r));
         return -ERROR_QUEUE_FULL;
     }
     if (r->deadline_ns) {
@@ -230,7 +248,7 @@ int schedule_admit(struct schedule *s, const struct schedule_request *r, uint64_
     }
     if (queues_over(s, 1, bytes)) {
         if (is_worst(s, r)) {
-            *ret_retry_ns = retry_of(t);
+            *ret_retry_ns = retry_of(t, schedule_request_class(s, r));
             return -ERROR_OVERLOADED;
         }
         s->shed_for = r->priority;

@@ -55,12 +55,16 @@ static uint64_t lease_limit(const struct schedule_lease *lease, const struct sch
     return schedule_time_add(lease->started_ns, limit_ns > least_ns ? limit_ns : least_ns);
 }
 
-/* How often this tenant gets a lease, as long as it always had something queued. */
-static void lease_gap_learn(struct schedule_active *a, uint64_t now_ns)
+/* How often this tenant gets a lease in that class, as long as it always had something queued. One stall counts little.
+ */
+static void lease_gap_learn(struct schedule_account *a, uint64_t now_ns)
 {
     if (a->lease_started_ns) {
-        uint64_t gap_ns = now_ns - a->lease_started_ns;
-        a->lease_gap_ns = a->lease_gap_ns ? a->lease_gap_ns - a->lease_gap_ns / 4 + gap_ns / 4 : gap_ns;
+        uint64_t gap_ns = now_ns - a->lease_started_ns, before_ns = a->n_gaps > 0 ? a->lease_gap_ns : 0;
+        if (before_ns && gap_ns > before_ns * 4)
+            gap_ns = before_ns * 4;
+        a->lease_gap_ns = before_ns ? before_ns - before_ns / 4 + gap_ns / 4 : gap_ns;
+        a->n_gaps += a->n_gaps < UINT32_MAX;
     }
     a->lease_started_ns = now_ns;
 }
@@ -125,7 +129,7 @@ static struct schedule_lease *lease_start(struct schedule *s, struct schedule_fl
         s->lease_missing = true;
         return NULL;
     }
-    lease_gap_learn(f->active, s->now_ns);
+    lease_gap_learn(&f->active->accounts[lane->class], s->now_ns);
     schedule_queue_gather(s, lane, lease);
     lease->replica = replica_take(g);
     lease->replica->lease = lease;

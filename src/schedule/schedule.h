@@ -269,14 +269,13 @@ void schedule_replica_remove(struct schedule *s, struct schedule_replica *r, uin
  *   -ERROR_QUEUE_FULL  the tenant has queue_max requests or queue_bytes_max bytes queued
  *   -ERROR_OVERLOADED  the queues are full in total, and this request would be the first to be shed
  *   -ERROR_DEADLINE    it has passed, or its target, at its present estimates, takes longer: for what is ahead of it
- *                      in its class, after the running lease that ends first where no replica is free. Other tenants
- *                      are not counted in. (Never said without an estimate, nor of a request that could start at once:
- *                      that one renews the estimate.)
- *   -ERROR_NO_MEMORY
- * with *ret_retry_ns when trying again makes sense, 0 where it does not: for a full queue the time between leases that
- * this tenant has seen lately, for a deadline how much too late it would be. ret_retry_ns may be NULL. The rate is
- * taken by the caller beforehand. After 0 the queues may be over their bound in total by this one request: the caller
- * then loops over schedule_shed. */
+ *                      in its class, after the running lease that ends first where no replica is free; or for so
+ *                      many leases at twice the pace that its tenant had lately in that class. (Never said without an
+ * estimate, nor of a request that could start at once: that one renews the estimate.) -ERROR_NO_MEMORY with
+ * *ret_retry_ns when trying again makes sense, 0 where it does not: for a full queue the time between leases that this
+ * tenant has seen lately, for a deadline how much too late it would be. ret_retry_ns may be NULL. The rate is taken by
+ * the caller beforehand. After 0 the queues may be over their bound in total by this one request: the caller then loops
+ * over schedule_shed. */
 must_check int schedule_submit(struct schedule *s, struct schedule_request *r, uint64_t now_ns, uint64_t *ret_retry_ns);
 
 enum schedule_shed_reason {

@@ -79,15 +79,16 @@ struct schedule_account {
     struct list requests; /* in order of arrival */
     uint64_t bytes;       /* with SCHEDULE_REQUEST_BYTES for each */
     uint32_t queued;
-    uint32_t shed; /* handle in the heap of who is shed first */
+    uint32_t shed;             /* handle in the heap of who is shed first */
+    uint64_t lease_started_ns; /* of the latest lease; 0 = none since the queue was empty */
+    uint64_t lease_gap_ns;     /* smoothed time between leases while something is queued; 0 = unknown */
+    uint32_t n_gaps;           /* that it was made of since the queue was empty */
 };
 
 struct schedule_active {
     struct schedule_tenant *tenant;
     struct list flows;
     struct schedule_account accounts[SCHEDULE_CLASS_COUNT];
-    uint64_t lease_started_ns; /* of the latest lease; 0 = none since the queue was empty */
-    uint64_t lease_gap_ns;     /* smoothed time between leases while backlogged; 0 = unknown */
 };
 
 /* A class of a device. */

@@ -334,6 +334,59 @@ static void test_deadline_refused_at_once(void **state)
     world_done(&w);
 }
 
+/* Others' shares count as they were felt lately: half of the gap between the tenant's leases for each one ahead; in its
+ * own class only, and not from before its queue was empty. */
+static void test_deadline_at_the_tenants_pace(void **state)
+{
+    (void)state;
+    enum { N = 8, ROUNDS = 6, AHEAD = 10 };
+    struct world w;
+    world_init(&w, 1);
+    for (uint32_t i = 0; i < N; i++)
+        world_tenant(&w, i, 1, 1, 1);
+    world_teach(&w, 0, 1, 10 * MS);
+    for (int turn = 0; turn < N * ROUNDS; turn++) {
+        for (uint32_t i = 0; i < N; i++)
+            while (w.tenants[i].queued < 3)
+                world_submit(&w, i);
+        struct schedule_lease *lease = world_next(&w);
+        w.now_ns += 10 * MS;
+        world_complete(&w, lease);
+    }
+    const struct schedule_account *a = &w.tenants[0]._active->accounts[SCHEDULE_INTERACTIVE];
+    assert_true(a->n_gaps >= 4);
+    assert_in_range(a->lease_gap_ns, 70 * MS, 90 * MS);
+    uint64_t half_ns = a->lease_gap_ns / 2, deadline_ns = w.now_ns + (AHEAD - 1) * half_ns + 15 * MS, retry_ns = 0;
+    struct schedule_request *r;
+    for (int i = 0; i < AHEAD; i++) { // the i-th may have to wait for i gaps; those that are queued have no deadline
+        r = world_request(&w, 0);
+        r->deadline_ns = deadline_ns;
+        assert_int_equal(schedule_submit(w.s, r, w.now_ns, &retry_ns), 0);
+    }
+    r = world_request(&w, 0);
+    r->deadline_ns = deadline_ns;
+    assert_int_equal(schedule_submit(w.s, r, w.now_ns, &retry_ns), -ERROR_DEADLINE);
+    assert_int_equal(retry_ns, half_ns - 5 * MS);
+    r->priority = SCHEDULE_CRITICAL; // nothing was learned there
+    assert_int_equal(schedule_submit(w.s, r, w.now_ns, &retry_ns), 0);
+    assert_true(schedule_cancel(w.s, r));
+    for (uint32_t i = 1; i < N; i++)
+        while (schedule_target_flush(w.s, &w.targets[i]))
+            ;
+    for (int turn = 0; turn < 4; turn++) { // alone: its pace is better soon
+        struct schedule_lease *lease = world_next(&w);
+        w.now_ns += 10 * MS;
+        world_complete(&w, lease);
+    }
+    r->priority = SCHEDULE_INTERACTIVE;
+    r->deadline_ns = w.now_ns + (AHEAD - 4) * half_ns; // at the pace of before it would have been refused
+    assert_int_equal(schedule_submit(w.s, r, w.now_ns, &retry_ns), 0);
+    while (schedule_target_flush(w.s, &w.targets[0]))
+        ;
+    assert_int_equal(a->n_gaps, 0);
+    world_done(&w);
+}
+
 /* With no replica free, what is left of the running lease that ends first comes before anything else. */
 static void test_deadline_waits_for_a_replica(void **state)
 {
@@ -395,6 +448,7 @@ int main(void)
         cmocka_unit_test(test_replica_lost_with_its_lease),
         cmocka_unit_test(test_deadlines_expire_in_order),
         cmocka_unit_test(test_deadline_refused_at_once),
+        cmocka_unit_test(test_deadline_at_the_tenants_pace),
         cmocka_unit_test(test_deadline_waits_for_a_replica),
         cmocka_unit_test(test_time_never_goes_back),
     };
