@@ -135,7 +135,7 @@ void wire_memory_give(struct wire_connection *c, size_t bytes)
 
 /* ---- who gives way ---- */
 
-enum use { USE_NONE = 0, USE_TRANSFER, USE_WORK };
+enum use { USE_NONE = 0, USE_FRESH, USE_TRANSFER, USE_WORK };
 
 static enum use use_of(const struct wire_connection *c, uint64_t now_ms)
 {
@@ -144,7 +144,7 @@ static enum use use_of(const struct wire_connection *c, uint64_t now_ms)
     switch (c->state) {
     case WIRE_IDLE:
     case WIRE_READ_HEAD:
-        return now_ms - c->opened_ms < WIRE_YIELD_AGE_MS ? USE_WORK : USE_NONE;
+        return now_ms - c->opened_ms < WIRE_YIELD_AGE_MS ? USE_FRESH : USE_NONE;
     case WIRE_LINGERING:
         return USE_NONE;
     case WIRE_READ_BODY:
@@ -160,20 +160,28 @@ static enum use use_of(const struct wire_connection *c, uint64_t now_ms)
     return USE_WORK;
 }
 
-/* The one longest between requests among the owner's first; else, if `transfers`, one that receives or sends. */
-static struct wire_connection *candidate(struct wire_owner *owner, bool transfers, uint32_t *n_left)
+/* The one longest between requests among the owner's first; else, if `transfers`, one that receives or sends. Those
+ * that are busy are moved to the end, so that the next look begins with others. *ret_fresh: it has one that may give
+ * way soon.
+ */
+static struct wire_connection *candidate(struct wire_owner *owner, bool transfers, uint32_t *n_left, bool *ret_fresh)
 {
     struct wire_connection *idle = NULL, *transfer = NULL;
     uint64_t now_ms = wire_socket_now_ms(owner->server);
     uint32_t n = owner->n_connections < WIRE_YIELD_SCAN ? owner->n_connections : WIRE_YIELD_SCAN;
-    for (; n > 0 && *n_left > 0; n--, --*n_left) {
-        struct list *node = list_first(&owner->connections);
+    *ret_fresh = false;
+    for (struct list *node = list_first(&owner->connections), *next; n > 0 && *n_left > 0;
+         n--, --*n_left, node = next) {
+        next = node->next;
         struct wire_connection *c = container_of(node, struct wire_connection, in_owner);
         enum use use = use_of(c, now_ms);
         if (use == USE_NONE && (!idle || c->deadline_ms < idle->deadline_ms))
             idle = c;
         else if (use == USE_TRANSFER && !transfer)
             transfer = c;
+        *ret_fresh |= use == USE_FRESH;
+        if (use == USE_NONE || use == USE_FRESH)
+            continue;
         list_remove(node);
         list_append(&owner->connections, node);
     }
@@ -203,7 +211,10 @@ bool wire_owners_yield(struct wire_server *server)
         {
             struct wire_owner *owner = container_of(node, struct wire_owner, in_rank);
             bool transfers = owner->n_connections > 1 && owner->n_connections > equal;
-            struct wire_connection *c = n_left > 0 ? candidate(owner, transfers, &n_left) : NULL;
+            bool fresh = false;
+            struct wire_connection *c = n_left > 0 ? candidate(owner, transfers, &n_left, &fresh) : NULL;
+            if (!c && fresh) /* nobody who has fewer pays for them */
+                return false;
             if (!c)
                 continue;
             yield(c);
@@ -215,7 +226,8 @@ bool wire_owners_yield(struct wire_server *server)
 bool wire_owner_yield(struct wire_owner *owner)
 {
     uint32_t n_left = WIRE_YIELD_SCAN;
-    struct wire_connection *c = owner ? candidate(owner, false, &n_left) : NULL;
+    bool fresh;
+    struct wire_connection *c = owner ? candidate(owner, false, &n_left, &fresh) : NULL;
     if (c)
         yield(c);
     return c != NULL;
