@@ -172,14 +172,21 @@ def test_sighup_changes_what_may_change(make_server, folder):
     # connections
     assert "changed: 3" in reload(server, server_yaml(limits={"connections": 2}))
     wait_until(lambda: server.status()["gateway"]["connections"] == 0, "the connections to be closed")
+    (folder / "slow.json").write_text(json.dumps(dict(IDENTITY, busy="3s")))
+    server.apply(model_yaml("slow", "acme", "slow.json"))
     two = [server.connect(), server.connect()]
+    for connection in two:
+        connection.request("POST", "/v2/models/slow/infer", json.dumps({"inputs": vector(1, [1, 2, 3, 4])}),
+                           {"Authorization": "Bearer " + key})
     wait_until(lambda: server.status()["gateway"]["connections"] == 2, "two connections")
-    third = server.raw()
+    third = server.raw()  # idle ones would give way to it
     assert third.recv(4096).startswith(b"HTTP/1.1 503 ")
     third.close()
-    assert infer(server, key, two[0]).status == 200  # those that are open serve on
-    for connection in two:
+    for connection in two:  # those that are open serve on
+        assert connection.getresponse().status == 200
         connection.close()
+    server.cli("delete", "model", "slow", "--tenant", "acme")
+    wait_until(lambda: server.workers() == workers, "the slow model's worker to end")
     # nothing was restarted for it, and what starts later has the new values too
     assert [server.pid("control"), server.pid("gateway")] == pids and server.workers() == workers
     assert "changed: 2" in reload(server, server_yaml(limits={"connections": 2}, timeouts={"head": "100ms",
