@@ -87,7 +87,9 @@ static void command_devices(struct command *c)
 _Static_assert(FD_CONTROL == 6 && FD_CHANNEL == 7 && FD_DISK == 8 && FD_CONSOLE == 9, "as written above");
 
 /* An emulated processor counts with the host's counter. Told how fast that is, the guest need not measure it against an
- * emulated timer, which fails on a busy host, and without a clock the kernel hangs. */
+ * emulated timer, which fails on a busy host, and without a clock the kernel hangs. It would also compare the counter
+ * with its own ticks, which a busy host delays, call it unstable and go on with the ticks alone, which stop when it is
+ * idle: tsc=reliable. */
 static unsigned long long clock_khz(void)
 {
     static unsigned long long khz;
@@ -124,7 +126,7 @@ static void command_make(struct command *c, uint64_t memory_mib, uint32_t cpus, 
                    probe ? " " ISOLATE_GUEST_PROBE_OPTION : ""); /* fits */
     size_t size = strlen(c->append);
     if (!kvm)
-        (void)snprintf(c->append + size, sizeof c->append - size, " tsc_early_khz=%llu", clock_khz()); /* fits */
+        (void)snprintf(c->append + size, sizeof c->append - size, " tsc=reliable tsc_early_khz=%llu", clock_khz()); /* fits */
     add_pair(c, "-append", c->append);
     add_pair(c, "-device", "isa-debug-exit,iobase=0xf4,iosize=1");
     if (console) {
