@@ -123,4 +123,4 @@ def test_concurrent_generations_do_not_overrun_compute(talking):
     assert all("seconds of compute per day" in body for status, body in answers if status == 429)
     over = used() - limit
     print(f"alone {alone:.2f} s, left {left:.2f} s, done {sum(a[0] == 200 for a in answers)}, over by {over:.2f} s")
-    assert -0.01 <= over <= 2 * alone
+    assert over <= 2 * alone  # what one of them reserved may have kept the next out, too
