@@ -14,6 +14,9 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
+/* What a sanitized worker keeps back of freed memory, to notice its use, must stay far below its model's limit. */
+#define SANITIZER_OPTIONS "quarantine_size_mb=16"
+
 /* Empty, but that a sanitized worker gets its sanitizers' options, without LeakSanitizer: that one ptraces, which a
  * process that is not dumpable refuses; and where a test says which calls fail (test/faults). */
 char *const *isolate_environment(void)
@@ -22,8 +25,9 @@ char *const *isolate_environment(void)
     if (!SANITIZED)
         return list;
     const char *given = getenv("ASAN_OPTIONS");
-    int n = snprintf(asan, sizeof asan, "ASAN_OPTIONS=%s%sdetect_leaks=0", given ? given : "", given ? ":" : "");
-    list[0] = n > 0 && (size_t)n < sizeof asan ? asan : "ASAN_OPTIONS=detect_leaks=0";
+    int n = snprintf(asan, sizeof asan, "ASAN_OPTIONS=" SANITIZER_OPTIONS ":%s%sdetect_leaks=0", given ? given : "",
+                     given ? ":" : "");
+    list[0] = n > 0 && (size_t)n < sizeof asan ? asan : "ASAN_OPTIONS=" SANITIZER_OPTIONS ":detect_leaks=0";
     given = getenv("UBSAN_OPTIONS");
     n = given ? snprintf(ubsan, sizeof ubsan, "UBSAN_OPTIONS=%s", given) : 0;
     int at = 1;
