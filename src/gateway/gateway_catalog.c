@@ -107,7 +107,7 @@ int gateway_version_signature_copy(struct gateway_version *v)
     return 0;
 }
 
-static void version_lists_init(struct gateway_version *v)
+void gateway_version_lists_init(struct gateway_version *v)
 {
     list_init(&v->waiting);
     gateway_places_init(v);
@@ -134,7 +134,7 @@ static struct gateway_version *version_new(struct gateway *g, const struct catal
     v->model_uid = model->uid;
     v->lent = model->lender != 0;
     v->number = row->number;
-    version_lists_init(v);
+    gateway_version_lists_init(v);
     v->idle_since_ns = uv_hrtime();
     (void)snprintf(v->number_text, sizeof v->number_text, "%u", row->number);
     (void)snprintf(v->model, sizeof v->model, "%s", model->name);

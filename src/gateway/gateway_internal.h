@@ -504,6 +504,8 @@ static inline struct gateway_version *gateway_version_host(const struct gateway_
 }
 /* Its host has told its signature. */
 must_check int gateway_version_signature_copy(struct gateway_version *v);
+/* Of a zeroed one: nothing waits, and no replica serves. */
+void gateway_version_lists_init(struct gateway_version *v);
 /* Tells the scheduler of its target as it is now: rows of the catalog, signature, workers. */
 void gateway_version_schedule(struct gateway_version *v);
 

@@ -85,12 +85,7 @@ static void fixture_init(struct lease_fixture *f, const struct channel_geometry 
     v->class = SCHEDULE_INTERACTIVE;
     f->tenant.classes = 1u << SCHEDULE_INTERACTIVE;
     v->replicas_max = 1;
-    list_init(&v->waiting);
-    gateway_places_init(v);
-    list_init(&v->guests);
-    for (uint32_t class = 0; class < SCHEDULE_CLASS_COUNT; class ++)
-        list_init(&v->turns_queued[class]);
-    list_init(&v->replicas);
+    gateway_version_lists_init(v);
     (void)snprintf(v->model, sizeof v->model, "m");
     (void)snprintf(v->number_text, sizeof v->number_text, "1");
     schedule_target_set(

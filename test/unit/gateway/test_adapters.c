@@ -452,12 +452,7 @@ static void borrower_start(void)
     borrower->generation = w.f.version->generation;
     borrower->batch_max = borrower->replicas_max = 1;
     borrower->class = SCHEDULE_INTERACTIVE;
-    list_init(&borrower->waiting);
-    gateway_places_init(borrower);
-    list_init(&borrower->guests);
-    for (uint32_t class = 0; class < SCHEDULE_CLASS_COUNT; class ++)
-        list_init(&borrower->turns_queued[class]);
-    list_init(&borrower->replicas);
+    gateway_version_lists_init(borrower);
     borrower->host = w.f.version;
     list_append(&w.f.version->guests, &borrower->in_guests);
     borrower->signature = malloc(sizeof *borrower->signature);

@@ -67,12 +67,7 @@ static void guest_start(void)
     guest->batch_max = 1;
     guest->class = SCHEDULE_INTERACTIVE;
     guest->replicas_max = 1;
-    list_init(&guest->waiting);
-    gateway_places_init(guest);
-    list_init(&guest->guests);
-    for (uint32_t class = 0; class < SCHEDULE_CLASS_COUNT; class ++)
-        list_init(&guest->turns_queued[class]);
-    list_init(&guest->replicas);
+    gateway_version_lists_init(guest);
     guest->host = f.version;
     list_append(&f.version->guests, &guest->in_guests);
     guest->signature = malloc(sizeof *guest->signature);
