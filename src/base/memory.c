@@ -2,10 +2,11 @@
 
 #include "base/limits.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
-enum { CACHE_LINE = 64 };
+enum { CACHE_LINE = 64, ARRAY_FIRST = 64 };
 
 #define HUGE_PAGE (2 * MIB) /* on x86-64, and on arm64 with pages of 4 KiB */
 
@@ -32,4 +33,15 @@ void *memory_large_new(size_t bytes)
     void *p = aligned_alloc(memory_large_alignment(bytes), bytes);
     memory_large_advise(p, bytes);
     return p ? memset(p, 0, bytes) : NULL;
+}
+
+void *memory_array_room(void *array, size_t n, size_t *capacity, size_t element_bytes)
+{
+    if (n < *capacity)
+        return array;
+    size_t larger = *capacity > 0 ? 2 * *capacity : ARRAY_FIRST;
+    void *moved = reallocarray(array, larger, element_bytes); /* whose product cannot overflow unnoticed */
+    if (moved)
+        *capacity = larger;
+    return moved;
 }

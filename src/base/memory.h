@@ -1,6 +1,7 @@
-/* Memory for large arrays that are read at random: asked for in huge pages, so that a look-up costs a miss of the cache
- * but not one of the address translation as well. Advice only: where the host gives none, everything works as before.
- * Any role, any thread; blocks for the time of one system call where the block is large, and calls nobody back.
+/* Arrays that grow, and memory for large ones that are read at random: asked for in huge pages, so that a look-up costs
+ * a miss of the cache but not one of the address translation as well. Advice only: where the host gives none,
+ * everything works as before. Any role, any thread; blocks for the time of one system call where the block is large,
+ * and calls nobody back.
  *
  *     size_t bytes = memory_large_size(wanted);
  *     p = aligned_alloc(memory_large_alignment(bytes), bytes);
@@ -21,5 +22,9 @@ size_t memory_large_alignment(size_t bytes);
 void memory_large_advise(void *p, size_t bytes);
 /* All of that, zeroed; NULL: no memory. free() as usual. */
 must_check void *memory_large_new(size_t bytes);
+
+/* An array with room for one element more than the n that it holds, twice as large where it was full, and perhaps
+ * elsewhere; from malloc, NULL at first with *capacity 0. NULL: no memory, and the old one stays as it was. */
+must_check void *memory_array_room(void *array, size_t n, size_t *capacity, size_t element_bytes);
 
 #endif

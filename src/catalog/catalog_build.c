@@ -1,6 +1,7 @@
 /* Collects rows in growing arrays, then lays them out, indexes them, writes and seals. */
 #include "catalog/catalog_internal.h"
 
+#include "base/memory.h"
 #include "base/random.h"
 
 #include <errno.h>
@@ -35,14 +36,10 @@ static int rows_add(struct rows *r, const void *row)
 {
     if (r->n >= r->n_max)
         return -ERROR_LIMIT;
-    if (r->n == r->capacity) {
-        size_t capacity = r->capacity ? r->capacity * 2 : 16;
-        char *data = reallocarray(r->data, capacity, r->row_bytes);
-        if (!data)
-            return -ERROR_NO_MEMORY;
-        r->data = data;
-        r->capacity = capacity;
-    }
+    char *data = memory_array_room(r->data, r->n, &r->capacity, r->row_bytes);
+    if (!data)
+        return -ERROR_NO_MEMORY;
+    r->data = data;
     memcpy(rows_at(r, r->n), row, r->row_bytes);
     return (int)r->n++;
 }

@@ -95,16 +95,12 @@ static int add_tenant(void *ctx, const struct store_resource *stored)
     a->rc = registry_decode(stored, &resource, a->err);
     if (a->rc < 0)
         return 1;
-    if (a->n_tenants == a->tenants_capacity) {
-        size_t capacity = a->tenants_capacity ? a->tenants_capacity * 2 : 64;
-        struct tenant *tenants = reallocarray(a->tenants, capacity, sizeof *tenants);
-        if (!tenants) {
-            a->rc = error_set_default(a->err, -ERROR_NO_MEMORY);
-            return 1;
-        }
-        a->tenants = tenants;
-        a->tenants_capacity = capacity;
+    struct tenant *tenants = memory_array_room(a->tenants, a->n_tenants, &a->tenants_capacity, sizeof *tenants);
+    if (!tenants) {
+        a->rc = error_set_default(a->err, -ERROR_NO_MEMORY);
+        return 1;
     }
+    a->tenants = tenants;
     const struct resource_tenant *tenant = &resource.tenant;
     struct catalog_tenant row = {.uid = stored->uid,
                                  .weight = (uint32_t)tenant->weight,
@@ -147,16 +143,12 @@ static int place(struct assemble *a)
     int index = catalog_add_model(a->builder, &a->model);
     if (added(a, index, "model") != 0)
         return 1;
-    if (a->n_placed == a->placed_capacity) {
-        size_t capacity = a->placed_capacity ? a->placed_capacity * 2 : 64;
-        struct placed *placed = reallocarray(a->placed, capacity, sizeof *placed);
-        if (!placed) {
-            a->rc = error_set_default(a->err, -ERROR_NO_MEMORY);
-            return 1;
-        }
-        a->placed = placed;
-        a->placed_capacity = capacity;
+    struct placed *placed = memory_array_room(a->placed, a->n_placed, &a->placed_capacity, sizeof *placed);
+    if (!placed) {
+        a->rc = error_set_default(a->err, -ERROR_NO_MEMORY);
+        return 1;
     }
+    a->placed = placed;
     struct placed *p = &a->placed[a->n_placed++];
     *p = (struct placed){.tenant = a->model.tenant, .index = index, .loan = a->loan};
     memcpy(p->name, a->model.name, sizeof p->name);

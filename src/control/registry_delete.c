@@ -10,16 +10,12 @@ struct digests { /* of a model's versions, to be released after the commit */
 static int digests_note(void *ctx, const struct store_version *v)
 {
     struct digests *digests = ctx;
-    if (digests->n + 2 > digests->capacity) {
-        size_t capacity = digests->capacity ? digests->capacity * 2 : 16;
-        void *rows = reallocarray(digests->rows, capacity, sizeof *digests->rows);
-        if (!rows) {
-            digests->failed = true;
-            return 1;
-        }
-        digests->rows = rows;
-        digests->capacity = capacity;
+    void *rows = memory_array_room(digests->rows, digests->n + 1, &digests->capacity, sizeof *digests->rows);
+    if (!rows) {
+        digests->failed = true;
+        return 1;
     }
+    digests->rows = rows;
     memcpy(digests->rows[digests->n++], v->digest, STORE_DIGEST_BYTES);
     if (v->image_bytes > 0)
         memcpy(digests->rows[digests->n++], v->image, STORE_DIGEST_BYTES);

@@ -149,16 +149,12 @@ struct tenants { /* names by uid, for keys */
 static int tenants_note(void *ctx, const struct store_resource *stored)
 {
     struct tenants *tenants = ctx;
-    if (tenants->n == tenants->capacity) {
-        size_t capacity = tenants->capacity ? tenants->capacity * 2 : 64;
-        struct tenant_name *rows = reallocarray(tenants->rows, capacity, sizeof *rows);
-        if (!rows) {
-            tenants->failed = true;
-            return 1;
-        }
-        tenants->rows = rows;
-        tenants->capacity = capacity;
+    struct tenant_name *rows = memory_array_room(tenants->rows, tenants->n, &tenants->capacity, sizeof *rows);
+    if (!rows) {
+        tenants->failed = true;
+        return 1;
     }
+    tenants->rows = rows;
     struct tenant_name *row = &tenants->rows[tenants->n];
     if (str_copy(stored->name, row->name, sizeof row->name) < 0)
         return 0; /* not a name that apply lets through */

@@ -3,6 +3,7 @@
 #define BULKHEAD_CONTROL_REGISTRY_INTERNAL_H
 
 #include "base/list.h"
+#include "base/memory.h"
 #include "catalog/catalog.h"
 #include "control/registry.h"
 

@@ -1,24 +1,13 @@
 /* What is lent: Grants as rows of borrower and model, and what they demand of names, references and levels. */
 #include "registry_internal.h"
 
-static int loans_room(struct registry_loans *loans)
-{
-    if (loans->n < loans->capacity)
-        return 0;
-    size_t capacity = loans->capacity ? loans->capacity * 2 : 64;
-    struct registry_loan *rows = reallocarray(loans->rows, capacity, sizeof *rows);
-    if (!rows)
-        return -ERROR_NO_MEMORY;
-    loans->rows = rows;
-    loans->capacity = capacity;
-    return 0;
-}
-
 static int loans_note(struct registry_loans *loans, const struct resource_grant *g)
 {
     for (uint32_t i = 0; i < g->tenants.n; i++) {
-        if (loans_room(loans) < 0)
+        struct registry_loan *rows = memory_array_room(loans->rows, loans->n, &loans->capacity, sizeof *rows);
+        if (!rows)
             return -ERROR_NO_MEMORY;
+        loans->rows = rows;
         struct registry_loan *loan = &loans->rows[loans->n++];
         memcpy(loan->borrower, g->tenants.entries[i], sizeof loan->borrower);
         memcpy(loan->model, g->model, sizeof loan->model);

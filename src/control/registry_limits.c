@@ -17,16 +17,12 @@ struct walk {
 
 static int artifact_note(struct walk *w, const uint8_t digest[static STORE_DIGEST_BYTES], uint64_t bytes)
 {
-    if (w->n == w->capacity) {
-        size_t capacity = w->capacity ? w->capacity * 2 : 64;
-        struct artifact *artifacts = reallocarray(w->artifacts, capacity, sizeof *artifacts);
-        if (!artifacts) {
-            w->rc = error_set_default(w->err, -ERROR_NO_MEMORY);
-            return 1;
-        }
-        w->artifacts = artifacts;
-        w->capacity = capacity;
+    struct artifact *artifacts = memory_array_room(w->artifacts, w->n, &w->capacity, sizeof *artifacts);
+    if (!artifacts) {
+        w->rc = error_set_default(w->err, -ERROR_NO_MEMORY);
+        return 1;
     }
+    w->artifacts = artifacts;
     memcpy(w->artifacts[w->n].digest, digest, STORE_DIGEST_BYTES);
     w->artifacts[w->n++].bytes = bytes;
     return 0;

@@ -285,16 +285,12 @@ static int wanted_model(void *ctx, const struct store_resource *stored)
         return 1;
     if (model.model.replicas_min == 0)
         return 0;
-    if (wanted->n == wanted->capacity) {
-        size_t capacity = wanted->capacity ? wanted->capacity * 2 : 64;
-        uint64_t *uids = reallocarray(wanted->uids, capacity, sizeof *uids);
-        if (!uids) {
-            wanted->rc = error_set_default(wanted->err, -ERROR_NO_MEMORY);
-            return 1;
-        }
-        wanted->uids = uids;
-        wanted->capacity = capacity;
+    uint64_t *uids = memory_array_room(wanted->uids, wanted->n, &wanted->capacity, sizeof *uids);
+    if (!uids) {
+        wanted->rc = error_set_default(wanted->err, -ERROR_NO_MEMORY);
+        return 1;
     }
+    wanted->uids = uids;
     wanted->uids[wanted->n++] = stored->uid; /* of the model, replaced by its newest version's below */
     return 0;
 }

@@ -1,5 +1,7 @@
 #include "image/image_internal.h"
 
+#include "base/memory.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -78,14 +80,10 @@ static int node_add(struct tree *t, const struct tree_node *what, struct error *
 {
     if (t->n == LIMIT_IMAGE_FILES)
         return error_set(err, ERROR_REFUSED, "it has more than %u files", LIMIT_IMAGE_FILES);
-    if (t->n == t->capacity) {
-        size_t capacity = t->capacity > 0 ? 2 * t->capacity : 256;
-        struct tree_node **nodes = reallocarray(t->nodes, capacity, sizeof *nodes);
-        if (!nodes)
-            return error_set_default(err, ERROR_NO_MEMORY);
-        t->nodes = nodes;
-        t->capacity = capacity;
-    }
+    struct tree_node **nodes = memory_array_room(t->nodes, t->n, &t->capacity, sizeof *nodes);
+    if (!nodes)
+        return error_set_default(err, ERROR_NO_MEMORY);
+    t->nodes = nodes;
     struct tree_node *node = malloc(sizeof *node + what->path.size + what->target.size);
     if (!node)
         return error_set_default(err, ERROR_NO_MEMORY);

@@ -1,6 +1,7 @@
 #include "isolate/isolate_rootfs.h"
 
 #include "base/limits.h"
+#include "base/memory.h"
 #include "isolate/isolate_image.h"
 #include "isolate/isolate_root.h"
 
@@ -44,14 +45,11 @@ static int entry_add(struct rootfs *root, const char *path, struct error *err)
     errno = EMLINK;
     if (root->_n_entries == LIMIT_IMAGE_FILES + ROOTFS_ENTRIES_MAX)
         return refuse(err, "too many files");
-    if (root->_n_entries == root->_capacity) {
-        size_t capacity = root->_capacity > 0 ? 2 * root->_capacity : ROOTFS_ENTRIES_MAX;
-        struct rootfs_entry *entries = reallocarray(root->_entries, capacity, sizeof *entries);
-        if (!entries)
-            return error_set_default(err, ERROR_NO_MEMORY);
-        root->_entries = entries;
-        root->_capacity = capacity;
-    }
+    struct rootfs_entry *entries =
+        memory_array_room(root->_entries, root->_n_entries, &root->_capacity, sizeof *entries);
+    if (!entries)
+        return error_set_default(err, ERROR_NO_MEMORY);
+    root->_entries = entries;
     char *kept = strdup(path);
     if (!kept)
         return error_set_default(err, ERROR_NO_MEMORY);
