@@ -223,4 +223,19 @@ static inline uint64_t fixture_version(struct fixture *f, const char *tenant, co
     "\"},\"spec\":{\"model\":\"" model "\",\"tenants\":[" tenants "]" spec "}}"
 #define LEVEL(name) ",\"isolation\":{\"level\":\"" name "\"}"
 
+/* For cmocka: one fixture over the store in memory. */
+static inline int fixture_setup(void **state)
+{
+    static struct fixture f;
+    fixture_start(&f, &store_memory);
+    *state = &f;
+    return 0;
+}
+
+static inline int fixture_teardown(void **state)
+{
+    fixture_stop(*state);
+    return 0;
+}
+
 #endif

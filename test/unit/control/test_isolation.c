@@ -116,20 +116,6 @@ static void test_runtimes(void **state)
     assert_string_equal(err.text, "its OCI runtime, runc: gone");
 }
 
-static int setup(void **state)
-{
-    static struct fixture fixture;
-    fixture_start(&fixture, &store_memory);
-    *state = &fixture;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    fixture_stop(*state);
-    return 0;
-}
-
 /* Whether a runtime can run in a guest changes by itself: a host whose own control groups it refuses never has it, and
  * the program may come and go. What was refused for it is tried again, and what runs by it is looked at again. */
 static void test_a_guests_runtime_comes_and_goes(void **state)
@@ -214,7 +200,7 @@ int main(void)
         cmocka_unit_test(test_runtimes),
         cmocka_unit_test(test_runtime_names),
         cmocka_unit_test(test_status),
-        cmocka_unit_test_setup_teardown(test_a_guests_runtime_comes_and_goes, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_guests_runtime_comes_and_goes, fixture_setup, fixture_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

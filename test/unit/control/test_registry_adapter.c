@@ -234,25 +234,11 @@ static void test_tenants_with_adapters_stay(void **state)
     fixture_reopen(f);
 }
 
-static int setup(void **state)
-{
-    static struct fixture f;
-    fixture_start(&f, &store_memory);
-    *state = &f;
-    return 0;
-}
-
 static int setup_file(void **state)
 {
     static struct fixture f;
     fixture_start(&f, &store_sqlite);
     *state = &f;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    fixture_stop(*state);
     return 0;
 }
 
@@ -288,14 +274,14 @@ static void test_microvm(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_adapters_of_owner_and_borrowers, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_refused, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_names_are_one_set, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_a_base_changes, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_what_was_not_found_to_fit_is_not_served, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_who_may_load_which, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_tenants_with_adapters_stay, setup_file, teardown),
-        cmocka_unit_test_setup_teardown(test_microvm, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_adapters_of_owner_and_borrowers, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_refused, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_names_are_one_set, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_a_base_changes, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_what_was_not_found_to_fit_is_not_served, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_who_may_load_which, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_tenants_with_adapters_stay, setup_file, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_microvm, fixture_setup, fixture_teardown),
     };
     return cmocka_run_group_tests_name("registry_adapter", tests, NULL, NULL);
 }

@@ -237,21 +237,7 @@ static void test_restart(void **state)
     fixture_stop(&f);
 }
 
-static int setup(void **state)
-{
-    static struct fixture f;
-    fixture_start(&f, &store_memory);
-    *state = &f;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    fixture_stop(*state);
-    return 0;
-}
-
-#define TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
+#define TEST(function) cmocka_unit_test_setup_teardown(function, fixture_setup, fixture_teardown)
 
 int main(void)
 {

@@ -260,31 +260,17 @@ static void test_versions_of_borrowers(void **state)
     assert_int_equal(registry_version_find(f->registry, uid, UINT64_MAX, &v, &f->err), -ERROR_MODEL_NOT_FOUND);
 }
 
-static int setup(void **state)
-{
-    static struct fixture f;
-    fixture_start(&f, &store_memory);
-    *state = &f;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    fixture_stop(*state);
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_repack, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_rows_of_borrowers, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_order_of_names, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_refused, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_names_are_one_set, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_levels, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_deletes, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_versions_of_borrowers, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_repack, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_rows_of_borrowers, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_order_of_names, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_refused, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_names_are_one_set, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_levels, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_deletes, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_versions_of_borrowers, fixture_setup, fixture_teardown),
     };
     return cmocka_run_group_tests_name("registry_lend", tests, NULL, NULL);
 }
