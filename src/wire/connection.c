@@ -146,6 +146,7 @@ static void linger_start(struct wire_connection *c)
 void wire_connection_answered(struct wire_connection *c)
 {
     struct wire_server *server = c->server;
+    c->served = true;
     if (c->exchange_open) {
         c->exchange_open = false;
         server->handler->done(server->ctx, &c->exchange);

@@ -144,7 +144,7 @@ static enum use use_of(const struct wire_connection *c, uint64_t now_ms)
     switch (c->state) {
     case WIRE_IDLE:
     case WIRE_READ_HEAD:
-        return now_ms - c->opened_ms < WIRE_YIELD_AGE_MS ? USE_FRESH : USE_NONE;
+        return !c->served && now_ms - c->opened_ms < WIRE_YIELD_AGE_MS ? USE_FRESH : USE_NONE;
     case WIRE_LINGERING:
         return USE_NONE;
     case WIRE_READ_BODY:

@@ -205,6 +205,7 @@ struct wire_connection {
     bool processing;       /* wire_connection_process is on the stack */
     bool exchange_open;    /* head() was called, neither done nor reset yet */
     bool accepted, answered;
+    bool served;          /* a request of it was answered */
     bool peer_watched;    /* a FIN ends the exchange */
     bool expect_continue; /* the client waits for our word before it sends the body */
     bool probed;          /* it was sent a 100 to find out whether anybody is there */
@@ -271,7 +272,7 @@ void wire_body_release(struct wire_connection *c);
 /* Connections looked at for one that gives way, of one owner and of all. */
 #define WIRE_YIELD_SCAN     64u
 #define WIRE_YIELD_SCAN_ALL 256u
-/* The request of a connection that is younger may lie in the socket, unread: it does not give way. */
+/* The first request of a connection that is younger may lie in the socket, unread: it does not give way. */
 #define WIRE_YIELD_AGE_MS 10u
 
 struct wire_owner {

@@ -112,6 +112,23 @@ static void test_idle_ones_give_way(void **state)
     until(&f, one == NULL);
 }
 
+/* A connection whose request was answered needs no time of grace. */
+static void test_answered_ones_give_way_at_once(void **state)
+{
+    (void)state;
+    enum { MAX = 2 };
+    f.config.connections_max = MAX;
+    fixture_start(&f);
+    struct peer p[MAX + 1];
+    for (int i = 0; i < MAX + 1; i++) {
+        p[i] = peer_open(&f);
+        assert_int_equal(peer_ask(&f, &p[i], GET("/")).status, 200);
+    }
+    assert_int_equal(stats_of(&f).yielded, 1);
+    for (int i = 0; i < MAX + 1; i++)
+        peer_close(&p[i]);
+}
+
 /* Who proves nothing has no more right than an owner: a flood of silent connections, or of unfinished heads, makes room
  * for each newcomer. */
 static void test_silent_ones_give_way(void **state)
@@ -416,6 +433,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_connections_max),
         TEST(test_idle_ones_give_way),
+        TEST(test_answered_ones_give_way_at_once),
         TEST(test_silent_ones_give_way),
         TEST(test_transfers_give_way),
         TEST(test_owner_yields),
