@@ -97,6 +97,16 @@ int registry_find(struct registry *r, enum resource_kind kind, struct str tenant
     return find.found ? 1 : 0;
 }
 
+int registry_transaction_end(struct registry *r, int rc, uint64_t *ret_revision, struct error *err)
+{
+    const struct store_ops *ops = r->config.store;
+    if (rc >= 0)
+        rc = ops->commit(r->store, ret_revision, err);
+    if (rc < 0)
+        ops->rollback(r->store);
+    return rc < 0 ? rc : 0;
+}
+
 int registry_need(struct registry *r, enum resource_kind kind, struct str tenant, struct str name,
                   union registry_resource *ret_resource, struct registry_row *ret_row, struct error *err)
 {

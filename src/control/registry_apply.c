@@ -252,12 +252,9 @@ static int plan_write(struct registry_plan *plan, const struct registry_ingest *
                 rc = write_item(r, &plan->items[i], revision + 1, now_ms, err);
         if (rc >= 0)
             rc = registry_described_write(r, ingest, err);
-        if (rc >= 0)
-            rc = ops->commit(r->store, &revision, err);
-        if (rc < 0) {
-            ops->rollback(r->store);
+        rc = registry_transaction_end(r, rc, &revision, err);
+        if (rc < 0)
             return rc;
-        }
     }
     *ret_revision = revision;
     return 0;

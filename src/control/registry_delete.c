@@ -39,12 +39,9 @@ static int delete_content(struct registry *r, enum resource_kind kind, uint64_t 
         rc = ops->description_release(r->store, digests->rows[i], err);
     if (rc >= 0)
         rc = ops->resource_delete(r->store, uid, err);
-    if (rc >= 0)
-        rc = ops->commit(r->store, ret_revision, err);
-    if (rc < 0) {
-        ops->rollback(r->store);
+    rc = registry_transaction_end(r, rc, ret_revision, err);
+    if (rc < 0)
         return rc;
-    }
     if (kind == RESOURCE_MODEL)
         r->n_models--;
     else
@@ -59,12 +56,9 @@ static int delete_grant(struct registry *r, uint64_t uid, uint64_t *ret_revision
     if (rc < 0)
         return rc;
     rc = ops->resource_delete(r->store, uid, err);
-    if (rc >= 0)
-        rc = ops->commit(r->store, ret_revision, err);
-    if (rc < 0) {
-        ops->rollback(r->store);
+    rc = registry_transaction_end(r, rc, ret_revision, err);
+    if (rc < 0)
         return rc;
-    }
     r->n_grants--;
     return 0;
 }
@@ -106,12 +100,9 @@ static int delete_tenant(struct registry *r, struct str name, uint64_t uid, uint
     rc = ops->key_delete_tenant(r->store, uid, err);
     if (rc >= 0)
         rc = ops->resource_delete(r->store, uid, err);
-    if (rc >= 0)
-        rc = ops->commit(r->store, ret_revision, err);
-    if (rc < 0) {
-        ops->rollback(r->store);
+    rc = registry_transaction_end(r, rc, ret_revision, err);
+    if (rc < 0)
         return rc;
-    }
     r->n_tenants--;
     r->n_keys -= n_keys;
     return 0;

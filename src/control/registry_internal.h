@@ -51,6 +51,10 @@ static inline struct str str_filter(struct str s)
 /* Decodes a stored document; meta.uid, generation and resource_version come from the row. */
 must_check int registry_decode(const struct store_resource *stored, union registry_resource *ret_resource,
                                struct error *err);
+/* The end of a transaction begun before: committed when `rc` >= 0 (store_ops.commit), else rolled back. Returns 0, `rc`
+ * when that is negative, or the commit's failure. */
+must_check int registry_transaction_end(struct registry *r, int rc, uint64_t *ret_revision, struct error *err);
+
 /* 1 when found, 0 when not, negative on failure. `ret_resource` and `ret_row` may be NULL. */
 must_check int registry_find(struct registry *r, enum resource_kind kind, struct str tenant, struct str name,
                              union registry_resource *ret_resource, struct registry_row *ret_row, struct error *err);

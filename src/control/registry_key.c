@@ -30,11 +30,7 @@ static int key_insert(struct registry *r, const struct store_key *key, uint64_t 
     if (rc < 0)
         return rc;
     rc = ops->key_put(r->store, key, err);
-    if (rc >= 0)
-        rc = ops->commit(r->store, ret_revision, err);
-    if (rc < 0)
-        ops->rollback(r->store);
-    return rc;
+    return registry_transaction_end(r, rc, ret_revision, err);
 }
 
 int registry_key_create(struct registry *r, struct str tenant, struct str name,
@@ -85,12 +81,9 @@ int registry_key_revoke(struct registry *r, struct str id, struct registry_chang
     rc = ops->key_delete(r->store, id, &existed, err);
     if (rc >= 0 && !existed)
         rc = error_set(err, -ERROR_NOT_FOUND, "there is no key of this id");
-    if (rc >= 0)
-        rc = ops->commit(r->store, &revision, err);
-    if (rc < 0) {
-        ops->rollback(r->store);
+    rc = registry_transaction_end(r, rc, &revision, err);
+    if (rc < 0)
         return rc;
-    }
     r->n_keys--;
     *ret_change = (struct registry_change){.generation = revision, .changed = 1};
     return 0;
