@@ -265,13 +265,42 @@ static int results_give(struct step *t)
     return 0;
 }
 
-static struct llama_sequence *oldest(const struct step *t, enum llama_state state, bool without_cells)
+static struct llama_sequence *oldest_without_stream(const struct step *t)
 {
     struct llama_sequence *found = NULL;
     for (uint32_t i = 0; i < LLAMA_SEQUENCES; i++) {
         struct llama_sequence *s = &t->l->sequences[i];
-        if (allowed(t, s) && s->state == state && !(without_cells && s->id >= 0) && (!found || s->age < found->age))
+        if (allowed(t, s) && s->state == LLAMA_RUNNING && s->id < 0 && (!found || s->age < found->age))
             found = s;
+    }
+    return found;
+}
+
+static bool tenant_prefills(const struct step *t, uint64_t tenant_id)
+{
+    for (uint32_t i = 0; i < LLAMA_SEQUENCES; i++) {
+        const struct llama_sequence *s = &t->l->sequences[i];
+        if (s->tenant_id == tenant_id && allowed(t, s) && s->state == LLAMA_RUNNING && prefills(s))
+            return true;
+    }
+    return false;
+}
+
+/* The oldest of a tenant that has no prompt to be worked on yet, so that nobody's comes behind all of another's; else
+ * the oldest. */
+static struct llama_sequence *unready_next(const struct step *t)
+{
+    struct llama_sequence *found = NULL;
+    bool found_first = false;
+    for (uint32_t i = 0; i < LLAMA_SEQUENCES; i++) {
+        struct llama_sequence *s = &t->l->sequences[i];
+        if (!allowed(t, s) || s->state != LLAMA_WAITING)
+            continue;
+        bool first = !tenant_prefills(t, s->tenant_id);
+        if (found && (first < found_first || (first == found_first && s->age > found->age)))
+            continue;
+        found = s;
+        found_first = first;
     }
     return found;
 }
@@ -283,7 +312,7 @@ static int ready_make(struct step *t)
     struct llama_sequence *s;
     uint64_t start_ns = clock_monotonic_ns();
     int r = 0;
-    while (r == 0 && (s = oldest(t, LLAMA_WAITING, false)) != NULL) {
+    while (r == 0 && (s = unready_next(t)) != NULL) {
         struct error err = {0};
         r = llama_prepare(t->l, s, &err);
         if (r < 0)
@@ -291,7 +320,7 @@ static int ready_make(struct step *t)
         if (clock_monotonic_ns() - start_ns > LLAMA_PREPARE_NS)
             break;
     }
-    while (r == 0 && (s = oldest(t, LLAMA_RUNNING, true)) != NULL && admit(t, s))
+    while (r == 0 && (s = oldest_without_stream(t)) != NULL && admit(t, s))
         ;
     return r;
 }

@@ -552,9 +552,11 @@ void gateway_places_leave(struct gateway_request *r);
 /* One that is in a line waits in that list instead, and for no place; or does so no more. */
 void gateway_places_aside(struct gateway_request *r, struct list *aside);
 void gateway_places_back(struct gateway_request *r);
-/* Whether a class may have one more place in the batch. Lower classes cannot take all: an eighth, at least one, is kept
- * from batch, and one from both for critical requests once there was one (not where there is a single place). */
-bool gateway_places_open(const struct gateway_batch *b, uint32_t class);
+/* Whether a version may have one more place in the batch for that class. Lower classes cannot take all: an eighth, at
+ * least one, is kept from batch, and one from both for critical requests once there was one. Nor can a tenant, of a
+ * model that is lent: a sixteenth, at least one, is kept for those who have none in the batch, while there are such.
+ * (None of this where there is a single place.) */
+bool gateway_places_open(const struct gateway_batch *b, const struct gateway_version *v, uint32_t class);
 /* The one that gets the next place in the batch, of `lowest` or a higher class; NULL: nobody waits who may have one. */
 struct gateway_request *gateway_places_next(const struct gateway_batch *b, uint32_t lowest);
 /* One of the version's own; NULL: none waits. */

@@ -123,7 +123,7 @@ static uint32_t places_max(const struct gateway_places *p, uint32_t n, uint32_t 
     return kept < n ? n - kept : 1;
 }
 
-bool gateway_places_open(const struct gateway_batch *b, uint32_t class)
+static bool class_open(const struct gateway_batch *b, uint32_t class)
 {
     const struct gateway_version *host = b->replica->version;
     uint32_t n = host->signature->token.sequences, held = 0;
@@ -134,15 +134,88 @@ bool gateway_places_open(const struct gateway_batch *b, uint32_t class)
     return held < places_max(&host->places, n, class);
 }
 
+/* Among the first n of the batch's sequences. */
+static bool holds_place(const struct gateway_batch *b, const struct gateway_version *v, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (b->sequences[i].request->version == v)
+            return true;
+    return false;
+}
+
+/* Whether anybody whom the batch is for has nothing in it. */
+static bool some_hold_none(const struct gateway_batch *b)
+{
+    uint32_t hold = 0, all = 1; /* the owner, and who is lent to; counted no further than needed */
+    for (uint32_t i = 0; i < b->n_sequences; i++)
+        hold += !holds_place(b, b->sequences[i].request->version, i);
+    list_each(node, &b->replica->version->guests)
+    {
+        if (++all > hold)
+            break;
+    }
+    return all > hold;
+}
+
+/* Whether the version may have one of the places that its class may have. */
+static bool version_open(const struct gateway_batch *b, const struct gateway_version *v)
+{
+    const struct gateway_version *host = b->replica->version;
+    uint32_t n = host->signature->token.sequences, kept = n < 2 ? 0 : n < 32 ? 1 : n / 16;
+    if (list_empty(&host->guests) || b->n_sequences + kept < n)
+        return true;
+    return !holds_place(b, v, b->n_sequences) || !some_hold_none(b);
+}
+
+bool gateway_places_open(const struct gateway_batch *b, const struct gateway_version *v, uint32_t class)
+{
+    return class_open(b, class) && version_open(b, v);
+}
+
+static struct gateway_request *line_first(const struct gateway_line *line)
+{
+    return container_of(list_first(&line->requests), struct gateway_request, node);
+}
+
+static bool is_stuck(const struct gateway_batch *b, const struct gateway_version *v)
+{
+    for (uint32_t i = 0; i < b->n_sequences; i++)
+        if (b->sequences[i].request->version == v && !b->sequences[i].parked)
+            return false;
+    return true;
+}
+
+/* Who is next where the one of least counter has what it may have: one that has nothing in the batch and a counter as
+ * low, so that the counters' bound holds; but where no client of that first one reads, its counter stands still, and
+ * nobody waits for it. */
+static struct gateway_request *next_beside(const struct gateway_batch *b, const struct gateway_line *first,
+                                           uint32_t class)
+{
+    const struct gateway_line *best = NULL;
+    bool stuck = is_stuck(b, line_first(first)->version);
+    list_each(node, &b->replica->version->places.versions)
+    {
+        const struct gateway_version *v = container_of(node, struct gateway_version, in_generating);
+        const struct gateway_line *line = &v->lines[class];
+        if (line->account.waits && (stuck || line->account.count == first->account.count) && version_open(b, v) &&
+            (!best || (int64_t)(line->account.count - best->account.count) < 0))
+            best = line;
+    }
+    return best ? line_first(best) : NULL;
+}
+
 struct gateway_request *gateway_places_next(const struct gateway_batch *b, uint32_t lowest)
 {
     const struct gateway_version *v = b->replica->version;
     for (uint32_t class = 0; class <= lowest; class ++) {
         struct schedule_tokens_account *account = schedule_tokens_next(&v->places.tokens[class]);
-        if (!account || !gateway_places_open(b, class))
+        if (!account || !class_open(b, class))
             continue;
-        struct gateway_line *line = container_of(account, struct gateway_line, account);
-        return container_of(list_first(&line->requests), struct gateway_request, node);
+        const struct gateway_line *line = container_of(account, struct gateway_line, account);
+        struct gateway_request *r = line_first(line);
+        r = version_open(b, r->version) ? r : next_beside(b, line, class);
+        if (r)
+            return r;
     }
     return NULL;
 }

@@ -211,6 +211,44 @@ static void test_prompts_of_tenants(void **state)
     e->ops->close(e);
 }
 
+/* A tenant fills all places but one with long prompts; a short chat of another has its first token in as many steps as
+ * beside as many of its own tenant that are through with their prompts, or one more, and then one in each step. */
+static void test_short_chat_beside_long_prompts(void **state)
+{
+    (void)state;
+    enum { LONG = 420, CHAT = 7, ANSWER = 8 };
+    static char text[LONG];
+    memset(text, 'q', sizeof text - 1);
+    uint32_t steps[2][ANSWER] = {{0}};
+    for (uint32_t beside = 0; beside < 2; beside++) {
+        struct engine *e = llama_must_open(&model);
+        struct tensor_signature s;
+        assert_int_equal(e->ops->describe(e, &s, NULL), 0);
+        fresh();
+        struct generation other = llama_prompt(beside ? text : "Hello", 64), chat = llama_prompt("Hello", ANSWER);
+        other.flags = chat.flags = GENERATION_IGNORE_END;
+        for (uint32_t id = 1; id < s.token.sequences; id++)
+            if (id != CHAT)
+                llama_must_submit(e, id, beside ? 1 : 2, &other);
+        (void)llama_turn(e, &record, beside ? 1 : s.token.sequences);
+        llama_must_submit(e, CHAT, 2, &chat);
+        for (uint32_t step = 1; told(CHAT)->n_tokens < ANSWER; step++) {
+            uint32_t before = told(CHAT)->n_tokens;
+            (void)llama_turn(e, &record, 1);
+            assert_true(step < 100 && told(CHAT)->n_tokens <= before + 1);
+            if (told(CHAT)->n_tokens > before)
+                steps[beside][before] = step;
+        }
+        e->ops->close(e);
+    }
+    assert_int_equal(steps[0][0], 1);
+    assert_in_range(steps[1][0], 1, 2);
+    for (uint32_t i = 1; i < ANSWER; i++) {
+        assert_int_equal(steps[0][i], steps[0][0] + i);
+        assert_int_equal(steps[1][i], steps[1][0] + i);
+    }
+}
+
 static void test_seeds(void **state)
 {
     (void)state;
@@ -453,6 +491,7 @@ int main(void)
         cmocka_unit_test(test_signature),
         cmocka_unit_test(test_long_prompts_come_in_chunks),
         cmocka_unit_test(test_prompts_of_tenants),
+        cmocka_unit_test(test_short_chat_beside_long_prompts),
         cmocka_unit_test(test_seeds),
         cmocka_unit_test(test_bias_forces_and_forbids),
         cmocka_unit_test(test_logprobs),

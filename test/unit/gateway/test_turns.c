@@ -15,7 +15,7 @@ static struct gateway_tenant guest_tenant;
 static struct gateway_version *guest;
 
 static uint32_t n_ends, n_fails;
-static uint64_t items[2][SEQUENCES]; /* of the owner, of the guest */
+static uint64_t items[2][2 * SEQUENCES]; /* of the owner, of the guest */
 static uint32_t n_items[2];
 static uint64_t parked[16]; /* that the worker was told of */
 static uint32_t n_parked;
@@ -231,7 +231,7 @@ static void each_has_turns_of_its_own(void **state)
         uint64_t apart_ns = before_ns[0] > before_ns[1] ? before_ns[0] - before_ns[1] : before_ns[1] - before_ns[0];
         assert_true(apart_ns <= longest_ns[0] + longest_ns[1]);
     }
-    assert_true(told[0] > 0 && told[1] > told[0]);
+    assert_true(told[0] > 0 && told[1] > 0);
     for (uint32_t i = 0; i < 2; i++) {
         assert_true(turn());
         uint32_t whose = lease.tenant_id == GUEST;
@@ -307,6 +307,77 @@ static void a_lost_worker_takes_all_seats(void **state)
     gateway_replica_kill(f.replica, BUS_STOP_PROTOCOL);
     assert_int_equal(n_fails, 2);
     assert_true(list_empty(&f.replica->batch->seats));
+}
+
+/* --- places --- */
+
+/* As many as it asks for, and more, yet who has nothing there is in the next turn. */
+static void nobody_holds_all_places(void **state)
+{
+    (void)state;
+    guest->shared_batch = true;
+    for (uint32_t i = 0; i < 2 * SEQUENCES; i++)
+        ask(f.version, 1);
+    assert_true(turn());
+    assert_int_equal(n_items[0], SEQUENCES - 1);
+    ask(guest, 1);
+    assert_false(turn());
+    done(SEQUENCES - 1); /* of nobody a token: both have the same counter */
+    assert_true(turn());
+    assert_int_equal(n_items[1], 1);
+    assert_int_equal(lease.tenant_id, 0);
+    ask(guest, 1);
+    tell(items[1][0], GENERATION_EVENT_END, 1);
+    done(SEQUENCES - 1);
+    assert_true(turn() && n_items[1] == 1); /* it has had more than the other, which waits too */
+    tell(items[0][0], GENERATION_EVENT_TEXT, 10);
+    done(SEQUENCES - 1);
+    assert_true(turn());
+    assert_int_equal(n_items[1], 2);
+    assert_int_equal(n_items[0], SEQUENCES - 1);
+    gateway_version_fail(guest, ERROR_MODEL_NOT_FOUND, NULL);
+    gateway_version_fail(f.version, ERROR_MODEL_NOT_FOUND, NULL);
+}
+
+/* Where all whom the model is for have something in the batch, no place stays empty. */
+static void places_are_kept_for_somebody_only(void **state)
+{
+    (void)state;
+    ask(guest, 1);
+    for (uint32_t i = 0; i < 2 * SEQUENCES; i++)
+        ask(f.version, 1);
+    assert_true(turn());
+    assert_int_equal(n_items[1], 1);
+    assert_int_equal(n_items[0], SEQUENCES - 1);
+    gateway_version_fail(f.version, ERROR_MODEL_NOT_FOUND, NULL);
+    gateway_version_fail(guest, ERROR_MODEL_NOT_FOUND, NULL);
+}
+
+/* Its clients do not read, so its counter stands still below the other's; the other is served all the same. */
+static void who_does_not_read_holds_nobody_up(void **state)
+{
+    (void)state;
+    struct gateway_request *slow[SEQUENCES - 1];
+    ask(guest, 1);
+    assert_true(turn());
+    tell(items[1][0], GENERATION_EVENT_TEXT, 50);
+    tell(items[1][0], GENERATION_EVENT_END, 50);
+    for (uint32_t i = 0; i < SEQUENCES - 1; i++)
+        slow[i] = ask(f.version, 1);
+    ask(f.version, 1);
+    done(0);
+    assert_true(turn());
+    assert_int_equal(n_items[0], SEQUENCES - 1);
+    for (uint32_t i = 0; i < SEQUENCES - 1; i++)
+        gateway_batches_park(slow[i], true);
+    ask(guest, 1); /* it has had 100 and more; the other, which waits, nothing but its prompts */
+    done(SEQUENCES - 1);
+    for (uint32_t i = 0; i < 3 && n_items[1] == 1; i++)
+        if (turn() && n_items[1] == 1)
+            done(SEQUENCES - 1);
+    assert_int_equal(n_items[1], 2);
+    gateway_version_fail(f.version, ERROR_MODEL_NOT_FOUND, NULL);
+    gateway_version_fail(guest, ERROR_MODEL_NOT_FOUND, NULL);
 }
 
 /* --- classes --- */
@@ -447,6 +518,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(who_agrees_shares_a_turn, setup, teardown),
         cmocka_unit_test_setup_teardown(who_is_ahead_waits, setup, teardown),
         cmocka_unit_test_setup_teardown(a_lost_worker_takes_all_seats, setup, teardown),
+        cmocka_unit_test_setup_teardown(nobody_holds_all_places, setup, teardown),
+        cmocka_unit_test_setup_teardown(places_are_kept_for_somebody_only, setup, teardown),
+        cmocka_unit_test_setup_teardown(who_does_not_read_holds_nobody_up, setup, teardown),
         cmocka_unit_test_setup_teardown(a_higher_class_parks_a_lower_one_within_a_step, setup, teardown),
         cmocka_unit_test_setup_teardown(a_lower_class_has_its_share, setup, teardown),
         cmocka_unit_test_setup_teardown(lower_classes_leave_places, setup, teardown),
