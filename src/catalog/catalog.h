@@ -72,10 +72,11 @@ struct catalog_model {
     char name[LIMIT_NAME_BYTES + 1];
 };
 
-/* A lent model has the versions of its owner's row, in number, uid, digest, engine, slots and device: (tenant, uid) is
- * what tells versions apart. */
+/* A lent model has the versions of its owner's row, in number, uid, time, digest, engine, slots and device: (tenant,
+ * uid) is what tells versions apart. */
 struct catalog_version {
     uint64_t uid;
+    uint64_t created_s; /* since 1970, UTC: when it was applied */
     uint32_t model;     /* index */
     uint32_t number;    /* ≥ 1 */
     uint32_t slots;     /* device slots a lease takes, ≥ 1 */
@@ -89,10 +90,11 @@ struct catalog_version {
 };
 
 struct catalog_adapter {
-    uint64_t uid;    /* of its present content */
-    uint64_t bytes;  /* of its artifact, ≥ 1 */
-    uint32_t tenant; /* index */
-    uint32_t model;  /* index of its base: a row of the same tenant, which may be lent */
+    uint64_t uid;       /* of its present content */
+    uint64_t bytes;     /* of its artifact, ≥ 1 */
+    uint64_t created_s; /* of that content, as a version's */
+    uint32_t tenant;    /* index */
+    uint32_t model;     /* index of its base: a row of the same tenant, which may be lent */
     uint8_t digest[CATALOG_DIGEST_BYTES];
     char name[LIMIT_NAME_BYTES + 1];
 };

@@ -6,8 +6,8 @@ _Static_assert(sizeof(struct catalog_quota) == 96, "no padding");
 _Static_assert(sizeof(struct catalog_tenant) == 112, "no padding");
 _Static_assert(sizeof(struct catalog_key) == 56, "no padding");
 _Static_assert(sizeof(struct catalog_model) == 168, "no padding");
-_Static_assert(sizeof(struct catalog_version) == 104, "no padding");
-_Static_assert(sizeof(struct catalog_adapter) == 120, "no padding");
+_Static_assert(sizeof(struct catalog_version) == 112, "no padding");
+_Static_assert(sizeof(struct catalog_adapter) == 128, "no padding");
 _Static_assert(sizeof(struct catalog_slot) == 8, "one load");
 
 static size_t slots_for(uint32_t n)
@@ -144,8 +144,8 @@ const char *catalog_adapter_fault(const struct catalog_adapter *a)
 
 static bool version_lent(const struct catalog_version *lent, const struct catalog_version *own)
 {
-    return lent->uid == own->uid && lent->number == own->number && lent->slots == own->slots &&
-           lent->device == own->device && (!lent->hosted || lent->level == own->level) &&
+    return lent->uid == own->uid && lent->number == own->number && lent->created_s == own->created_s &&
+           lent->slots == own->slots && lent->device == own->device && (!lent->hosted || lent->level == own->level) &&
            memcmp(lent->engine, own->engine, sizeof own->engine) == 0 &&
            memcmp(lent->digest, own->digest, sizeof own->digest) == 0;
 }

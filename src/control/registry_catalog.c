@@ -186,6 +186,7 @@ static int add_version(void *ctx, const struct store_version *v)
         return 1;
     uint32_t own = registry_level_rank(model.isolation_level);
     struct catalog_version row = {.uid = v->uid,
+                                  .created_s = v->created_ms / 1000,
                                   .number = v->number,
                                   .slots = registry_slots(&model),
                                   .device = registry_device(a->registry, &model),
@@ -301,6 +302,7 @@ static int each_adapter(void *ctx, const struct store_resource *stored)
         return a->rc < 0;
     struct catalog_adapter row = {.uid = newest.uid,
                                   .bytes = newest.artifact_bytes,
+                                  .created_s = newest.created_ms / 1000,
                                   .tenant = (uint32_t)tenant->index,
                                   .model = (uint32_t)base->index};
     memcpy(row.digest, newest.digest, sizeof row.digest);

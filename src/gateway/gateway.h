@@ -93,8 +93,18 @@ must_check int gateway_models_each(struct gateway_request *r,
                                    void (*each)(void *ctx, struct str name, const struct gateway_version *v), void *ctx,
                                    struct error *err);
 
-/* And for every adapter of it. */
-void gateway_adapters_each(struct gateway_request *r, void (*each)(void *ctx, struct str name), void *ctx);
+/* What the request's tenant can name: a model of its own, one that is lent to it, or its adapter. Views of the catalog,
+ * valid during the call. */
+struct gateway_card {
+    struct str name;
+    struct str owner;   /* the tenant itself; empty of what is lent: whose that is it never learns */
+    uint64_t created_s; /* since 1970: when the newest version, or the adapter's content, was applied */
+};
+/* Calls `each` for all of them, models first. */
+void gateway_cards_each(struct gateway_request *r, void (*each)(void *ctx, const struct gateway_card *card), void *ctx);
+/* By a name as gateway_model_find takes it. -ERROR_MODEL_NOT_FOUND. */
+must_check int gateway_card_find(struct gateway_request *r, struct str name, struct gateway_card *ret_card,
+                                 struct error *err);
 
 /* Calls `each` for every version of the request's tenant's models that can be addressed, a model's newest first; with a
  * `model`, for its versions only. -ERROR_MODEL_NOT_FOUND; -ERROR_NO_MEMORY, perhaps in the middle. */

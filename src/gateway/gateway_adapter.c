@@ -48,7 +48,8 @@ static struct gateway_adapter *adapter_at(struct list *node)
 
 /* --- names --- */
 
-static const struct catalog_adapter *row_find(const struct gateway *g, const struct gateway_tenant *t, struct str name)
+const struct catalog_adapter *gateway_adapter_row(const struct gateway *g, const struct gateway_tenant *t,
+                                                  struct str name)
 {
     if (!g->catalog || t->generation != catalog_generation(g->catalog))
         return NULL;
@@ -66,7 +67,8 @@ int gateway_model_find(struct gateway_request *r, struct str name, struct gatewa
                        struct error *err)
 {
     int code = gateway_version_find(r, name, (struct str){0}, ret_version, err);
-    const struct catalog_adapter *row = code == -ERROR_MODEL_NOT_FOUND ? row_find(r->gateway, r->tenant, name) : NULL;
+    const struct catalog_adapter *row =
+        code == -ERROR_MODEL_NOT_FOUND ? gateway_adapter_row(r->gateway, r->tenant, name) : NULL;
     if (!row)
         return code;
     const char *base = catalog_model_at(r->gateway->catalog, row->model)->name;
@@ -78,21 +80,10 @@ int gateway_model_find(struct gateway_request *r, struct str name, struct gatewa
     return 0;
 }
 
-void gateway_adapters_each(struct gateway_request *r, void (*each)(void *ctx, struct str name), void *ctx)
-{
-    const struct gateway *g = r->gateway;
-    uint32_t first, n;
-    if (!g->catalog || r->tenant->generation != catalog_generation(g->catalog))
-        return;
-    catalog_adapters_of(g->catalog, r->tenant->index, &first, &n);
-    for (uint32_t i = 0; i < n; i++)
-        each(ctx, str_from(catalog_adapter_at(g->catalog, first + i)->name));
-}
-
 /* The catalog's row of a request's adapter as it was when it came; NULL: it is gone, or has become another. */
 static const struct catalog_adapter *row_of(const struct gateway_request *r)
 {
-    const struct catalog_adapter *row = row_find(r->gateway, r->tenant, str_from(r->adapter_name));
+    const struct catalog_adapter *row = gateway_adapter_row(r->gateway, r->tenant, str_from(r->adapter_name));
     return row && row->uid == r->adapter_uid ? row : NULL;
 }
 

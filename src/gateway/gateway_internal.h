@@ -569,6 +569,9 @@ void gateway_places_told(struct gateway_sequence *s, const struct generation_eve
 uint64_t gateway_places_end(struct gateway_sequence *s);
 
 /* gateway_adapter.c: adapters in the workers */
+/* The catalog's row of a tenant's adapter, by "adapter" or "base:adapter"; NULL: it has none of that name. */
+const struct catalog_adapter *gateway_adapter_row(const struct gateway *g, const struct gateway_tenant *t,
+                                                  struct str name);
 /* 1: the request needs none, or it is loaded there under that number; 0: it comes, and the request waits for it aside
  * (gateway_adapter_wait) until it is back in its line; or the refusal. */
 must_check int gateway_adapter_get(struct gateway_batch *b, struct gateway_request *r, uint32_t *ret_number,

@@ -1,8 +1,10 @@
 """One base for several tenants over HTTP: lent models and adapters, whose they are, and what becomes of them."""
+import calendar
 import json
 import os
 import signal
 import threading
+import time
 
 import pytest
 
@@ -90,6 +92,38 @@ def test_lent_models_answer_whom_they_are_lent_to(lent):
     for tenant, status in (("bob", 200), ("mallory", 404)):
         for path in ("/v2/models/novelist", "/v2/models/novelist/ready"):
             assert lent.http("GET", path, lent.keys[tenant]).status == status
+
+
+def seconds(stamp):
+    return calendar.timegm(time.strptime(stamp[:19], "%Y-%m-%dT%H:%M:%S"))
+
+
+def test_cards_tell_when_and_whose(lent):
+    def card(tenant, name):
+        found = lent.http("GET", "/v1/models/" + name, lent.keys[tenant]).json
+        listing = {m["id"]: m for m in lent.http("GET", "/v1/models", lent.keys[tenant]).json["data"]}
+        assert found == {**listing[name.split(":")[-1]], "id": name}
+        return found["created"], found["owned_by"]
+
+    def version(tenant):
+        found = json.loads(lent.cli("get", "versions", "--tenant", tenant, "-o", "json").stdout)["items"]
+        return max((v["status"]["number"], seconds(v["status"]["created"])) for v in found)[1]
+
+    first = version("acme")
+    assert abs(first - time.time()) < 3600  # seconds, and not of another clock
+    assert card("acme", "novelist") == (first, "acme")
+    assert card("bob", "novelist") == card("eve", "novelist") == (first, "bulkhead")  # whose it is they never learn
+    adapter = json.loads(lent.cli("get", "adapter", "cynic", "--tenant", "bob", "-o", "json").stdout)
+    made = seconds(adapter["status"]["changed"])
+    assert card("bob", "cynic") == card("bob", "novelist:cynic") == (made, "bob")
+    wait_until(lambda: int(time.time()) > first, "a second to pass")
+    lent.apply(model_yaml("novelist", "acme", str(MODELS / "novelist.gguf"), engine="llama", isolation=SHARED,
+                          resources={"cpu": 1, "memory": "300Mi"}))
+    second = version("acme")
+    assert second > first
+    assert card("acme", "novelist") == (second, "acme")
+    assert card("bob", "novelist") == (second, "bulkhead")
+    assert card("bob", "cynic") == (made, "bob")
 
 
 def test_adapters_speak_for_their_owner_only(lent):

@@ -218,16 +218,21 @@ static void on_signature(struct gateway_request *r, const struct tensor_signatur
         gateway_generate(r, call->n, call->request.n, &generate);
 }
 
+static void model_fail(struct gateway_request *r, struct str model, int code, struct error *err)
+{
+    if (code == -ERROR_MODEL_NOT_FOUND)
+        (void)error_set(err, code, "The model `" STR_FORMAT "` does not exist or you do not have access to it.",
+                        STR_ARG(model));
+    gateway_fail(r, code, err);
+}
+
 static struct gateway_version *model_find(struct gateway_request *r, struct str model)
 {
     struct gateway_version *v = NULL;
     struct error err = {0};
     int code = gateway_model_find(r, model, &v, &err);
-    if (code == -ERROR_MODEL_NOT_FOUND)
-        (void)error_set(&err, code, "The model `" STR_FORMAT "` does not exist or you do not have access to it.",
-                        STR_ARG(model));
     if (code < 0) {
-        gateway_fail(r, code, &err);
+        model_fail(r, model, code, &err);
         return NULL;
     }
     return v;
@@ -270,27 +275,24 @@ static void detokenize(struct gateway_request *r)
     handle(r, OPENAI_DETOKENIZE);
 }
 
-static void append_model(struct buf *b, struct str name)
+/* Names are tokens: only what came from the client needs escaping. */
+static void append_model(struct buf *b, struct str id, const struct gateway_card *card)
 {
+    struct str owner = card->owner.size > 0 ? card->owner : STR("bulkhead");
     buf_append_text(b, "{\"id\":");
-    buf_append_json(b, name);
-    buf_append_text(b, ",\"object\":\"model\",\"created\":0,\"owned_by\":\"bulkhead\"}");
+    buf_append_json(b, id);
+    buf_format(b, ",\"object\":\"model\",\"created\":%llu,\"owned_by\":\"" STR_FORMAT "\"}",
+               (unsigned long long)card->created_s, STR_ARG(owner));
 }
 
-static void list_name(void *ctx, struct str name)
+static void list_model(void *ctx, const struct gateway_card *card)
 {
     struct buf *b = ctx;
     if (b->failed)
         return;
     if (b->data[b->size - 1] != '[')
         buf_append_char(b, ',');
-    append_model(b, name);
-}
-
-static void list_model(void *ctx, struct str name, const struct gateway_version *v)
-{
-    (void)v;
-    list_name(ctx, name);
+    append_model(b, card->name, card);
 }
 
 static void answer(struct gateway_request *r, const struct buf *body)
@@ -304,25 +306,25 @@ static void answer(struct gateway_request *r, const struct buf *body)
 static void models(struct gateway_request *r)
 {
     _buf_ struct buf body;
-    buf_init(&body, 64 * MIB); /* LIMIT_MODELS and LIMIT_ADAPTERS × about 150 bytes, with room */
+    buf_init(&body, 64 * MIB); /* LIMIT_MODELS and LIMIT_ADAPTERS × about 230 bytes, with room */
     buf_append_text(&body, "{\"object\":\"list\",\"data\":[");
-    struct error err = {0};
-    int code = gateway_models_each(r, list_model, &body, &err);
-    gateway_adapters_each(r, list_name, &body);
+    gateway_cards_each(r, list_model, &body);
     buf_append_text(&body, "]}");
-    if (code < 0)
-        gateway_fail(r, code, &err);
-    else
-        answer(r, &body);
+    answer(r, &body);
 }
 
 static void model(struct gateway_request *r)
 {
     _buf_ struct buf body;
     buf_init(&body, KIB);
-    if (!model_find(r, gateway_param(r, 0)))
+    struct gateway_card card;
+    struct error err = {0};
+    int code = gateway_card_find(r, gateway_param(r, 0), &card, &err);
+    if (code < 0) {
+        model_fail(r, gateway_param(r, 0), code, &err);
         return;
-    append_model(&body, gateway_param(r, 0));
+    }
+    append_model(&body, gateway_param(r, 0), &card);
     answer(r, &body);
 }
 

@@ -31,14 +31,22 @@ static inline struct catalog_model fixture_model(uint32_t tenant, uint32_t numbe
 
 static inline struct catalog_version fixture_version(uint32_t number)
 {
-    return (struct catalog_version){
-        .uid = 9000 + number, .number = number, .slots = 1, .level = 3, .engine = "identity"};
+    return (struct catalog_version){.uid = 9000 + number,
+                                    .created_s = 1700000000 + number,
+                                    .number = number,
+                                    .slots = 1,
+                                    .level = 3,
+                                    .engine = "identity"};
 }
 
 static inline struct catalog_adapter fixture_adapter(uint32_t tenant, uint32_t model)
 {
-    return (struct catalog_adapter){
-        .uid = 7000 + tenant, .bytes = 100 + tenant, .tenant = tenant, .model = model, .name = "a0"};
+    return (struct catalog_adapter){.uid = 7000 + tenant,
+                                    .bytes = 100 + tenant,
+                                    .created_s = 1800000000 + tenant,
+                                    .tenant = tenant,
+                                    .model = model,
+                                    .name = "a0"};
 }
 
 /* The rows of tenant i's model; shared: at level shared, so that its replicas can serve others. */

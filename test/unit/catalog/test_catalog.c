@@ -62,6 +62,7 @@ static void test_finds_every_row(void **state)
             assert_int_equal(model->n_versions, 1 + i % 2);
             const struct catalog_version *newest = catalog_version_at(c, model->version_first);
             assert_int_equal(newest->number, model->n_versions);
+            assert_int_equal(newest->created_s, 1700000000 + model->n_versions);
             assert_int_equal(newest->model, first + m);
             assert_int_equal(model->lender != 0, i % 3 == 0);
             assert_int_equal(newest->hosted, model->lender != 0 && i % 2 == 0);
@@ -77,6 +78,7 @@ static void test_finds_every_row(void **state)
             assert_ptr_equal(adapter, catalog_adapter_at(c, first));
             assert_int_equal(adapter->model, base);
             assert_int_equal(adapter->bytes, 100 + i);
+            assert_int_equal(adapter->created_s, 1800000000 + i);
         }
     }
     catalog_close(c);

@@ -241,6 +241,11 @@ static void lent_other_version(struct catalog *c)
     ((struct catalog_version *)(uintptr_t)c->versions)[lent(c)->version_first].uid++;
 }
 
+static void lent_of_another_time(struct catalog *c)
+{
+    ((struct catalog_version *)(uintptr_t)c->versions)[lent(c)->version_first].created_s++;
+}
+
 static void lent_hosted_at_another_level(struct catalog *c)
 {
     struct catalog_version *v = &((struct catalog_version *)(uintptr_t)c->versions)[lent(c)->version_first];
@@ -328,6 +333,7 @@ static void test_named_attacks(void **state)
         {"lender_of_another_name", lender_of_another_name},
         {"lent_other_bytes", lent_other_bytes},
         {"lent_other_version", lent_other_version},
+        {"lent_of_another_time", lent_of_another_time},
         {"lent_hosted_at_another_level", lent_hosted_at_another_level},
         {"own_hosted", own_hosted},
         {"own_shares_batches", own_shares_batches},
