@@ -108,7 +108,7 @@ struct gateway_version {
     struct list guests, in_guests; /* the other way round */
     struct list in_generating;     /* in its host's places.versions, at least while it has some in its lines */
     struct list turns_queued[SCHEDULE_CLASS_COUNT]; /* struct gateway_turn; one for each seat that asked for it */
-    uint32_t n_held;                                /* by seats, guests and parts of leases: its memory stays as long */
+    uint32_t n_held; /* by seats, guests and shares of leases: its memory stays as long */
     bool lent;
     bool shared_batch; /* it is lent, and a turn may step its sequences with those of others who agree */
     uint32_t n_replicas;
@@ -190,9 +190,11 @@ struct gateway_seat {
     uint32_t asked;   /* bit per class in which it has asked for a turn */
 };
 
-struct gateway_part { /* of a lease that several share */
+struct gateway_share {               /* of a running lease */
+    struct gateway_request *request; /* NULL: it has left the batch since, and its reservation does not cover this */
     struct gateway_version *version;
-    uint64_t served; /* tokens, weighted */
+    struct gateway_quota *quotas[GATEWAY_QUOTA_LEVELS]; /* its; NULL: no limits there */
+    uint64_t served;                                    /* tokens, weighted */
 };
 
 struct gateway_batch {         /* of a replica of a language model */
@@ -208,12 +210,12 @@ struct gateway_batch {         /* of a replica of a language model */
     uint32_t n_sequences, n_cancelled;
     uint32_t n_silent;     /* leases in a row without an event */
     uint64_t n_events;     /* of the running lease */
-    uint64_t charged_ns;   /* its time was charged until then */
+    uint64_t ran_until_ns; /* its time is noted in its sequences' ran_ns until then */
     struct list adapters;  /* struct gateway_adapter: in the worker or on their way, the least recently used first */
     uint32_t adapter_last; /* the last number that was chosen */
     uint64_t slot_used;    /* bytes of the slot that no lease which has ended lies behind */
-    uint32_t n_parts;
-    struct gateway_part parts[LIMIT_SEQUENCES];
+    uint32_t n_shares;     /* of the running lease: of those that were told something, each request once */
+    struct gateway_share shares[LIMIT_SEQUENCES];
     struct gateway_sequence sequences[LIMIT_SEQUENCES];
     struct gateway_cancelled cancelled[2 * LIMIT_SEQUENCES];
     char event[LIMIT_EVENT_BYTES]; /* the copy that is checked */
@@ -459,7 +461,7 @@ void gateway_quota_spend(struct gateway_request *r, enum schedule_quota_kind kin
 void gateway_quota_learn(struct gateway_version *v, uint64_t ran_ns, uint64_t n_tokens);
 /* What so much time of that lease costs: times its slots, and no more than all its requests may add up to. */
 uint64_t gateway_quota_cost(const struct schedule_lease *lease, uint64_t took_ns);
-/* A version's worker has used so much compute for requests that had ended. */
+/* A version's worker has used so much compute for nobody who is still there. */
 void gateway_quota_spend_rest(struct gateway_version *v, uint64_t amount);
 /* It is refused with this: does not count where that is not the client's fault. */
 void gateway_quota_refund(struct gateway_request *r, int code);
@@ -593,6 +595,17 @@ void gateway_adapters_sweep(struct gateway *g);
 /* The replica is gone: who waited goes back to its line. */
 void gateway_adapters_lost(struct gateway_batch *b);
 
+/* gateway_share.c: who pays for a turn */
+/* Of the running lease: a sequence of the request was told of so many tokens, weighted. In a turn that is not shared
+ * only those of whose turn it is count. */
+void gateway_share_add(struct gateway_batch *b, struct gateway_request *r, uint64_t served);
+/* A sequence is about to leave the batch. */
+void gateway_share_leave(struct gateway_batch *b, const struct gateway_sequence *s);
+/* The lease is over: ends it in the scheduler, and charges quotas. */
+void gateway_shares_complete(struct gateway_batch *b, struct schedule_lease *lease);
+/* The worker was lost with it, and its sequences are still there: whose turn it was pays, in the scheduler too. */
+void gateway_shares_lost(struct gateway_batch *b, const struct schedule_lease *lease);
+
 /* gateway_seat.c: who asks for turns */
 /* The seat of the batch, one of its version's, has got a turn of that class: whoever asked for it asks anew. */
 void gateway_seat_turn(struct gateway_batch *b, uint32_t class);
@@ -606,11 +619,13 @@ void gateway_turns_look(struct gateway *g);
 /* Something of it has changed. */
 void gateway_batch_look(struct gateway_batch *b);
 void gateway_batches_look(struct gateway_version *v);
-/* A part of a running lease keeps its version until the lease is done. */
+/* A share of a running lease keeps its version until the lease is done. */
 void gateway_version_hold(struct gateway_version *v);
 void gateway_version_let_go(struct gateway_version *v);
 
 /* gateway_turn.c: the running batch of a replica */
+/* The running lease steps it. */
+bool gateway_is_stepped(const struct gateway_batch *b, const struct gateway_sequence *s);
 must_check int gateway_batch_start(struct gateway_replica *replica);
 void gateway_batch_free(struct gateway_replica *replica);
 /* The replica leaves: what it ran is lost. Before schedule_replica_remove, whose lease it takes over by then. */

@@ -208,38 +208,16 @@ void gateway_turns_look(struct gateway *g)
 
 /* --- the end of a lease --- */
 
-/* What it cost goes to whom it served. */
-static void lease_complete(struct gateway_batch *b, struct schedule_lease *lease)
-{
-    struct schedule *s = b->replica->gateway->schedule;
-    struct schedule_part parts[LIMIT_SEQUENCES];
-    uint64_t now_ns = uv_hrtime();
-    for (uint32_t i = 0; i < b->n_parts; i++)
-        parts[i] = (struct schedule_part){.target = &b->parts[i].version->schedule, .weight = b->parts[i].served};
-    schedule_complete_parts(s, lease, now_ns, parts, b->n_parts);
-    if (b->n_parts == 0)
-        gateway_metrics_lease(b->seat->version, now_ns - lease->started_ns, lease->slots, b->n_sequences);
-    for (uint32_t i = 0; i < b->n_parts; i++)
-        gateway_metrics_lease(b->parts[i].version, parts[i].cost_ns / lease->slots, lease->slots, b->n_sequences);
-}
-
-static void parts_let_go(struct gateway_batch *b)
-{
-    while (b->n_parts > 0)
-        gateway_version_let_go(b->parts[--b->n_parts].version);
-}
-
 void gateway_seat_done(struct gateway_batch *b, struct schedule_lease *lease, bool again)
 {
     struct gateway *g = b->replica->gateway;
     struct gateway_seat *seat = b->seat;
     /* Before it ends: so the seat keeps its place in the order. What is missing is asked for later. */
     (void)turns_set(seat, again ? classes_wanted(b, seat->version) : 0);
-    lease_complete(b, lease);
+    gateway_shares_complete(b, lease);
     free(take(&b->turn));
     b->seat = NULL;
     schedule_lease_free(g->schedule, lease);
-    parts_let_go(b);
     if (seat->asked == 0)
         seat_leave(seat);
     gateway_batch_look(b);
@@ -258,6 +236,5 @@ void gateway_seats_lost(struct gateway_batch *b)
         free(take(&b->turn));
         seat_free(seat);
     }
-    parts_let_go(b);
     list_each_safe(node, &b->seats) seat_leave(container_of(node, struct gateway_seat, in_batch));
 }

@@ -152,7 +152,7 @@ static uint32_t class_top(const struct gateway_batch *b)
     return top;
 }
 
-static bool is_stepped(const struct gateway_batch *b, const struct gateway_sequence *s)
+bool gateway_is_stepped(const struct gateway_batch *b, const struct gateway_sequence *s)
 {
     return !s->parked && !s->yields && s->adapter == b->adapter &&
            (b->shared || s->request->version == b->seat->version);
@@ -162,27 +162,21 @@ static uint32_t sequences_stepped(const struct gateway_batch *b)
 {
     uint32_t n = 0;
     for (uint32_t i = 0; i < b->n_sequences; i++)
-        n += is_stepped(b, &b->sequences[i]);
+        n += gateway_is_stepped(b, &b->sequences[i]);
     return n;
 }
 
-/* The running lease's time belongs to those that it steps, in equal shares: counted whenever that changes. What is left
- * when all have ended is their tenant's. */
-static void compute_charge(struct gateway_batch *b)
+/* What those that the running lease steps would have cost if each had been alone: noted whenever that changes. */
+static void ran_note(struct gateway_batch *b)
 {
     const struct schedule_lease *lease = b->replica->lease;
     if (!lease)
         return;
-    uint64_t now_ns = uv_hrtime(), cost_ns = gateway_quota_cost(lease, now_ns - b->charged_ns);
-    uint32_t n = sequences_stepped(b);
+    uint64_t now_ns = uv_hrtime(), cost_ns = gateway_quota_cost(lease, now_ns - b->ran_until_ns);
     for (uint32_t i = 0; i < b->n_sequences; i++)
-        if (is_stepped(b, &b->sequences[i])) {
-            gateway_quota_spend(b->sequences[i].request, SCHEDULE_COMPUTE, cost_ns / n);
+        if (gateway_is_stepped(b, &b->sequences[i]))
             b->sequences[i].ran_ns += cost_ns;
-        }
-    if (n == 0)
-        gateway_quota_spend_rest(b->seat->version, cost_ns);
-    b->charged_ns = now_ns;
+    b->ran_until_ns = now_ns;
 }
 
 static void lease_end(struct gateway_replica *replica, bool again)
@@ -236,9 +230,8 @@ int gateway_turn_begin(struct gateway_replica *replica, struct schedule_lease *l
     replica->started_ns = lease->started_ns;
     replica->n_frames = 0;
     b->n_events = 0;
-    b->n_parts = 0;
     b->shared = false;
-    b->charged_ns = lease->started_ns;
+    b->ran_until_ns = lease->started_ns;
     int code = places_fill(b, lease->priority);
     if (code >= 0)
         code = classes_send(b, lease->priority);
@@ -283,8 +276,9 @@ static bool was_cancelled(const struct gateway_batch *b, uint64_t id)
 
 static void sequence_remove(struct gateway_batch *b, struct gateway_sequence *s)
 {
-    compute_charge(b);
+    ran_note(b);
     gateway_quota_learn(s->request->version, s->ran_ns, gateway_places_end(s));
+    gateway_share_leave(b, s);
     uint32_t adapter = s->adapter;
     *s = b->sequences[--b->n_sequences];
     gateway_adapter_used(b, adapter, false);
@@ -304,24 +298,14 @@ static int counts_check(const struct gateway_sequence *s, const struct generatio
     return 0;
 }
 
-/* In a lease that several share, what each is served decides what it pays. */
+/* What each is served decides what it pays. */
 static void served_count(struct gateway_batch *b, const struct gateway_sequence *s, const struct generation_event *e)
 {
     uint32_t before = s->prompt_done > s->cached_tokens ? s->prompt_done - s->cached_tokens : 0;
     uint32_t after = e->prompt_done > e->cached_tokens ? e->prompt_done - e->cached_tokens : 0;
     uint64_t served = (after > before ? after - before : 0) * (uint64_t)SCHEDULE_TOKEN_INPUT +
                       (e->completion_tokens - s->completion_tokens) * (uint64_t)SCHEDULE_TOKEN_OUTPUT;
-    struct gateway_version *v = s->request->version;
-    uint32_t i = 0;
-    while (i < b->n_parts && b->parts[i].version != v)
-        i++;
-    if (!b->shared || served == 0)
-        return;
-    if (i == b->n_parts) { /* no more versions than sequences have been in it: those of the lease's start */
-        b->parts[b->n_parts++] = (struct gateway_part){.version = v};
-        gateway_version_hold(v);
-    }
-    b->parts[i].served += served;
+    gateway_share_add(b, s->request, served);
 }
 
 /* False: the answer goes beyond what may be used; that of it is neither charged nor told. A prompt is charged when it
@@ -425,7 +409,7 @@ static int on_done(struct gateway_replica *replica, const struct channel_frame *
     g->stats.leases++;
     uint64_t took_ns = uv_hrtime() - lease->started_ns;
     g->stats.lease_ns += took_ns;
-    compute_charge(b);
+    ran_note(b);
     cancelled_forget(b, replica->lease_id);
     gateway_replica_rest(replica);
     replica->version->idle_since_ns = uv_hrtime();
@@ -448,7 +432,8 @@ int gateway_turn_frame(struct gateway_replica *replica, const struct channel_fra
 void gateway_batch_lost(struct gateway_replica *replica, const struct error *err)
 {
     struct gateway_batch *b = replica->batch;
-    compute_charge(b);
+    if (replica->lease)
+        gateway_shares_lost(b, replica->lease);
     replica->lease = NULL;
     gateway_seats_lost(b);
     sequences_fail(b, err->code, err);
@@ -500,7 +485,7 @@ static void sequence_park(struct gateway_batch *b, struct gateway_sequence *s)
 {
     if (s->parked)
         return;
-    compute_charge(b);
+    ran_note(b);
     s->parked = true;
     park_tell(b, s);
 }
@@ -517,7 +502,7 @@ void gateway_batch_yield(struct gateway_batch *b)
     if (top >= b->class_top)
         return;
     b->class_top = top;
-    compute_charge(b);
+    ran_note(b);
     for (uint32_t i = 0; i < b->n_sequences; i++) {
         struct gateway_sequence *s = &b->sequences[i];
         if ((uint32_t)s->request->schedule.priority <= top || s->yields)

@@ -308,7 +308,7 @@ void schedule_complete(struct schedule *s, struct schedule_lease *lease, uint64_
  * `served_ns` and for no place in an order. Parts of weight 0 cost nothing; without any other the lease's own tenant
  * pays all. `parts` is overwritten: cost_ns says what each was charged. */
 struct schedule_part {
-    struct schedule_target *target; /* on the lease's device; each at most once */
+    struct schedule_target *target; /* on the lease's device; may have several parts */
     uint64_t weight;                /* the sum of all < 2^64 */
     uint64_t cost_ns;               /* out: time × slots */
 };

@@ -270,6 +270,81 @@ static void who_agrees_shares_a_turn(void **state)
     assert_false(turn());
 }
 
+static struct gateway_quota quota_of(struct gateway_tenant *tenant)
+{
+    struct gateway_quota q = {.tenant = tenant};
+    schedule_quota_set(&q.schedule, &(struct schedule_quota_limits){.windows = {[SCHEDULE_COMPUTE_DAY] = 1u << 30}});
+    return q;
+}
+
+static uint64_t used_ns(const struct gateway_quota *q)
+{
+    return q->schedule.use[SCHEDULE_COMPUTE_DAY].used;
+}
+
+static void count(struct gateway_request *r, struct gateway_quota *tenant, struct gateway_quota *key)
+{
+    r->quotas[GATEWAY_QUOTA_TENANT] = tenant;
+    r->quotas[GATEWAY_QUOTA_KEY] = key;
+    tenant->n_requests++;
+    key->n_requests++;
+}
+
+/* Quotas of compute are charged what the scheduler charges, to the nanosecond, and each key by its tokens; also for who
+ * has left before the turn's end. */
+static void quotas_are_charged_as_turns_are(void **state)
+{
+    (void)state;
+    uint64_t day = gateway_quota_time().wall_ns / schedule_window_ns(SCHEDULE_COMPUTE_DAY);
+    struct gateway_quota tenants[2] = {quota_of(&f.tenant), quota_of(&guest_tenant)};
+    struct gateway_quota keys[3] = {quota_of(&f.tenant), quota_of(&guest_tenant), quota_of(&guest_tenant)};
+    list_init(&f.g.quotas.changed);
+    guest->shared_batch = true;
+    count(ask(f.version, 1), &tenants[0], &keys[0]);
+    count(ask(guest, 1), &tenants[1], &keys[1]);
+    count(ask(guest, 1), &tenants[1], &keys[2]);
+    assert_true(turn());
+    assert_int_equal(lease.tenant_id, 0);
+    tell(items[0][0], GENERATION_EVENT_TEXT, 1); /* 3 + 2 × 1 */
+    tell(items[1][0], GENERATION_EVENT_END, 11); /* 3 + 2 × 11 */
+    assert_int_equal(n_ends, 1);
+    tell(items[1][1], GENERATION_EVENT_TEXT, 6); /* 3 + 2 × 6 */
+    wait_us(1000);
+    done(2);
+    uint64_t whole_ns = used_ns(&tenants[0]) + used_ns(&tenants[1]);
+    if (gateway_quota_time().wall_ns / schedule_window_ns(SCHEDULE_COMPUTE_DAY) == day) { /* else it began anew */
+        assert_true(whole_ns >= 1000000);
+        assert_true(used_ns(&tenants[0]) == f.tenant.schedule.served_ns);
+        assert_true(used_ns(&tenants[1]) == guest_tenant.schedule.served_ns);
+        assert_true(used_ns(&tenants[0]) == used_ns(&keys[0]));
+        assert_true(used_ns(&tenants[1]) == used_ns(&keys[1]) + used_ns(&keys[2]));
+        assert_in_range(used_ns(&keys[0]), whole_ns / 9 - 1, whole_ns / 9 + 1); /* 5 of 45 */
+        assert_in_range(used_ns(&keys[1]), whole_ns * 5 / 9 - 1, whole_ns * 5 / 9 + 1);
+    }
+    assert_int_equal(tenants[1].n_requests, 1); /* who has gone is held no more */
+    assert_true(turn());
+    wait_us(100);
+    done(2); /* a worker that says nothing: whose turn it is pays */
+    if (gateway_quota_time().wall_ns / schedule_window_ns(SCHEDULE_COMPUTE_DAY) == day) {
+        assert_true(used_ns(&tenants[0]) + used_ns(&tenants[1]) >= whole_ns + 100000);
+        assert_true(used_ns(&tenants[0]) == f.tenant.schedule.served_ns);
+        assert_true(used_ns(&tenants[1]) == guest_tenant.schedule.served_ns);
+        assert_true(used_ns(&keys[0]) + used_ns(&keys[1]) + used_ns(&keys[2]) ==
+                    used_ns(&tenants[0]) + used_ns(&tenants[1]));
+    }
+    assert_true(turn());
+    tell(items[0][0], GENERATION_EVENT_END, 1);
+    tell(items[1][1], GENERATION_EVENT_END, 6);
+    done(0);
+    assert_int_equal(n_ends, 3);
+    assert_int_equal(tenants[0].n_requests + tenants[1].n_requests, 0);
+    assert_int_equal(keys[0].n_requests + keys[1].n_requests + keys[2].n_requests, 0);
+    for (uint32_t i = 0; i < 2; i++)
+        list_remove(&tenants[i].in_changed);
+    for (uint32_t i = 0; i < 3; i++)
+        list_remove(&keys[i].in_changed);
+}
+
 /* Who is served in others' turns far beyond its share waits for turns of its own. */
 static void who_is_ahead_waits(void **state)
 {
@@ -516,6 +591,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(each_has_turns_of_its_own, setup, teardown),
         cmocka_unit_test_setup_teardown(who_agrees_shares_a_turn, setup, teardown),
+        cmocka_unit_test_setup_teardown(quotas_are_charged_as_turns_are, setup, teardown),
         cmocka_unit_test_setup_teardown(who_is_ahead_waits, setup, teardown),
         cmocka_unit_test_setup_teardown(a_lost_worker_takes_all_seats, setup, teardown),
         cmocka_unit_test_setup_teardown(nobody_holds_all_places, setup, teardown),
