@@ -2,6 +2,8 @@
 
 #include "base/limits.h"
 
+#include <linux/mman.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -33,6 +35,21 @@ void *memory_large_new(size_t bytes)
     void *p = aligned_alloc(memory_large_alignment(bytes), bytes);
     memory_large_advise(p, bytes);
     return p ? memset(p, 0, bytes) : NULL;
+}
+
+void memory_file_gather(int fd, size_t bytes)
+{
+    size_t whole = bytes / HUGE_PAGE * HUGE_PAGE;
+    if (whole == 0 || whole > SIZE_MAX - HUGE_PAGE)
+        return;
+    /* Its place in the file and in our addresses must be those of huge pages both. */
+    char *room = mmap(NULL, whole + HUGE_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (room == MAP_FAILED)
+        return;
+    char *p = room + (HUGE_PAGE - (uintptr_t)room % HUGE_PAGE) % HUGE_PAGE;
+    if (mmap(p, whole, PROT_READ, MAP_PRIVATE | MAP_FIXED, fd, 0) != MAP_FAILED)
+        (void)madvise(p, whole, MADV_COLLAPSE);
+    (void)munmap(room, whole + HUGE_PAGE);
 }
 
 void *memory_array_room(void *array, size_t n, size_t *capacity, size_t element_bytes)

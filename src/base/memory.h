@@ -22,6 +22,11 @@ size_t memory_large_alignment(size_t bytes);
 void memory_large_advise(void *p, size_t bytes);
 /* All of that, zeroed; NULL: no memory. free() as usual. */
 must_check void *memory_large_new(size_t bytes);
+/* The same for a file in memory (memfd) that is written already and will be read from end to end again and again: its
+ * whole huge pages are put together, for everybody who maps it, whatever the host's settings for such files are. Blocks
+ * while it is copied; the copies are charged to whom the caller is charged to. What cannot be put together stays as it
+ * was. Kernels before 6.1 cannot. */
+void memory_file_gather(int fd, size_t bytes);
 
 /* An array with room for one element more than the n that it holds, twice as large where it was full, and perhaps
  * elsewhere; from malloc, NULL at first with *capacity 0. NULL: no memory, and the old one stays as it was. */

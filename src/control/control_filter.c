@@ -1,6 +1,7 @@
 #include "control/control_filter.h"
 
 #include <fcntl.h>
+#include <linux/mman.h>
 #include <linux/sockios.h>
 #include <signal.h>
 #include <sys/ioctl.h>
@@ -39,7 +40,8 @@ static const struct filter_row rows[] = {
     {"ioctl", FILTER_ONE_OF(1, FIONBIO, SIOCOUTQ), "libuv's non-blocking mode; what a client has not read yet"},
     {"lseek", FILTER_ALWAYS, "size of a memory that came over the bus"},
     {"lstat", FILTER_ALWAYS, "SQLite: is a part of the path a link?"},
-    {"madvise", FILTER_ONE_OF(2, MADV_DONTNEED, MADV_FREE), "malloc gives pages back"},
+    {"madvise", FILTER_ONE_OF(2, MADV_DONTNEED, MADV_FREE, MADV_COLLAPSE),
+     "malloc gives pages back; models lie in huge ones"},
     {"memfd_create", FILTER_ALWAYS, "catalogs, models for workers, operators' requests"},
     {"mkdirat", FILTER_ALWAYS, "folders of artifacts"},
     {"mmap", FILTER_WITHOUT(2, PROT_EXEC), "malloc, the gateway's figures, answers"},

@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "base/random.h"
 
 #include <dirent.h>
@@ -322,6 +323,7 @@ int registry_artifact_memfd(struct registry *r, const struct registry_version *v
     EVP_MD_CTX_free(sha256);
     if (rc < 0)
         return rc;
+    memory_file_gather(to, v->artifact_bytes);
     if (fcntl(to, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) < 0)
         return io_error(err, "cannot seal an artifact");
     *ret_fd = take_fd(&to);

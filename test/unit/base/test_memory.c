@@ -1,10 +1,15 @@
-/* Arrays that grow. */
+/* Arrays that grow, and files in memory that are put together. */
 #include "base/memory.h"
 
+#include "base/limits.h"
+
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -25,10 +30,39 @@ static void grows_and_keeps(void **state)
     free(array);
 }
 
+/* Of any size, and with readers who mapped it before: the same bytes, nothing more of them, and it can be sealed. */
+static void a_file_stays_what_it_is(void **state)
+{
+    (void)state;
+    const size_t sizes[] = {0, 1, 2 * MIB - 1, 2 * MIB, 7 * MIB + 4099};
+    for (size_t k = 0; k < sizeof sizes / sizeof sizes[0]; k++) {
+        size_t bytes = sizes[k];
+        int fd = memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+        assert_true(fd >= 0);
+        unsigned char *data = malloc(bytes + 1);
+        assert_non_null(data);
+        for (size_t i = 0; i < bytes; i++)
+            data[i] = (unsigned char)(i * 7 + i / 4096);
+        assert_int_equal(write(fd, data, bytes), (ssize_t)bytes);
+        unsigned char *mapped = bytes > 0 ? mmap(NULL, bytes, PROT_READ, MAP_PRIVATE, fd, 0) : NULL;
+        assert_ptr_not_equal(mapped, MAP_FAILED);
+        memory_file_gather(fd, bytes);
+        assert_int_equal(lseek(fd, 0, SEEK_END), (off_t)bytes);
+        assert_int_equal(fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL), 0);
+        if (bytes > 0) {
+            assert_memory_equal(mapped, data, bytes);
+            assert_int_equal(munmap(mapped, bytes), 0);
+        }
+        free(data);
+        assert_int_equal(close(fd), 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(grows_and_keeps),
+        cmocka_unit_test(a_file_stays_what_it_is),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
