@@ -8,7 +8,11 @@
  * Whose generation waits for one stands aside, out of its line, so that nobody waits behind it, and its deadline goes
  * on. A tenant has a budget of bytes in each worker: its quota, or an equal share of the worker's room among those that
  * have adapters there. Within it the least recently used one goes, never one that a sequence uses; and for room others
- * give theirs only as far as they have more than their budget. */
+ * give theirs only as far as they have more than their budget.
+ *
+ * So that one that is always used cannot keep another out, it makes way for one that waits: what then comes for it
+ * stands aside too, until its sequences have ended and it is gone, or nobody waits for its room any more. And one that
+ * was loaded is used once before it goes. */
 #include "gateway/gateway_internal.h"
 
 #include "base/clock.h"
@@ -27,6 +31,9 @@ enum gateway_adapter_state {
     ADAPTER_REFUSED,
 };
 
+/* What keeps a wanted one out. */
+enum gateway_adapter_lack { LACKS_NOTHING, LACKS_BUDGET, LACKS_ROOM };
+
 struct gateway_adapter {
     struct list in_batch; /* the least recently used first */
     struct list aside;    /* requests that wait for it */
@@ -36,7 +43,9 @@ struct gateway_adapter {
     uint64_t uid, bytes;
     uint32_t number; /* in the worker; 0: not asked for */
     uint32_t n_sequences;
-    bool stale; /* the catalog has it no more: goes with its last sequence */
+    enum gateway_adapter_lack lack;
+    bool unserved; /* loaded for requests that are back in their line, and of which none has a place yet */
+    bool stale;    /* the catalog has it no more: goes with its last sequence */
     uint64_t refused_until_ns;
     struct error refusal;
 };
@@ -181,17 +190,38 @@ static bool is_over(const struct gateway_batch *b, const struct gateway_tenant *
     return room_used(b, t) > budget_of(b, t) || places_used(b, t) > LIMIT_ADAPTERS_LOADED / tenants_of(b, t, seen);
 }
 
+/* Where requests wait for it, it is wanted again, behind the others. */
 static void drop(struct gateway_batch *b, struct gateway_adapter *a)
 {
     struct gateway_replica *replica = b->replica;
-    assert(a->n_sequences == 0 && list_empty(&a->aside));
+    assert(a->n_sequences == 0);
     struct channel_frame frame = {.type = CHANNEL_ADAPTER_DROP, .index = a->number};
     if (a->state == ADAPTER_LOADED && replica->channel && channel_push(replica->channel, &frame) == 0)
         channel_ring(replica->channel);
     struct gateway_version *v = a->version;
     list_remove(&a->in_batch);
+    if (!list_empty(&a->aside)) {
+        a->state = ADAPTER_WANTED;
+        a->number = 0;
+        a->unserved = false;
+        list_append(&b->adapters, &a->in_batch);
+        return;
+    }
     free(a);
     gateway_version_let_go(v);
+}
+
+/* It was loaded for requests that still wait for their places. */
+static bool is_awaited(struct gateway_adapter *a)
+{
+    for (uint32_t class = 0; class < SCHEDULE_CLASS_COUNT && a->unserved; class ++)
+        list_each(node, &a->version->lines[class].requests)
+        {
+            if (container_of(node, struct gateway_request, node)->adapter_uid == a->uid)
+                return true;
+        }
+    a->unserved = false;
+    return false;
 }
 
 enum { OF_TENANT, OF_THOSE_OVER, OF_ANYBODY };
@@ -202,7 +232,7 @@ static struct gateway_adapter *victim(struct gateway_batch *b, const struct gate
     list_each(node, &b->adapters)
     {
         struct gateway_adapter *a = adapter_at(node);
-        if (a->state != ADAPTER_LOADED || a->n_sequences > 0)
+        if (a->state != ADAPTER_LOADED || a->n_sequences > 0 || is_awaited(a))
             continue;
         if (a->stale || whose == OF_ANYBODY || (whose == OF_TENANT ? a->tenant == t : is_over(b, a->tenant)))
             return a;
@@ -219,23 +249,53 @@ static struct gateway_adapter *victim_of_all(struct gateway_batch *b, const stru
     return gone || places_used(b, t) > 0 ? gone : victim(b, t, OF_ANYBODY);
 }
 
+/* Whether it is the one that goes next for another which waits: the least recently used of that tenant, or of those
+ * that have more than their budget. */
+static bool makes_way(const struct gateway_batch *b, const struct gateway_adapter *a)
+{
+    bool for_tenant = false, for_all = false;
+    if (a->state != ADAPTER_LOADED || a->unserved)
+        return false;
+    list_each(node, &b->adapters)
+    {
+        const struct gateway_adapter *o = adapter_at(node);
+        if (o->state != ADAPTER_WANTED || list_empty(&o->aside))
+            continue;
+        for_tenant = for_tenant || (o->lack == LACKS_BUDGET && o->tenant == a->tenant);
+        for_all = for_all || o->lack == LACKS_ROOM;
+    }
+    for_all = for_all && is_over(b, a->tenant);
+    for (struct list *node = list_first(&b->adapters); (for_tenant || for_all) && adapter_at(node) != a;
+         node = node->next) {
+        const struct gateway_adapter *o = adapter_at(node);
+        for_tenant = for_tenant && (o->state != ADAPTER_LOADED || o->tenant != a->tenant);
+        for_all = for_all && (o->state != ADAPTER_LOADED || !is_over(b, o->tenant));
+    }
+    return for_tenant || for_all;
+}
+
 /* 0: there is room now; 1: there will be; or a refusal. */
 static int room_make(struct gateway_batch *b, struct gateway_adapter *a, struct error *err)
 {
     uint64_t budget = budget_of(b, a->tenant), room = room_of(b);
     struct gateway_adapter *gone;
+    a->lack = LACKS_NOTHING;
     if (room == 0)
         return error_set(err, ERROR_UNSUPPORTED, "the model's worker has no room for any");
     if (a->bytes > budget)
         return error_set(err, ERROR_LIMIT, "it takes more of a worker's memory than this tenant may have there");
     while (room_used(b, a->tenant) + a->bytes > budget) {
-        if (!(gone = victim(b, a->tenant, OF_TENANT)))
+        if (!(gone = victim(b, a->tenant, OF_TENANT))) {
+            a->lack = LACKS_BUDGET;
             return 1;
+        }
         drop(b, gone);
     }
     while (room_used(b, NULL) + a->bytes > room || places_used(b, NULL) >= LIMIT_ADAPTERS_LOADED) {
-        if (!(gone = victim_of_all(b, a->tenant)))
+        if (!(gone = victim_of_all(b, a->tenant))) {
+            a->lack = LACKS_ROOM;
             return 1;
+        }
         drop(b, gone);
     }
     return 0;
@@ -263,6 +323,12 @@ static void refuse(struct gateway_batch *b, struct gateway_adapter *a, int statu
     aside_fail(a, -ERROR_MODEL_UNAVAILABLE, &refusal);
     gateway_version_let_go(v);
     gateway_batch_look(b);
+}
+
+static void aside_back(struct gateway_adapter *a)
+{
+    for (struct list *node; (node = list_first(&a->aside));)
+        gateway_places_back(container_of(node, struct gateway_request, node));
 }
 
 static uint32_t n_asked(const struct gateway_batch *b)
@@ -300,6 +366,33 @@ static void ask(struct gateway_batch *b, struct gateway_adapter *a)
         list_append(&g->busy, &replica->in_busy);
 }
 
+/* Those whose room nobody waits for any more. */
+static void ways_end(struct gateway_batch *b)
+{
+    list_each(node, &b->adapters)
+    {
+        struct gateway_adapter *a = adapter_at(node);
+        if (a->state != ADAPTER_LOADED || list_empty(&a->aside) || makes_way(b, a))
+            continue;
+        aside_back(a);
+        gateway_batch_look(b);
+    }
+}
+
+/* One before it, of its tenant, waits for the tenant's budget. */
+static bool comes_later(const struct gateway_batch *b, const struct gateway_adapter *a)
+{
+    list_each(node, &b->adapters)
+    {
+        const struct gateway_adapter *o = adapter_at(node);
+        if (o == a)
+            break;
+        if (o->state == ADAPTER_WANTED && o->lack == LACKS_BUDGET && o->tenant == a->tenant)
+            return true;
+    }
+    return false;
+}
+
 void gateway_adapters_continue(struct gateway_batch *b)
 {
     if (list_empty(&b->adapters))
@@ -316,12 +409,14 @@ void gateway_adapters_continue(struct gateway_batch *b)
     /* One may drop others, but none that is wanted. */
     list_each(other, &b->adapters)
     {
-        if (adapter_at(other)->state != ADAPTER_WANTED)
+        struct gateway_adapter *a = adapter_at(other);
+        if (a->state != ADAPTER_WANTED || comes_later(b, a))
             continue;
-        ask(b, adapter_at(other));
-        if (adapter_at(other)->state == ADAPTER_WANTED)
-            return; /* in order: a large one is not passed over for ever */
+        ask(b, a);
+        if (a->state == ADAPTER_WANTED && a->lack != LACKS_BUDGET)
+            break; /* in order: a large one is not passed over for ever; a tenant's budget is its own affair */
     }
+    ways_end(b);
 }
 
 static struct gateway_adapter *adapter_new(struct gateway_batch *b, const struct gateway_request *r,
@@ -353,6 +448,8 @@ int gateway_adapter_get(struct gateway_batch *b, struct gateway_request *r, uint
     }
     if (!a && !(a = adapter_new(b, r, row)))
         return error_set_default(err, ERROR_NO_MEMORY);
+    if (a->state == ADAPTER_WANTED || makes_way(b, a))
+        return 0;
     if (a->state == ADAPTER_REFUSED)
         a->state = ADAPTER_WANTED;
     list_remove(&a->in_batch);
@@ -373,6 +470,7 @@ void gateway_adapter_used(struct gateway_batch *b, uint32_t number, bool used)
     if (!a)
         return;
     a->n_sequences = used ? a->n_sequences + 1 : a->n_sequences - 1;
+    a->unserved = a->unserved && !used;
     gateway_batch_look(b); /* where others are continued */
 }
 
@@ -391,8 +489,8 @@ int gateway_adapter_frame(struct gateway_replica *replica, const struct channel_
         refuse(b, a, f->status, NULL);
     } else {
         a->state = ADAPTER_LOADED;
-        for (struct list *node; (node = list_first(&a->aside));)
-            gateway_places_back(container_of(node, struct gateway_request, node));
+        a->unserved = !list_empty(&a->aside);
+        aside_back(a);
         gateway_batch_look(b);
     }
     gateway_adapters_continue(b);
@@ -479,8 +577,7 @@ void gateway_adapters_lost(struct gateway_batch *b)
 {
     for (struct list *node; (node = list_first(&b->adapters));) {
         struct gateway_adapter *a = adapter_at(node);
-        for (struct list *aside; (aside = list_first(&a->aside));)
-            gateway_places_back(container_of(aside, struct gateway_request, node)); /* for another replica */
+        aside_back(a); /* for another replica */
         a->n_sequences = 0;
         a->state = ADAPTER_WANTED;
         drop(b, a);

@@ -507,6 +507,121 @@ static void others_give_what_they_have_too_much(void **state)
     borrower_end();
 }
 
+/* Ends the lease; its sequences go on. */
+static void lease_over(uint32_t left)
+{
+    push(&(struct channel_frame){.type = CHANNEL_DONE, .lease_id = lease.lease_id, .a = 1, .b = left});
+}
+
+/* Two wait, and there is room for one: each is used before it goes for the other. */
+static void one_that_came_is_used(void **state)
+{
+    (void)state;
+    catalog_give(2, 500, 4, BYTES);
+    uint32_t i[2] = {ask_for("a0", 500), ask_for("a1", 501)};
+    assert_false(turn());
+    for (uint32_t k = 0; k < 2; k++) {
+        assert_int_equal(n_demanded, 1);
+        assert_int_equal(demanded.adapter_uid, 500 + k);
+        n_dropped_sum = 0;
+        loaded(demanded.number, 0);
+        assert_true(turn());
+        assert_int_equal(n_dropped_sum, 0);
+        assert_int_equal(lease.index, demanded.number);
+        end(items[0], 0);
+        assert_null(seen[i[k]].r);
+        assert_false(turn());
+    }
+}
+
+/* One that is always used makes way for one that waits, and comes back. */
+static void one_in_use_makes_way(void **state)
+{
+    (void)state;
+    catalog_give(2, 500, 4, BYTES);
+    (void)ask_for("a0", 500);
+    assert_false(turn());
+    loaded(demanded.number, 0);
+    assert_true(turn());
+    uint64_t first = items[0];
+    uint32_t wants = ask_for("a1", 501);
+    lease_over(1);
+    assert_true(turn());
+    uint32_t later = ask_for("a0", 500);
+    lease_over(1);
+    assert_true(turn());
+    assert_int_equal(n_items + n_dropped + n_demanded, 0); /* the later one has to wait for the other's turn */
+    end(first, 0);
+    assert_false(turn());
+    assert_int_equal(n_dropped, 1);
+    assert_int_equal(demanded.adapter_uid, 501);
+    loaded(demanded.number, 0);
+    assert_true(turn());
+    end(items[0], 0);
+    assert_null(seen[wants].r);
+    assert_false(turn());
+    assert_int_equal(demanded.adapter_uid, 500);
+    loaded(demanded.number, 0);
+    assert_true(turn());
+    end(items[0], 0);
+    assert_null(seen[later].r);
+}
+
+/* Nobody waits for its room any more: who stood aside goes on. */
+static void a_way_that_nobody_needs_ends(void **state)
+{
+    (void)state;
+    catalog_give(2, 500, 4, BYTES);
+    (void)ask_for("a0", 500);
+    assert_false(turn());
+    loaded(demanded.number, 0);
+    assert_true(turn());
+    uint64_t first = items[0];
+    uint32_t wants = ask_for("a1", 501);
+    lease_over(1);
+    assert_true(turn());
+    uint32_t later = ask_for("a0", 500);
+    lease_over(1);
+    assert_true(turn());
+    assert_int_equal(n_items, 0);
+    gateway_request_cancel(seen[wants].r);
+    seen[wants].r = NULL;
+    lease_over(1);
+    assert_true(turn());
+    assert_int_equal(n_items, 1);
+    uint64_t second = items[0];
+    end(first, 1);
+    assert_true(turn());
+    end(second, 0);
+    assert_null(seen[later].r);
+}
+
+/* Who fills its own budget and wants more holds up nobody else. */
+static void a_budget_is_its_tenants_own_affair(void **state)
+{
+    (void)state;
+    catalog_give(2, 500, 4, BYTES);
+    borrower_start();
+    (void)ask_for("a0", 500);
+    assert_false(turn());
+    loaded(demanded.number, 0);
+    assert_true(turn());
+    (void)ask_for("a1", 501);
+    lease_over(1);
+    assert_true(turn());
+    assert_int_equal(n_demanded, 0);
+    asking = borrower;
+    (void)ask_for("b0", 900);
+    asking = NULL;
+    lease_over(1);
+    assert_true(turn());
+    assert_int_equal(n_demanded, 1);
+    assert_int_equal(demanded.adapter_uid, 900);
+    gateway_replica_kill(w.f.replica, BUS_STOP_PROTOCOL);
+    gateway_version_fail(borrower, ERROR_MODEL_NOT_FOUND, NULL);
+    borrower_end();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -521,6 +636,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_changed_one_is_another, setup, teardown),
         cmocka_unit_test_setup_teardown(places_are_bounded, setup, teardown),
         cmocka_unit_test_setup_teardown(others_give_what_they_have_too_much, setup, teardown),
+        cmocka_unit_test_setup_teardown(one_that_came_is_used, setup, teardown),
+        cmocka_unit_test_setup_teardown(one_in_use_makes_way, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_way_that_nobody_needs_ends, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_budget_is_its_tenants_own_affair, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
