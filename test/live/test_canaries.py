@@ -23,6 +23,7 @@ from conftest import CEILING_S, ROOT, model_yaml, tenant_yaml
 
 ANSWERS = int(os.environ.get("BULKHEAD_CANARIES", 100000 if os.environ.get("BULKHEAD_SOAK") else 400))
 TOLD_S = 60  # how often a run tells of itself
+PATIENCE_S = 8 * CEILING_S  # of a client: its answer is one of many, and may be of the class that waits
 CLIENTS = 8  # of each tenant: with 8 choices each they are more than a worker's places
 MARK = re.compile(r"mark-\w+-\d+-\w+")
 # How far a client gets before it leaves; those that stay read it all.
@@ -131,7 +132,7 @@ class Client(threading.Thread):
         state = self.rng.choice(STATES)
         path, body = self.body(mark)
         raw = self.server.raw()
-        raw.settimeout(CEILING_S)
+        raw.settimeout(PATIENCE_S)
         try:
             got = self.talk(raw, *self.request(path, body), state)
         except (ConnectionResetError, BrokenPipeError):
