@@ -185,9 +185,13 @@ struct isolate_ops {
      * was ended by some signal, SIGKILL), or -ERROR_AGAIN if it still runs. `discard` must follow; before
      * that, whoever waits for the end can be told of it. May be called again. */
     int (*reap)(struct isolate_instance *i, int *ret_status);
-    /* The same, and removes the cgroup and frees; with -ERROR_AGAIN nothing was freed. May block: some ms while the
-     * kernel lets go of the cgroup (what stays busy is removed by a later call), and at level container for as long as
-     * the OCI runtime takes to forget it. */
+    /* NULL: there is nothing that takes long. Between reap and discard, over and over until it returns 0: what discard
+     * would wait for goes on meanwhile (-ERROR_AGAIN), in a process that ends within a bounded time. Discard waits for
+     * what is left of it. */
+    int (*tidy)(struct isolate_instance *i);
+    /* As reap, and removes the cgroup and frees; with -ERROR_AGAIN nothing was freed. May block: some ms while the
+     * kernel lets go of the cgroup (what stays busy is removed by a later call), and at level container, where `tidy`
+     * has not returned 0, for as long as the OCI runtime takes to forget it. */
     int (*discard)(struct isolate_instance *i, int *ret_status);
     /* Once at start: removes what an earlier server of the same `scope` left behind: kills every process in its
      * cgroups, then removes them. The caller holds the lock that makes it the only server of the scope. `scope` is

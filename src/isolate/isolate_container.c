@@ -361,6 +361,7 @@ const struct isolate_ops isolate_container = {
     .kill = isolate_instance_kill,
     .explain = container_explain,
     .reap = isolate_instance_reap,
+    .tidy = container_tidy,
     .discard = container_discard,
     .setup = container_setup,
     .teardown = container_teardown,

@@ -40,6 +40,10 @@ struct container {
     bool filter; /* its bundle has a seccomp profile */
     char digest[ROOTFS_DIGEST_BYTES];
     bool image; /* its root is an image of the model's */
+    /* Once it has ended: the runtime that forgets it. */
+    bool forgotten;
+    int forgetter; /* pidfd while it runs, else -1 */
+    uint64_t forget_by_ns;
 };
 
 struct container_order {
@@ -53,7 +57,10 @@ struct container_order {
  * failure nothing is left. */
 must_check int container_start(const struct container_order *order, struct container **ret_container,
                                struct error *err);
-/* After its process was reaped: the runtime's state, the bundle, the group, the memory. */
+/* After its process was reaped: lets the runtime forget it, in a process beside us. -ERROR_AGAIN until that has ended.
+ */
+int container_tidy(struct isolate_instance *i);
+/* After its process was reaped: the runtime's state, the bundle, the group, the memory. Waits for the runtime. */
 void container_end(struct container *c);
 
 /* Tries one runtime by running a trivial program in a container and looking at it from outside. */

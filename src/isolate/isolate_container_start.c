@@ -1,6 +1,7 @@
 /* One container's start and end: group, bundle, the runtime's call, and the adoption of what it leaves running. */
 #include "isolate/isolate_container.h"
 
+#include "base/clock.h"
 #include "isolate/isolate_bundle.h"
 #include "isolate/isolate_follow.h"
 
@@ -262,25 +263,44 @@ static int run(struct container *c, const struct container_order *order, const s
     return runtime_run(&call, err);
 }
 
-static void runtime_forget(const struct container *c, const struct paths *p)
+/* What it leaves is removed by container_end (its state is a folder), also where it could not be run. */
+static void forget_begin(struct container *c)
 {
+    struct paths p;
+    paths_fill(c, &p);
     const struct runtime_call call = {.runtime = c->runtime,
                                       .verb = RUNTIME_DELETE,
                                       .name = c->i.name,
-                                      .state = p->state,
-                                      .log = p->log,
+                                      .state = p.state,
+                                      .log = p.log,
                                       .stderr_fd = -1};
-    (void)!runtime_run(&call, NULL); /* what it leaves is removed below: its state is a folder */
-    char state[sizeof p->state + LIMIT_NAME_BYTES + 2];
-    (void)snprintf(state, sizeof state, "%s/%s", p->state, c->i.name); /* fits */
-    rootfs_remove(state);
+    c->forgotten = runtime_begin(&call, &c->forgetter, NULL) < 0;
+    c->forget_by_ns = clock_monotonic_ns() + RUNTIME_MS * NS_PER_MS;
+}
+
+int container_tidy(struct isolate_instance *i)
+{
+    struct container *c = (struct container *)i;
+    if (!c->forgotten && c->forgetter < 0)
+        forget_begin(c);
+    struct pollfd end = {.fd = c->forgetter, .events = POLLIN};
+    if (!c->forgotten && poll(&end, 1, 0) <= 0 && clock_monotonic_ns() < c->forget_by_ns)
+        return -ERROR_AGAIN;
+    if (!c->forgotten)
+        (void)runtime_wait(&c->forgetter, c->forget_by_ns); /* how it ended does not matter */
+    c->forgotten = true;
+    return 0;
 }
 
 void container_end(struct container *c)
 {
     struct paths p;
+    char state[sizeof p.state + LIMIT_NAME_BYTES + 2];
     paths_fill(c, &p);
-    runtime_forget(c, &p);
+    if (container_tidy(&c->i) != 0)
+        (void)runtime_wait(&c->forgetter, c->forget_by_ns);
+    (void)snprintf(state, sizeof state, "%s/%s", p.state, c->i.name); /* fits */
+    rootfs_remove(state);
     rootfs_remove(p.bundle);
     if (c->i.group.name[0])
         cgroup_group_remove(&container_host.tree, &c->i.group);
@@ -304,6 +324,7 @@ int container_start(const struct container_order *order, struct container **ret_
     if (!c)
         return error_set_default(err, ERROR_NO_MEMORY);
     c->i.pidfd = -1;
+    c->forgetter = -1;
     c->i.uid = order->spawn->uid;
     c->runtime = order->runtime;
     c->filter = order->spawn->filter;

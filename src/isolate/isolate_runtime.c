@@ -128,20 +128,19 @@ static int program_run(const struct isolate_launch *launch, struct error *err)
     return error_set(err, ERROR_ISOLATION_UNAVAILABLE, "The OCI runtime could not be executed: %m.");
 }
 
-/* The wait status; a runtime that takes too long is killed. */
-static int end_wait(int pidfd)
+int runtime_wait(int *pidfd, uint64_t deadline_ns)
 {
-    uint64_t deadline_ns = clock_monotonic_ns() + RUNTIME_MS * NS_PER_MS;
     for (;;) {
         uint64_t now_ns = clock_monotonic_ns();
-        struct pollfd end = {.fd = pidfd, .events = POLLIN};
+        struct pollfd end = {.fd = *pidfd, .events = POLLIN};
         int n = poll(&end, 1, now_ns >= deadline_ns ? 0 : (int)((deadline_ns - now_ns) / NS_PER_MS) + 1);
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
-            (void)syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0); /* reaped below */
+            (void)syscall(SYS_pidfd_send_signal, *pidfd, SIGKILL, NULL, 0); /* reaped below */
         int status;
-        (void)isolate_wait(pidfd, true, &status);
+        (void)isolate_wait(*pidfd, true, &status);
+        fd_close(pidfd);
         return status;
     }
 }
@@ -190,9 +189,8 @@ static void arguments_make(struct arguments *a, const struct runtime_call *call)
     add(a, call->name, NULL);
 }
 
-int runtime_run(const struct runtime_call *call, struct error *err)
+int runtime_begin(const struct runtime_call *call, int *ret_pidfd, struct error *err)
 {
-    const char *name = isolate_runtime_names[call->runtime->kind];
     struct arguments arguments;
     arguments_make(&arguments, call);
     (void)unlink(call->log); /* of an earlier call; the runtime makes it anew */
@@ -211,12 +209,17 @@ int runtime_run(const struct runtime_call *call, struct error *err)
         .arguments = (char *const *)(uintptr_t)arguments.list,
     };
     pid_t pid;
+    return isolate_launch(&l.launch, &pid, ret_pidfd, err);
+}
+
+int runtime_run(const struct runtime_call *call, struct error *err)
+{
+    const char *name = isolate_runtime_names[call->runtime->kind];
     int pidfd = -1;
-    int r = isolate_launch(&l.launch, &pid, &pidfd, err);
+    int r = runtime_begin(call, &pidfd, err);
     if (r != 0)
         return r;
-    int status = end_wait(pidfd);
-    fd_close(&pidfd);
+    int status = runtime_wait(&pidfd, clock_monotonic_ns() + RUNTIME_MS * NS_PER_MS);
     if (status == 0)
         return 0;
     char complaint[COMPLAINT_BYTES] = "";

@@ -41,5 +41,9 @@ struct runtime_call {
 
 /* Runs it and waits for its end. 0 when it ended with 0, else -ERROR_ISOLATION_UNAVAILABLE with its complaint. */
 must_check int runtime_run(const struct runtime_call *call, struct error *err);
+/* The same in two parts. Once it runs, the caller owns *ret_pidfd until runtime_wait has closed it. */
+must_check int runtime_begin(const struct runtime_call *call, int *ret_pidfd, struct error *err);
+/* Kills it when it has not ended by then. Its wait status; waits for as long as that takes. */
+int runtime_wait(int *pidfd, uint64_t deadline_ns);
 
 #endif

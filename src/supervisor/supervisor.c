@@ -149,6 +149,7 @@ static void finish(struct supervisor *s)
     supervisor_pools_kill(s);
     while (s->replicas.count + s->ingests.count + supervisor_pools_count(s) + supervisor_shared_count(s) > 0)
         (void)uv_run(s->loop, UV_RUN_ONCE); /* each ends through its pidfd */
+    supervisor_workers_close(s);
     supervisor_isolation_close(s);
     uv_walk(s->loop, close_handle, NULL);
     (void)uv_run(s->loop, UV_RUN_DEFAULT);
@@ -185,7 +186,7 @@ int supervisor_run(const struct supervisor_config *config, struct error *err)
     s.uids_used = calloc(config->uid_count, 1);
     supervisor_pools_open(&s);
     supervisor_shared_open(&s);
-    list_init(&s.workers);
+    supervisor_workers_open(&s);
     supervisor_cores_open(&s);
     supervisor_child_setup(&s, CHILD_CONTROL, "control");
     supervisor_child_setup(&s, CHILD_GATEWAY, "gateway");

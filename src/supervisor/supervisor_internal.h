@@ -53,7 +53,7 @@ struct supervisor_worker {
     struct isolate_instance *instance;
     uv_poll_t *watch;
     struct bus_conn *bus; /* NULL: of a machine */
-    struct list in_all;   /* of supervisor.workers */
+    struct list in_all;   /* of supervisor.workers, at last of its `leaving` */
     bool cpus_own;        /* its replica has processors of its own */
     uint32_t uid_index;   /* of the configured range */
     int32_t pid;
@@ -147,7 +147,10 @@ struct supervisor {
     struct supervisor_pool pools[SUPERVISOR_ENGINES_MAX];
     /* The workers of level shared: struct supervisor_shared. The timer runs while a member leaves. */
     struct list shared;
-    struct list workers; /* every struct supervisor_worker */
+    struct list workers; /* every struct supervisor_worker that has not been freed by its owner */
+    /* Those that have ended and are tidied up, one after another: the first is. The timer runs while there are any. */
+    struct list leaving;
+    uv_timer_t leaving_timer;
     struct supervisor_cores cores;
     uv_timer_t shared_timer;
     struct map replicas; /* uid → struct supervisor_replica */
@@ -220,8 +223,11 @@ must_check int supervisor_worker_start(struct supervisor *s, const struct superv
                                        struct supervisor_worker **ret_worker, struct error *err);
 /* Its end is seen by `ended`. Once only. */
 void supervisor_worker_kill(struct supervisor_worker *w);
-/* Its process must be gone; what is left of it is removed, which may block (isolate_ops.discard). Accepts NULL. */
+/* Its process must be gone; what is left of it is removed: at once, or where that takes long soon after. Accepts NULL.
+ */
 void supervisor_worker_free(struct supervisor_worker *w);
+void supervisor_workers_open(struct supervisor *s);  /* once, before the first */
+void supervisor_workers_close(struct supervisor *s); /* waits until nothing is left of those that have ended */
 /* What a worker with these resources may have beside them. */
 struct isolate_limits supervisor_worker_limits(uint64_t memory_bytes, uint32_t cpu_milli);
 /* Where a worker of that back-end finds its engine's library. */

@@ -10,6 +10,7 @@
 /* Threads of a worker: one of ours, resources.cpu of the engine, and a few that its library keeps. */
 #define PIDS_BASE  16u
 #define WORKER_FDS 64u
+#define TIDY_MS    5u /* between two looks */
 
 /* A uid of the range, as an index to give back in uids_used. */
 static int uid_take(struct supervisor *s, uint32_t *ret_index)
@@ -67,12 +68,9 @@ void supervisor_worker_kill(struct supervisor_worker *w)
     w->ops->kill(w->instance);
 }
 
-void supervisor_worker_free(struct supervisor_worker *w)
+/* May wait for what `tidy` has not ended. */
+static void worker_discard(struct supervisor_worker *w)
 {
-    if (!w)
-        return;
-    supervisor_unwatch(&w->watch); /* before discard closes the pidfd: its number may be another's at once */
-    bus_conn_close(w->bus);
     int status;
     if (w->instance && w->ops->discard(w->instance, &status) < 0)
         log_alert("worker_left", "uid=%u: a worker that had ended could not be discarded",
@@ -81,6 +79,50 @@ void supervisor_worker_free(struct supervisor_worker *w)
     if (w->uid_index > 0)
         w->supervisor->uids_used[w->uid_index] = 0;
     free(w);
+}
+
+static void on_leaving(uv_timer_t *timer)
+{
+    struct supervisor *s = timer->data;
+    for (struct list *node; (node = list_first(&s->leaving));) {
+        struct supervisor_worker *w = container_of(node, struct supervisor_worker, in_all);
+        if (w->ops->tidy(w->instance) == -ERROR_AGAIN)
+            return;
+        worker_discard(w);
+    }
+    (void)uv_timer_stop(timer);
+}
+
+void supervisor_worker_free(struct supervisor_worker *w)
+{
+    if (!w)
+        return;
+    struct supervisor *s = w->supervisor;
+    supervisor_unwatch(&w->watch); /* before discard closes the pidfd: its number may be another's at once */
+    bus_conn_close(w->bus);
+    w->bus = NULL;
+    if (!w->instance || !w->ops->tidy) {
+        worker_discard(w);
+        return;
+    }
+    list_remove(&w->in_all);
+    list_append(&s->leaving, &w->in_all);
+    if (!uv_is_active((uv_handle_t *)&s->leaving_timer))
+        (void)uv_timer_start(&s->leaving_timer, on_leaving, 0, TIDY_MS); /* fails only on a closing handle */
+}
+
+void supervisor_workers_open(struct supervisor *s)
+{
+    list_init(&s->workers);
+    list_init(&s->leaving);
+    (void)uv_timer_init(s->loop, &s->leaving_timer); /* always succeeds */
+    s->leaving_timer.data = s;
+}
+
+void supervisor_workers_close(struct supervisor *s)
+{
+    for (struct list *node; (node = list_first(&s->leaving));)
+        worker_discard(container_of(node, struct supervisor_worker, in_all));
 }
 
 static void on_process_end(uv_poll_t *poll, int poll_status, int events)

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -512,6 +513,64 @@ static void test_runtime_that_leaves_processes(void **state)
     fake_refuses(LOG_OF_ARGUMENTS "[ -n \"$pid\" ] || exit 0; sleep 60 & sleep 61 & exit 1", "ended with status 1");
 }
 
+/* ---- the runtime that forgets one ---- */
+
+/* A container that has ended and was reaped; from now on `script` stands for its runtime. */
+static void ended(struct child *c, const char *script)
+{
+    struct isolate_spawn s = child_spawn_default("exit", "7", NULL);
+    int status = 0;
+    child_start(c, &isolate_container, &s);
+    assert_true(wait_readable(c->pidfd));
+    assert_int_equal(isolate_container.reap(c->instance, &status), 0);
+    assert_int_equal(WEXITSTATUS(status), 7);
+    fake_runtime(script);
+    char *path = container_host.runtimes[((struct container *)c->instance)->runtime->kind].path;
+    snprintf(path, PATH_MAX, "%s", fake_path);
+}
+
+static void test_it_is_forgotten_beside_other_work(void **state)
+{
+    (void)state;
+    char folder[] = "/tmp/bulkhead-forget-XXXXXX", gate[64], script[96];
+    assert_non_null(mkdtemp(folder));
+    snprintf(gate, sizeof gate, "%s/gate", folder);
+    snprintf(script, sizeof script, "read line <%s; exit 1", gate);
+    assert_int_equal(mkfifo(gate, 0600), 0);
+    struct child c;
+    ended(&c, script);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(isolate_container.tidy(c.instance), -ERROR_AGAIN);
+    fd_close(&(int){open(gate, O_WRONLY | O_CLOEXEC)}); /* waits for its reader, whose read then ends */
+    while (isolate_container.tidy(c.instance) == -ERROR_AGAIN)
+        poll(NULL, 0, 1);
+    assert_int_equal(isolate_container.tidy(c.instance), 0);
+    assert_int_equal(WEXITSTATUS(child_end(&c)), 7);
+    unlink(fake_path);
+    unlink(gate);
+    rmdir(folder);
+}
+
+/* Discard waits for it, but not for ever; what it leaves is removed, it itself too: leftovers_after looks. */
+static void test_a_runtime_that_does_not_forget(void **state)
+{
+    (void)state;
+    struct child c;
+    ended(&c, "exec sleep 1000");
+    assert_int_equal(isolate_container.tidy(c.instance), -ERROR_AGAIN);
+    struct container *container = (struct container *)c.instance;
+    char bundle[CONTAINER_FOLDER_MAX + 128], state_path[CONTAINER_FOLDER_MAX + 128];
+    snprintf(bundle, sizeof bundle, "%s/bundles/%s", container_host.folder, container->i.name);
+    snprintf(state_path, sizeof state_path, "%s/state/%s/%s", container_host.folder,
+             isolate_runtime_names[container->runtime->kind], container->i.name);
+    assert_int_equal(access(bundle, F_OK), 0);
+    container->forget_by_ns = 1;
+    assert_int_equal(WEXITSTATUS(child_end(&c)), 7);
+    assert_int_equal(access(bundle, F_OK), -1);
+    assert_int_equal(access(state_path, F_OK), -1);
+    unlink(fake_path);
+}
+
 static void test_no_runtime(void **state)
 {
     (void)state;
@@ -712,6 +771,8 @@ int main(void)
         T(test_runtime_that_names_a_stranger),
         T(test_runtime_that_forgets_the_groups),
         T(test_runtime_that_leaves_processes),
+        T(test_it_is_forgotten_beside_other_work),
+        T(test_a_runtime_that_does_not_forget),
         T(test_no_runtime),
         T(test_command_lines),
         T(test_empty_folders_are_swept),
