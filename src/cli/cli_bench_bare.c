@@ -14,14 +14,8 @@
 #define CONFIG_BYTES_MAX (256 * KIB)
 #define NAME             "bulkhead-bench-bare"
 
-struct bare {
-    char runtime[PATH_MAX];
-    char state[PATH_MAX], bundle[PATH_MAX], log[PATH_MAX], pid[PATH_MAX], config[PATH_MAX];
-    int mounts; /* the server's mount namespace */
-};
-
 /* "container (runc; …" */
-static bool runtime_take(const struct bench_level *l, struct bare *bare)
+static bool runtime_take(const struct bench_level *l, struct bench_bare *bare)
 {
     static const char begin[] = "container (";
     const char *at = strstr(l->wall, begin);
@@ -60,7 +54,7 @@ static int config_open(const struct bench *b)
 }
 
 /* The same bundle but for its control group, which is another one beside the replica's. */
-static int config_copy(const struct bare *bare, int from, struct error *err)
+static int config_copy(const struct bench_bare *bare, int from, struct error *err)
 {
     _free_ char *text = calloc(1, CONFIG_BYTES_MAX);
     ssize_t size = text ? read(from, text, CONFIG_BYTES_MAX) : -1;
@@ -83,7 +77,7 @@ static int config_copy(const struct bare *bare, int from, struct error *err)
 }
 
 /* One call of the runtime in the server's mount namespace; its exit status, or -1. */
-static int call(const struct bare *bare, const char *const *arguments)
+static int call(const struct bench_bare *bare, const char *const *arguments)
 {
     (void)fflush(NULL);
     pid_t pid = fork();
@@ -102,7 +96,7 @@ static int call(const struct bare *bare, const char *const *arguments)
 }
 
 /* The container's first process has become our child. */
-static void container_reap(const struct bare *bare)
+static void container_reap(const struct bench_bare *bare)
 {
     const char *const remove[] = {bare->runtime, "--root",  bare->state, "--log", bare->log,
                                   "delete",      "--force", NAME,        NULL};
@@ -117,7 +111,7 @@ static void container_reap(const struct bare *bare)
     (void)unlink(bare->pid); /* each run writes it anew */
 }
 
-static int run_once(const struct bare *bare, uint64_t *ret_ns, struct error *err)
+static int run_once(const struct bench_bare *bare, uint64_t *ret_ns, struct error *err)
 {
     const char *const run[] = {bare->runtime, "--root",     bare->state,  "--log",   bare->log, "run", "--detach",
                                "--bundle",    bare->bundle, "--pid-file", bare->pid, NAME,      NULL};
@@ -128,7 +122,7 @@ static int run_once(const struct bare *bare, uint64_t *ret_ns, struct error *err
     return status == 0 ? 0 : error_set(err, ERROR_IO, "%s, run by itself, ended with status %d", bare->runtime, status);
 }
 
-static int prepare(const struct bench *b, const struct bench_level *l, struct bare *bare, struct error *err)
+static int prepare(const struct bench *b, const struct bench_level *l, struct bench_bare *bare, struct error *err)
 {
     char path[PATH_MAX];
     if (!runtime_take(l, bare))
@@ -148,25 +142,35 @@ static int prepare(const struct bench *b, const struct bench_level *l, struct ba
     return config_copy(bare, config, err);
 }
 
-int bench_bare_runtime(struct bench *b, struct bench_level *level)
+void bench_bare_open(struct bench *b, struct bench_level *level, struct bench_bare *ret_bare)
 {
-    struct bare bare = {.mounts = -1};
     struct error err = {0};
-    size_t n = 0;
-    int r = prepare(b, level, &bare, &err);
+    *ret_bare = (struct bench_bare){.mounts = -1};
+    int r = prepare(b, level, ret_bare, &err);
     if (r >= 0 && prctl(PR_SET_CHILD_SUBREAPER, 1L, 0L, 0L, 0L) < 0)
         r = error_set(&err, ERROR_IO, "cannot adopt what the runtime leaves: %s", strerrordesc_np(errno));
-    for (; r >= 0 && n < b->runs && !bench_stop; n++) {
-        bench_progress(b, "the bare runtime", 1);
-        r = run_once(&bare, &b->samples[n], &err);
-        if (r < 0)
-            break;
-    }
-    (void)prctl(PR_SET_CHILD_SUBREAPER, 0L, 0L, 0L, 0L); /* cannot fail */
-    fd_close(&bare.mounts);
-    if (r < 0)
+    ret_bare->open = r >= 0;
+    if (r < 0) {
         (void)snprintf(level->bare_text, sizeof level->bare_text, "%s", error_text(&err, r)); /* same size */
-    else
-        bench_series_of(b->samples, n, 0, &level->bare);
-    return bench_stop ? -ERROR_CANCELLED : 0;
+        fd_close(&ret_bare->mounts);
+    }
+}
+
+bool bench_bare_once(struct bench_level *level, struct bench_bare *bare, uint64_t *ret_ns)
+{
+    struct error err = {0};
+    int r = bare->open ? run_once(bare, ret_ns, &err) : 0;
+    if (r >= 0)
+        return bare->open;
+    (void)snprintf(level->bare_text, sizeof level->bare_text, "%s", error_text(&err, r)); /* same size */
+    bench_bare_close(bare);
+    return false;
+}
+
+void bench_bare_close(struct bench_bare *bare)
+{
+    if (bare->open)
+        (void)prctl(PR_SET_CHILD_SUBREAPER, 0L, 0L, 0L, 0L); /* cannot fail */
+    fd_close(&bare->mounts);
+    bare->open = false;
 }

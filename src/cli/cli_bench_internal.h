@@ -123,6 +123,8 @@ must_check int bench_model_delete(struct bench *b, enum bench_tenant tenant, con
  * and ret_wall (512 bytes) may be NULL. A replica of another level than asked is an error. */
 must_check int bench_replicas_wait(struct bench *b, const struct bench_model *model, uint32_t n, pid_t *ret_pids,
                                    char *ret_wall, struct error *err);
+/* Waits until the server has no process but its roles: nothing of a replica's end goes on any more. */
+must_check int bench_rest_wait(struct bench *b, struct error *err);
 
 /* --- cli_bench_run.c --- */
 
@@ -156,9 +158,19 @@ bool bench_target_met(const struct bench_target *target);
 
 /* --- cli_bench_bare.c --- */
 
-/* The server's OCI runtime alone, run again and again with the bundle of a replica of level container that is running:
- * fills level->bare, or bare_text. Fails only for a signal (-ERROR_CANCELLED). */
-must_check int bench_bare_runtime(struct bench *b, struct bench_level *level);
+/* The server's OCI runtime alone, with the bundle of a replica. */
+struct bench_bare {
+    bool open;
+    char runtime[PATH_MAX];
+    char state[PATH_MAX], bundle[PATH_MAX], log[PATH_MAX], pid[PATH_MAX], config[PATH_MAX];
+    int mounts; /* the server's mount namespace */
+};
+/* Takes over the bundle of a replica of level container, which is running with level->wall. What cannot be done here
+ * stands in level->bare_text; bench_bare_once then does nothing. */
+void bench_bare_open(struct bench *b, struct bench_level *level, struct bench_bare *ret_bare);
+/* One run, into ret_ns; false when there was none. Nothing of it is left. */
+bool bench_bare_once(struct bench_level *level, struct bench_bare *bare, uint64_t *ret_ns);
+void bench_bare_close(struct bench_bare *bare);
 
 /* --- cli_bench_json.c, cli_bench_html.c --- */
 

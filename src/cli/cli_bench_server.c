@@ -13,6 +13,7 @@
 #define STOP_MS     30000u
 #define REQUEST_MS  60000u
 #define LOOK_MS     10 /* between two looks at the status */
+#define N_ROLES     2u /* control and gateway */
 #define UIDS_BASE   1000000u
 #define UIDS_COUNT  4096u
 #define UIDS_RANGES 256u /* several benches side by side, and beside a server with the usual ids */
@@ -177,6 +178,31 @@ int bench_replicas_wait(struct bench *b, const struct bench_model *model, uint32
         if (!wait_ms(LOOK_MS))
             return error_set(err, ERROR_CANCELLED, "stopped by a signal");
     }
+}
+
+/* Its children, the two roles among them; -1 where the kernel does not list them. */
+static int children_count(pid_t pid)
+{
+    char path[64], text[4096];
+    int n = 0;
+    (void)snprintf(path, sizeof path, "/proc/%d/task/%d/children", (int)pid, (int)pid); /* fits */
+    _close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t size = fd < 0 ? -1 : read(fd, text, sizeof text);
+    for (ssize_t i = 0; i < size; i++)
+        n += text[i] == ' ';
+    return size < 0 ? -1 : n;
+}
+
+int bench_rest_wait(struct bench *b, struct error *err)
+{
+    uint64_t end_ns = clock_monotonic_ns() + BENCH_SILENCE_NS;
+    while (children_count(b->server) > (int)N_ROLES) {
+        if (clock_monotonic_ns() > end_ns)
+            return error_set(err, ERROR_REQUEST_TIMEOUT, "waited in vain for the end of the server's other processes");
+        if (!wait_ms(LOOK_MS))
+            return error_set(err, ERROR_CANCELLED, "stopped by a signal");
+    }
+    return 0;
 }
 
 /* --- life --- */

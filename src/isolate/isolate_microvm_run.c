@@ -126,7 +126,8 @@ static void command_make(struct command *c, uint64_t memory_mib, uint32_t cpus, 
                    probe ? " " ISOLATE_GUEST_PROBE_OPTION : ""); /* fits */
     size_t size = strlen(c->append);
     if (!kvm)
-        (void)snprintf(c->append + size, sizeof c->append - size, " tsc=reliable tsc_early_khz=%llu", clock_khz()); /* fits */
+        (void)snprintf(c->append + size, sizeof c->append - size, " tsc=reliable tsc_early_khz=%llu",
+                       clock_khz()); /* fits */
     add_pair(c, "-append", c->append);
     add_pair(c, "-device", "isa-debug-exit,iobase=0xf4,iosize=1");
     if (console) {
