@@ -193,6 +193,8 @@ static void lease_requeue(struct gateway_replica *replica, struct schedule_lease
     }
     schedule_lease_free(g->schedule, lease);
     outputs_reset(replica);
+    if (replica->version->generation != g->stats.generation) /* deleted meanwhile: what queued for it has gone */
+        gateway_version_fail(replica->version, ERROR_MODEL_NOT_FOUND, NULL);
     gateway_replica_idle(replica);
 }
 

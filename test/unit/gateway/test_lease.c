@@ -287,6 +287,27 @@ static void a_worker_that_obeys_late_is_charged_and_asked_no_more(void **state)
     }
 }
 
+/* What was pre-empted goes back into a queue that nobody serves any more. */
+static void a_model_that_was_deleted_while_a_lease_was_given_up(void **state)
+{
+    (void)state;
+    struct lease_fixture f;
+    setup(&f, TENSOR_FP32, 1);
+    f.tenant.classes = (1u << SCHEDULE_CLASS_COUNT) - 1;
+    f.version->weight = f.version->slots = 1;
+    f.version->cancellable = true;
+    gateway_version_schedule(f.version);
+    struct channel_frame lease = lease_named(&f);
+    f.g.stats.generation = f.version->generation + 1;             /* of a catalog without it, … */
+    gateway_version_fail(f.version, ERROR_MODEL_NOT_FOUND, NULL); /* … which ends what queues */
+    assert_int_equal(f.g.requests.count, 1);
+    guest_push(&f,
+               (struct channel_frame){.type = CHANNEL_DONE, .lease_id = lease.lease_id, .status = -ERROR_CANCELLED});
+    gateway_replica_pull(f.replica);
+    assert_int_equal(f.g.requests.count, 0);
+    fixture_done(&f);
+}
+
 /* Neither no time nor a cancellation that nobody asked for saves a tenant anything. */
 static void a_worker_that_lies_is_charged_all_the_same(void **state)
 {
@@ -450,6 +471,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(requests_share_a_lease),
         cmocka_unit_test(no_rows_run_alone),
+        cmocka_unit_test(a_model_that_was_deleted_while_a_lease_was_given_up),
         cmocka_unit_test(a_worker_that_lies_is_charged_all_the_same),
         cmocka_unit_test(a_worker_that_obeys_late_is_charged_and_asked_no_more),
         cmocka_unit_test(figures_are_what_happened),
