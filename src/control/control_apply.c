@@ -161,7 +161,8 @@ static struct control_apply *ingest_take(struct control *c, uint64_t id)
         log_info(adapter                  ? "adapter_opened"
                  : a->ingest.wanted_image ? "image_unpacked"
                                           : "model_opened",
-                 "tenant=%s model=%s%s%s engine=%s ms=%llu", a->ingest.wanted.tenant, a->ingest.wanted.model,
+                 "tenant=%s model=%s%s%s engine=%s ms=%llu",
+                 adapter ? a->ingest.wanted_adapter.tenant : a->ingest.wanted.tenant, a->ingest.wanted.model,
                  adapter ? " adapter=" : "", a->ingest.wanted_adapter.model, a->ingest.wanted.engine,
                  (unsigned long long)((clock_monotonic_ns() - ingest->started_ns) / NS_PER_MS));
     }

@@ -44,6 +44,8 @@ def test_adapters_of_owner_and_borrower(lent):
                         adapter_yaml("cynic", "bob", "novelist", MODELS / "cynic.gguf"))
     assert result.stdout == "Adapter acme/scribe created\nAdapter bob/cynic created\n"
     assert opened(lent) == 2
+    for tenant, name in (("acme", "scribe"), ("bob", "cynic")):  # whose it is, not whose its base
+        lent.wait_log("adapter_opened", contains=f"tenant={tenant} model=novelist adapter={name} ")
     shown = adapters(lent)
     assert set(shown) == {("acme", "scribe"), ("bob", "cynic")}
     assert all(a["status"]["usable"] and a["status"]["bytes"] == 276384 for a in shown.values())
