@@ -152,6 +152,8 @@
 /* A stream whose client does not read: from half of these bytes on nothing is generated for it. What was on its way, at
  * most 4 events of 4 KiB text for each of a few steps, fits the other half. */
 #define LIMIT_STREAM_BYTES (256 * KIB)
+/* Prompts that a stream begins with (`echo`), of all its answers; their buffer comes on top of the above. */
+#define LIMIT_ECHO_BYTES MIB
 /* A comment goes into a stream that was silent for so long (up to a second more). */
 #define LIMIT_STREAM_IDLE_MS 10000u
 /* What is gathered for one answer that does not stream: text, tool calls and probabilities of all its choices, or

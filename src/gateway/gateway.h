@@ -192,8 +192,9 @@ void gateway_generate(struct gateway_request *r, uint32_t n, uint32_t choices, c
 
 /* Answers as server-sent events (wire/sse.h). Each returns 0, 1 (told to stop) or -ERROR_CANCELLED: the client is gone
  * or too slow, and so is the request. gateway_stream_write also says -ERROR_RESPONSE_TOO_LARGE, taking nothing: the
- * tenant's quota of one answer ends there. */
-must_check int gateway_stream_begin(struct gateway_request *r);
+ * tenant's quota of one answer ends there. Of a stream `ahead` bytes are known before its first event and written at
+ * once: they do not count as what a client leaves unread. */
+must_check int gateway_stream_begin(struct gateway_request *r, size_t ahead);
 must_check int gateway_stream_write(struct gateway_request *r, struct str events);
 void gateway_stream_end(struct gateway_request *r);
 bool gateway_streams(const struct gateway_request *r);

@@ -247,7 +247,7 @@ static int stream_result(int result)
     return result < 0 ? -ERROR_CANCELLED : result;
 }
 
-int gateway_stream_begin(struct gateway_request *r)
+int gateway_stream_begin(struct gateway_request *r, size_t ahead)
 {
     struct gateway *g = r->gateway;
     if (!r->x)
@@ -257,7 +257,7 @@ int gateway_stream_begin(struct gateway_request *r)
     r->streaming = true;
     struct gateway_quota_headers quota;
     gateway_quota_headers(r, &quota);
-    return stream_result(wire_sse_begin(r->x, quota.headers, quota.n, LIMIT_STREAM_BYTES, LIMIT_STREAM_IDLE_MS));
+    return stream_result(wire_sse_begin(r->x, quota.headers, quota.n, LIMIT_STREAM_BYTES + 2 * ahead, LIMIT_STREAM_IDLE_MS));
 }
 
 int gateway_stream_write(struct gateway_request *r, struct str events)

@@ -21,7 +21,7 @@ const actions = {
   async models() {
     const ids = [];
     for await (const model of client.models.list()) ids.push(model.id);
-    return { ids, one: (await client.models.retrieve("talk")).id };
+    return { ids, one: await client.models.retrieve("talk") };
   },
 
   async chat() {
@@ -48,7 +48,10 @@ const actions = {
 
   async completion() {
     const answer = await client.completions.create({ model: "talk", prompt: "one", max_tokens: 4, temperature: 0 });
-    return { text: answer.choices[0].text, object: answer.object };
+    const stream = await client.completions.create({ model: "talk", prompt: "one", max_tokens: 4, temperature: 0, echo: true, stream: true });
+    let echo = "";
+    for await (const chunk of stream) echo += chunk.choices[0]?.text ?? "";
+    return { text: answer.choices[0].text, object: answer.object, echo };
   },
 
   // Asks for base64 by itself and unpacks it.

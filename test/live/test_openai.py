@@ -149,12 +149,29 @@ def test_completions(llm):
         assert logprobs["text_offset"][0] == 0
     echo = post(llm, "/v1/completions", {"prompt": "one", "temperature": 0, "max_tokens": 5, "ignore_eos": True, "echo": True})
     assert echo["choices"][0]["text"] == "one" + answer["choices"][0]["text"]
+    # a stream says the prompt first, of each choice
+    both = stream(llm, prompt=["one", "é" * 99], n=2, temperature=0, max_tokens=5, ignore_eos=True, echo=True)
+    assert text_of(both, 0) == text_of(both, 1) == echo["choices"][0]["text"]
+    for index in (2, 3):
+        assert text_of(both, index).startswith("é" * 99) and len(text_of(both, index)) > 99
+    long = {"prompt": "x" * 600000, "max_tokens": 5, "echo": True, "stream": True, "n": 2}
+    assert "1048576 bytes" in post(llm, PATH, long, status=400)["error"]["message"]
     # a stop string ends it, and is not in it
     text = echo["choices"][0]["text"][3:]
     stop = text[2:4]
     cut = post(llm, "/v1/completions", {"prompt": "one", "temperature": 0, "max_tokens": 5, "stop": stop, "ignore_eos": True})
     assert cut["choices"][0]["text"] == text[:text.index(stop)]
     assert cut["choices"][0]["finish_reason"] == "stop"
+
+
+def test_a_long_echo_is_cut_between_characters(llm):
+    llm.apply(model_yaml("novelist", "acme", str(ROOT / "examples/models/novelist.gguf"), "llama"))
+    prompt = "the " * 511 + "theé and the " + "man " * 20  # the é would be cut where chunks of 2 KiB are
+    asked = {"model": "novelist", "prompt": prompt, "temperature": 0, "max_tokens": 4, "ignore_eos": True}
+    chunks = stream(llm, echo=True, **asked)
+    assert text_of(chunks) == prompt + post(llm, PATH, asked)["choices"][0]["text"]
+    pieces = [c["choices"][0]["text"] for c in chunks[:2]]
+    assert pieces == [prompt[:2047], prompt[2047:]]
 
 
 HI = [{"role": "user", "content": "say something"}]

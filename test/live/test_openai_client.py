@@ -33,7 +33,9 @@ def client(server, gguf):  # noqa: F811
 
 
 def test_models_and_answers(client):
-    assert client("models") == {"ids": ["talk"], "one": "talk"}
+    models = client("models")
+    assert models["ids"] == ["talk"] and models["one"]["id"] == "talk" and models["one"]["owned_by"] == "acme"
+    assert 1.6e9 < models["one"]["created"] < 1e11  # unix seconds
     answer = client("chat")
     assert answer["usage"]["total_tokens"] == answer["usage"]["prompt_tokens"] + answer["usage"]["completion_tokens"]
     assert answer["finish"] in ("stop", "length")
@@ -41,7 +43,9 @@ def test_models_and_answers(client):
     assert stream["text"] == answer["text"] and stream["chunks"] > 2
     assert stream["usage"]["completion_tokens"] == answer["usage"]["completion_tokens"]
     assert client("runner")["text"] == answer["text"]
-    assert client("completion")["object"] == "text_completion"
+    completion = client("completion")
+    assert completion["object"] == "text_completion"
+    assert completion["echo"] == "one" + completion["text"]
 
 
 def test_lent_models_and_adapters(client):

@@ -47,7 +47,7 @@ static int stream_text(struct gateway_request *r, struct generate_call *call, st
     buf_init(&json, EVENT_BYTES_MAX);
     int begun = 0;
     if (!gateway_streams(r))
-        begun = gateway_stream_begin(r);
+        begun = gateway_stream_begin(r, 0);
     if (begun < 0)
         return begun;
     append_answer(call, text, &json);

@@ -386,13 +386,17 @@ static bool whole_check(struct openai_reader *p)
         return openai_refuse(p->error, ERROR_INVALID_REQUEST, "invalid_value", "n",
                              "%u prompts with %u choices each: a request may ask for at most %u.", r->n_prompts, r->n,
                              LIMIT_CHOICES);
-    if (r->echo && r->stream) /* it would have to fit what waits for a client */
-        return openai_refuse(p->error, ERROR_INVALID_REQUEST, "unsupported_value", "echo",
-                             "'echo' with 'stream' is not supported with this server.");
-    for (uint32_t i = 0; r->echo && i < r->n_prompts; i++)
+    size_t echoed = 0;
+    for (uint32_t i = 0; r->echo && i < r->n_prompts; i++) {
         if (r->prompts[i].tokens || (g->flags & GENERATION_LOGPROBS))
             return openai_refuse(p->error, ERROR_INVALID_REQUEST, "unsupported_value", "echo",
                                  "'echo' of tokens or with 'logprobs' is not supported with this server.");
+        echoed += r->prompts[i].text.size; /* of one body */
+    }
+    if (r->stream && echoed > LIMIT_ECHO_BYTES / r->n)
+        return openai_refuse(p->error, ERROR_INVALID_REQUEST, "unsupported_value", "echo",
+                             "'echo' with 'stream' repeats %zu bytes at most, for all choices; leave one of them out.",
+                             (size_t)LIMIT_ECHO_BYTES);
     return openai_tools_check(p);
 }
 

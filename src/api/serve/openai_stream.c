@@ -5,6 +5,8 @@
 
 /* One chunk's JSON: an event of 16 KiB, in which each byte may become six, beside its names. */
 #define CHUNK_BYTES_MAX (256 * KIB)
+/* Of a prompt that is echoed. */
+#define ECHO_PIECE_BYTES (2 * KIB)
 
 static void append_event(struct openai_call *call, const struct buf *json)
 {
@@ -21,6 +23,29 @@ static void append_roles(struct openai_call *call, struct buf *json)
         openai_chunk_role(&call->answer, i, call->request.include_usage, json);
         append_event(call, json);
     }
+}
+
+/* Cut before a character that would not fit whole. */
+static struct str piece_of(struct str text)
+{
+    size_t size = text.size < ECHO_PIECE_BYTES ? text.size : ECHO_PIECE_BYTES;
+    while (size > 0 && size < text.size && ((unsigned char)text.data[size] & 0xC0u) == 0x80u)
+        size--;
+    return (struct str){text.data, size};
+}
+
+/* The first chunks of each choice of a completion that repeats its prompt, which is UTF-8. */
+static void append_echo(struct openai_call *call, struct buf *json)
+{
+    for (uint32_t i = 0; call->request.echo && i < call->n; i++)
+        for (struct str rest = call->request.prompts[i / call->request.n].text; rest.size > 0;) {
+            struct generation_event event = {.kind = GENERATION_EVENT_TEXT, .text = piece_of(rest)};
+            buf_clear(json);
+            (void)openai_chunk_event(&call->answer, i, &event, false, call->request.include_usage, &call->offsets[i],
+                                     json);
+            append_event(call, json);
+            rest = str_skip(rest, event.text.size);
+        }
 }
 
 static int out_write(struct gateway_request *r, struct openai_call *call)
@@ -40,15 +65,18 @@ int openai_stream_event(struct gateway_request *r, struct openai_call *call, uin
     buf_clear(&call->out);
     int begun = 0;
     if (!gateway_streams(r)) {
-        begun = gateway_stream_begin(r);
+        append_roles(call, &json);
+        append_echo(call, &json);
+        begun = call->out.failed ? call->out.failed : gateway_stream_begin(r, call->out.size);
         if (begun < 0)
             return begun;
-        append_roles(call, &json);
     }
     buf_clear(&json);
     if (openai_chunk_event(&call->answer, index, event, logprobs, q->include_usage, &call->offsets[index], &json))
         append_event(call, &json);
     int written = out_write(r, call);
+    if (written >= 0 && call->out.capacity > 2 * CHUNK_BYTES_MAX) /* of an echo; the request may be gone otherwise */
+        buf_done(&call->out);
     return written == 0 ? begun : written;
 }
 
