@@ -105,6 +105,13 @@ static int check_resources(const struct registry_plan *plan, const struct regist
         return error_set(err, -ERROR_INVALID_RESOURCE,
                          "%s: spec.resources.repack: engine \"%s\" has no weights that could be; leave it out",
                          item->title, model->engine);
+    if ((model->batch_delay_ns > 0 || model->batch_preferred.n > 0) &&
+        config->engine_lends(config->ctx, str_from(model->engine)))
+        return error_set(
+            err, -ERROR_INVALID_RESOURCE,
+            "%s: spec.batching.%s: the requests of a language model (engine \"%s\") join its running batch "
+            "at the next step and wait for no others; leave it out",
+            item->title, model->batch_delay_ns > 0 ? "maxDelay" : "preferredSizes", model->engine);
     if (model->cpu_milli < 1000 || model->cpu_milli % 1000 != 0)
         return error_set(err, -ERROR_INVALID_RESOURCE, "%s: spec.resources.cpu: whole cores only, 1 or more",
                          item->title);

@@ -123,10 +123,17 @@ static uint32_t places_max(const struct gateway_places *p, uint32_t n, uint32_t 
     return kept < n ? n - kept : 1;
 }
 
+/* As many as the worker has, and spec.batching.maxSize allows now. */
+static uint32_t places_of(const struct gateway_version *host)
+{
+    uint32_t n = host->signature->token.sequences;
+    return n < host->batch_max ? n : host->batch_max;
+}
+
 static bool class_open(const struct gateway_batch *b, uint32_t class)
 {
     const struct gateway_version *host = b->replica->version;
-    uint32_t n = host->signature->token.sequences, held = 0;
+    uint32_t n = places_of(host), held = 0;
     if (b->replica->state != GATEWAY_REPLICA_READY || b->n_sequences >= n)
         return false;
     for (uint32_t i = 0; i < b->n_sequences; i++)
@@ -161,7 +168,7 @@ static bool some_hold_none(const struct gateway_batch *b)
 static bool version_open(const struct gateway_batch *b, const struct gateway_version *v)
 {
     const struct gateway_version *host = b->replica->version;
-    uint32_t n = host->signature->token.sequences, kept = n < 2 ? 0 : n < 32 ? 1 : n / 16;
+    uint32_t n = places_of(host), kept = n < 2 ? 0 : n < 32 ? 1 : n / 16;
     if (list_empty(&host->guests) || b->n_sequences + kept < n)
         return true;
     return !holds_place(b, v, b->n_sequences) || !some_hold_none(b);

@@ -514,7 +514,8 @@ static const struct resource_field model_fields[] = {
      .default_text = "32",
      .mutable = true,
      PLACE(model, batch_max),
-     .help = "Rows of several requests that are computed together at most. 1 means no batching."},
+     .help = "Rows of several requests that are computed together at most; of a language model generations, as far as "
+             "its memory has places for them. 1 means no batching."},
     {.path = "spec.batching.maxDelay",
      .type = RESOURCE_DURATION,
      .min = 0,

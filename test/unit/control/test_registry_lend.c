@@ -63,6 +63,20 @@ static void test_repack(void **state)
     assert_true(v.repack);
 }
 
+/* Nothing waits for other rows of a language model: what says so is refused, not ignored. */
+static void test_batching_of_language_models(void **state)
+{
+    struct fixture *f = *state;
+    fixture_refused(f, body(f, WORLD "," LLAMA("acme", "base", "a.gguf", ",\"batching\":{\"maxDelay\":\"1ms\"}")),
+                    ERROR_INVALID_RESOURCE, "spec.batching.maxDelay: the requests of a language model");
+    fixture_refused(f, body(f, WORLD "," LLAMA("acme", "base", "a.gguf", ",\"batching\":{\"preferredSizes\":[2]}")),
+                    ERROR_INVALID_RESOURCE, "spec.batching.preferredSizes: the requests of a language model");
+    fixture_applied(f, body(f, WORLD "," LLAMA("acme", "base", "a.gguf", ",\"batching\":{\"maxSize\":2}")));
+    uint64_t uid = fixture_version(f, "acme", "base");
+    fixture_applied(f, body(f, LLAMA("acme", "base", "a.gguf", ",\"batching\":{\"maxSize\":3}")));
+    assert_true(fixture_version(f, "acme", "base") == uid); /* the gateway gives the places */
+}
+
 static void test_rows_of_borrowers(void **state)
 {
     struct fixture *f = *state;
@@ -264,6 +278,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_repack, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_batching_of_language_models, fixture_setup, fixture_teardown),
         cmocka_unit_test_setup_teardown(test_rows_of_borrowers, fixture_setup, fixture_teardown),
         cmocka_unit_test_setup_teardown(test_order_of_names, fixture_setup, fixture_teardown),
         cmocka_unit_test_setup_teardown(test_refused, fixture_setup, fixture_teardown),

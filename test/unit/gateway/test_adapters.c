@@ -58,7 +58,7 @@ static void catalog_give(uint64_t generation, uint64_t uid0, uint32_t n, uint64_
     struct catalog_builder *b = NULL;
     struct catalog_tenant t = {
         .uid = TENANT, .weight = 1, .queue_max = 10, .classes = 2, .adapter_bytes_max = budget, .name = "t"};
-    struct catalog_model m = {.uid = 1, .batch_max = 1, .replicas_max = 1, .weight = 1, .class = 1, .name = "m"};
+    struct catalog_model m = {.uid = 1, .batch_max = 32, .replicas_max = 1, .weight = 1, .class = 1, .name = "m"};
     struct catalog_version v = {.uid = w.f.version->uid, .number = 1, .slots = 1, .level = 2, .engine = "llama"};
     assert_int_equal(catalog_builder_new(generation, &b), 0);
     assert_int_equal(catalog_add_tenant(b, &t), 0);
@@ -98,6 +98,7 @@ static int setup_room(uint64_t room, uint64_t budget)
     world_init(&w, 1);
     w.f.tenant.uid = TENANT;
     w.f.version->signature->n_inputs = w.f.version->signature->n_outputs = 0;
+    w.f.version->batch_max = LIMIT_BATCH_ITEMS;
     w.f.version->signature->token =
         (struct tensor_token_model){TENSOR_TOKEN_ANSWER, 1000, 2000, SEQUENCES, 50, 8, room};
     struct schedule_lease *none;

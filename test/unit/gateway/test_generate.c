@@ -88,6 +88,7 @@ static int setup(void **state)
     signature = (struct tensor_signature){.token = {TENSOR_TOKEN_ANSWER, 1000, 2000, SEQUENCES, 50, 8}};
     memset(seen, 0, sizeof seen);
     fixture_init(&f, &geometry, 16 * KIB, 1, &signature);
+    f.version->batch_max = LIMIT_BATCH_ITEMS;
     struct schedule_lease *none;
     schedule_replica_remove(f.g.schedule, &f.replica->schedule, 1, &none);
     assert_int_equal(gateway_batch_start(f.replica), 0);

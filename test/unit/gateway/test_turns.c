@@ -86,6 +86,7 @@ static int setup(void **state)
     n_ends = n_fails = n_parked = n_items[0] = n_items[1] = 0;
     fixture_init(&f, &geometry, 16 * KIB, 1, &signature);
     f.tenant.uid = OWNER;
+    f.version->batch_max = LIMIT_BATCH_ITEMS;
     struct schedule_lease *none;
     schedule_replica_remove(f.g.schedule, &f.replica->schedule, 1, &none);
     assert_int_equal(gateway_batch_start(f.replica), 0);
@@ -529,6 +530,34 @@ static void a_lower_class_has_its_share(void **state)
     assert_true(n_leases > told[1]); /* how many more is a matter of time: test/sim holds the share to its bounds */
 }
 
+/* spec.batching.maxSize: as many are in the batch at once; a change counts from the next turn on. */
+static void a_batch_has_its_size(void **state)
+{
+    (void)state;
+    f.version->batch_max = 2;
+    for (uint32_t i = 0; i < 3; i++)
+        ask(f.version, 1);
+    ask(guest, 1);
+    assert_true(turn());
+    assert_int_equal(n_items[0] + n_items[1], 2);
+    done(2);
+    assert_true(turn());
+    assert_int_equal(n_items[0] + n_items[1], 2);
+    f.version->batch_max = 3;
+    done(2);
+    assert_true(turn());
+    assert_int_equal(n_items[0] + n_items[1], 3);
+    f.version->batch_max = 1; /* who is in stays */
+    uint32_t whose = lease.tenant_id == GUEST;
+    tell(items[whose][0], GENERATION_EVENT_END, 1);
+    done(2);
+    assert_true(turn());
+    assert_int_equal(n_items[0] + n_items[1], 3);
+    assert_int_equal(f.replica->batch->n_sequences, 2);
+    gateway_version_fail(guest, ERROR_MODEL_NOT_FOUND, NULL); /* who waits still */
+    gateway_version_fail(f.version, ERROR_MODEL_NOT_FOUND, NULL);
+}
+
 static void lower_classes_leave_places(void **state)
 {
     (void)state;
@@ -599,6 +628,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(who_does_not_read_holds_nobody_up, setup, teardown),
         cmocka_unit_test_setup_teardown(a_higher_class_parks_a_lower_one_within_a_step, setup, teardown),
         cmocka_unit_test_setup_teardown(a_lower_class_has_its_share, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_batch_has_its_size, setup, teardown),
         cmocka_unit_test_setup_teardown(lower_classes_leave_places, setup, teardown),
         cmocka_unit_test_setup_teardown(who_yields_may_also_not_be_read, setup, teardown),
     };
