@@ -3,7 +3,9 @@
  *   bulkhead-filters eperm|kill >filters.c
  *
  * `eperm` is what every release has. `kill` (meson -Dfilter_unknown=kill) ends a process at its first call that no row
- * names: so a run of the tests shows that ordinary operation needs nothing that is refused. */
+ * names: so a run of the tests shows that ordinary operation needs nothing that is refused. The names of all calls are
+ * made here too, by number: whoever shows what was refused has no libseccomp. */
+#include "base/blocked.h"
 #include "base/filter.h"
 #include "base/sanitized.h"
 #include "control/control_filter.h"
@@ -19,7 +21,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#define TABLES_MAX 10
+#define TABLES_MAX  10
+#define NUMBERS_MAX 1024 /* of calls of one architecture: Linux 6.12 has 467 */
 
 /* ONLY IN SANITIZED BUILDS, never in a release: what the sanitizers' runtimes call on top. */
 #if SANITIZED
@@ -52,20 +55,26 @@ static const struct filter_table leak_table = {"leak", leak_rows, sizeof leak_ro
  * that it starts are allowed, and the worker's first what its second does. */
 static const struct program {
     const char *symbol, *name;
+    bool counted;                                  /* what is refused raises SIGSYS, see base/blocked.h */
     const struct filter_table *tables[TABLES_MAX]; /* NULLs are skipped */
 } programs[] = {
     {"filter_supervisor",
      "supervisor",
+     false,
      {&supervisor_filter_table, &supervisor_filter_start, &control_filter_table, &gateway_filter_table,
       &isolate_filter_load, &isolate_filter_ingest, &isolate_filter_own, &isolate_filter_run, SANITIZER, LEAK}},
-    {"filter_control", "control", {&control_filter_table, SANITIZER}},
-    {"filter_gateway", "gateway", {&gateway_filter_table, SANITIZER}},
+    {"filter_control", "control", false, {&control_filter_table, SANITIZER}},
+    {"filter_gateway", "gateway", false, {&gateway_filter_table, SANITIZER}},
     {"filter_worker_load",
      "worker-load",
+     BLOCKED_COUNTED,
      {&isolate_filter_load, &isolate_filter_ingest, &isolate_filter_own, &isolate_filter_run, SANITIZER}},
-    {"filter_worker_run", "worker-run", {&isolate_filter_own, &isolate_filter_run, SANITIZER}},
-    {"filter_worker_shared", "worker-shared", {&isolate_filter_run, SANITIZER}},
-    {"filter_ingest_run", "ingest-run", {&isolate_filter_ingest, &isolate_filter_own, &isolate_filter_run, SANITIZER}},
+    {"filter_worker_run", "worker-run", BLOCKED_COUNTED, {&isolate_filter_own, &isolate_filter_run, SANITIZER}},
+    {"filter_worker_shared", "worker-shared", BLOCKED_COUNTED, {&isolate_filter_run, SANITIZER}},
+    {"filter_ingest_run",
+     "ingest-run",
+     BLOCKED_COUNTED,
+     {&isolate_filter_ingest, &isolate_filter_own, &isolate_filter_run, SANITIZER}},
 };
 
 static _Noreturn void fail(const char *what, const char *call, int code)
@@ -102,14 +111,14 @@ static void rule(scmp_filter_ctx ctx, uint32_t action, int number, const char *c
         fail("no rule for", call, r);
 }
 
-static void row_add(scmp_filter_ctx ctx, const struct program *p, const struct filter_row *row, bool kill)
+static void row_add(scmp_filter_ctx ctx, const struct program *p, const struct filter_row *row, uint32_t unknown)
 {
     const struct filter_condition *c = &row->when;
     int number = seccomp_syscall_resolve_name(row->call);
     if (number == __NR_SCMP_ERROR || number < 0) /* too new for this libseccomp, or not of this architecture */
         return;
     if (c->refused) {
-        if (!allowed(p, row->call) && (kill || c->refused != EPERM)) /* what all others get is no rule */
+        if (!allowed(p, row->call) && SCMP_ACT_ERRNO(c->refused) != unknown) /* what all others get is no rule */
             rule(ctx, SCMP_ACT_ERRNO(c->refused), number, row->call, 0, NULL);
         return;
     }
@@ -123,7 +132,7 @@ static void row_add(scmp_filter_ctx ctx, const struct program *p, const struct f
     }
 }
 
-static void program_print(scmp_filter_ctx ctx, const struct program *p)
+static void program_print(scmp_filter_ctx ctx, const struct program *p, bool counted)
 {
     FILE *file = tmpfile();
     int r = file ? seccomp_export_bpf(ctx, fileno(file)) : errno;
@@ -135,10 +144,34 @@ static void program_print(scmp_filter_ctx ctx, const struct program *p)
     printf("\nstatic const struct sock_filter code_%s[] = {\n", p->symbol);
     for (; fread(&step, sizeof step, 1, file) == 1; n++)
         printf("    {0x%04x, %u, %u, 0x%08x},\n", step.code, step.jt, step.jf, step.k);
-    printf("};\nconst struct filter %s = {\"%s\", code_%s, %u};\n", p->symbol, p->name, p->symbol, n);
+    printf("};\nconst struct filter %s = {\"%s\", code_%s, %u, %d};\n", p->symbol, p->name, p->symbol, n, counted);
     (void)fclose(file); /* only read */
     if (n == 0 || n > BPF_MAXINSNS)
         fail("a bad program for", p->name, EINVAL);
+}
+
+/* One text and places in it: no pointers, so that a process that never looks pays nothing at its start. */
+static void names_print(void)
+{
+    static char *names[NUMBERS_MAX];
+    size_t at = 1;
+    printf("\nstatic const char names[] = \"\"");
+    for (int i = 0; i < NUMBERS_MAX; i++) {
+        names[i] = seccomp_syscall_resolve_num_arch(SCMP_ARCH_NATIVE, i);
+        if (names[i])
+            printf("\n    \"\\0%s\"", names[i]);
+    }
+    printf(";\nstatic const unsigned short places[%d] = {\n", NUMBERS_MAX);
+    for (int i = 0; i < NUMBERS_MAX; i++) {
+        printf("    %zu,\n", names[i] ? at : 0);
+        at += names[i] ? strlen(names[i]) + 1 : 0;
+        free(names[i]);
+    }
+    printf("};\nconst char *filter_call_name(uint32_t number)\n{\n"
+           "    return number < %d && places[number] ? names + places[number] : NULL;\n}\n",
+           NUMBERS_MAX);
+    if (at > 65535)
+        fail("too many names of", "system calls", EINVAL);
 }
 
 int main(int argc, char **argv)
@@ -149,7 +182,9 @@ int main(int argc, char **argv)
     printf("/* Made by src/filter_main.c. */\n#include \"base/filter.h\"\n\n#include <linux/filter.h>\n");
     for (size_t i = 0; i < sizeof programs / sizeof programs[0]; i++) {
         const struct program *p = &programs[i];
-        scmp_filter_ctx ctx = seccomp_init(kill ? SCMP_ACT_KILL_PROCESS : SCMP_ACT_ERRNO(EPERM));
+        bool counted = p->counted && !kill;
+        uint32_t unknown = kill ? SCMP_ACT_KILL_PROCESS : counted ? SCMP_ACT_TRAP : SCMP_ACT_ERRNO(EPERM);
+        scmp_filter_ctx ctx = seccomp_init(unknown);
         if (!ctx)
             fail("out of memory for", p->name, ENOMEM);
         int r = seccomp_attr_set(ctx, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
@@ -159,9 +194,10 @@ int main(int argc, char **argv)
             fail("no attributes for", p->name, r);
         for (size_t t = 0; t < TABLES_MAX; t++)
             for (size_t k = 0; p->tables[t] && k < p->tables[t]->n_rows; k++)
-                row_add(ctx, p, &p->tables[t]->rows[k], kill);
-        program_print(ctx, p);
+                row_add(ctx, p, &p->tables[t]->rows[k], unknown);
+        program_print(ctx, p, counted);
         seccomp_release(ctx);
     }
+    names_print();
     return fflush(stdout) == 0 ? 0 : 1;
 }

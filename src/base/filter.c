@@ -1,29 +1,20 @@
 #include "base/filter.h"
 
+#include "base/blocked.h"
+
 #include <linux/filter.h>
 #include <linux/seccomp.h>
-#include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 
-size_t filter_table_count(const struct filter_table *t)
-{
-    size_t count = 0;
-    for (size_t i = 0; i < t->n_rows; i++)
-        count += t->rows[i].when.refused == 0;
-    return count;
-}
-
-const struct filter_row *filter_table_find(const struct filter_table *t, const char *call)
-{
-    for (size_t i = 0; i < t->n_rows; i++)
-        if (strcmp(t->rows[i].call, call) == 0)
-            return &t->rows[i];
-    return NULL;
-}
+/* Once a counted filter stands it lets nobody take the signal again, us included. */
+static bool caught;
 
 int filter_install(const struct filter *f, struct error *err)
 {
+    if (f->counted && !caught && blocked_catch() != 0)
+        return error_set(err, ERROR_ISOLATION_UNAVAILABLE, "SIGSYS could not be taken: %m.");
+    caught = caught || f->counted;
     /* The kernel copies it; its struct only lacks the const. */
     struct sock_fprog program = {.len = f->n_code, .filter = (struct sock_filter *)(uintptr_t)f->code};
     if (prctl(PR_SET_NO_NEW_PRIVS, 1L, 0L, 0L, 0L) != 0)

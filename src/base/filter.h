@@ -5,14 +5,16 @@
  * installs its program as a visible step of its start-up. So starting costs one system call, the programs need no
  * library, and what was installed can be read in the build folder. Why and what: docs/internals/filters.md.
  *
- * What no row allows fails with EPERM and has no effect. A call of another architecture (32-bit, x32) kills the
- * process. A filter can never be taken off, it is inherited by every child, and a second one only narrows. */
+ * What no row allows fails with EPERM and has no effect; of workers' programs it is counted (base/blocked.h). A call of
+ * another architecture (32-bit, x32) kills the process. A filter can never be taken off, it is inherited by every
+ * child, and a second one only narrows. */
 #ifndef BULKHEAD_BASE_FILTER_H
 #define BULKHEAD_BASE_FILTER_H
 
 #include "base/cleanup.h"
 #include "base/error.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #define FILTER_VALUES_MAX  8
@@ -72,11 +74,16 @@ struct filter {
     const char *name;
     const struct sock_filter *code; /* [n_code] */
     uint16_t n_code;
+    bool counted; /* what it refuses raises SIGSYS: the handler of base/blocked.h makes it an EPERM */
 };
 
-/* Installs it for all threads of this process, for good, and gives up new privileges. Blocks not, allocates not. On
- * failure (a kernel without seccomp) nothing has changed but that; the process must then exit. */
+/* Installs it for all threads of this process, for good, and gives up new privileges. The first counted one takes
+ * SIGSYS before; from then on a refused call made while SIGSYS is blocked ends the process. Blocks not, allocates not.
+ * On failure (a kernel without seccomp) nothing has changed but that; the process must then exit. */
 must_check int filter_install(const struct filter *f, struct error *err);
+
+/* What this architecture calls the system call of that number, as of the build; NULL: not known. */
+const char *filter_call_name(uint32_t number);
 
 /* The programs of this build, and the tables they are made of: see src/filter_main.c. */
 extern const struct filter filter_supervisor, filter_control, filter_gateway;

@@ -167,6 +167,10 @@
 #define LIMIT_ADAPTERS_WAITING 16u
 #define LIMIT_ADAPTERS_LOADED  64u /* in one worker at once */
 
+/* Different system calls that a worker was refused and that are told by number; all others together: 8 bytes each, of
+ * each replica, in the worker, the gateway and control. */
+#define LIMIT_BLOCKED_CALLS 16u
+
 /* Quotas: what tenants and keys used goes to the store at most so many at a time, once a second: 384 KiB, 5 to 35 ms of
  * control's time. */
 #define LIMIT_QUOTA_ROWS 4096u

@@ -8,6 +8,7 @@
 #ifndef BULKHEAD_BUS_MESSAGE_H
 #define BULKHEAD_BUS_MESSAGE_H
 
+#include "base/blocked.h"
 #include "base/error.h"
 #include "base/limits.h"
 
@@ -83,7 +84,9 @@ enum bus_role { BUS_SUPERVISOR = 1, BUS_CONTROL = 2, BUS_GATEWAY = 4, BUS_WORKER
     X(DEMAND_ADAPTER, BUS_GATEWAY, BUS_CONTROL, struct bus_demand_adapter, 0)                         \
     X(ADAPTER_REFUSED, BUS_CONTROL | BUS_SUPERVISOR, BUS_GATEWAY, struct bus_adapter_refused, 0)      \
     X(ADAPTER_GIVE, BUS_CONTROL, BUS_SUPERVISOR, struct bus_adapter_give, 1)                          \
-    X(WORKER_ADAPTER, BUS_SUPERVISOR, BUS_WORKER, struct bus_adapter_give, 1)
+    X(WORKER_ADAPTER, BUS_SUPERVISOR, BUS_WORKER, struct bus_adapter_give, 1)                         \
+    /* what a replica's filter refused, in all, when it has changed */                                \
+    X(REPLICA_BLOCKED, BUS_GATEWAY, BUS_CONTROL, struct bus_replica_blocked, 0)
 
 struct bus_empty {
     uint8_t _nothing;
@@ -284,6 +287,12 @@ struct bus_adapter_give { /* fd: the adapter, a sealed memfd */
     uint64_t replica_uid;
     uint64_t bytes; /* ≥ 1 */
     uint32_t number, epoch;
+};
+
+struct bus_replica_blocked {
+    uint64_t replica_uid;
+    struct blocked_list blocked; /* as the worker told it */
+    uint32_t _reserved;
 };
 
 struct bus_look {

@@ -49,6 +49,7 @@ struct bus_metrics_row {
     uint64_t batch_rows;
     uint64_t lease_ns;
     uint64_t worker_restarts;
+    uint64_t blocked_calls; /* system calls that its workers' filter refused */
     uint64_t refusals[BUS_METRICS_REFUSAL_COUNT];
     uint64_t served_ns;       /* slots × time of its leases */
     uint64_t queued, running; /* requests now, as of the last look */

@@ -28,6 +28,7 @@ static const uint8_t frame_rules[CHANNEL_TYPE_COUNT] = {
     [CHANNEL_STATS] = GUEST_SENDS,
     [CHANNEL_ADAPTER] = GUEST_SENDS,
     [CHANNEL_ADAPTER_DROP] = HOST_SENDS,
+    [CHANNEL_BLOCKED] = GUEST_SENDS,
 };
 
 int channel_geometry_bytes(const struct channel_geometry *g, uint64_t *ret_inbox, uint64_t *ret_outbox)

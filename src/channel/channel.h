@@ -86,6 +86,8 @@ enum channel_frame_type {
     CHANNEL_STATS,   /* guest → host: a = steps, b = items since the last one */
     CHANNEL_ADAPTER, /* guest → host: index = the adapter's number ≥ 1, status 0 or why it is not loaded */
     CHANNEL_ADAPTER_DROP, /* host → guest: index = the adapter's number ≥ 1 */
+    CHANNEL_BLOCKED, /* guest → host, before a LOAD or DONE: the filter has refused `a` ≥ 1 calls (UINT32_MAX: or
+                        more) of the number `index` since the worker began; BLOCKED_OTHERS (base/blocked.h) is one */
     CHANNEL_TYPE_COUNT
 };
 

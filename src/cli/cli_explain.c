@@ -43,6 +43,18 @@ static void print_namespaces(yyjson_val *namespaces)
     print_fact("namespaces", buf_terminate(&line));
 }
 
+static void print_blocked(yyjson_val *blocked)
+{
+    _buf_ struct buf line;
+    buf_init(&line, 4 * KIB);
+    buf_format(&line, "%llu system calls", (unsigned long long)yyjson_get_uint(yyjson_obj_get(blocked, "count")));
+    yyjson_arr_iter each = yyjson_arr_iter_with(yyjson_obj_get(blocked, "calls"));
+    for (yyjson_val *call = yyjson_arr_iter_next(&each); call; call = yyjson_arr_iter_next(&each))
+        buf_format(&line, "%s%.40s %llu", each.idx > 1 ? ", " : ": ", text_at(call, "call"),
+                   (unsigned long long)yyjson_get_uint(yyjson_obj_get(call, "count")));
+    print_fact("refused", buf_terminate(&line));
+}
+
 static void print_replica(yyjson_val *r)
 {
     static const char *const seccomp[] = {"none", "strict", "a filter"};
@@ -71,6 +83,7 @@ static void print_replica(yyjson_val *r)
                    yyjson_get_bool(yyjson_obj_get(r, "noNewPrivs")) ? "yes" : "no",
                    text_at(r, "capabilities")); /* fits */
     print_fact("seccomp", text);
+    print_blocked(yyjson_obj_get(r, "blockedCalls"));
     print_fact("kernel", text_at(r, "kernel"));
 }
 

@@ -101,6 +101,8 @@ static void on_gateway_message(void *ctx, struct bus_message *m)
         control_demand_adapter(c, &m->body.DEMAND_ADAPTER);
     else if (m->type == BUS_REPLICA_LOADED)
         control_replica_loaded(c, &m->body.REPLICA_LOADED);
+    else if (m->type == BUS_REPLICA_BLOCKED)
+        control_replica_blocked(c, &m->body.REPLICA_BLOCKED);
     else if (m->type == BUS_INFER_DONE)
         control_infer_done(c, &m->body.INFER_DONE, m->fds[0]);
     else if (m->type == BUS_QUOTA_USED)

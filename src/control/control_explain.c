@@ -98,6 +98,7 @@ void control_explain_facts(struct control *c, const struct bus_replica_facts *f)
                    (unsigned long long)f->namespaces[i], f->own_namespaces & (1u << i) ? "true" : "false");
     buf_format(json, "},\"seccomp\":%u,\"noNewPrivs\":%s,\"capabilities\":\"%016llx\"", f->seccomp,
                f->no_new_privs ? "true" : "false", (unsigned long long)f->capabilities);
+    control_blocked_append(&r->blocked, json);
     append_text(json, "kernel", f->kernel);
     append_text(json, "wall", f->wall);
     append_parts(json, f->parts);

@@ -19,6 +19,7 @@ struct control_replica {
     bool loaded, stopping;
     bool lone; /* for one request of the gateway's; counts for no version's replicas */
     uint64_t loaded_ns;
+    struct blocked_list blocked; /* system calls that its filter refused */
 };
 
 /* A version that has, had or should have replicas: its owner's, or a borrower's. */
@@ -113,6 +114,8 @@ void control_pool_served(void *ctx, const char *engine, uint32_t level);
 void control_pool_tell(struct control *c);
 /* "process"; "none" for what is no level. */
 const char *control_level_name(uint32_t level);
+/* ,"blockedCalls":{…}: the member of a replica. */
+void control_blocked_append(const struct blocked_list *list, struct buf *json);
 /* Appends the JSON object `isolation` of `bulkhead status`. */
 void control_isolation_append(const struct control *c, struct buf *json);
 
@@ -123,6 +126,7 @@ void control_replicas_allow(struct control *c);
 void control_running(void *ctx, uint64_t tenant_uid, struct registry_running *ret_running);
 void control_replica_state(struct control *c, const struct bus_replica_state *body);
 void control_replica_loaded(struct control *c, const struct bus_replica_loaded *body);
+void control_replica_blocked(struct control *c, const struct bus_replica_blocked *body);
 void control_demand(struct control *c, const struct bus_demand *body);
 void control_demand_lone(struct control *c, const struct bus_demand_lone *body);
 /* control_adapter.c */

@@ -208,6 +208,9 @@ static const struct family families[] = {
     {"bulkhead_batch_size", "histogram", "Rows that were computed together, per lease that ended.", write_batches, 0},
     {"bulkhead_worker_restarts_total", "counter", "Workers that ended without having been told to.", write_row_count,
      ROW(worker_restarts)},
+    {"bulkhead_blocked_syscalls_total", "counter",
+     "System calls of workers that their filter refused (EPERM), as the workers tell with their next answer.",
+     write_row_count, ROW(blocked_calls)},
     {"bulkhead_quota_refusals_total", "counter",
      "Requests refused with 429, by the limit that is used up: rate (requestsPerMinute), queue (queueDepth), concurrency, "
      "compute (computeSecondsPerHour, computeSecondsPerDay), tokens or bytes (bytesPerSecondIn, bytesPerSecondOut), of the "

@@ -121,6 +121,7 @@ struct gateway_version {
     uint64_t refused_until_ns; /* after a failed start */
     struct error refusal;
     uint64_t idle_since_ns, idle_after_ns;
+    uint64_t blocked_logged_ns;          /* when a worker's refused calls were logged last; 0: never */
     struct bus_metrics_row *metrics;     /* shared by the model's versions; NULL before the first figure */
     struct gateway_version_stats *stats; /* NULL until the first inference request */
     uint32_t number;
@@ -262,6 +263,9 @@ struct gateway_replica {
     uint64_t copied_bytes;            /* of the running lease's outputs: the sum of their copies */
     uint64_t outputs_wanted;
     struct gateway_output outputs[LIMIT_TENSORS];
+    struct blocked_list blocked; /* system calls that its filter refused: the worker's own word */
+    bool blocked_untold;         /* control does not know all of it */
+    bool blocked_logged;
 };
 
 /* The life of a request:
@@ -666,6 +670,7 @@ void gateway_metrics_lease(struct gateway_version *v, uint64_t ns, uint32_t slot
 /* What is so now, and not counted: queues, devices. */
 void gateway_metrics_look(struct gateway *g);
 void gateway_metrics_restart(struct gateway_version *v);
+void gateway_metrics_blocked(struct gateway_version *v, uint32_t n);
 
 /* gateway_lease.c */
 struct gateway_replica *gateway_lease_replica(const struct schedule_lease *lease);
@@ -707,6 +712,12 @@ void gateway_replica_drain(struct gateway *g, uint64_t uid);
 void gateway_demand_refused(struct gateway *g, const struct bus_demand_refused *body);
 /* Takes all frames that are there. */
 void gateway_replica_pull(struct gateway_replica *replica);
+
+/* gateway_blocked.c */
+/* A BLOCKED frame; negative: the worker broke the protocol. */
+must_check int gateway_blocked_frame(struct gateway_replica *replica, const struct channel_frame *f, struct error *err);
+/* What is new of it goes to control and, once, to the log. */
+void gateway_blocked_tell(struct gateway_replica *replica);
 /* Polls the bell for what the channel now wants; before sleeping. */
 void gateway_replica_listen(struct gateway_replica *replica);
 /* Its channel need not be looked at, unless word of adapters is to come. */

@@ -178,3 +178,10 @@ void gateway_metrics_restart(struct gateway_version *v)
     if (row)
         bus_metrics_add(&row->worker_restarts, 1);
 }
+
+void gateway_metrics_blocked(struct gateway_version *v, uint32_t n)
+{
+    struct bus_metrics_row *row = row_of_version(v);
+    if (row && n > 0)
+        bus_metrics_add(&row->blocked_calls, n);
+}

@@ -16,8 +16,9 @@
  * replica ends unasked; our demand after that end may reach it first. */
 #define DEMAND_AGAIN_MS 2000u
 /* Of one lease. An honest worker sends two for each output (the second only where the slot was nearly full), as many
- * for the slots that it fills, and DONE. More would hold the loop for as long as the worker cares to write. */
-#define LEASE_FRAMES_MAX (4 * LIMIT_TENSORS + 64)
+ * for the slots that it fills, what it was refused, and DONE. More would hold the loop for as long as the worker cares
+ * to write. */
+#define LEASE_FRAMES_MAX (4 * LIMIT_TENSORS + 64 + LIMIT_BLOCKED_CALLS)
 #define LEVEL_SHARED     1u /* enum isolate_level */
 
 #define BATCH_FRAMES_AT_ONCE 256u
@@ -92,6 +93,7 @@ static void channel_drop(struct gateway_replica *replica)
 static void replica_leave(struct gateway_replica *replica, const struct error *err, bool again)
 {
     struct gateway *g = replica->gateway;
+    gateway_blocked_tell(replica);
     bool scheduled = replica->state == GATEWAY_REPLICA_READY || replica->state == GATEWAY_REPLICA_DRAINING;
     state_set(replica, GATEWAY_REPLICA_GONE);
     struct schedule_lease *lease = NULL;
@@ -325,6 +327,9 @@ static int on_loaded(struct gateway_replica *replica, const struct channel_frame
             text[i] = text[i] < 0x20 || text[i] > 0x7E ? '?' : text[i];
         struct error failure = {0};
         (void)error_set(&failure, ERROR_MODEL_UNAVAILABLE, "The model cannot be loaded: %s", text);
+        if (replica->blocked.n > 0)
+            (void)error_wrap(&failure, failure.code, "Refused system calls: %s",
+                             blocked_words(&replica->blocked, text));
         loaded_tell(replica, &failure);
         gateway_replica_kill(replica, BUS_STOP_LOAD);
         if (!replica->lone)
@@ -391,6 +396,8 @@ static int frame_handle(struct gateway_replica *replica, const struct channel_fr
         return gateway_lease_frame(replica, f, err);
     case CHANNEL_ADAPTER:
         return gateway_adapter_frame(replica, f, err);
+    case CHANNEL_BLOCKED:
+        return gateway_blocked_frame(replica, f, err);
     case CHANNEL_STATS:
         return 0;
     case CHANNEL_NONE:
@@ -580,6 +587,7 @@ void gateway_replicas_tell(struct gateway *g)
     for (struct gateway_replica *replica; (replica = map_next(&g->replicas, &cursor));)
         if (replica->state == GATEWAY_REPLICA_READY) {
             loaded_tell(replica, NULL);
+            replica->blocked_untold = replica->blocked.n > 0;
             if (replica->batch)
                 gateway_adapters_again(replica->batch);
         }
@@ -617,12 +625,14 @@ static void version_idle_check(struct gateway_version *v, uint64_t now_ns)
 void gateway_replicas_check(struct gateway *g, uint64_t now_ns)
 {
     size_t cursor = 0;
-    for (struct gateway_replica *replica; (replica = map_next(&g->replicas, &cursor));)
+    for (struct gateway_replica *replica; (replica = map_next(&g->replicas, &cursor));) {
+        gateway_blocked_tell(replica);
         if ((replica->state == GATEWAY_REPLICA_OPENING || replica->state == GATEWAY_REPLICA_LOADING) &&
             replica->start_limit_ns < now_ns)
             gateway_replica_kill(replica, BUS_STOP_LOAD);
         else if (replica->batch)
             gateway_adapters_continue(replica->batch); /* control was away, or refusals have had their time */
+    }
     gateway_lones_check(g, now_ns);
     cursor = 0;
     for (struct gateway_version *v; (v = map_next(&g->versions, &cursor));) {

@@ -44,6 +44,7 @@ static const struct filter_row run_rows[] = {
     {"rseq", FILTER_ALWAYS, "libc, in each new thread"},
     {"rt_sigaction", FILTER_ONE_OF(0, SIGABRT, 33 /* SIGSETXID */), "abort; libc with its first thread"},
     {"rt_sigprocmask", FILTER_ALWAYS, "libc, around the birth and the end of a thread"},
+    {"rt_sigreturn", FILTER_ALWAYS, "the end of the handler that counts refused calls"},
     {"sched_getaffinity", FILTER_ALWAYS, "how many cores there are"},
     {"sched_setaffinity", FILTER_ALWAYS, "the engine pins its threads"},
     {"sched_yield", FILTER_ALWAYS, "the engine's threads wait for each other"},

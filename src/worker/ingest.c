@@ -67,6 +67,14 @@ static int adapter_check(struct worker *w, int fd, struct error *err)
     return r < 0 ? r : adapter_try(w, err);
 }
 
+/* An engine may well fail because of what it was refused. */
+static void blocked_explain(struct worker *w, struct error *err)
+{
+    char name[BLOCKED_NAME_BYTES];
+    if (blocked_take(&w->blocked))
+        (void)error_wrap(err, err->code, "Refused the system call %s", blocked_name(w->blocked.calls[0].number, name));
+}
+
 static int describe(struct worker *w, int adapter_fd)
 {
     struct bus_describe_failed failed = {0};
@@ -77,6 +85,7 @@ static int describe(struct worker *w, int adapter_fd)
         return signature_send(w);
     if (failed.error.code == 0)
         (void)error_set_default(&failed.error, r);
+    blocked_explain(w, &failed.error);
     return bus_send(w->bus_fd, BUS_INGEST, BUS_SUPERVISOR, BUS_DESCRIBE_FAILED, &failed, NULL, 0);
 }
 

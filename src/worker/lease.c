@@ -224,7 +224,9 @@ static int done_push(struct worker_lease *l, int status, const struct error *err
         frame.length = strnlen(text, slot_bytes - frame.offset);
         memcpy((char *)channel_slot_own(l->worker->channel, l->frame.slot) + frame.offset, text, frame.length);
     }
-    int r = worker_push(l->worker, &frame);
+    int r = worker_blocked_tell(l->worker);
+    if (r >= 0)
+        r = worker_push(l->worker, &frame);
     channel_ring(l->worker->channel);
     return r;
 }

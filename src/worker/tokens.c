@@ -81,6 +81,7 @@ int worker_tokens_frame(struct worker *w, const struct channel_frame *f)
     case CHANNEL_DONE:
     case CHANNEL_STATS:
     case CHANNEL_ADAPTER:
+    case CHANNEL_BLOCKED:
     case CHANNEL_TYPE_COUNT:
         break;
     }
@@ -216,7 +217,9 @@ static int done_push(struct worker *w, int status, const struct error *err, uint
         frame.offset = align_up(t->out_used);
         memcpy((char *)channel_slot_own(w->channel, t->lease.slot) + frame.offset, text, frame.length);
     }
-    int r = worker_push(w, &frame);
+    int r = worker_blocked_tell(w);
+    if (r >= 0)
+        r = worker_push(w, &frame);
     channel_ring(w->channel);
     return r;
 }

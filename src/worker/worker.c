@@ -50,6 +50,20 @@ int worker_push(struct worker *w, const struct channel_frame *frame)
     }
 }
 
+int worker_blocked_tell(struct worker *w)
+{
+    if (blocked_take(&w->blocked))
+        w->blocked_told = false;
+    int r = 0;
+    for (uint32_t i = 0; r >= 0 && i < w->blocked.n && !w->blocked_told; i++) {
+        const struct blocked_call *call = &w->blocked.calls[i];
+        struct channel_frame frame = {.type = CHANNEL_BLOCKED, .index = call->number, .a = call->count};
+        r = worker_push(w, &frame);
+    }
+    w->blocked_told = r >= 0;
+    return r;
+}
+
 static int open_frame(struct worker *w)
 {
     struct channel_frame frame = {.type = CHANNEL_OPEN, .a = CHANNEL_PROTOCOL};
@@ -86,6 +100,7 @@ static int take_channel(struct worker *w, struct bus_message *m)
     worker_watch_stop(w);
     channel_close(w->channel);
     w->channel = channel;
+    w->blocked_told = false;
     worker_tokens_reset(w); /* their gateway is gone */
     worker_adapters_drop(w, 0);
     return open_frame(w);
@@ -120,7 +135,8 @@ static int load_answer(struct worker *w, int status, const struct error *err)
         memcpy(slot, text, size);
     }
     frame.length = size;
-    return worker_push(w, &frame);
+    int r = worker_blocked_tell(w);
+    return r < 0 ? r : worker_push(w, &frame);
 }
 
 static int confine(void *ctx, struct error *err)
@@ -194,6 +210,7 @@ static int host_frame(struct worker *w, const struct channel_frame *frame)
     case CHANNEL_DONE:
     case CHANNEL_STATS:
     case CHANNEL_ADAPTER:
+    case CHANNEL_BLOCKED:
     case CHANNEL_TYPE_COUNT:
         break;
     }

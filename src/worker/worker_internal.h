@@ -2,6 +2,7 @@
 #ifndef BULKHEAD_WORKER_INTERNAL_H
 #define BULKHEAD_WORKER_INTERNAL_H
 
+#include "base/blocked.h"
 #include "base/filter.h"
 #include "bus/bus.h"
 #include "channel/channel.h"
@@ -78,10 +79,14 @@ struct worker {
     struct worker_tokens tokens; /* of a token engine; 110 KiB */
     struct worker_lease lease;   /* one at a time; here and not on the stack: 20 KiB */
     struct worker_watch watch;
+    struct blocked_list blocked; /* system calls that were refused; in a shared worker, those that this model took */
+    bool blocked_told;           /* all of it, to this channel */
 };
 
 /* Pushes a frame, waiting for room; negative when the channel or the supervisor is gone. */
 must_check int worker_push(struct worker *w, const struct channel_frame *frame);
+/* Tells the host what calls were refused, if there are any that it does not know of. One load where there are none. */
+must_check int worker_blocked_tell(struct worker *w);
 /* Waits until the channel may have a frame or an adapter came and was put aside (1), or the bus has something else (0);
  * negative when the supervisor is gone. */
 must_check int worker_wait(struct worker *w);

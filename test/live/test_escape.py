@@ -3,9 +3,11 @@ in a real worker, where none may."""
 import contextlib
 import ctypes
 import glob
+import json
 import os
 import pathlib
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import tempfile
 import pytest
 
 from conftest import BUILD, model_yaml, tenant_yaml, wait_until
+from test_metrics import metrics
 
 ESCAPE = BUILD / "test/live/escape"
 LISTED = subprocess.run([ESCAPE, "list"], capture_output=True, text=True, check=True).stdout.splitlines()
@@ -237,3 +240,55 @@ def test_no_attempt_succeeds_behind_the_walls(hostile, host, wall):
     assert bad == {}, sorted(bad.items())
     assert host.victim.poll() is None
     assert host.secret.read_text() == SECRET and {p.name for p in host.folder.iterdir()} == {"secret", "socket"}
+
+
+def blocked(server):
+    """What its replica was refused."""
+    [replica] = json.loads(server.cli("get", "replicas", "--tenant", "evil", "-o", "json").stdout)["items"]
+    return replica["status"]["blockedCalls"]
+
+
+def blocked_everywhere(server, each):
+    """Waits until it is `each` calls of two kinds, and then told alike by all who tell."""
+    expected = {"count": 2 * each, "calls": [{"call": "io_uring_setup", "count": each}, {"call": "add_key", "count": each}]}
+    wait_until(lambda: blocked(server)["count"] >= 2 * each, "the count")
+    assert blocked(server) == expected
+    explained = json.loads(server.cli("explain", "model", "hostile", "--tenant", "evil", "-o", "json").stdout)
+    assert [replica["blockedCalls"] for replica in explained["replicas"]] == [expected]
+    assert metrics(server).get("bulkhead_blocked_syscalls_total", tenant="evil", model="hostile") == 2 * each
+
+
+@pytest.mark.parametrize("wall", WALLS)
+def test_refused_system_calls_are_counted(hostile, wall):
+    apply_at(hostile, wall)
+    if boots(wall):
+        hostile.fds = None  # as above
+    assert attempt(hostile, "calls 0", "hostile", wall) == "0"
+    assert blocked(hostile) == {"count": 0, "calls": []}
+    assert attempt(hostile, "calls 3", "hostile", wall) == "6"
+    assert attempt(hostile, "calls 4", "hostile", wall) == "8"
+    blocked_everywhere(hostile, 7)
+    told = [line["message"] for line in hostile.log if line["event"] == "worker_blocked_calls"]
+    assert len(told) == 1 and "model=hostile" in told[0] and "io_uring_setup (" in told[0]
+    assert "io_uring_setup 7, add_key 7" in hostile.cli("explain", "model", "hostile", "--tenant", "evil").stdout
+
+
+def test_a_new_gateway_is_told_of_refused_calls_too(hostile):
+    apply_at(hostile, "process")
+    assert attempt(hostile, "calls 2", "hostile") == "4"
+    blocked_everywhere(hostile, 2)
+    before = hostile.pid("gateway")
+    os.kill(before, signal.SIGKILL)
+    wait_until(lambda: hostile.pid("gateway") not in (None, before), "the next gateway")
+    wait_until(lambda: attempt(hostile, "calls 1", "hostile") == "2", "its answer")
+    blocked_everywhere(hostile, 3)
+
+
+def test_a_refused_call_that_cannot_be_counted_ends_the_worker(hostile):
+    """Who blocks the signal that counts gets no call made either."""
+    apply_at(hostile, "process")
+    assert attempt(hostile, "calls 1", "hostile") == "2"
+    [before] = hostile.workers()
+    assert attempt(hostile, "muffled", "hostile").startswith("held: the worker was ended: 503")
+    wait_until(lambda: before not in hostile.workers(), "the worker's end")
+    wait_until(lambda: attempt(hostile, "calls 1", "hostile") == "2", "the next worker")

@@ -8,7 +8,7 @@ from test_isolation import WITHOUT_CGROUPS
 TOPICS = ["faults", "memory", "files", "network", "cpuTime", "timing", "kernel"]
 VERDICTS = {"contained", "limited", "not contained"}
 REPLICA = {"name", "version", "level", "pid", "uid", "cgroup", "namespaces", "seccomp", "noNewPrivs", "capabilities",
-           "kernel", "wall", "parts", "cpus", "ownCpus"}
+           "kernel", "wall", "parts", "cpus", "ownCpus", "blockedCalls"}
 
 
 def explain(server, model="echo", tenant="acme"):

@@ -2,15 +2,19 @@
  *
  * Its model has one input `what` and one output `verdict`, both BYTES[1]. `what` is "NAME" or "NAME ARGUMENT" of an
  * attempt to get out (escape.h), answered with escape_run's text; or "neighbour NAME", a deed that is answered with
- * "done" if it returns at all. The file of its model is not read. */
+ * "done" if it returns at all; or "calls N": N calls of two kinds each that no worker may make, answered with how many
+ * were EPERM; or "muffled": one such call while SIGSYS is blocked. The file of its model is not read. */
 #include "channel/channel_internal.h"
 #include "engine/engine_pending.h"
 #include "escape.h"
 #include "worker/worker_internal.h"
 
+#include <errno.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define WHAT_BYTES_MAX 4096
@@ -72,6 +76,28 @@ static int hostile_submit(struct engine *e, const struct engine_batch *batch, st
     return engine_pending_submit(&hostile_of(e)->pending, &hostile_of(e)->signature, batch, err);
 }
 
+static int calls_refused(const char *number)
+{
+    uint64_t n = 0;
+    int refused = 0;
+    if (str_to_u64(str_from(number), &n) < 0)
+        return -1;
+    for (uint64_t i = 0; i < n; i++) {
+        refused += syscall(SYS_io_uring_setup, 1, NULL) < 0 && errno == EPERM;
+        refused += syscall(SYS_add_key, NULL, NULL, NULL, 0, 0) < 0 && errno == EPERM;
+    }
+    return refused;
+}
+
+static int call_muffled(void)
+{
+    sigset_t set;
+    (void)sigemptyset(&set);
+    (void)sigaddset(&set, SIGSYS);
+    (void)sigprocmask(SIG_BLOCK, &set, NULL);
+    return calls_refused("1");
+}
+
 /* `what`: the element without its length. */
 static void obey(const char *what, char *text, size_t size)
 {
@@ -80,11 +106,16 @@ static void obey(const char *what, char *text, size_t size)
     const char *name = strsep(&rest, " ");
     if (strcmp(name, "neighbour") == 0)
         (void)snprintf(text, size, "%s", neighbour_run(rest ? rest : "") ? "done" : "no such deed");
+    else if (strcmp(name, "calls") == 0)
+        (void)snprintf(text, size, "%d", calls_refused(rest ? rest : ""));
+    else if (strcmp(name, "muffled") == 0)
+        (void)snprintf(text, size, "%d", call_muffled());
     else if (escape_run(name, rest ? rest : "", text, size) < 0)
         (void)snprintf(text, size, "no such attempt");
 }
 
-/* Into all that the gateway reads: the ring of frames, or the stream. It stays then, as one that has been taken over. */
+/* Into all that the gateway reads: the ring of frames, or the stream. It stays then, as one that has been taken over.
+ */
 static void garbage(struct channel *c)
 {
     char noise[4096];

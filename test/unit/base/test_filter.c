@@ -1,6 +1,7 @@
 /* The system call filters of every role: the tables' form, and what their programs do to a process that has installed
  * them. Whatever must fail is first shown to get further without a filter: an attack that finds nothing to try proves
  * nothing. Every attack's arguments are such that it does no harm where it is let through. */
+#include "base/blocked.h"
 #include "base/filter.h"
 #include "base/sanitized.h"
 #include "control/control_filter.h"
@@ -457,6 +458,146 @@ static void test_abort(void **state)
     }
 }
 
+/* --- counted --- */
+
+enum { KINDS = LIMIT_BLOCKED_CALLS + 4, N_THREADS = 4, PER_THREAD = 500 };
+
+static uint32_t count_of(const struct blocked_list *list, uint32_t number)
+{
+    for (uint32_t i = 0; i < list->n; i++)
+        if (list->calls[i].number == number)
+            return list->calls[i].count;
+    return 0;
+}
+
+static void *thread_refused(void *arg)
+{
+    for (int i = 0; i < PER_THREAD; i++)
+        if (syscall(SYS_io_uring_setup, 1, NULL) != -1 || errno != EPERM || syscall(SYS_chroot, nowhere) != -1)
+            return NULL;
+    return arg;
+}
+
+/* All at once, the same two calls. */
+static bool threads_refused(void)
+{
+    pthread_t threads[N_THREADS];
+    bool good = true;
+    for (int i = 0; i < N_THREADS; i++)
+        if (pthread_create(&threads[i], NULL, thread_refused, threads) != 0)
+            return false;
+    for (int i = 0; i < N_THREADS; i++) {
+        void *result = NULL;
+        good = pthread_join(threads[i], &result) == 0 && result == threads && good;
+    }
+    return good;
+}
+
+static int refused_counted(const void *arg)
+{
+    static const int kinds[KINDS] = {SYS_mount,  SYS_umount2, SYS_swapon,  SYS_swapoff, SYS_reboot,
+                                     SYS_bpf,    SYS_add_key, SYS_keyctl,  SYS_setns,   SYS_unshare,
+                                     SYS_setuid, SYS_setgid,  SYS_capset,  SYS_kill,    SYS_sync,
+                                     SYS_syslog, SYS_acct,    SYS_getppid, SYS_getuid,  SYS_getgid};
+    (void)arg;
+    struct blocked_list list = {0};
+    if (blocked_take(&list) || filter_install(&filter_worker_load, NULL) != 0)
+        return 1;
+    if (!threads_refused())
+        return 2;
+    if (!blocked_take(&list) || list.n != 2 || count_of(&list, SYS_io_uring_setup) != N_THREADS * PER_THREAD ||
+        count_of(&list, SYS_chroot) != N_THREADS * PER_THREAD || blocked_take(&list))
+        return 4;
+    if (filter_install(&filter_worker_run, NULL) != 0) /* the handler stays, and what is counted goes on */
+        return 5;
+    for (int i = 0; i < KINDS; i++)
+        if (syscall(kinds[i], -1, -1, -1, -1, -1) != -1 || errno != EPERM)
+            return 6;
+    if (syscall(-1) != -1 || errno != EPERM || syscall(SYS_io_uring_setup, 1, NULL) != -1)
+        return 7;
+    if (!blocked_take(&list) || list.n != LIMIT_BLOCKED_CALLS + 1 ||
+        count_of(&list, SYS_io_uring_setup) != N_THREADS * PER_THREAD + 1)
+        return 8;
+    uint32_t known = LIMIT_BLOCKED_CALLS - 2;
+    return count_of(&list, BLOCKED_OTHERS) == KINDS - known + 1 && count_of(&list, SYS_mount) == 1 &&
+                   blocked_sum(&list) == 2 * N_THREADS * PER_THREAD + KINDS + 2
+               ? 0
+               : 9;
+}
+
+static void test_refused_is_counted(void **state)
+{
+    (void)state;
+    assert_int_equal(filter_worker_run.counted, BLOCKED_COUNTED);
+    assert_false(filter_gateway.counted || filter_control.counted || filter_supervisor.counted);
+    if (!BLOCKED_COUNTED)
+        skip();
+    assert_int_equal(child(NULL, refused_counted, NULL), 0);
+}
+
+/* Who takes the count's signal away gets no call either. */
+static int refused_muffled(const void *arg)
+{
+    (void)arg;
+    sigset_t set;
+    (void)sigemptyset(&set);
+    (void)sigaddset(&set, SIGSYS);
+    if (sigprocmask(SIG_BLOCK, &set, NULL) != 0)
+        return 1;
+    (void)syscall(SYS_chroot, "/");
+    return 0;
+}
+
+static int handler_replaced(const void *arg)
+{
+    struct sigaction ignored = {.sa_handler = SIG_IGN};
+    (void)arg;
+    return sigaction(SIGSYS, &ignored, NULL) != -1 || errno != EPERM;
+}
+
+static void test_counting_cannot_be_evaded(void **state)
+{
+    (void)state;
+    if (!BLOCKED_COUNTED)
+        skip();
+    int status = child_status(&filter_worker_run, refused_muffled, NULL);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS);
+    if (!SANITIZED) /* their runtimes may take any signal */
+        assert_int_equal(child(&filter_worker_run, handler_replaced, NULL), 0);
+}
+
+/* The lists that are told: what they may be told is anything. */
+static void test_lists(void **state)
+{
+    (void)state;
+    struct blocked_list list = {0};
+    char text[BLOCKED_WORDS_BYTES], name[BLOCKED_NAME_BYTES];
+    assert_string_equal(blocked_words(&list, text), "");
+    assert_int_equal(blocked_raise(&list, SYS_bpf, 0), 0);
+    assert_int_equal(list.n, 0);
+    assert_int_equal(blocked_raise(&list, SYS_bpf, 5), 5);
+    assert_int_equal(blocked_raise(&list, SYS_bpf, 4), 0);
+    assert_int_equal(blocked_raise(&list, SYS_bpf, UINT32_MAX), UINT32_MAX - 5);
+    blocked_add(&list, SYS_bpf, 1);
+    blocked_add(&list, 999, 1);
+    assert_string_equal(blocked_words(&list, text), "bpf (4294967295 times), call 999 (1 time)");
+    for (uint32_t number = 10000; number < 10100; number++)
+        blocked_add(&list, number, UINT32_MAX);
+    assert_int_equal(list.n, LIMIT_BLOCKED_CALLS + 1);
+    assert_int_equal(list.calls[LIMIT_BLOCKED_CALLS].number, BLOCKED_OTHERS);
+    assert_int_equal(blocked_sum(&list), (uint64_t)UINT32_MAX * LIMIT_BLOCKED_CALLS + 1);
+    assert_non_null(strstr(blocked_words(&list, text), " and 13 more"));
+    assert_string_equal(blocked_name(BLOCKED_OTHERS, name), "others");
+    assert_string_equal(blocked_name(SYS_read, name), "read");
+    assert_string_equal(blocked_name(SYS_io_uring_setup, name), "io_uring_setup");
+    list = (struct blocked_list){0}; /* BLOCKED_OTHERS may be told first, and is then in the way of nothing */
+    blocked_add(&list, BLOCKED_OTHERS, 1);
+    for (uint32_t number = 0; number < 100; number++)
+        blocked_add(&list, number, 1);
+    assert_int_equal(list.n, LIMIT_BLOCKED_CALLS);
+    assert_int_equal(blocked_sum(&list), 101);
+}
+
 #if defined(__x86_64__)
 static int old_call(const void *arg)
 {
@@ -523,6 +664,9 @@ int main(void)
         cmocka_unit_test(test_inherited),
         cmocka_unit_test(test_abort),
         cmocka_unit_test(test_ptrace),
+        cmocka_unit_test(test_refused_is_counted),
+        cmocka_unit_test(test_counting_cannot_be_evaded),
+        cmocka_unit_test(test_lists),
         cmocka_unit_test(test_install_says_why),
 #if defined(__x86_64__)
         cmocka_unit_test(test_other_architectures_kill),

@@ -101,6 +101,45 @@ static void bells_without_frames_end_the_worker(void **state)
     world_done(&w);
 }
 
+/* Counts only grow, by the worker's word; it cannot be made to tell none, or before it has a model. */
+static void refused_calls_are_counted_by_the_workers_word(void **state)
+{
+    (void)state;
+    struct world w;
+    world_init(&w, BATCH_MAX);
+    struct gateway_replica *replica = w.f.replica;
+    w.f.g.supervisor = NULL;
+    static const struct {
+        uint32_t number, count;
+        uint64_t sum;
+    } told[] = {{425, 3, 3}, {425, 5, 5}, {425, 2, 5}, {321, 1, 6}, {BLOCKED_OTHERS, UINT32_MAX, UINT32_MAX + 6ULL}};
+    for (size_t i = 0; i < sizeof told / sizeof told[0]; i++) {
+        struct channel_frame f = {.type = CHANNEL_BLOCKED, .index = told[i].number, .a = told[i].count};
+        assert_int_equal(channel_push(w.f.guest, &f), 0);
+        channel_ring(w.f.guest);
+        gateway_replica_pull(replica);
+        assert_int_equal(replica->state, GATEWAY_REPLICA_READY);
+        assert_int_equal(blocked_sum(&replica->blocked), told[i].sum);
+    }
+    gateway_blocked_tell(replica);
+    assert_true(replica->blocked_logged);
+    struct bus_message m;
+    assert_int_equal(bus_recv(w.control, BUS_CONTROL, BUS_GATEWAY, &m), 1);
+    assert_int_equal(m.type, BUS_REPLICA_BLOCKED);
+    assert_int_equal(blocked_sum(&m.body.REPLICA_BLOCKED.blocked), blocked_sum(&replica->blocked));
+    gateway_blocked_tell(replica); /* nothing is new */
+    assert_int_equal(bus_recv(w.control, BUS_CONTROL, BUS_GATEWAY, &m), 0);
+    gateway_replicas_tell(&w.f.g); /* to a new control all is */
+    gateway_blocked_tell(replica);
+    assert_true(!replica->blocked_untold);
+    struct channel_frame none = {.type = CHANNEL_BLOCKED, .index = 1};
+    assert_int_equal(channel_push(w.f.guest, &none), 0);
+    channel_ring(w.f.guest);
+    gateway_replica_pull(replica);
+    assert_int_equal(replica->state, GATEWAY_REPLICA_GONE);
+    world_done(&w);
+}
+
 /* Control counts its requests from 1: one of an earlier control must not be answered to the next one. */
 static void requests_of_a_dead_control_are_forgotten(void **state)
 {
@@ -134,6 +173,7 @@ int main(void)
         cmocka_unit_test(who_comes_after_a_failed_load_gets_a_new_replica),
         cmocka_unit_test(a_drain_tells_those_who_wait_for_a_start),
         cmocka_unit_test(bells_without_frames_end_the_worker),
+        cmocka_unit_test(refused_calls_are_counted_by_the_workers_word),
         cmocka_unit_test(requests_of_a_dead_control_are_forgotten),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
