@@ -156,6 +156,15 @@ static int threads_make(struct llama *l, struct error *err)
     return l->threads ? 0 : error_set_default(err, ERROR_NO_MEMORY);
 }
 
+/* The processors' kernels for K quants do one token after the other unless the weights are repacked: then a call costs
+ * what its tokens cost. All others have kernels that use what they have read of the weights for several tokens. */
+static bool batches_gain(const struct llama *l, bool repacked)
+{
+    enum llama_ftype type = l->api->llama_model_ftype(l->model);
+    return repacked ||
+           !((type >= LLAMA_FTYPE_MOSTLY_Q2_K && type <= LLAMA_FTYPE_MOSTLY_Q6_K) || type == LLAMA_FTYPE_MOSTLY_Q2_K_S);
+}
+
 static int context_make(struct llama *l, struct error *err)
 {
     struct llama_context_params p = l->api->llama_context_default_params();
@@ -182,7 +191,7 @@ static int context_make(struct llama *l, struct error *err)
     return l->batch.token && l->candidates ? 0 : error_set_default(err, ERROR_NO_MEMORY);
 }
 
-static void token_model_fill(struct llama *l)
+static void token_model_fill(struct llama *l, bool repacked)
 {
     struct tensor_token_model *t = &l->token;
     bool decoder = l->api->llama_model_has_decoder(l->model) || !l->api->llama_model_has_encoder(l->model);
@@ -195,6 +204,7 @@ static void token_model_fill(struct llama *l)
     t->vocabulary = l->n_vocabulary;
     t->embedding = (uint32_t)l->api->llama_model_n_embd_out(l->model);
     l->cacheable = !l->api->llama_model_is_recurrent(l->model) && !l->api->llama_model_is_hybrid(l->model);
+    l->fills_gaps = l->cacheable && batches_gain(l, repacked);
     /* What an adapter leaves in a stream must be overwritten, from another one, before somebody else gets that. */
     if (!l->cacheable || t->sequences < 2)
         t->adapter_bytes = 0;
@@ -236,7 +246,7 @@ static int llama_open(const struct engine_options *options, struct engine **ret_
         llama_close(&l->engine);
         return r;
     }
-    token_model_fill(l);
+    token_model_fill(l, options->repack);
     *ret_engine = &l->engine;
     return 0;
 }

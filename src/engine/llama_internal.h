@@ -20,10 +20,10 @@
 
 /* Tokens of one decode call, and of prompts among them while answers are being generated: so a long prompt delays the
  * others' next token by at most the time that these take. */
-#define LLAMA_BATCH_TOKENS  512u
-#define LLAMA_PREFILL_BUSY  64u
-/* A step of prompts alone takes tokens × parameters multiplications, of which a thread makes so many in some tenths of a
- * second: then others' turns, cancels and the gateway's patience come before the end of a long prompt. By the model's
+#define LLAMA_BATCH_TOKENS 512u
+#define LLAMA_PREFILL_BUSY 64u
+/* A step of prompts alone takes tokens × parameters multiplications, of which a thread makes so many in some tenths of
+ * a second: then others' turns, cancels and the gateway's patience come before the end of a long prompt. By the model's
  * size and never by the clock, because the sums of an answer depend on the pieces in which its prompt came. */
 #define LLAMA_STEP_WORK     (UINT64_C(8) * 1000 * 1000 * 1000)
 #define LLAMA_PREFILL_LEAST 32u
@@ -102,7 +102,8 @@ struct llama {
     uint32_t n_threads, n_vocabulary;
     uint32_t prompt_tokens; /* of a step in which nobody generates; LLAMA_PREFILL_LEAST to LLAMA_BATCH_TOKENS */
     uint64_t age;
-    bool cacheable; /* a sequence can be cut: not with recurrent state */
+    bool cacheable;  /* a sequence can be cut: not with recurrent state */
+    bool fills_gaps; /* one token more in a call costs less than one call more */
     struct llama_sequence sequences[LLAMA_SEQUENCES];
     struct llama_stream streams[LLAMA_SEQUENCES]; /* [token.sequences] */
     struct llama_adapter adapters[LIMIT_ADAPTERS_LOADED];

@@ -45,6 +45,7 @@
     X(llama_memory_seq_cp)                   \
     X(llama_memory_seq_rm)                   \
     X(llama_model_default_params)            \
+    X(llama_model_ftype)                     \
     X(llama_model_free)                      \
     X(llama_model_get_vocab)                 \
     X(llama_model_has_decoder)               \
