@@ -14,6 +14,8 @@
 uint64_t clock_monotonic_ns(void);
 /* CLOCK_THREAD_CPUTIME_ID: what the calling thread has used. */
 uint64_t clock_thread_ns(void);
+/* CLOCK_PROCESS_CPUTIME_ID: what all threads of the process have used. */
+uint64_t clock_process_ns(void);
 /* CLOCK_REALTIME since 1970, milliseconds. */
 uint64_t clock_wall_ms(void);
 

@@ -18,7 +18,7 @@
 #define CONTEXT_GOOD   4096u       /* a stream is at least so long, or as the model was trained for, */
 #define SEQUENCES_FEW  8u          /* but where that gives fewer than so many */
 #define CONTEXT_FAIR   1024u
-#define POLLING        50u /* as llama.cpp's own server: a step's threads look a moment before they sleep */
+#define POLLING        2u /* a step's threads look some milliseconds for the next before they sleep */
 
 static void llama_close(struct engine *e)
 {
@@ -185,6 +185,7 @@ static int context_make(struct llama *l, struct error *err)
                          l->token.cells);
     if (l->threads)
         l->api->llama_attach_threadpool(l->context, l->threads, l->threads);
+    llama_pace_init(l, l->context);
     l->batch = l->api->llama_batch_init((int32_t)(LLAMA_BATCH_TOKENS + LLAMA_SEQUENCES), 0, 1);
     l->candidates = calloc(l->n_vocabulary, sizeof *l->candidates);
     l->prompt_tokens = prompt_tokens(l);

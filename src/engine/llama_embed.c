@@ -22,6 +22,7 @@ static int embedder_open(struct llama *l, struct error *err)
         return error_set(err, ERROR_NO_MEMORY, "There is no memory for the model's embeddings.");
     if (l->threads)
         l->api->llama_attach_threadpool(l->embedder, l->threads, l->threads);
+    llama_pace_init(l, l->embedder);
     return 0;
 }
 
@@ -68,7 +69,10 @@ int llama_embed(struct llama *l, struct llama_sequence *s, struct error *err)
     }
     batch.n_tokens = (int32_t)s->n_tokens;
     bool encoder = l->api->llama_model_has_encoder(l->model) && !l->api->llama_model_has_decoder(l->model);
-    int status = encoder ? l->api->llama_encode(l->embedder, batch) : l->api->llama_decode(l->embedder, batch);
+    int status;
+    while (!llama_pace_decode(l, l->embedder, batch, encoder, &status))
+        if (memory)
+            l->api->llama_memory_clear(memory, true);
     l->api->llama_batch_free(batch);
     if (status != 0)
         return error_set(err, ERROR_ENGINE, "The model could not work on this input.");

@@ -85,6 +85,17 @@ struct llama_adapter {
     struct llama_adapter_lora *lora;
 };
 
+/* llama_threads.c */
+struct llama_pace {
+    uint32_t n;                      /* threads of the next decode call */
+    uint32_t n_operations;           /* of calls */
+    uint64_t begin_ns, begin_cpu_ns; /* of the running call */
+    uint64_t wall_ns, cpu_ns;        /* of calls since it was looked at last */
+    uint64_t until_ns, hold_ns;      /* fewer threads until then; the next time for so long */
+    uint64_t give_up_ns;             /* a call that goes on so long without its threads */
+    bool given_up;
+};
+
 struct llama {
     struct engine engine;
     const struct llama_library *api;
@@ -100,6 +111,7 @@ struct llama {
     llama_token_data *candidates; /* [n_vocabulary] */
     struct tensor_token_model token;
     uint32_t n_threads, n_vocabulary;
+    struct llama_pace pace;
     uint32_t prompt_tokens; /* of a step in which nobody generates; LLAMA_PREFILL_LEAST to LLAMA_BATCH_TOKENS */
     uint64_t age;
     bool cacheable;  /* a sequence can be cut: not with recurrent state */
@@ -124,6 +136,15 @@ static inline struct llama *llama_of(struct engine *e)
 /* Turns a WAITING sequence into a RUNNING or LISTING one. Negative: it cannot be worked on, err says why. Some
  * milliseconds at most. */
 must_check int llama_prepare(struct llama *l, struct llama_sequence *s, struct error *err);
+
+/* --- llama_threads.c --- */
+
+/* For each context that is made. */
+void llama_pace_init(struct llama *l, struct llama_context *context);
+/* llama_decode, or llama_encode, with as many threads as the host lets run at once. False: it was given up and is to be
+ * done again with fewer, behind the cells that were there before; never more often than there are threads. */
+must_check bool llama_pace_decode(struct llama *l, struct llama_context *context, struct llama_batch batch, bool encode,
+                                  int *ret_status);
 
 /* --- llama_adapter.c --- */
 

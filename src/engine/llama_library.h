@@ -80,7 +80,9 @@
     X(llama_sampler_init_top_k)              \
     X(llama_sampler_init_top_p)              \
     X(llama_schema_grammar)                  \
+    X(llama_set_abort_callback)              \
     X(llama_set_adapters_lora)               \
+    X(llama_set_n_threads)                   \
     X(llama_templates_close)                 \
     X(llama_templates_open)                  \
     X(llama_token_to_piece)                  \

@@ -200,7 +200,10 @@ static int decode(struct step *t)
     struct llama *l = t->l;
     if (l->batch.n_tokens == 0)
         return 0;
-    int status = l->api->llama_decode(l->context, l->batch);
+    int status;
+    while (!llama_pace_decode(l, l->context, l->batch, false, &status))
+        for (uint32_t i = 0; i < l->token.sequences; i++)
+            llama_stream_cut(l, i);
     for (uint32_t i = 0; t->filled >> i; i++)
         if (t->filled >> i & 1)
             llama_stream_cut(l, i);

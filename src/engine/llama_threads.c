@@ -1,0 +1,103 @@
+/* How many threads a decode call has. llama.cpp's threads wait for each other after every operation, hundreds of times
+ * a call, and they wait by looking: where the host has not a core for each of them at the same time, one spins for its
+ * whole slice of a core until another gets one, and a step that takes milliseconds takes seconds, in the end longer
+ * than a lease may. Fewer threads are faster then, and one never waits.
+ *
+ * So the processor time of a call's threads is held against its duration: threads that all run, working or spinning,
+ * use as much as there are of them. Where half of one is missing, there are only as many as ran, for a while. A call
+ * that goes on so for long is given up and done again. */
+#include "engine/llama_internal.h"
+
+#include "base/clock.h"
+
+#define WINDOW_NS   (20 * NS_PER_MS)  /* of decode calls, before anything is concluded */
+#define GIVE_UP_NS  (250 * NS_PER_MS) /* of one call; p->give_up_ns */
+#define LOOK_CALLS  16u               /* operations between two looks at the clock */
+#define HOLD_NS_MIN NS_PER_S          /* before more are tried again; doubled where that fails */
+#define HOLD_NS_MAX (16 * NS_PER_S)
+
+/* What ran of n threads, in halves of one, rounded down. */
+static uint64_t halves(uint64_t wall_ns, uint64_t cpu_ns)
+{
+    return wall_ns > 0 ? 2 * cpu_ns / wall_ns : 0;
+}
+
+static bool some_missing(const struct llama_pace *p, uint64_t wall_ns, uint64_t cpu_ns)
+{
+    return halves(wall_ns, cpu_ns) < 2 * (uint64_t)p->n - 1;
+}
+
+static bool on_operation(void *data)
+{
+    struct llama *l = data;
+    struct llama_pace *p = &l->pace;
+    if (p->n < 2 || !l->cacheable || ++p->n_operations % LOOK_CALLS != 0)
+        return false;
+    uint64_t wall_ns = clock_monotonic_ns() - p->begin_ns;
+    p->given_up =
+        p->given_up || (wall_ns >= p->give_up_ns && some_missing(p, wall_ns, clock_process_ns() - p->begin_cpu_ns));
+    return p->given_up;
+}
+
+void llama_pace_init(struct llama *l, struct llama_context *context)
+{
+    if (l->pace.n == 0)
+        l->pace = (struct llama_pace){.n = l->n_threads, .hold_ns = HOLD_NS_MIN, .give_up_ns = GIVE_UP_NS};
+    if (l->n_threads > 1)
+        l->api->llama_set_abort_callback(context, on_operation, l);
+}
+
+static void threads_set(struct llama *l, uint32_t n)
+{
+    struct llama_pace *p = &l->pace;
+    p->wall_ns = p->cpu_ns = 0;
+    p->n = n;
+}
+
+static void fewer(struct llama *l, uint64_t now_ns)
+{
+    struct llama_pace *p = &l->pace;
+    uint64_t ran = halves(p->wall_ns, p->cpu_ns) / 2;
+    p->until_ns = now_ns + p->hold_ns;
+    p->hold_ns = 2 * p->hold_ns < HOLD_NS_MAX ? 2 * p->hold_ns : HOLD_NS_MAX;
+    threads_set(l, ran < 1 ? 1 : ran < p->n ? (uint32_t)ran : p->n - 1);
+}
+
+static void conclude(struct llama *l, uint64_t now_ns)
+{
+    struct llama_pace *p = &l->pace;
+    if (p->given_up || (p->wall_ns >= WINDOW_NS && some_missing(p, p->wall_ns, p->cpu_ns))) {
+        fewer(l, now_ns);
+    } else if (p->wall_ns >= WINDOW_NS) {
+        p->wall_ns = p->cpu_ns = 0;
+        p->hold_ns = p->n == l->n_threads ? HOLD_NS_MIN : p->hold_ns;
+    }
+}
+
+static int compute(const struct llama *l, struct llama_context *context, struct llama_batch batch, bool encode)
+{
+    return encode ? l->api->llama_encode(context, batch) : l->api->llama_decode(context, batch);
+}
+
+bool llama_pace_decode(struct llama *l, struct llama_context *context, struct llama_batch batch, bool encode,
+                       int *ret_status)
+{
+    struct llama_pace *p = &l->pace;
+    if (l->n_threads < 2) {
+        *ret_status = compute(l, context, batch, encode);
+        return true;
+    }
+    p->begin_ns = clock_monotonic_ns();
+    if (p->n < l->n_threads && p->begin_ns >= p->until_ns)
+        threads_set(l, l->n_threads);
+    l->api->llama_set_n_threads(context, (int32_t)p->n, (int32_t)p->n);
+    p->begin_cpu_ns = clock_process_ns();
+    p->given_up = false;
+    *ret_status = compute(l, context, batch, encode);
+    uint64_t end_ns = clock_monotonic_ns();
+    p->wall_ns += end_ns - p->begin_ns;
+    p->cpu_ns += clock_process_ns() - p->begin_cpu_ns;
+    if (p->n > 1)
+        conclude(l, end_ns);
+    return !p->given_up || *ret_status == 0;
+}
