@@ -171,7 +171,7 @@
  * each replica, in the worker, the gateway and control. */
 #define LIMIT_BLOCKED_CALLS 16u
 
-/* Quotas: what tenants and keys used goes to the store at most so many at a time, once a second: 384 KiB, 5 to 35 ms of
+/* Quotas: what tenants and keys used goes to the store at most so many at a time, once a second: 448 KiB, 5 to 35 ms of
  * control's time. */
 #define LIMIT_QUOTA_ROWS 4096u
 /* A request whose turn by its tenant's bytes per second is further away is refused. */

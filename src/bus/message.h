@@ -86,7 +86,9 @@ enum bus_role { BUS_SUPERVISOR = 1, BUS_CONTROL = 2, BUS_GATEWAY = 4, BUS_WORKER
     X(ADAPTER_GIVE, BUS_CONTROL, BUS_SUPERVISOR, struct bus_adapter_give, 1)                          \
     X(WORKER_ADAPTER, BUS_SUPERVISOR, BUS_WORKER, struct bus_adapter_give, 1)                         \
     /* what a replica's filter refused, in all, when it has changed */                                \
-    X(REPLICA_BLOCKED, BUS_GATEWAY, BUS_CONTROL, struct bus_replica_blocked, 0)
+    X(REPLICA_BLOCKED, BUS_GATEWAY, BUS_CONTROL, struct bus_replica_blocked, 0)                       \
+    /* rows of struct bus_tenant_now */                                                               \
+    X(TENANTS_NOW, BUS_GATEWAY, BUS_CONTROL, struct bus_quotas, 1)
 
 struct bus_empty {
     uint8_t _nothing;

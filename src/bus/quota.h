@@ -10,6 +10,7 @@
 #include "base/cleanup.h"
 #include "base/str.h"
 
+#include <stddef.h>
 #include <stdint.h>
 
 /* As the scheduler's windows (enum schedule_window), which the gateway asserts. */
@@ -21,6 +22,12 @@ enum bus_quota_window {
     BUS_QUOTA_WINDOWS
 };
 
+/* As enum schedule_direction; likewise. */
+enum bus_quota_flow { BUS_QUOTA_BYTES_IN = 0, BUS_QUOTA_BYTES_OUT, BUS_QUOTA_FLOWS };
+
+/* Nothing is made up for longer. */
+#define BUS_QUOTA_FLOW_MS_MAX (3600u * 1000u)
+
 #define BUS_QUOTA_KEY_BYTES 16u
 
 struct bus_quota_use {
@@ -28,8 +35,12 @@ struct bus_quota_use {
         uint64_t until_ms; /* end of its window */
         uint64_t used;
     } windows[BUS_QUOTA_WINDOWS];
-    uint64_t rate_until_ms; /* when the burst of requests is whole again; 0 = it is */
+    uint64_t rate_until_ms;                  /* when the burst of requests is whole again; 0 = it is */
+    uint64_t flow_until_ms[BUS_QUOTA_FLOWS]; /* when the bytes per second that came are made up for; 0 = they are */
 };
+
+/* As servers stored it before they kept flows. */
+#define BUS_QUOTA_USE_BYTES_FIRST offsetof(struct bus_quota_use, flow_until_ms)
 
 struct bus_quota {
     uint64_t tenant_uid;           /* not 0 */
@@ -37,7 +48,18 @@ struct bus_quota {
     struct bus_quota_use use;
 };
 
-_Static_assert(sizeof(struct bus_quota) == 96, "no padding: bytes are stored");
+_Static_assert(sizeof(struct bus_quota) == 112, "no padding: bytes are stored");
+
+/* What a tenant uses now and nobody stores: rows beside BUS_TENANTS_NOW. Only what has changed is told; a tenant of
+ * whom nothing was told uses nothing. */
+struct bus_tenant_now {
+    uint64_t tenant_uid;
+    uint64_t queued_bytes;
+    uint32_t requests;    /* between head and end; counted where a limit for it exists */
+    uint32_t queued;      /* requests that wait for a device */
+    uint32_t connections; /* whose last request had a key of it */
+    uint32_t _reserved;
+};
 
 /* The key's id; empty for the tenant's own row. */
 static inline struct str bus_quota_key(const struct bus_quota *q)
@@ -65,6 +87,8 @@ static inline uint64_t bus_quota_until_ms(const struct bus_quota_use *use)
     for (uint32_t w = 0; w < BUS_QUOTA_WINDOWS; w++)
         if (use->windows[w].used > 0 && use->windows[w].until_ms > until_ms)
             until_ms = use->windows[w].until_ms;
+    for (uint32_t f = 0; f < BUS_QUOTA_FLOWS; f++)
+        until_ms = use->flow_until_ms[f] > until_ms ? use->flow_until_ms[f] : until_ms;
     return until_ms;
 }
 

@@ -107,6 +107,8 @@ static void on_gateway_message(void *ctx, struct bus_message *m)
         control_infer_done(c, &m->body.INFER_DONE, m->fds[0]);
     else if (m->type == BUS_QUOTA_USED)
         control_quota_used(c, &m->body.QUOTA_USED, m->fds[0]);
+    else if (m->type == BUS_TENANTS_NOW)
+        control_now_told(c, &m->body.TENANTS_NOW, m->fds[0]);
     else if (m->type == BUS_STATS)
         c->stats = m->body.STATS;
     else if (m->type == BUS_METRICS)
@@ -119,6 +121,7 @@ static void on_gateway_gone(void *ctx, int code)
     (void)code;
     c->gateway = NULL;
     control_infer_lost(c);
+    control_now_lost(c);
 }
 
 static void on_peer(struct control *c, struct bus_message *m)
@@ -127,6 +130,7 @@ static void on_peer(struct control *c, struct bus_message *m)
     bus_conn_close(c->gateway);
     c->gateway = NULL;
     control_infer_lost(c);
+    control_now_lost(c);
     if (bus_conn_open(&c->loop, m->fds[0], BUS_CONTROL, BUS_GATEWAY, &events, c, &c->gateway) < 0)
         return;
     m->fds[0] = -1;
@@ -246,6 +250,7 @@ static int registry_start(struct control *c, struct error *err)
         .engine_id = engine_id,
         .served = control_pool_served,
         .running = control_running,
+        .now = control_now,
         .ctx = c,
     };
     return registry_open(&config, &c->registry, err);
@@ -264,6 +269,7 @@ static int connect_all(struct control *c, int bus_fd, int admin_fd, struct error
     static const struct bus_conn_events events = {.message = on_supervisor_message, .gone = on_supervisor_gone};
     map_init(&c->replicas, LIMIT_REPLICAS * 2);
     map_init(&c->versions, LIMIT_MODELS * LIMIT_VERSIONS_SERVED);
+    map_init(&c->tenants_now, LIMIT_TENANTS);
     map_init(&c->infers, LIMIT_ADMIN_CONNECTIONS);
     map_init(&c->explains, LIMIT_ADMIN_CONNECTIONS);
     map_init(&c->ingests, LIMIT_INGESTS);

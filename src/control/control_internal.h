@@ -71,6 +71,7 @@ struct control {
     uint64_t infer_last;
     struct map ingests;                 /* id → struct control_ingest: processes that open a model */
     struct list ingest_queue;           /* struct control_apply, in their order */
+    struct map tenants_now;             /* tenant uid → struct bus_tenant_now: those that use something */
     bool quota_told;                    /* the gateway knows what was used */
     uint64_t quota_purge_ns;            /* when to forget next */
     struct bus_stats stats;             /* of the gateway, as last told */
@@ -91,6 +92,12 @@ void control_publish_again(struct control *c);
 void control_quota_used(struct control *c, const struct bus_quotas *body, int fd);
 /* Tells a gateway that has its first catalog what was used; nothing where it knows. */
 void control_quota_tell(struct control *c);
+/* What tenants use now; the gateway's word. */
+void control_now_told(struct control *c, const struct bus_quotas *body, int fd);
+/* The gateway is gone, and with it what was in use. */
+void control_now_lost(struct control *c);
+/* ctx is the struct control. */
+void control_now(void *ctx, uint64_t tenant_uid, struct bus_tenant_now *ret_now);
 
 /* control_isolation.c */
 /* What the supervisor says of one level; starts and stops follow. */

@@ -41,6 +41,55 @@ void control_quota_used(struct control *c, const struct bus_quotas *body, int fd
     (void)munmap((void *)(uintptr_t)rows, bytes); /* our own mapping */
 }
 
+/* --- what is used now --- */
+
+static void now_note(struct control *c, const struct bus_tenant_now *row)
+{
+    bool nothing = row->queued_bytes == 0 && row->requests == 0 && row->queued == 0 && row->connections == 0;
+    struct bus_tenant_now *kept = map_get(&c->tenants_now, row->tenant_uid);
+    if (nothing) {
+        free(map_remove(&c->tenants_now, row->tenant_uid));
+        return;
+    }
+    if (!kept && !(kept = calloc(1, sizeof *kept)))
+        return; /* `status` shows less until it changes again */
+    *kept = *row;
+    if (map_put(&c->tenants_now, row->tenant_uid, kept) < 0)
+        free(kept); /* it was not there: a map takes the same place again */
+}
+
+void control_now_told(struct control *c, const struct bus_quotas *body, int fd)
+{
+    const void *rows = NULL;
+    size_t bytes = body->n * sizeof(struct bus_tenant_now);
+    int r = body->n > 0 && body->n <= LIMIT_QUOTA_ROWS ? bus_memfd_map(fd, bytes, &rows) : -ERROR_PEER;
+    if (r < 0) {
+        log_error("now_refused", "what the gateway says of tenants cannot be read: %s", error_info(r)->text);
+        return;
+    }
+    for (uint32_t i = 0; i < body->n; i++)
+        now_note(c, &((const struct bus_tenant_now *)rows)[i]);
+    (void)munmap((void *)(uintptr_t)rows, bytes); /* our own mapping */
+}
+
+void control_now_lost(struct control *c)
+{
+    size_t cursor = 0;
+    for (struct bus_tenant_now *row; (row = map_next(&c->tenants_now, &cursor));)
+        free(row);
+    map_done(&c->tenants_now);
+    map_init(&c->tenants_now, LIMIT_TENANTS);
+}
+
+void control_now(void *ctx, uint64_t tenant_uid, struct bus_tenant_now *ret_now)
+{
+    struct control *c = ctx;
+    const struct bus_tenant_now *row = map_get(&c->tenants_now, tenant_uid);
+    *ret_now = row ? *row : (struct bus_tenant_now){.tenant_uid = tenant_uid};
+}
+
+/* --- what was used, to a new gateway --- */
+
 struct tell {
     struct control *c;
     struct bus_quota *rows; /* [LIMIT_QUOTA_ROWS] */

@@ -51,6 +51,8 @@ struct registry_config {
     void (*served)(void *ctx, const char *engine, uint32_t level);
     /* What runs for a tenant now; NULL allowed: nothing. */
     void (*running)(void *ctx, uint64_t tenant_uid, struct registry_running *ret_running);
+    /* What the gateway says that it uses now; NULL allowed: nothing. */
+    void (*now)(void *ctx, uint64_t tenant_uid, struct bus_tenant_now *ret_now);
     void *ctx;
 };
 

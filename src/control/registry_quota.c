@@ -48,10 +48,10 @@ static int each_stored(void *ctx, const struct store_quota *stored)
 {
     struct each *each = ctx;
     struct bus_quota row = {.tenant_uid = stored->tenant_uid};
-    if (stored->use.size != sizeof row.use || stored->until_ms < each->now_ms ||
-        (stored->key.size != 0 && stored->key.size != sizeof row.key))
+    if ((stored->use.size != sizeof row.use && stored->use.size != BUS_QUOTA_USE_BYTES_FIRST) ||
+        stored->until_ms < each->now_ms || (stored->key.size != 0 && stored->key.size != sizeof row.key))
         return 0;
-    memcpy(&row.use, stored->use.data, sizeof row.use);
+    memcpy(&row.use, stored->use.data, stored->use.size);
     memcpy(row.key, stored->key.data, stored->key.size);
     return bus_quota_check(&row) ? each->row(each->ctx, &row) : 0;
 }
@@ -143,6 +143,33 @@ static uint64_t requests_used(const struct status *s, uint64_t burst)
     return used < burst ? used : burst;
 }
 
+/* A second's worth, and what was taken beyond it and is to be made up for. */
+static void append_flow(struct status *s, const char *name, enum bus_quota_flow f, uint64_t limit)
+{
+    uint64_t until_ms = s->use.flow_until_ms[f], used;
+    if (limit == 0)
+        return;
+    uint64_t ahead_ms = until_ms > s->now_ms ? until_ms - s->now_ms : 0;
+    if (ahead_ms > BUS_QUOTA_FLOW_MS_MAX)
+        ahead_ms = BUS_QUOTA_FLOW_MS_MAX;
+    used = (uint64_t)((double)ahead_ms / 1000 * (double)limit);
+    append_count(s, name, limit, used);
+}
+
+static void append_now(struct status *s, struct registry *r, uint64_t uid)
+{
+    const struct resource_tenant *t = s->tenant;
+    struct bus_tenant_now now = {0};
+    if (r->config.now)
+        r->config.now(r->config.ctx, uid, &now);
+    append_count(s, "concurrency", t->concurrency, now.requests);
+    append_count(s, "queueDepth", t->queue_depth, now.queued);
+    append_count(s, "queueBytes", t->queue_bytes, now.queued_bytes);
+    append_count(s, "connections", t->connections, now.connections);
+    append_flow(s, "bytesPerSecondIn", BUS_QUOTA_BYTES_IN, t->bytes_per_s_in);
+    append_flow(s, "bytesPerSecondOut", BUS_QUOTA_BYTES_OUT, t->bytes_per_s_out);
+}
+
 int registry_quota_status(struct registry *r, const struct resource_tenant *tenant, uint64_t uid, struct buf *json,
                           struct error *err)
 {
@@ -156,6 +183,7 @@ int registry_quota_status(struct registry *r, const struct resource_tenant *tena
     uint64_t burst = registry_burst(tenant->burst, tenant->requests_per_minute);
     buf_append_text(json, "\"quota\":{");
     append_count(&s, "burst", tenant->requests_per_minute ? burst : 0, requests_used(&s, burst));
+    append_now(&s, r, uid);
     append_compute(&s, "computeSecondsPerHour", BUS_QUOTA_COMPUTE_HOUR, tenant->compute_s_per_hour);
     append_compute(&s, "computeSecondsPerDay", BUS_QUOTA_COMPUTE_DAY, tenant->compute_s_per_day);
     append_tokens(&s, "tokensPerMinute", BUS_QUOTA_TOKENS_MINUTE, tenant->tokens_per_minute);

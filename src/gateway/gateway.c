@@ -140,6 +140,7 @@ static void on_housekeeping(uv_timer_t *timer)
     gateway_metrics_look(g);
     gateway_quotas_check(g, uv_hrtime());
     gateway_quotas_tell(g, false);
+    gateway_now_tell(g);
     stats_send(g);
 }
 

@@ -188,6 +188,7 @@ static void tenant_release(struct gateway *g, struct gateway_tenant *t)
     if (t->generation == generation || t->n_versions > 0 || t->n_requests > 0)
         return;
     gateway_quotas_forget(g, t);
+    gateway_now_forget(g, t);
     wire_owner_forget(&t->owner);
     (void)map_remove(&g->tenants, t->uid);
     schedule_tenant_remove(g->schedule, &t->schedule);

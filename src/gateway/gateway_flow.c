@@ -29,6 +29,23 @@ static uint64_t wait_of(const struct gateway_request *r, enum schedule_direction
     return longest_ns;
 }
 
+/* What it has used of bytes per second is another now, where it has such a limit. */
+static void changed(struct gateway_request *r, int level)
+{
+    const uint64_t *flows = r->quotas[level]->schedule.limits.flows;
+    if (flows[SCHEDULE_BYTES_IN] || flows[SCHEDULE_BYTES_OUT])
+        gateway_quota_changed(r->gateway, r->quotas[level]);
+}
+
+static void bytes_came(struct gateway_request *r, uint64_t bytes, uint64_t now_ns)
+{
+    for (int level = 0; level < GATEWAY_QUOTA_LEVELS; level++)
+        if (r->quotas[level]) {
+            schedule_quota_flow_in(&r->quotas[level]->schedule, bytes, now_ns);
+            changed(r, level);
+        }
+}
+
 int gateway_flow_enter(struct gateway_request *r, uint64_t now_ns, struct error *err)
 {
     const struct catalog_quota *row = gateway_quota_row(r->gateway, r->tenant, GATEWAY_QUOTA_TENANT);
@@ -49,9 +66,7 @@ int gateway_flow_enter(struct gateway_request *r, uint64_t now_ns, struct error 
     }
     r->quota_ready_ns = now_ns + wait_ns[SCHEDULE_BYTES_IN];
     r->quota_bytes = bytes;
-    for (int level = 0; level < GATEWAY_QUOTA_LEVELS; level++)
-        if (r->quotas[level])
-            schedule_quota_flow_in(&r->quotas[level]->schedule, bytes, now_ns);
+    bytes_came(r, bytes, now_ns);
     return 0;
 }
 
@@ -121,11 +136,8 @@ void gateway_quota_pace(struct gateway_request *r)
 
 void gateway_quota_body(struct gateway_request *r)
 {
-    if (r->quota_bytes > 0 || r->body.size == 0)
-        return;
-    for (int level = 0; level < GATEWAY_QUOTA_LEVELS; level++)
-        if (r->quotas[level])
-            schedule_quota_flow_in(&r->quotas[level]->schedule, r->body.size, uv_hrtime());
+    if (r->quota_bytes == 0 && r->body.size > 0)
+        bytes_came(r, r->body.size, uv_hrtime());
 }
 
 int gateway_quota_answer(struct gateway_request *r, size_t bytes, struct error *err)
@@ -140,8 +152,10 @@ int gateway_quota_answer(struct gateway_request *r, size_t bytes, struct error *
             "rows or outputs, or for binary ones.",
             (size_t)r->streamed_bytes + bytes, (unsigned long long)row->response_bytes);
     for (int level = 0; level < GATEWAY_QUOTA_LEVELS; level++)
-        if (r->quotas[level])
+        if (r->quotas[level]) {
             schedule_quota_flow_out(&r->quotas[level]->schedule, &r->tickets[level], bytes, uv_hrtime());
+            changed(r, level);
+        }
     return 0;
 }
 
@@ -152,6 +166,8 @@ void gateway_flow_leave(struct gateway_request *r)
     list_remove(&r->node);
     r->quota_paused = false;
     for (int level = 0; level < GATEWAY_QUOTA_LEVELS; level++)
-        if (r->quotas[level]) /* nothing of it was read */
+        if (r->quotas[level]) { /* nothing of it was read */
             schedule_quota_flow_unread(&r->quotas[level]->schedule, r->quota_bytes);
+            changed(r, level);
+        }
 }

@@ -13,6 +13,7 @@
 #include "base/slab.h"
 #include "bus/bus_loop.h"
 #include "bus/metrics.h"
+#include "bus/quota.h"
 #include "catalog/catalog.h"
 #include "channel/channel.h"
 #include "gateway/gateway.h"
@@ -52,9 +53,10 @@ struct gateway_quotas {
     uv_timer_t timer;    /* runs while there are some */
     struct list changed; /* those whose use control was not told yet, first changed first */
     struct hash_seed seed;
-    uint64_t tell_ns; /* when to tell next */
-    uint32_t n;       /* in `all` */
-    bool restored;    /* what an earlier gateway counted is here */
+    uint64_t tell_ns;    /* when to tell next */
+    uint32_t now_cursor; /* tenants whose use of now is looked at next */
+    uint32_t n;          /* in `all` */
+    bool restored;       /* what an earlier gateway counted is here */
 };
 
 enum { GATEWAY_QUOTA_TENANT, GATEWAY_QUOTA_KEY, GATEWAY_QUOTA_LEVELS };
@@ -62,6 +64,7 @@ enum { GATEWAY_QUOTA_TENANT, GATEWAY_QUOTA_KEY, GATEWAY_QUOTA_LEVELS };
 struct gateway_tenant {
     struct schedule_tenant schedule; /* first */
     struct gateway_quota *quota;     /* NULL: nothing of it is used */
+    struct bus_tenant_now told;      /* what control knows of what it uses now */
     struct wire_owner *owner;        /* of its connections; NULL: it has none */
     struct budget_share memory;      /* of gateway.memory */
     uint64_t uid;
@@ -490,6 +493,10 @@ void gateway_quota_changed(struct gateway *g, struct gateway_quota *q);
 void gateway_quotas_tell(struct gateway *g, bool now);
 /* A new control: it is told all again. */
 void gateway_quotas_tell_all(struct gateway *g);
+/* Tells control which tenants use another amount now of what is not stored; a part of them with each call. */
+void gateway_now_tell(struct gateway *g);
+/* The tenant is about to be freed. */
+void gateway_now_forget(struct gateway *g, const struct gateway_tenant *t);
 /* What the store held when this gateway began. */
 void gateway_quotas_stored(struct gateway *g, const struct bus_quotas *body, int fd);
 

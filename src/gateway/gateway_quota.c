@@ -82,7 +82,10 @@ void gateway_quotas_set(struct gateway *g)
     list_each(node, &g->quotas.all)
     {
         struct gateway_quota *q = container_of(node, struct gateway_quota, in_all);
+        const struct schedule_quota_limits before = q->schedule.limits;
         limits_set(q, gateway_quota_row(g, q->tenant, q->id ? GATEWAY_QUOTA_KEY : GATEWAY_QUOTA_TENANT));
+        if (memcmp(before.flows, q->schedule.limits.flows, sizeof before.flows) != 0)
+            gateway_quota_changed(g, q); /* they may begin anew */
     }
 }
 
@@ -303,7 +306,8 @@ void gateway_quotas_check(struct gateway *g, uint64_t now_ns)
     uint32_t n = g->quotas.n < CHECKS ? g->quotas.n : CHECKS;
     for (; n > 0; n--) {
         struct gateway_quota *q = container_of(list_first(&g->quotas.all), struct gateway_quota, in_all);
-        if (q->n_requests == 0 && schedule_quota_fresh(&q->schedule, now)) {
+        /* what control does not know yet is told first: its store may hold more than nothing */
+        if (q->n_requests == 0 && !list_linked(&q->in_changed) && schedule_quota_fresh(&q->schedule, now)) {
             quota_free(g, q);
             continue;
         }

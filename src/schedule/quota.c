@@ -338,6 +338,15 @@ void schedule_quota_save(const struct schedule_quota *q, struct schedule_quota_t
         ret_saved->use[w] = q->use[w];
     if (q->rate.interval_ns && q->rate.arrival_ns > time.now_ns)
         ret_saved->rate_wall_ns = add_capped(time.wall_ns, q->rate.arrival_ns - time.now_ns);
+    for (enum schedule_direction f = 0; f < SCHEDULE_DIRECTION_COUNT; f++)
+        if (q->limits.flows[f] && q->_flow_until_ns[f] > time.now_ns)
+            ret_saved->flow_wall_ns[f] = add_capped(time.wall_ns, q->_flow_until_ns[f] - time.now_ns);
+}
+
+static uint64_t ahead_of(uint64_t until_ns, uint64_t now_ns, uint64_t max_ns)
+{
+    uint64_t ahead_ns = until_ns > now_ns ? until_ns - now_ns : 0;
+    return ahead_ns < max_ns ? ahead_ns : max_ns;
 }
 
 void schedule_quota_restore(struct schedule_quota *q, const struct schedule_quota_saved *saved,
@@ -349,8 +358,8 @@ void schedule_quota_restore(struct schedule_quota *q, const struct schedule_quot
         if (q->use[w].window > window) /* saved before the clock was set back */
             q->use[w].window = window;
     }
-    uint64_t ahead_ns = saved->rate_wall_ns > time.wall_ns ? saved->rate_wall_ns - time.wall_ns : 0;
-    if (ahead_ns > SCHEDULE_TIME_MAX)
-        ahead_ns = SCHEDULE_TIME_MAX;
-    q->rate.arrival_ns = time.now_ns + ahead_ns; /* schedule_rate_take cuts it to what the limits can express */
+    /* schedule_rate_take cuts it to what the limits can express */
+    q->rate.arrival_ns = time.now_ns + ahead_of(saved->rate_wall_ns, time.wall_ns, SCHEDULE_TIME_MAX);
+    for (enum schedule_direction f = 0; f < SCHEDULE_DIRECTION_COUNT; f++)
+        q->_flow_until_ns[f] = time.now_ns + ahead_of(saved->flow_wall_ns[f], time.wall_ns, FLOW_NS_MAX);
 }

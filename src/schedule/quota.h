@@ -158,7 +158,8 @@ struct schedule_quota_state schedule_quota_requests(const struct schedule_quota 
 /* What outlives the process: absolute, so it may be given back any time later. */
 struct schedule_quota_saved {
     struct schedule_quota_use use[SCHEDULE_WINDOW_COUNT];
-    uint64_t rate_wall_ns; /* when the rate's burst is whole again; 0 = it is */
+    uint64_t rate_wall_ns;                           /* when the rate's burst is whole again; 0 = it is */
+    uint64_t flow_wall_ns[SCHEDULE_DIRECTION_COUNT]; /* when bytes per second are made up for; 0 = they are */
 };
 void schedule_quota_save(const struct schedule_quota *q, struct schedule_quota_time time,
                          struct schedule_quota_saved *ret_saved);

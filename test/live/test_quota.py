@@ -118,20 +118,26 @@ def test_a_key_below_its_tenant_takes_nothing_when_the_tenant_refuses(serving):
     assert [server.infer("echo", INPUTS, server.acme).status for _ in range(2)] == [200, 429]  # it keeps what it used
 
 
+def taken(answer, first):
+    """How many requests of one per minute have been taken since, however long that was."""
+    return round((seconds(answer.headers["x-ratelimit-reset-requests"]) + time.time() - first) / 60)
+
+
 def test_a_request_that_the_server_refuses_does_not_count(serving):
-    server = serving({"requestsPerMinute": 1, "burst": 3, "queueDepth": 1}, batching={"maxSize": 1})
+    server = serving({"requestsPerMinute": 1, "burst": 99, "queueDepth": 1}, batching={"maxSize": 1})
+    first = time.time()
     assert passes(server)
     with contextlib.ExitStack() as stack, stopped(server):
         in_flight(server, stack, 1)
         wait_until(lambda: server.status()["device"]["used"] == 1, "it to run")
         in_flight(server, stack, 1)
         wait_until(lambda: server.status()["gateway"]["queued"] == 1, "it to wait")
-        server.quota({"requestsPerMinute": 1, "burst": 4, "queueDepth": 1})
         answer = server.infer("echo", INPUTS, server.acme)
         refused(answer, "queue_full")
-        assert answer.headers["x-ratelimit-remaining-requests"] == "1"
+        assert taken(answer, first) == 3
     wait_until(lambda: server.status()["gateway"]["queued"] == 0, "the queue to be empty")
-    assert [server.infer("echo", INPUTS, server.acme).status for _ in range(2)] == [200, 429]
+    answer = server.infer("echo", INPUTS, server.acme)
+    assert answer.status == 200 and taken(answer, first) == 4
 
 
 def test_a_refusal_that_nobody_reads_outlives_what_was_used(serving):
@@ -259,7 +265,7 @@ def window_left(period=3600):
 @pytest.fixture
 def in_one_hour():
     """The test does not run over the end of an hour, or of a day: it waits for the next one where that is near."""
-    if window_left() < 45:
+    if window_left() < 120:
         time.sleep(window_left() + 0.1)
 
 
@@ -289,7 +295,7 @@ def test_concurrent_requests_do_not_overrun_a_compute_quota(serving, in_one_hour
     assert load.broken == 0 and load.wrong == 0
     assert set(load.statuses) == {200, 429} and set(load.codes) == {"quota_exceeded"}, (load.statuses, load.codes)
     took = lease_seconds(server, load.count())
-    assert 1 <= took < 1 + 2 * took / load.count(), (took, load.statuses)  # a lease of mean length over, or two
+    assert took >= 1 and load.count() <= 1 / 0.06 + 1, (took, load.statuses)  # each takes 60 ms at least; one over
     answer = server.infer("slow", INPUTS, server.acme)
     refused(answer, "quota_exceeded", level, "1 seconds of compute per hour", "computeSecondsPerHour")
     assert abs(int(answer.headers["Retry-After"]) - window_left()) <= 2  # true: the hour's end
@@ -357,8 +363,9 @@ def test_what_was_really_used_is_charged(serving, in_one_hour):
 
 @pytest.mark.parametrize("victim", ("restart", "gateway", "control", "server"))
 def test_counters_survive(serving, in_one_hour, victim):
-    server = serving({"computeSecondsPerDay": 100, "requestsPerMinute": 1, "burst": 5,
+    server = serving({"computeSecondsPerDay": 100, "requestsPerMinute": 1, "burst": 99,
                       "perKey": {"computeSecondsPerHour": 50}}, busy="200ms")
+    first = time.time()
     for _ in range(3):
         answer = server.infer("slow", INPUTS, server.acme)
         assert answer.status == 200
@@ -387,8 +394,40 @@ def test_counters_survive(serving, in_one_hour, victim):
     assert answer.headers["x-ratelimit-limit-compute"] == "50"  # the key's, of which less is left
     after = float(answer.headers["x-ratelimit-remaining-compute"])
     assert before - 0.5 < after <= before  # that answer's own is in it
-    assert answer.headers["x-ratelimit-remaining-requests"] == "1"
-    assert [server.infer("echo", INPUTS, server.acme).status for _ in range(2)] == [200, 429]
+    assert taken(answer, first) == 4
+
+
+def ready_at(server):
+    """When the next body may come, as the refusal of one says: a span of wall time in which that is."""
+    begin = time.time()
+    answer = wait_until(lambda: answer_of(server), "an answer")
+    refused(answer, "quota_exceeded", "1000 bytes per second in")
+    return begin + int(answer.headers["Retry-After"]) - 2, time.time() + int(answer.headers["Retry-After"]) + 1
+
+
+@pytest.mark.parametrize("victim", ("restart", "gateway"))
+def test_what_bytes_have_to_make_up_for_survives(serving, victim):
+    """A restart is no way to the next ten minutes' worth of bytes."""
+    server = serving({"bytesPerSecondIn": 1000, "bytesPerSecondOut": 1000000})
+    assert server.http("POST", "/v2/models/echo/infer", server.acme, padded(600000)).status == 200
+    before = ready_at(server)
+    wait_until(lambda: used(server, "bytesPerSecondIn") > 300000, "the store to have it")
+    if victim == "restart":
+        assert server.stop() == 0
+        server.start()
+    else:
+        old = server.pid("gateway")
+        server.alerts_expected = True
+        os.kill(old, signal.SIGKILL)
+        wait_until(lambda: server.pid("gateway") not in (None, old), "another")
+    after = ready_at(server)
+    assert before[0] <= after[1] and after[0] <= before[1], (before, after)  # the same moment
+    server.quota({"bytesPerSecondIn": 100000000})
+    assert passes(server)  # a higher limit begins anew …
+    wait_until(lambda: used(server, "bytesPerSecondIn") < 100000000, "the store to know")
+    assert server.stop() == 0
+    server.start()
+    assert passes(server)  # … for good
 
 
 def answer_of(server):
@@ -465,10 +504,11 @@ def test_bytes_per_second_in_are_shaped(serving):
 
 def test_too_far_behind_is_refused(serving):
     server = serving({"bytesPerSecondIn": 1000})
-    assert server.http("POST", "/v2/models/echo/infer", server.acme, padded(100000)).status == 200
+    start = time.monotonic()
+    assert server.http("POST", "/v2/models/echo/infer", server.acme, padded(500000)).status == 200
     answer = server.infer("echo", INPUTS, server.acme)
     refused(answer, "quota_exceeded", "tenant", "1000 bytes per second in", "spec.quota.bytesPerSecondIn")
-    assert 90 <= int(answer.headers["Retry-After"]) <= 100  # 100 s' worth was taken, a second's is free
+    assert 498 - (time.monotonic() - start) <= int(answer.headers["Retry-After"]) <= 500  # a second's worth is free
     server.quota({"bytesPerSecondIn": 100000000})
     assert server.http("POST", "/v2/models/echo/infer", server.acme, padded(100000)).status == 200
     text = metrics(server)
@@ -488,11 +528,11 @@ def test_bytes_per_second_out(serving):
     """An answer is not held back; the next request is."""
     server = serving({"bytesPerSecondOut": 1000}, batching={"maxSize": 256})
     rows = vector(200, [0.5] * 800)
+    start = time.monotonic()
     first = server.infer("echo", rows, server.acme)
     assert first.status == 200 and 2500 < len(first.body) < 20000
-    start = time.monotonic()
     assert passes(server)
-    assert time.monotonic() - start >= len(first.body) / 1000 - 1.5
+    assert time.monotonic() - start >= len(first.body) / 1000 - 1
     refused(wait_until(lambda: (a := server.infer("echo", rows, server.acme)).status == 429 and a, "a refusal")
             if len(first.body) > 31500 else large_then_next(server), "quota_exceeded", "bytes per second out")
 
@@ -539,6 +579,53 @@ def test_status_shows_use_against_limit(serving, in_one_hour):
     assert quota["replicas"] == {"limit": 5, "used": 2}
     assert quota["memory"] == {"limit": 1 << 30, "used": 2 * 64 << 20}
     assert 0 < quota["artifactBytes"]["used"] < quota["artifactBytes"]["limit"] == 1 << 20
+
+
+def in_use(server, numbers):
+    """The status, where these are its requests, queued ones and connections."""
+    status = quota_status(server)
+    return status if tuple(status[n]["used"] for n in ("concurrency", "queueDepth", "connections")) == numbers else None
+
+
+def test_status_shows_what_is_in_use_now(serving):
+    """What nobody stores: requests at once and in the queue, connections; and the bytes that are to be made up for."""
+    server = serving({"concurrency": 7, "queueDepth": 9, "queueBytes": "1Mi", "connections": 8, "bytesPerSecondIn": 5000,
+                      "bytesPerSecondOut": 7000000}, batching={"maxSize": 1})
+    server.apply(tenant_yaml("other"))
+    assert passes(server)
+    assert quota_status(server)["queueDepth"] == {"limit": 9, "used": 0}
+    with contextlib.ExitStack() as stack:
+        with stopped(server):
+            socks = in_flight(server, stack, 3)
+            status = wait_until(lambda: in_use(server, (3, 2, 3)), "what is in use")
+            assert {name: status[name]["limit"] for name in status if status[name]["limit"]} == {
+                "concurrency": 7, "queueDepth": 9, "queueBytes": 1 << 20, "connections": 8, "bytesPerSecondIn": 5000,
+                "bytesPerSecondOut": 7000000}
+            assert 0 < status["queueBytes"]["used"] < 1 << 20
+            assert json.loads(server.cli("get", "tenant", "other", "-o", "json").stdout)["status"]["quota"] == {
+                "queueDepth": {"limit": 256, "used": 0}}
+        for sock in socks:
+            assert sock.recv(100).startswith(b"HTTP/1.1 200 ")
+        status = wait_until(lambda: in_use(server, (0, 0, 3)), "them to be answered, and kept alive")
+        assert status["queueBytes"]["used"] == 0
+    wait_until(lambda: in_use(server, (0, 0, 0)), "all of them to be gone")
+    assert server.http("POST", "/v2/models/echo/infer", server.acme, padded(500000)).status == 200
+    wait_until(lambda: 5000 < used(server, "bytesPerSecondIn") <= 500000 + 1000, "what is to be made up for")
+    assert "bytesPerSecondIn:" in server.cli("get", "tenant", "acme", "-o", "yaml").stdout
+
+
+def test_what_a_gateway_had_in_use_ends_with_it(serving):
+    server = serving({"concurrency": 7})
+    assert passes(server)
+    with contextlib.ExitStack() as stack, stopped(server):
+        in_flight(server, stack, 3)
+        wait_until(lambda: used(server, "concurrency") == 3, "them to be seen")
+        old = server.pid("gateway")
+        server.alerts_expected = True
+        os.kill(old, signal.SIGKILL)
+        wait_until(lambda: used(server, "concurrency") == 0, "them to be gone")
+        wait_until(lambda: server.pid("gateway") not in (None, old), "another gateway")
+    wait_until(lambda: answer_of(server), "service")
 
 
 def test_models_and_artifacts_are_counted_at_apply(server, folder):

@@ -3,6 +3,8 @@
 Nothing here asserts a time: shares are ratios of what the server itself has counted, with a margin for a machine that does other
 things too; the bench has the tight ones."""
 import json
+import os
+import signal
 import threading
 
 import pytest
@@ -198,19 +200,37 @@ def test_devices_are_declared_and_found(make_server, folder):
     rows = server.cli("get", "devices").stdout.splitlines()
     assert rows[0].split()[:4] == ["NAME", "SLOTS", "USED", "QUEUED"]
     assert [r.split()[0] for r in rows[1:]] == ["cpu", "npu"] and rows[2].split()[1] == "2"
-    key = give(server, folder, busy="3s", resources={"device": "npu"}, batching={"maxSize": 1}, replicas={"max": 3})
+    key = give(server, folder, busy="200ms", resources={"device": "npu"}, batching={"maxSize": 1}, replicas={"min": 3, "max": 3})
     other = give(server, folder, tenant="other")
-    holders = [send(server, key) for _ in range(3)]
-    wait_until(lambda: device(server, "npu")["status"]["used"] == 2, "both slots of the npu to be used")
-    assert device(server, "npu")["status"]["queued"] == 1
-    assert ask(server, other).status == 200  # another device: nothing to do with it
-    assert device(server)["status"]["used"] == 0
+    workers = wait_until(lambda: ready(server, 3), "the replicas")
+    for pid in workers:
+        os.kill(pid, signal.SIGSTOP)  # whatever they get, they hold it
+    try:
+        holders = [send(server, key) for _ in range(3)]
+        wait_until(lambda: npu(server, "used", "queued") == (2, 1), "both slots of the npu to be used, and one to wait")
+        assert ask(server, other).status == 200  # another device: nothing to do with it
+        wait_until(lambda: device(server)["status"]["used"] == 0, "the page to show that it is over")
+        assert npu(server, "used", "queued") == (2, 1)
+    finally:
+        for pid in workers:
+            os.kill(pid, signal.SIGCONT)
     for sock in holders:
         assert sock.recv(12) == b"HTTP/1.1 200"
         sock.close()
-    assert device(server, "npu")["status"]["seconds"]["tenants"] > 8
-    wait_until(lambda: metric(server, "bulkhead_device_seconds_total", device="npu", use="tenants") > 8,
-               "the last lease to be counted")  # the page is written four times a second
+    wait_until(lambda: metric(server, "bulkhead_device_seconds_total", device="npu", use="tenants") > 0.59,
+               "all three leases to be counted")  # the page is written four times a second
+    assert npu(server, "used", "queued") == (0, 0) and device(server, "npu")["status"]["seconds"]["tenants"] > 0.59
+
+
+def ready(server, n):
+    """The pids of the workers, once that many can serve."""
+    pids = [r["status"]["pid"] for r in server.status()["replicas"] if r["status"]["state"] == "ready"]
+    return pids if len(pids) == n else None
+
+
+def npu(server, *members):
+    status = device(server, "npu")["status"]
+    return tuple(status[m] for m in members)
 
 
 def test_a_device_that_is_not_there(make_server, folder):

@@ -241,8 +241,15 @@ static void test_saved_and_restored(void **state)
 {
     (void)state;
     struct schedule_quota_limits limits = {
-        .requests = 60, .burst = 10, .windows = {[SCHEDULE_COMPUTE_HOUR] = 10, [SCHEDULE_COMPUTE_DAY] = 100}};
+        .requests = 60,
+        .burst = 10,
+        .windows = {[SCHEDULE_COMPUTE_HOUR] = 10, [SCHEDULE_COMPUTE_DAY] = 100},
+        .flows = {[SCHEDULE_BYTES_IN] = 100, [SCHEDULE_BYTES_OUT] = 1000},
+    };
     struct schedule_quota q = quota_of(limits), r = quota_of(limits);
+    struct schedule_quota_ticket ticket = {0};
+    schedule_quota_flow_in(&q, 700, start.now_ns);
+    schedule_quota_flow_out(&q, &ticket, 9000, start.now_ns);
     for (int i = 0; i < 5; i++)
         use(&q, 1, start);
     struct schedule_quota_saved saved;
@@ -253,16 +260,20 @@ static void test_saved_and_restored(void **state)
     assert_int_equal(schedule_quota_window(&r, SCHEDULE_COMPUTE_HOUR, reboot).used, 5);
     assert_int_equal(schedule_quota_window(&r, SCHEDULE_COMPUTE_DAY, after(reboot, HOUR_NS)).used, 5);
     assert_int_equal(schedule_quota_window(&r, SCHEDULE_COMPUTE_HOUR, after(reboot, HOUR_NS)).used, 0);
+    assert_int_equal(schedule_quota_flow_wait(&r, SCHEDULE_BYTES_IN, reboot.now_ns), 4 * NS_PER_S);
+    assert_int_equal(schedule_quota_flow_wait(&r, SCHEDULE_BYTES_OUT, reboot.now_ns), 6 * NS_PER_S);
 }
 
 static void test_any_saved_bytes_are_bounded(void **state)
 {
     (void)state;
-    struct schedule_quota_limits limits = {.requests = 60, .burst = 1, .windows = {[SCHEDULE_COMPUTE_HOUR] = 10}};
+    struct schedule_quota_limits limits = {
+        .requests = 60, .burst = 1, .windows = {[SCHEDULE_COMPUTE_HOUR] = 10}, .flows = {[SCHEDULE_BYTES_IN] = 1}};
     struct schedule_quota q = quota_of(limits);
     struct schedule_quota_saved saved;
     memset(&saved, 0xFF, sizeof saved);
     schedule_quota_restore(&q, &saved, start);
+    assert_int_equal(schedule_quota_flow_wait(&q, SCHEDULE_BYTES_IN, start.now_ns), 60 * MINUTE_NS - NS_PER_S);
     struct schedule_quota_ticket t = {0};
     struct schedule_quota_refusal refusal = {0};
     assert_int_equal(schedule_quota_enter(&q, &t, start, &refusal), -ERROR_QUOTA_EXCEEDED);
