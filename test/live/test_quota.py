@@ -16,6 +16,7 @@ from load import Load
 
 INPUTS = vector(1, [1, 2, 3, 4])
 BODY = json.dumps({"inputs": INPUTS}).encode()
+HELD = "1s"
 
 
 @pytest.fixture
@@ -55,8 +56,9 @@ def request(server, key=None, model="echo", length=None):
 
 
 @contextlib.contextmanager
-def stopped(server, model="echo"):
-    """That model's worker holds still meanwhile."""
+def stopped(server, model="slow"):
+    """That model's worker holds still meanwhile. It is ended after eight times what its leases took lately, so let them
+    take a second (HELD), or let there have been none: then it is 30 s."""
     worker, = [r["status"]["pid"] for r in server.status()["replicas"] if r["status"]["model"] == model]
     os.kill(worker, signal.SIGSTOP)
     try:
@@ -66,7 +68,7 @@ def stopped(server, model="echo"):
             os.kill(worker, signal.SIGCONT)
 
 
-def in_flight(server, stack, n, key=None, model="echo"):
+def in_flight(server, stack, n, key=None, model="slow"):
     """n requests that their worker does not answer now."""
     socks = [stack.enter_context(server.raw()) for _ in range(n)]
     for sock in socks:
@@ -124,19 +126,19 @@ def taken(answer, first):
 
 
 def test_a_request_that_the_server_refuses_does_not_count(serving):
-    server = serving({"requestsPerMinute": 1, "burst": 99, "queueDepth": 1}, batching={"maxSize": 1})
+    server = serving({"requestsPerMinute": 1, "burst": 99, "queueDepth": 1}, HELD, batching={"maxSize": 1})
     first = time.time()
-    assert passes(server)
+    assert passes(server, model="slow")
     with contextlib.ExitStack() as stack, stopped(server):
         in_flight(server, stack, 1)
         wait_until(lambda: server.status()["device"]["used"] == 1, "it to run")
         in_flight(server, stack, 1)
         wait_until(lambda: server.status()["gateway"]["queued"] == 1, "it to wait")
-        answer = server.infer("echo", INPUTS, server.acme)
+        answer = server.infer("slow", INPUTS, server.acme)
         refused(answer, "queue_full")
         assert taken(answer, first) == 3
     wait_until(lambda: server.status()["gateway"]["queued"] == 0, "the queue to be empty")
-    answer = server.infer("echo", INPUTS, server.acme)
+    answer = server.infer("slow", INPUTS, server.acme)
     assert answer.status == 200 and taken(answer, first) == 4
 
 
@@ -165,9 +167,9 @@ def test_a_refusal_that_nobody_reads_outlives_what_was_used(serving):
 @pytest.mark.parametrize("level", ("tenant", "key"))
 def test_concurrency(serving, level):
     limit = {"concurrency": 3}
-    server = serving(limit if level == "tenant" else {"perKey": limit})
+    server = serving(limit if level == "tenant" else {"perKey": limit}, HELD)
     other = server.key("acme", "other")
-    assert passes(server)
+    assert passes(server, model="slow")
     with contextlib.ExitStack() as stack:
         with stopped(server):
             socks = in_flight(server, stack, 3)
@@ -185,7 +187,7 @@ def test_concurrency(serving, level):
 
 def test_no_way_to_end_leaks_a_slot(serving):
     """Every state that a request can be in when its client goes, its time is over or its worker dies."""
-    server = serving({"concurrency": 2, "perKey": {"concurrency": 2}}, batching={"maxSize": 1})
+    server = serving({"concurrency": 2, "perKey": {"concurrency": 2}}, HELD, batching={"maxSize": 1})
 
     def all_free():
         with contextlib.ExitStack() as stack:
@@ -195,7 +197,7 @@ def test_no_way_to_end_leaks_a_slot(serving):
                 refused(server.infer("echo", INPUTS, server.acme), "quota_exceeded")
             return all(sock.recv(100).startswith(b"HTTP/1.1 200 ") for sock in socks)
 
-    assert passes(server)
+    assert passes(server) and passes(server, model="slow")
     for _ in range(3):
         for sock in (server.raw(), server.raw()):  # gone within the body
             sock.sendall(request(server, length=100000) + b"{")
@@ -205,7 +207,7 @@ def test_no_way_to_end_leaks_a_slot(serving):
     assert all_free()
     with stopped(server):  # gone while running and queued
         for sock in (server.raw(), server.raw()):
-            sock.sendall(request(server) + BODY)
+            sock.sendall(request(server, model="slow") + BODY)
             wait_until(lambda: server.status()["device"]["used"] == 1, "one to run")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             sock.close()
@@ -215,11 +217,11 @@ def test_no_way_to_end_leaks_a_slot(serving):
         with contextlib.ExitStack() as stack:
             sock, = in_flight(server, stack, 1)
             wait_until(lambda: server.status()["device"]["used"] == 1, "one to run")
-            late = server.infer("echo", INPUTS, server.acme, parameters={"timeout": 50000})
+            late = server.infer("slow", INPUTS, server.acme, parameters={"timeout": 50000})
             assert (late.status, late.code) == (503, "deadline_exceeded")
             os.kill(worker, signal.SIGKILL)
             assert sock.recv(100).startswith(b"HTTP/1.1 503 ")
-    wait_until(lambda: passes(server), "a new worker")
+    wait_until(lambda: passes(server, model="slow"), "a new worker")
     assert server.infer("echo", vector(1, [1, 2, 3]), server.acme).status == 400  # refused for what it says
     assert server.infer("nothing", INPUTS, server.acme).status == 404
     assert all_free()
@@ -322,7 +324,7 @@ def test_a_first_request_passes_under_a_small_quota(serving, in_one_hour):
 
 def test_a_fair_share_of_a_batch_is_charged(serving, in_one_hour):
     """A batch's time is its requests' by rows."""
-    server = serving({"computeSecondsPerHour": 1000}, busy="100ms")
+    server = serving({"computeSecondsPerHour": 1000}, busy=HELD)
     assert passes(server, model="slow")
     before = lease_seconds(server)
     with contextlib.ExitStack() as stack:
@@ -343,7 +345,7 @@ def test_a_fair_share_of_a_batch_is_charged(serving, in_one_hour):
 def test_what_was_really_used_is_charged(serving, in_one_hour):
     """A client that goes while its request runs has used what it ran until it was given up; one that goes while it waits
     has used nothing."""
-    server = serving({"computeSecondsPerHour": 1000}, busy="300ms", batching={"maxSize": 1})
+    server = serving({"computeSecondsPerHour": 1000}, busy=HELD, batching={"maxSize": 1})
     assert passes(server, model="slow")
     with stopped(server, "slow"):
         for state in ("used", "queued"):
@@ -355,7 +357,7 @@ def test_what_was_really_used_is_charged(serving, in_one_hour):
             sock.close()
     took = lease_seconds(server, 2)
     rest = float(server.infer("echo", INPUTS, server.acme).headers["x-ratelimit-remaining-compute"])
-    assert 0.3 < took <= 1000 - rest + 0.01 <= took + 0.5  # the one asked last is in the latter
+    assert 1 < took <= 1000 - rest + 0.01 <= took + 0.5  # the one asked last is in the latter
 
 
 # --- what is used outlives processes ---
@@ -589,43 +591,42 @@ def in_use(server, numbers):
 
 def test_status_shows_what_is_in_use_now(serving):
     """What nobody stores: requests at once and in the queue, connections; and the bytes that are to be made up for."""
-    server = serving({"concurrency": 7, "queueDepth": 9, "queueBytes": "1Mi", "connections": 8, "bytesPerSecondIn": 5000,
-                      "bytesPerSecondOut": 7000000}, batching={"maxSize": 1})
+    server = serving({"concurrency": 7, "queueDepth": 9, "queueBytes": "1Mi", "connections": 8, "bytesPerSecondIn": 500000,
+                      "bytesPerSecondOut": 7000000}, "500ms", batching={"maxSize": 1}, replicas={"max": 1})
     server.apply(tenant_yaml("other"))
-    assert passes(server)
+    assert passes(server, model="slow")
     assert quota_status(server)["queueDepth"] == {"limit": 9, "used": 0}
-    with contextlib.ExitStack() as stack:
-        with stopped(server):
-            socks = in_flight(server, stack, 3)
-            status = wait_until(lambda: in_use(server, (3, 2, 3)), "what is in use")
-            assert {name: status[name]["limit"] for name in status if status[name]["limit"]} == {
-                "concurrency": 7, "queueDepth": 9, "queueBytes": 1 << 20, "connections": 8, "bytesPerSecondIn": 5000,
-                "bytesPerSecondOut": 7000000}
-            assert 0 < status["queueBytes"]["used"] < 1 << 20
-            assert json.loads(server.cli("get", "tenant", "other", "-o", "json").stdout)["status"]["quota"] == {
-                "queueDepth": {"limit": 256, "used": 0}}
-        for sock in socks:
-            assert sock.recv(100).startswith(b"HTTP/1.1 200 ")
-        status = wait_until(lambda: in_use(server, (0, 0, 3)), "them to be answered, and kept alive")
-        assert status["queueBytes"]["used"] == 0
-    wait_until(lambda: in_use(server, (0, 0, 0)), "all of them to be gone")
+    with Load(server, server.acme, model="slow", threads=3) as load:  # each asks again at once: one runs, two wait
+        status = wait_until(lambda: in_use(server, (3, 2, 3)), "what is in use")
+        assert {name: status[name]["limit"] for name in status} == {
+            "concurrency": 7, "queueDepth": 9, "queueBytes": 1 << 20, "connections": 8, "bytesPerSecondIn": 500000,
+            "bytesPerSecondOut": 7000000}
+        assert 0 < status["queueBytes"]["used"] < 1 << 20
+        assert json.loads(server.cli("get", "tenant", "other", "-o", "json").stdout)["status"]["quota"] == {
+            "queueDepth": {"limit": 256, "used": 0}}
+    assert set(load.statuses) == {200} and load.broken == 0
+    status = wait_until(lambda: in_use(server, (0, 0, 0)), "all of them to be gone")
+    assert status["queueBytes"]["used"] == 0
+    server.quota({"bytesPerSecondIn": 5000})
     assert server.http("POST", "/v2/models/echo/infer", server.acme, padded(500000)).status == 200
     wait_until(lambda: 5000 < used(server, "bytesPerSecondIn") <= 500000 + 1000, "what is to be made up for")
     assert "bytesPerSecondIn:" in server.cli("get", "tenant", "acme", "-o", "yaml").stdout
 
 
 def test_what_a_gateway_had_in_use_ends_with_it(serving):
-    server = serving({"concurrency": 7})
-    assert passes(server)
-    with contextlib.ExitStack() as stack, stopped(server):
-        in_flight(server, stack, 3)
-        wait_until(lambda: used(server, "concurrency") == 3, "them to be seen")
-        old = server.pid("gateway")
-        server.alerts_expected = True
-        os.kill(old, signal.SIGKILL)
-        wait_until(lambda: used(server, "concurrency") == 0, "them to be gone")
-        wait_until(lambda: server.pid("gateway") not in (None, old), "another gateway")
+    server = serving({"connections": 7})
+    connections = [server.connect() for _ in range(3)]
+    for connection in connections:
+        assert server.infer("echo", INPUTS, server.acme, connection=connection).status == 200
+    wait_until(lambda: used(server, "connections") == 3, "them to be seen")
+    old = server.pid("gateway")
+    server.alerts_expected = True
+    os.kill(old, signal.SIGKILL)
+    wait_until(lambda: used(server, "connections") == 0, "them to be gone")
+    wait_until(lambda: server.pid("gateway") not in (None, old), "another gateway")
     wait_until(lambda: answer_of(server), "service")
+    for connection in connections:
+        connection.close()
 
 
 def test_models_and_artifacts_are_counted_at_apply(server, folder):

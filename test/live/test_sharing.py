@@ -3,8 +3,6 @@
 Nothing here asserts a time: shares are ratios of what the server itself has counted, with a margin for a machine that does other
 things too; the bench has the tight ones."""
 import json
-import os
-import signal
 import threading
 
 import pytest
@@ -200,32 +198,22 @@ def test_devices_are_declared_and_found(make_server, folder):
     rows = server.cli("get", "devices").stdout.splitlines()
     assert rows[0].split()[:4] == ["NAME", "SLOTS", "USED", "QUEUED"]
     assert [r.split()[0] for r in rows[1:]] == ["cpu", "npu"] and rows[2].split()[1] == "2"
-    key = give(server, folder, busy="200ms", resources={"device": "npu"}, batching={"maxSize": 1}, replicas={"min": 3, "max": 3})
+    key = give(server, folder, busy="500ms", resources={"device": "npu"}, batching={"maxSize": 1}, replicas={"max": 3})
     other = give(server, folder, tenant="other")
-    workers = wait_until(lambda: ready(server, 3), "the replicas")
-    for pid in workers:
-        os.kill(pid, signal.SIGSTOP)  # whatever they get, they hold it
+    load = Load(server, key, 3)  # each asks again at once: one more than there are slots
     try:
-        holders = [send(server, key) for _ in range(3)]
         wait_until(lambda: npu(server, "used", "queued") == (2, 1), "both slots of the npu to be used, and one to wait")
         assert ask(server, other).status == 200  # another device: nothing to do with it
         wait_until(lambda: device(server)["status"]["used"] == 0, "the page to show that it is over")
-        assert npu(server, "used", "queued") == (2, 1)
+        wait_until(lambda: npu(server, "used", "queued") == (2, 1), "the npu still to be at work")
     finally:
-        for pid in workers:
-            os.kill(pid, signal.SIGCONT)
-    for sock in holders:
-        assert sock.recv(12) == b"HTTP/1.1 200"
-        sock.close()
-    wait_until(lambda: metric(server, "bulkhead_device_seconds_total", device="npu", use="tenants") > 0.59,
-               "all three leases to be counted")  # the page is written four times a second
-    assert npu(server, "used", "queued") == (0, 0) and device(server, "npu")["status"]["seconds"]["tenants"] > 0.59
-
-
-def ready(server, n):
-    """The pids of the workers, once that many can serve."""
-    pids = [r["status"]["pid"] for r in server.status()["replicas"] if r["status"]["state"] == "ready"]
-    return pids if len(pids) == n else None
+        statuses = load.stop()
+    assert set(statuses) == {200}
+    seconds = 0.49 * len(statuses)
+    wait_until(lambda: npu(server, "used", "queued") == (0, 0), "the last lease to end")
+    wait_until(lambda: metric(server, "bulkhead_device_seconds_total", device="npu", use="tenants") > seconds,
+               "the last lease to be counted")  # the page is written four times a second
+    assert device(server, "npu")["status"]["seconds"]["tenants"] > seconds
 
 
 def npu(server, *members):
