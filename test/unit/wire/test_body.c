@@ -151,7 +151,7 @@ static void test_owners_bodies(void **state)
 {
     (void)state;
     static const char head[] = "POST /b HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n";
-    struct wire_owner *mine = NULL, *other = NULL;
+    static struct wire_owner *mine = NULL, *other = NULL;
     f.config.bodies_bytes_max = 1000000;
     fixture_start(&f);
     f.owner = &mine;

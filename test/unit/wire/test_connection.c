@@ -406,7 +406,7 @@ static void test_large_answer(void **state)
 static void test_unread_answers(void **state)
 {
     (void)state;
-    struct wire_owner *slow = NULL, *other = NULL;
+    static struct wire_owner *slow = NULL, *other = NULL;
     f.config.bodies_bytes_max = 9 << 20;
     fixture_start(&f);
     f.answer_bytes = 9 << 20;

@@ -69,7 +69,7 @@ static void test_idle_ones_give_way(void **state)
 {
     (void)state;
     enum { MANY = 6, NEW = 3 };
-    struct wire_owner *many = NULL, *one = NULL;
+    static struct wire_owner *many = NULL, *one = NULL;
     f.config.connections_max = MANY + 2;
     fixture_start(&f);
     struct peer greedy[MANY], other, nobodys, fresh[NEW];
@@ -135,7 +135,7 @@ static void test_silent_ones_give_way(void **state)
 {
     (void)state;
     enum { SILENT = 8 };
-    struct wire_owner *one = NULL;
+    static struct wire_owner *one = NULL;
     f.config.connections_max = SILENT;
     fixture_start(&f);
     struct peer silent[SILENT];
@@ -169,7 +169,7 @@ static void test_silent_ones_give_way(void **state)
 static void test_transfers_give_way(void **state)
 {
     (void)state;
-    struct wire_owner *slow = NULL, *other = NULL;
+    static struct wire_owner *slow = NULL, *other = NULL;
     f.config.connections_max = 4;
     fixture_start(&f);
     struct peer p[4], q[3];
@@ -205,7 +205,7 @@ static void test_transfers_give_way(void **state)
 static void test_owner_yields(void **state)
 {
     (void)state;
-    struct wire_owner *one = NULL, *two = NULL;
+    static struct wire_owner *one = NULL, *two = NULL;
     assert_false(wire_owner_yield(one));
     fixture_start(&f);
     f.owner = &one;
