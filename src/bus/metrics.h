@@ -29,6 +29,12 @@ enum bus_metrics_refusal {
     BUS_METRICS_REFUSAL_COUNT
 };
 
+enum bus_metrics_adapter {
+    BUS_METRICS_ADAPTER_LOADED = 0, /* into a worker */
+    BUS_METRICS_ADAPTER_EVICTED,    /* for another's room; it is gone as well */
+    BUS_METRICS_ADAPTER_GONE,
+};
+
 /* Buckets of durations end at 2^(14 + i) ns: 16 µs, 33 µs … 34 s; those of batches at 2^i rows: 1 … 256. The last
  * bucket of each is for what is beyond. Not cumulative here. */
 #define BUS_METRICS_DURATION_SHIFT   14u
@@ -53,6 +59,8 @@ struct bus_metrics_row {
     uint64_t refusals[BUS_METRICS_REFUSAL_COUNT];
     uint64_t served_ns;       /* slots × time of its leases */
     uint64_t queued, running; /* requests now, as of the last look */
+    uint64_t adapter_loads, adapter_evictions;
+    uint64_t adapters_loaded, adapters_loaded_bytes; /* now, in all replicas together */
 };
 
 #define BUS_METRICS_CLASSES 3u /* critical, interactive, batch */

@@ -211,6 +211,14 @@ static const struct family families[] = {
     {"bulkhead_blocked_syscalls_total", "counter",
      "System calls of workers that their filter refused (EPERM), as the workers tell with their next answer.",
      write_row_count, ROW(blocked_calls)},
+    {"bulkhead_adapter_loads_total", "counter", "Adapters of the tenant that were loaded into a worker of the model.",
+     write_row_count, ROW(adapter_loads)},
+    {"bulkhead_adapter_evictions_total", "counter", "Those of them that went to make room for another one.",
+     write_row_count, ROW(adapter_evictions)},
+    {"bulkhead_adapters_loaded", "gauge", "Those of them that are loaded, in all replicas together.", write_row_count,
+     ROW(adapters_loaded)},
+    {"bulkhead_adapters_loaded_bytes", "gauge", "Bytes of those that are loaded.", write_row_count,
+     ROW(adapters_loaded_bytes)},
     {"bulkhead_quota_refusals_total", "counter",
      "Requests refused with 429, by the limit that is used up: rate (requestsPerMinute), queue (queueDepth), concurrency, "
      "compute (computeSecondsPerHour, computeSecondsPerDay), tokens or bytes (bytesPerSecondIn, bytesPerSecondOut), of the "

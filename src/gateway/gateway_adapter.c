@@ -43,6 +43,7 @@ struct gateway_adapter {
     uint64_t uid, bytes;
     uint32_t number; /* in the worker; 0: not asked for */
     uint32_t n_sequences;
+    bool counted; /* in the figures, as loaded */
     enum gateway_adapter_lack lack;
     bool unserved; /* loaded for requests that are back in their line, and of which none has a place yet */
     bool stale;    /* the catalog has it no more: goes with its last sequence */
@@ -199,6 +200,8 @@ static void drop(struct gateway_batch *b, struct gateway_adapter *a)
     if (a->state == ADAPTER_LOADED && replica->channel && channel_push(replica->channel, &frame) == 0)
         channel_ring(replica->channel);
     struct gateway_version *v = a->version;
+    if (take(&a->counted))
+        gateway_metrics_adapter(v, BUS_METRICS_ADAPTER_GONE, a->bytes);
     list_remove(&a->in_batch);
     if (!list_empty(&a->aside)) {
         a->state = ADAPTER_WANTED;
@@ -274,6 +277,12 @@ static bool makes_way(const struct gateway_batch *b, const struct gateway_adapte
     return for_tenant || for_all;
 }
 
+static void evict(struct gateway_batch *b, struct gateway_adapter *gone)
+{
+    gateway_metrics_adapter(gone->version, BUS_METRICS_ADAPTER_EVICTED, 0);
+    drop(b, gone);
+}
+
 /* 0: there is room now; 1: there will be; or a refusal. */
 static int room_make(struct gateway_batch *b, struct gateway_adapter *a, struct error *err)
 {
@@ -289,14 +298,14 @@ static int room_make(struct gateway_batch *b, struct gateway_adapter *a, struct 
             a->lack = LACKS_BUDGET;
             return 1;
         }
-        drop(b, gone);
+        evict(b, gone);
     }
     while (room_used(b, NULL) + a->bytes > room || places_used(b, NULL) >= LIMIT_ADAPTERS_LOADED) {
         if (!(gone = victim_of_all(b, a->tenant))) {
             a->lack = LACKS_ROOM;
             return 1;
         }
-        drop(b, gone);
+        evict(b, gone);
     }
     return 0;
 }
@@ -489,6 +498,8 @@ int gateway_adapter_frame(struct gateway_replica *replica, const struct channel_
         refuse(b, a, f->status, NULL);
     } else {
         a->state = ADAPTER_LOADED;
+        a->counted = true;
+        gateway_metrics_adapter(a->version, BUS_METRICS_ADAPTER_LOADED, a->bytes);
         a->unserved = !list_empty(&a->aside);
         aside_back(a);
         gateway_batch_look(b);

@@ -678,6 +678,8 @@ void gateway_metrics_lease(struct gateway_version *v, uint64_t ns, uint32_t slot
 void gateway_metrics_look(struct gateway *g);
 void gateway_metrics_restart(struct gateway_version *v);
 void gateway_metrics_blocked(struct gateway_version *v, uint32_t n);
+/* An adapter of the version's tenant was loaded into a worker, or is there no more. */
+void gateway_metrics_adapter(struct gateway_version *v, enum bus_metrics_adapter what, uint64_t bytes);
 
 /* gateway_lease.c */
 struct gateway_replica *gateway_lease_replica(const struct schedule_lease *lease);

@@ -172,6 +172,23 @@ void gateway_metrics_look(struct gateway *g)
     }
 }
 
+void gateway_metrics_adapter(struct gateway_version *v, enum bus_metrics_adapter what, uint64_t bytes)
+{
+    struct bus_metrics_row *row = row_of_version(v);
+    if (!row)
+        return;
+    if (what == BUS_METRICS_ADAPTER_LOADED) {
+        bus_metrics_add(&row->adapter_loads, 1);
+        bus_metrics_add(&row->adapters_loaded, 1);
+        bus_metrics_add(&row->adapters_loaded_bytes, bytes);
+    } else if (what == BUS_METRICS_ADAPTER_GONE) {
+        bus_metrics_add(&row->adapters_loaded, UINT64_MAX); /* one less: it was counted before */
+        bus_metrics_add(&row->adapters_loaded_bytes, -bytes);
+    } else {
+        bus_metrics_add(&row->adapter_evictions, 1);
+    }
+}
+
 void gateway_metrics_restart(struct gateway_version *v)
 {
     struct bus_metrics_row *row = row_of_version(v);

@@ -288,6 +288,40 @@ static void the_least_recently_used_one_goes(void **state)
     end(items[0], 0);
 }
 
+static void what_is_loaded_is_counted(void **state)
+{
+    (void)state;
+    static struct bus_metrics page;
+    memset(&page, 0, sizeof page);
+    page.n_rows = 1; /* `other` */
+    w.f.g.metrics = &page;
+    run("a0", 500);
+    const struct bus_metrics_row *row = w.f.version->metrics;
+    assert_int_equal(row->adapter_loads, 1);
+    assert_int_equal(row->adapters_loaded, 1);
+    uint64_t each = row->adapters_loaded_bytes;
+    assert_true(each > 0);
+    run("a1", 501);
+    run("a0", 500);
+    assert_int_equal(row->adapter_loads, 2);
+    assert_int_equal(row->adapters_loaded, 2);
+    assert_int_equal(row->adapter_evictions, 0);
+    ask_for("a2", 502); /* the budget holds two */
+    assert_false(turn());
+    assert_int_equal(row->adapter_evictions, 1);
+    assert_int_equal(row->adapters_loaded, 1);
+    loaded(demanded.number, 0);
+    assert_int_equal(row->adapter_loads, 3);
+    assert_int_equal(row->adapters_loaded, 2);
+    assert_int_equal(row->adapters_loaded_bytes, 2 * each);
+    gateway_replica_kill(w.f.replica, BUS_STOP_PROTOCOL);
+    assert_int_equal(row->adapters_loaded, 0);
+    assert_int_equal(row->adapters_loaded_bytes, 0);
+    assert_int_equal(row->adapter_evictions, 1); /* the worker's end is none */
+    w.f.g.metrics = NULL;
+    w.f.version->metrics = NULL;
+}
+
 static void none_goes_under_a_sequence(void **state)
 {
     (void)state;
@@ -628,6 +662,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(it_is_loaded_when_it_is_needed, setup, teardown),
         cmocka_unit_test_setup_teardown(the_least_recently_used_one_goes, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_is_loaded_is_counted, setup, teardown),
         cmocka_unit_test_setup_teardown(none_goes_under_a_sequence, setup, teardown),
         cmocka_unit_test_setup_teardown(what_cannot_be_loaded_is_said, setup, teardown),
         cmocka_unit_test_setup_teardown(what_is_larger_than_the_budget_is_refused, setup, teardown),
