@@ -33,8 +33,10 @@
 /* Admin socket. An apply body holds resources only; artifacts are streamed separately. */
 #define LIMIT_ADMIN_BODY_BYTES  (8 * MIB)
 #define LIMIT_ADMIN_CONNECTIONS 64u
-#define LIMIT_ARTIFACT_BYTES    (4 * GIB)
-#define LIMIT_APPLY_RESOURCES   1024u
+/* Language models of some hundred billion parameters. What a host can hold is looked at when it comes to that: the disk
+ * when it is stored, free memory when it is opened, a tenant's spec.quota.artifactBytes when it is applied. */
+#define LIMIT_ARTIFACT_BYTES  (1024 * GIB)
+#define LIMIT_APPLY_RESOURCES 1024u
 
 /* A folder as a model's source: its table is 272 bytes a file. Models exported in pieces have some hundreds. */
 #define LIMIT_FOLDER_FILES      1024u

@@ -8,6 +8,8 @@
 #include <unistd.h>
 
 #define UPLOAD_TIMEOUT_MS 60000u
+/* The server reads whole models, a second or more for each GB, before it answers. */
+#define APPLY_TIMEOUT_MS 600000u
 
 struct document {
     yyjson_val *json;
@@ -310,7 +312,7 @@ static enum cli_exit apply_all(struct apply *apply)
                                           .content_type = "application/json",
                                           .body = {body.data, body.size},
                                           .body_fd = -1,
-                                          .timeout_ms = UPLOAD_TIMEOUT_MS};
+                                          .timeout_ms = APPLY_TIMEOUT_MS};
     _answer_ struct cli_answer answer = {0};
     status = cli_admin_send(apply->call, &request, &answer);
     if (status != CLI_DONE)

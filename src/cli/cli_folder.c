@@ -134,7 +134,7 @@ static int pack(struct folder *f, int *ret_fd, uint64_t *ret_bytes)
         return refuse(f, "", "the folder is empty");
     r = bundle_layout(f->files, f->n_files, &head, &bytes);
     if (r < 0)
-        return refuse(f, "", r == -ERROR_LIMIT ? "more than the 4 GiB that an artifact may have" : "out of memory");
+        return refuse(f, "", r == -ERROR_LIMIT ? "more than the 1 TiB that an artifact may have" : "out of memory");
     const char *temporary = getenv("TMPDIR");
     _close_ int fd = open(temporary && temporary[0] ? temporary : "/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
     if (fd < 0 || ftruncate(fd, (off_t)bytes) < 0 || write_at(fd, head.data, head.size, 0) < 0)

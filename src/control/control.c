@@ -227,6 +227,25 @@ static void on_prepare(uv_prepare_t *prepare)
 
 /* --- start --- */
 
+static bool memory_available(void *ctx, uint64_t *ret_bytes)
+{
+    static const char field[] = "\nMemAvailable:";
+    const struct control *c = ctx;
+    char text[2 * KIB]; /* it is the third line */
+    ssize_t n = c->meminfo_fd >= 0 ? pread(c->meminfo_fd, text, sizeof text - 1, 0) : -1;
+    text[n > 0 ? n : 0] = '\0';
+    const char *at = strstr(text, field);
+    if (!at)
+        return false;
+    at += sizeof field - 1;
+    at += strspn(at, " ");
+    uint64_t kib;
+    if (str_to_u64((struct str){at, strspn(at, "0123456789")}, &kib) < 0 || kib > UINT64_MAX / KIB)
+        return false;
+    *ret_bytes = kib * KIB;
+    return true;
+}
+
 static int registry_start(struct control *c, struct error *err)
 {
     if (mkdir("/artifacts", 0700) < 0 && errno != EEXIST)
@@ -241,6 +260,7 @@ static int registry_start(struct control *c, struct error *err)
         .devices = c->config.devices,
         .n_devices = c->config.n_devices,
         .memory_bytes_max = c->config.memory_bytes,
+        .memory_available = memory_available,
         .level_refusal = control_level_refusal,
         .runtime_refusal = control_runtime_refusal,
         .cores_refusal = control_cores_refusal,
@@ -311,6 +331,7 @@ static int configure(struct control *c, int bus_fd, int *ret_admin_fd, struct er
             return error_set(err, ERROR_PEER, "control was not told which OCI runtimes this host has");
         control_runtime(c, &m.body.RUNTIME);
     }
+    c->meminfo_fd = open("/proc/meminfo", O_RDONLY | O_CLOEXEC);
     r = role_data_limit(c->config.data_bytes_max, err);
     if (r < 0)
         return r;

@@ -51,7 +51,7 @@ static const struct filter_row rows[] = {
     {"openat", FILTER_WITHOUT(2, O_PATH | O_DIRECT | O_ASYNC),
      "the database, its journal, artifacts; its root is the store"},
     {"poll", FILTER_ALWAYS, "SQLite waits for a lock"},
-    {"pread64", FILTER_ALWAYS, "SQLite"},
+    {"pread64", FILTER_ALWAYS, "SQLite, how much memory is free"},
     {"pwrite64", FILTER_ALWAYS, "SQLite"},
     {"read", FILTER_ALWAYS, "connections, artifacts"},
     {"readlink", FILTER_ALWAYS, "SQLite: where does a link in the path lead?"},

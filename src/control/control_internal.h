@@ -44,6 +44,7 @@ struct control_version {
 struct control {
     uv_loop_t loop;
     struct bus_role_config config;
+    int meminfo_fd; /* /proc/meminfo, which a chroot does not have; -1: this host has none */
     struct registry *registry;
     struct bus_conn *supervisor, *gateway;
     struct wire_server *admin;

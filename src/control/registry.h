@@ -30,6 +30,8 @@ struct registry_config {
                                          has slots, is refused; borrowed */
     uint32_t n_devices;
     uint64_t memory_bytes_max; /* of the host: a model that wants more is refused */
+    /* How much memory the host has to give now; false: nobody knows. NULL allowed: likewise. */
+    bool (*memory_available)(void *ctx, uint64_t *ret_bytes);
     /* May a model run at this level on this host? 0, -ERROR_ISOLATION_UNAVAILABLE or -ERROR_AGAIN (not known yet), err
      * with the reason (from isolate's probe). Levels here and in struct registry_version are isolate's ranks: 1 =
      * shared … 5 = microvm (enum isolate_level). */

@@ -17,12 +17,16 @@
 #define UPLOAD_PREFIX     ".upload-"
 #define UPLOAD_NAME_BYTES (sizeof UPLOAD_PREFIX + 22)
 #define COPY_BYTES        (64 * KIB)
+/* Of an upload so many bytes go to the disk at once: else the last of many gigabytes would keep everybody waiting. */
+#define SYNC_BYTES (64 * MIB)
+/* What a model that is put into memory leaves to everything else. */
+#define MEMORY_LEFT_BYTES (64 * MIB)
 
 struct registry_upload {
     struct list _node;
     struct registry *registry; /* NULL once the registry closed before its owner */
     int fd;
-    uint64_t bytes;
+    uint64_t bytes, unsynced_bytes;
     EVP_MD_CTX *sha256;
     char name[UPLOAD_NAME_BYTES];
 };
@@ -228,7 +232,11 @@ int registry_upload_write(struct registry_upload *u, struct str chunk, struct er
     if (EVP_DigestUpdate(u->sha256, chunk.data, chunk.size) != 1)
         return error_set_default(err, -ERROR_INTERNAL);
     u->bytes += chunk.size;
-    return 0;
+    u->unsynced_bytes += chunk.size;
+    if (u->unsynced_bytes < SYNC_BYTES)
+        return 0;
+    u->unsynced_bytes = 0;
+    return fdatasync(u->fd) < 0 ? io_error(err, "cannot store the artifact") : 0;
 }
 
 static int upload_keep(struct registry_upload *u, const char *hex, struct error *err)
@@ -303,6 +311,21 @@ static int copy_checked(int from, int to, EVP_MD_CTX *sha256, const struct regis
     return 0;
 }
 
+/* Memory files are never given back under pressure: one that does not fit would end processes that have done nothing.
+ */
+static int memory_check(const struct registry *r, const struct registry_version *v, struct error *err)
+{
+    const struct registry_config *config = &r->config;
+    uint64_t available;
+    if (!config->memory_available || !config->memory_available(config->ctx, &available) ||
+        (available >= MEMORY_LEFT_BYTES && v->artifact_bytes <= available - MEMORY_LEFT_BYTES))
+        return 0;
+    return error_set(err, -ERROR_NO_MEMORY,
+                     "%s/%s version %u takes %llu MiB of memory for its file alone, which this machine does not have "
+                     "free now",
+                     v->tenant, v->model, v->number, (unsigned long long)(v->artifact_bytes / MIB));
+}
+
 int registry_artifact_memfd(struct registry *r, const struct registry_version *v, int *ret_fd, struct error *err)
 {
     char hex[REGISTRY_HEX_BYTES + 1];
@@ -313,13 +336,16 @@ int registry_artifact_memfd(struct registry *r, const struct registry_version *v
                          v->model, v->number);
     if (from < 0)
         return io_error(err, "cannot open an artifact");
+    int rc = memory_check(r, v, err);
+    if (rc < 0)
+        return rc;
     _close_ int to = memfd_create("artifact", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (to < 0)
         return io_error(err, "cannot copy an artifact into memory");
     EVP_MD_CTX *sha256 = EVP_MD_CTX_new();
     if (!sha256)
         return error_set_default(err, -ERROR_NO_MEMORY);
-    int rc = copy_checked(from, to, sha256, v, err);
+    rc = copy_checked(from, to, sha256, v, err);
     EVP_MD_CTX_free(sha256);
     if (rc < 0)
         return rc;

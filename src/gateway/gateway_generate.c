@@ -257,7 +257,8 @@ int gateway_stream_begin(struct gateway_request *r, size_t ahead)
     r->streaming = true;
     struct gateway_quota_headers quota;
     gateway_quota_headers(r, &quota);
-    return stream_result(wire_sse_begin(r->x, quota.headers, quota.n, LIMIT_STREAM_BYTES + 2 * ahead, LIMIT_STREAM_IDLE_MS));
+    return stream_result(
+        wire_sse_begin(r->x, quota.headers, quota.n, LIMIT_STREAM_BYTES + 2 * ahead, LIMIT_STREAM_IDLE_MS));
 }
 
 int gateway_stream_write(struct gateway_request *r, struct str events)

@@ -80,6 +80,45 @@ static void test_disk_full(void **state)
     assert_int_equal(fixture_files(f), 0);
 }
 
+static uint64_t available;
+
+static bool memory_available(void *ctx, uint64_t *ret_bytes)
+{
+    (void)ctx;
+    *ret_bytes = available;
+    return available > 0;
+}
+
+/* What does not fit into the host's memory is refused before it is put there. */
+static void test_memory_is_looked_at(void **state)
+{
+    struct fixture *f = *state;
+    registry_close(f->registry);
+    f->config.memory_available = memory_available;
+    fixture_open(f);
+    apply_one(f, "the model", TENANT("acme", "") "," MODEL("acme", "m", "a.json", ""));
+    struct registry_version v;
+    assert_int_equal(registry_version_find(f->registry, fixture_version(f, "acme", "m"), 0, &v, &f->err), 0);
+    int fd = -1;
+    static const uint64_t little[] = {1, 64 * MIB - 1, 64 * MIB + 8};
+    for (size_t i = 0; i < sizeof little / sizeof little[0]; i++) {
+        available = little[i];
+        assert_int_equal(registry_artifact_memfd(f->registry, &v, &fd, &f->err), -ERROR_NO_MEMORY);
+        assert_non_null(strstr(f->err.text, "acme/m version 1 takes 0 MiB of memory"));
+        assert_int_equal(fd, -1);
+    }
+    available = 64 * MIB + 9;
+    assert_int_equal(registry_artifact_memfd(f->registry, &v, &fd, &f->err), 0);
+    close(fd);
+    v.artifact_bytes = LIMIT_ARTIFACT_BYTES; /* the sum does not wrap */
+    fd = -1;
+    assert_int_equal(registry_artifact_memfd(f->registry, &v, &fd, &f->err), -ERROR_NO_MEMORY);
+    assert_non_null(strstr(f->err.text, "takes 1048576 MiB"));
+    available = 0; /* nobody knows */
+    assert_int_equal(registry_artifact_memfd(f->registry, &v, &fd, &f->err), -ERROR_IO);
+    assert_non_null(strstr(f->err.text, "is damaged"));
+}
+
 static void test_memfd(void **state)
 {
     struct fixture *f = *state;
@@ -242,8 +281,9 @@ static void test_restart(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_upload), TEST(test_upload_limits), TEST(test_disk_full),           TEST(test_memfd),
-        TEST(test_keys),   TEST(test_catalog),       cmocka_unit_test(test_restart),
+        TEST(test_upload),  TEST(test_upload_limits),       TEST(test_disk_full),
+        TEST(test_memfd),   TEST(test_memory_is_looked_at), TEST(test_keys),
+        TEST(test_catalog), cmocka_unit_test(test_restart),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
