@@ -45,6 +45,7 @@ static void llama_close(struct engine *e)
     if (l->file)
         (void)fclose(l->file); /* read only */
     free(l->candidates);
+    free(l->cells);
     free(l);
 }
 
@@ -87,6 +88,16 @@ static uint64_t meta_number(const struct llama *l, const char *suffix)
     (void)snprintf(key, sizeof key, "%s.%s", arch, suffix); /* cut off: then it is not found */
     int32_t n = l->api->llama_model_meta_val_str(l->model, key, value, sizeof value);
     return n > 0 && str_to_u64((struct str){value, (size_t)n}, &number) == 0 ? number : 0;
+}
+
+/* Others see tokens that come later, and must have all in one computation. */
+static bool is_causal(const struct llama *l)
+{
+    char arch[64], key[128], value[8];
+    if (l->api->llama_model_meta_val_str(l->model, "general.architecture", arch, sizeof arch) < 0)
+        return false;
+    (void)snprintf(key, sizeof key, "%s.attention.causal", arch); /* cut off: then it is not found */
+    return l->api->llama_model_meta_val_str(l->model, key, value, sizeof value) < 0 || strcmp(value, "false") != 0;
 }
 
 /* Keys and values of one token in all layers, 2 bytes a number. */
@@ -169,7 +180,8 @@ static int context_make(struct llama *l, struct error *err)
 {
     struct llama_context_params p = l->api->llama_context_default_params();
     p.n_ctx = l->token.cells;
-    p.n_batch = p.n_ubatch = LLAMA_BATCH_TOKENS;
+    p.n_batch = LLAMA_BATCH_TOKENS;
+    p.n_ubatch = is_causal(l) ? LLAMA_PART_TOKENS : LLAMA_BATCH_TOKENS;
     p.n_seq_max = l->token.sequences;
     p.n_outputs_max = l->token.sequences; /* one a sequence */
     p.n_threads = p.n_threads_batch = (int32_t)l->n_threads;
@@ -178,6 +190,8 @@ static int context_make(struct llama *l, struct error *err)
     p.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED;
     p.swa_full = true; /* else a prefix's cells would be gone */
     p.no_perf = true;
+    p.cb_eval = llama_cells_look;
+    p.cb_eval_user_data = l;
     l->context = l->api->llama_init_from_model(l->model, p);
     if (!l->context)
         return error_set(err, ERROR_REFUSED,
@@ -248,6 +262,11 @@ static int llama_open(const struct engine_options *options, struct engine **ret_
         return r;
     }
     token_model_fill(l, options->repack);
+    r = llama_cells_begin(l, cell_bytes(l) * l->token.cells, err);
+    if (r < 0) {
+        llama_close(&l->engine);
+        return r;
+    }
     *ret_engine = &l->engine;
     return 0;
 }

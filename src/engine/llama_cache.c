@@ -9,8 +9,9 @@
  * together, from the first stream on; a prefix that is in the way moves, by a copy of its whole stream.
  *
  * Cells that no sequence sees still take part in sums, times zero, and zero times what is infinite is no number. A
- * hostile adapter can make such cells, so a stream that an adapter was in (its taint) is overwritten, by a copy of one
- * that never was, before anybody else gets it. The last stream is never an adapter's: it is what is copied. */
+ * hostile adapter can make such cells, so a stream that an adapter was in (its taint) is overwritten before anybody
+ * else gets it: with zeros, or where it is in a copy that llama.cpp has not made yet, or is not known to lie, by a copy
+ * of one that never was an adapter's, which the last stream is. */
 #include "engine/llama_internal.h"
 
 #include <stdlib.h>
@@ -71,6 +72,16 @@ static void stream_copy(struct llama *l, uint32_t from, uint32_t to)
 {
     l->api->llama_memory_seq_cp(memory_of(l), (llama_seq_id)from, (llama_seq_id)to, -1, -1);
     l->streams[to].taint = l->streams[from].taint;
+    l->copied |= UINT64_C(1) << from | UINT64_C(1) << to;
+}
+
+/* What an adapter may have left there is gone before the next decode call. */
+static void stream_clean(struct llama *l, uint32_t id)
+{
+    if (!(l->copied >> id & 1) && llama_cells_zero(l, id))
+        l->streams[id].taint = 0;
+    else
+        stream_copy(l, l->token.sequences - 1, id);
 }
 
 void llama_prefix_forget(struct llama *l, uint32_t id)
@@ -205,7 +216,7 @@ static uint32_t stream_fill(struct llama *l, const struct llama_sequence *s, uin
     struct llama_stream *m = best >= 0 ? &l->streams[best] : NULL;
     if (!m || common < PREFIX_TOKENS_MIN) {
         if (l->streams[id].taint > 0 && l->streams[id].taint != s->g.adapter)
-            stream_copy(l, l->token.sequences - 1, id);
+            stream_clean(l, id);
         cells_remove(l, id, 0);
         return 0;
     }

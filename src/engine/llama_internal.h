@@ -22,6 +22,8 @@
  * others' next token by at most the time that these take. */
 #define LLAMA_BATCH_TOKENS 512u
 #define LLAMA_PREFILL_BUSY 64u
+/* More are computed one part after the other: what lies between layers is smaller, and stays in a processor's cache. */
+#define LLAMA_PART_TOKENS 128u
 /* A step of prompts alone takes tokens × parameters multiplications, of which a thread makes so many in some tenths of
  * a second: then others' turns, cancels and the gateway's patience come before the end of a long prompt. By the model's
  * size and never by the clock, because the sums of an answer depend on the pieces in which its prompt came. */
@@ -79,6 +81,12 @@ struct llama_stream {
     uint32_t adapter;
 };
 
+/* Keys, or values, of one layer: those of one stream after the other. */
+struct llama_cells {
+    void *data;
+    size_t stream_bytes;
+};
+
 struct llama_adapter {
     uint32_t number; /* 0: no entry */
     uint64_t bytes;  /* of its file, and about so many of memory */
@@ -118,6 +126,10 @@ struct llama {
     bool fills_gaps; /* one token more in a call costs less than one call more */
     struct llama_sequence sequences[LLAMA_SEQUENCES];
     struct llama_stream streams[LLAMA_SEQUENCES]; /* [token.sequences] */
+    uint64_t copied;                              /* streams in copies that the next decode call makes */
+    struct llama_cells *cells;                    /* owned [n_cells_max] */
+    uint32_t n_cells, n_cells_max;
+    bool cells_known; /* `cells` are all that there are */
     struct llama_adapter adapters[LIMIT_ADAPTERS_LOADED];
     struct engine_stats stats;
     /* of the event being made */
@@ -145,6 +157,8 @@ void llama_pace_init(struct llama *l, struct llama_context *context);
  * done again with fewer, behind the cells that were there before; never more often than there are threads. */
 must_check bool llama_pace_decode(struct llama *l, struct llama_context *context, struct llama_batch batch, bool encode,
                                   int *ret_status);
+/* llama_decode with one thread, which is never given up and tells nothing about the host. Returns its status. */
+must_check int llama_pace_decode_once(struct llama *l, struct llama_context *context, struct llama_batch batch);
 
 /* --- llama_adapter.c --- */
 
@@ -154,6 +168,16 @@ void llama_adapter_drop(struct engine *e, uint32_t number);
 bool llama_adapter_loaded(struct llama *l, uint32_t number); /* 0 always is; of others sequences are ended */
 /* What the context computes with from now on. */
 void llama_adapter_use(struct llama *l, struct llama_context *context, uint32_t number);
+
+/* --- llama_cells.c --- */
+
+/* The context's callback from its first computation on; ctx: the struct llama. */
+bool llama_cells_look(struct ggml_tensor *node, bool ask, void *ctx);
+/* Finds the cells, by stepping one token, and gives their pages back, if they take `bytes` in all. Negative: the model
+ * cannot be stepped. Needs the context and the batch, before any sequence is there. */
+must_check int llama_cells_begin(struct llama *l, uint64_t bytes, struct error *err);
+/* Overwrites all cells of a stream that is in none of `copied`. False: nothing happened, they are not known. */
+must_check bool llama_cells_zero(struct llama *l, uint32_t id);
 
 /* --- llama_answer.c --- */
 

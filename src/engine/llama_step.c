@@ -210,6 +210,7 @@ static int decode(struct step *t)
     t->filled = 0;
     if (status != 0)
         return error_set(t->err, ERROR_ENGINE, "The model could not be stepped further.");
+    l->copied = 0;
     for (uint32_t i = 0; i < LLAMA_SEQUENCES; i++)
         l->sequences[i].n_done += l->sequences[i].n_given;
     return 0;

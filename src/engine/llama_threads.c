@@ -101,3 +101,14 @@ bool llama_pace_decode(struct llama *l, struct llama_context *context, struct ll
         conclude(l, end_ns);
     return !p->given_up || *ret_status == 0;
 }
+
+int llama_pace_decode_once(struct llama *l, struct llama_context *context, struct llama_batch batch)
+{
+    uint32_t n = l->pace.n;
+    l->pace.n = 1;
+    l->api->llama_set_n_threads(context, 1, 1);
+    int status = l->api->llama_decode(context, batch);
+    l->api->llama_set_n_threads(context, (int32_t)n, (int32_t)n);
+    l->pace.n = n;
+    return status;
+}

@@ -1,4 +1,5 @@
 /* What is kept of a tenant's prompts, who finds it, and that nobody else does. */
+#include "engine/llama_internal.h"
 #include "llama_fixture.h"
 
 #include <math.h>
@@ -315,6 +316,63 @@ static int teardown(void **state)
     return 0;
 }
 
+/* --- the cells' memory --- */
+
+/* Bytes of all cells in pages that are there. */
+static size_t resident(const struct llama *l, size_t *ret_all)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), there = 0;
+    *ret_all = 0;
+    for (uint32_t i = 0; i < l->n_cells; i++) {
+        size_t size = l->cells[i].stream_bytes * l->token.sequences;
+        char *first = (char *)l->cells[i].data - (uintptr_t)l->cells[i].data % page;
+        for (char *at = first; at < (char *)l->cells[i].data + size; at += page) {
+            unsigned char known;
+            assert_int_equal(mincore(at, page, &known), 0);
+            there += (known & 1) * page;
+        }
+        *ret_all += size;
+    }
+    return there;
+}
+
+static size_t nonzero(const struct llama *l, uint32_t id)
+{
+    size_t n = 0;
+    for (uint32_t i = 0; i < l->n_cells; i++)
+        for (size_t k = 0; k < l->cells[i].stream_bytes; k++)
+            n += ((const char *)l->cells[i].data)[id * l->cells[i].stream_bytes + k] != 0;
+    return n;
+}
+
+static void test_pages_come_with_use(void **state)
+{
+    (void)state;
+    struct engine *e = llama_must_open(&model);
+    struct llama *l = (struct llama *)(void *)e;
+    size_t all, before = resident(l, &all);
+    fresh();
+    assert_true(l->cells_known && l->n_cells == 2 * TINY_LAYERS && l->token.sequences >= 8);
+    assert_int_equal(all, l->token.cells * TINY_LAYERS * 2 * TINY_EMBEDDING / TINY_HEADS * TINY_KV_HEADS * 2);
+    assert_true(before <= all / 2); /* the tiny model's streams share pages with their neighbours */
+    (void)ask(e, 1, 0, shared_prompt, 0);
+    size_t after = resident(l, &all);
+    assert_true(after > before && after - before <= all / l->token.sequences + 2 * TINY_LAYERS * 4096);
+    for (uint32_t id = 1; id < l->token.sequences; id++)
+        assert_int_equal(nonzero(l, id), 0);
+    /* Two at once are in the first two streams; what they leave there goes for one of them only. */
+    struct generation g = llama_prompt(shared_prompt, 4);
+    llama_must_submit(e, 2, 1, &g);
+    llama_must_submit(e, 3, 1, &g);
+    assert_int_equal(llama_turn(e, &record, 0), 0);
+    size_t second = nonzero(l, 1);
+    assert_true(nonzero(l, 0) > 0 && second > 0);
+    assert_true(llama_cells_zero(l, 0));
+    assert_int_equal(nonzero(l, 0), 0);
+    assert_int_equal(nonzero(l, 1), second);
+    e->ops->close(e);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -328,6 +386,7 @@ int main(void)
         cmocka_unit_test(test_cancel_at_every_step),
         cmocka_unit_test(test_turns_of_a_tenant),
         cmocka_unit_test(test_grammars),
+        cmocka_unit_test(test_pages_come_with_use),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
