@@ -51,17 +51,23 @@ void schedule_fair_update(struct schedule *s, struct schedule_flow *f)
     schedule_heap_set(&c->fair, &f->turn, key, s->turn++);
 }
 
-/* The flow itself has been fetched by then: first what it points to, then what that points to. */
-void schedule_fair_near(uint32_t *handle, uint32_t n_levels)
+void schedule_fair_near(uint32_t *handle)
 {
-    const struct schedule_flow *f = container_of(handle, struct schedule_flow, turn);
-    const struct schedule_lane *lane = schedule_flow_lane(f);
-    if (n_levels == SCHEDULE_HEAP_NEAR) {
-        __builtin_prefetch(lane);
-        __builtin_prefetch(&lane->target);
+    __builtin_prefetch(schedule_flow_lane(container_of(handle, struct schedule_flow, turn)));
+}
+
+/* A flow passes here twice before its turn: what is fetched the second time is found by what was fetched the first. */
+void schedule_fair_ahead(const struct schedule_class_state *c, uint32_t turn)
+{
+    const uint32_t *second = schedule_heap_next(&c->fair, turn, 2), *first = schedule_heap_next(&c->fair, turn, 1);
+    if (second) {
+        const struct schedule_flow *f = container_of(second, struct schedule_flow, turn);
+        __builtin_prefetch(&schedule_flow_lane(f)->target);
         __builtin_prefetch(f->tenant);
         __builtin_prefetch(&f->active->accounts[f->class]);
-    } else {
+    }
+    if (first) {
+        const struct schedule_lane *lane = schedule_flow_lane(container_of(first, struct schedule_flow, turn));
         const struct schedule_request *head = schedule_lane_head(lane);
         __builtin_prefetch(&head->_sorted);
         __builtin_prefetch(head);

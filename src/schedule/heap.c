@@ -6,10 +6,10 @@
 #include <assert.h>
 #include <string.h>
 
-enum { FANOUT_BITS = 2, FANOUT = 1 << FANOUT_BITS, CAPACITY_FIRST = 4, CACHE_LINE = 64 };
+enum { FANOUT_BITS = SCHEDULE_HEAP_FANOUT_BITS, FANOUT = 1 << FANOUT_BITS, CAPACITY_FIRST = 4, CACHE_LINE = 64 };
 
 /* How far below the top an entry stands when what its turn will need is fetched: its leaf and the pointer to its item
- * among at most 256 next ones, the item itself among at most 64, what that leads to among 16 and 4. */
+ * among at most 256 next ones, the item itself among at most 64, what that leads to among 16. */
 enum { AHEAD_LEAF = 4, AHEAD_ITEM = 3 };
 
 /* Beside its handle an item keeps what its turn needs: so far before it too. */
@@ -123,8 +123,8 @@ __attribute__((always_inline)) static inline void fetch_ahead(const struct sched
         const char *item = (const char *)h->_handles[id];
         __builtin_prefetch(item);
         __builtin_prefetch(item - ITEM_BYTES_BEFORE);
-    } else if (level + SCHEDULE_HEAP_NEAR >= h->_top && level < h->_top && h->near) {
-        h->near(h->_handles[id], h->_top - level);
+    } else if (level + SCHEDULE_HEAP_NEAR == h->_top && h->near) {
+        h->near(h->_handles[id]);
     }
 }
 

@@ -17,8 +17,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define SCHEDULE_HEAP_LEVELS 18u /* leaves, and log4 of 2^31 and a half */
-#define SCHEDULE_HEAP_NEAR   2u
+#define SCHEDULE_HEAP_LEVELS      18u /* leaves, and log4 of 2^31 and a half */
+#define SCHEDULE_HEAP_NEAR        2u
+#define SCHEDULE_HEAP_FANOUT_BITS 2u
 
 struct schedule_heap_entry {
     uint64_t key;
@@ -27,9 +28,9 @@ struct schedule_heap_entry {
 
 struct schedule_heap {
     uint32_t size, capacity; /* read-only */
-    /* May be set: fetches ahead what a turn needs beyond the item itself. Called when an item comes within
-     * SCHEDULE_HEAP_NEAR levels of the top, with how many it is away. */
-    void (*near)(uint32_t *handle, uint32_t n_levels);
+    /* May be set: fetches ahead what the caller looks at before it moves an item, beyond the item itself. Called when
+     * an item has come up to SCHEDULE_HEAP_NEAR levels below the top. */
+    void (*near)(uint32_t *handle);
     /* private */
     uint32_t _top;                                             /* the level with one entry: the least of all */
     uint32_t _free, _n_ids;                                    /* first free handle, 0 = none; handles ever given out */
@@ -56,6 +57,17 @@ static inline uint32_t *schedule_heap_peek(const struct schedule_heap *h, uint64
     if (ret_key)
         *ret_key = least->key;
     return h->_handles[(uint32_t)least->who - 1];
+}
+
+/* Who stands n_levels below the top on the way up from this leaf, or NULL: nobody. `leaf` is a handle, also of an item
+ * that has just left: then these are the ones that took its places, and will soon be least themselves. */
+static inline uint32_t *schedule_heap_next(const struct schedule_heap *h, uint32_t leaf, uint32_t n_levels)
+{
+    if (n_levels > h->_top)
+        return NULL;
+    uint32_t level = h->_top - n_levels;
+    uint32_t handle = (uint32_t)h->_levels[level][(leaf - 1) >> (SCHEDULE_HEAP_FANOUT_BITS * level)].who;
+    return handle ? h->_handles[handle - 1] : NULL;
 }
 
 /* The key of an item that is in the queue. */

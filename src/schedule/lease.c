@@ -124,6 +124,7 @@ static struct schedule_lease *lease_start(struct schedule *s, struct schedule_fl
     struct schedule_device *d = &s->devices[f->device];
     struct schedule_lane *lane = schedule_flow_lane(f);
     struct schedule_target *g = lane->target;
+    uint32_t turn = f->turn;
     struct schedule_lease *lease = pool_take(s);
     if (!lease) {
         s->lease_missing = true;
@@ -160,6 +161,7 @@ static struct schedule_lease *lease_start(struct schedule *s, struct schedule_fl
     if (lease->replica->host)
         schedule_seats_take(s, lease->replica);
     schedule_target_update(s, g);
+    schedule_fair_ahead(&d->classes[lane->class], turn);
     return lease;
 }
 

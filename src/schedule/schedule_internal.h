@@ -223,8 +223,10 @@ void schedule_lane_free(struct schedule *s, struct schedule_lane *lane);
 uint64_t schedule_lane_key(const struct schedule *s, const struct schedule_lane *lane);
 void schedule_lane_start(struct schedule_lane *lane); /* it becomes runnable: no saved credit */
 void schedule_fair_update(struct schedule *s, struct schedule_flow *f);
-/* For a class's heap of flows: fetches what their turn will need. */
-void schedule_fair_near(uint32_t *handle, uint32_t n_levels);
+/* For a class's heap of flows: fetches ahead what charging them needs. */
+void schedule_fair_near(uint32_t *handle);
+/* A flow that had this handle has lost its place to others: fetches ahead what their leases need. */
+void schedule_fair_ahead(const struct schedule_class_state *c, uint32_t turn);
 /* The tenant's weight has changed. */
 void schedule_flows_weigh(struct schedule_tenant *t);
 /* Whose turn it is in a class, or NULL. */

@@ -38,6 +38,23 @@ static bool item_less(const struct item *a, const struct item *b, uint64_t base)
     return a->key - base < b->key - base || (a->key == b->key && a->tie < b->tie);
 }
 
+/* On the way up from a leaf stands, n below the top, the least of those whose leaves lie under the same node. */
+static void check_next(const struct schedule_heap *h, const struct item *items, uint32_t leaf, uint64_t base)
+{
+    for (uint32_t n = 0; n <= h->_top; n++) {
+        uint32_t shift = SCHEDULE_HEAP_FANOUT_BITS * (h->_top - n);
+        const struct item *least = NULL;
+        for (int i = 0; i < ITEMS; i++) {
+            if (items[i].handle && (items[i].handle - 1) >> shift == (leaf - 1) >> shift &&
+                (!least || item_less(&items[i], least, base)))
+                least = &items[i];
+        }
+        uint32_t *found = schedule_heap_next(h, leaf, n);
+        assert_ptr_equal(found ? container_of(found, struct item, handle) : NULL, least);
+    }
+    assert_null(schedule_heap_next(h, leaf, h->_top + 1));
+}
+
 static void heap_against_model(uint64_t base)
 {
     static struct item items[ITEMS];
@@ -55,10 +72,14 @@ static void heap_against_model(uint64_t base)
             item->tie = tie++;
             schedule_heap_set(&h, &item->handle, item->key, item->tie);
             assert_int_equal(schedule_heap_key(&h, &item->handle), item->key);
+            check_next(&h, items, item->handle, base);
         } else {
-            n_in -= item->handle != 0;
+            uint32_t leaf = item->handle;
+            n_in -= leaf != 0;
             schedule_heap_remove(&h, &item->handle);
             assert_int_equal(item->handle, 0);
+            if (leaf)
+                check_next(&h, items, leaf, base);
         }
         assert_int_equal(h.size, n_in);
         const struct item *least = NULL;
