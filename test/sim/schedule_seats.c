@@ -208,22 +208,14 @@ void play_seats(struct world *w)
     uint32_t n = (uint32_t)sim_between(r, 2, w->profile.tenants_most), n_seats = (uint32_t)sim_between(r, 2, n);
     uint64_t longest_ns = 0;
     for (uint32_t i = 0; i < n; i++) {
-        struct tenant *t = tenant_add(w, (uint32_t)sim_between(r, 1, 4), 100, REPLICAS_MAX + 2);
-        struct target *g = target_add(w, t);
-        uint64_t cost_ns = sim_scale(r, NS_PER_MS, 20 * NS_PER_MS);
-        target_simple(w, g, cost_ns);
-        longest_ns = cost_ns > longest_ns ? cost_ns : longest_ns;
+        struct target *g = steady_join(w, &longest_ns);
         if (i < n_seats)
             seat_add(w, g, w->hosts[0]);
         else
             replica_add(w, g);
     }
-    uint64_t start_ns = w->now_ns, end_ns = start_ns + 400 * longest_ns;
-    while (w->now_ns < end_ns) {
-        play_top_up(w);
-        world_drive(w);
-        sim_require(play_time(w), "nothing runs");
-    }
+    uint64_t start_ns = w->now_ns;
+    steady_run(w, 400 * longest_ns);
     double sum = 0, weights = 0, span = (double)(w->now_ns - start_ns);
     for (uint32_t i = 0; i < n_seats; i++) {
         sum += (double)w->tenants[i]->served_ns / span;

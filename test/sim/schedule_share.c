@@ -51,6 +51,15 @@ static double with_tolerance(double bound)
     return bound * 1.000001 + 2;
 }
 
+/* A bound is broken. That ends the program, unless a deliberate fault is to break it: whose scenario goes on. */
+#define share_require(w, what, ...)         \
+    do {                                    \
+        if ((w)->profile.credit)            \
+            (w)->counts.broken += !(what);  \
+        else                                \
+            sim_require(what, __VA_ARGS__); \
+    } while (0)
+
 /* The share bound of DESIGN §6, over every interval at once: while both stay runnable, the difference of their accounts
  * may not move by more than the widths of both. */
 static void check_bound(struct world *w, struct group *group, uint32_t index, const char *what)
@@ -65,9 +74,9 @@ static void check_bound(struct world *w, struct group *group, uint32_t index, co
         pair->least = difference < pair->least ? difference : pair->least;
         pair->most = difference > pair->most ? difference : pair->most;
         double bound = width(group, index) + width(group, i);
-        sim_require(pair->most - pair->least <= with_tolerance(bound),
-                    "share bound: %s %u and %u moved apart by %.0f, allowed are %.0f", what, index, i,
-                    pair->most - pair->least, bound);
+        share_require(w, pair->most - pair->least <= with_tolerance(bound),
+                      "share bound: %s %u and %u moved apart by %.0f, allowed are %.0f", what, index, i,
+                      pair->most - pair->least, bound);
         if (bound > 0 && (pair->most - pair->least) / bound > w->share_nearest)
             w->share_nearest = (pair->most - pair->least) / bound;
         const struct member *a = &group->members[index], *b = &group->members[i];
@@ -85,8 +94,8 @@ static void check_nobody_starves(struct world *w, struct group *group, uint32_t 
             continue;
         double got = group->members[served].charged - group->since[i * group->n + served];
         double bound = width(group, i) + width(group, served);
-        sim_require(got <= with_tolerance(bound), "starvation: %s %u waits while %u got %.0f, allowed are %.0f", what,
-                    i, served, got, bound);
+        share_require(w, got <= with_tolerance(bound), "starvation: %s %u waits while %u got %.0f, allowed are %.0f",
+                      what, i, served, got, bound);
         if (bound > 0 && got / bound > w->starve_nearest)
             w->starve_nearest = got / bound;
     }

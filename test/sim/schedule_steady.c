@@ -43,27 +43,62 @@ static void check_shares(struct world *w, const uint32_t *n_replicas, uint64_t s
     }
 }
 
+struct target *steady_join(struct world *w, uint64_t *longest_ns)
+{
+    struct sim_random *r = &w->random;
+    struct tenant *t = tenant_add(w, (uint32_t)sim_between(r, 1, 4), 100, REPLICAS_MAX + 2);
+    struct target *g = target_add(w, t);
+    uint64_t cost_ns = sim_scale(r, NS_PER_MS, 20 * NS_PER_MS);
+    target_simple(w, g, cost_ns);
+    *longest_ns = cost_ns > *longest_ns ? cost_ns : *longest_ns;
+    return g;
+}
+
+void steady_run(struct world *w, uint64_t span_ns)
+{
+    uint64_t end_ns = w->now_ns + span_ns;
+    while (w->now_ns < end_ns) {
+        play_top_up(w);
+        world_drive(w);
+        sim_require(play_time(w), "nothing runs");
+    }
+}
+
+static void replicas_add(struct world *w, struct target *g, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        replica_add(w, g);
+}
+
 void play_steady(struct world *w)
 {
     struct sim_random *r = &w->random;
     uint32_t n_tenants = (uint32_t)sim_between(r, 2, w->profile.tenants_most), n_replicas[TENANTS_MAX] = {0};
     uint64_t longest_ns = 0;
     for (uint32_t i = 0; i < n_tenants; i++) {
-        struct tenant *t = tenant_add(w, (uint32_t)sim_between(r, 1, 4), 100, REPLICAS_MAX + 2);
-        struct target *g = target_add(w, t);
-        uint64_t cost_ns = sim_scale(r, NS_PER_MS, 20 * NS_PER_MS);
-        target_simple(w, g, cost_ns);
-        longest_ns = cost_ns > longest_ns ? cost_ns : longest_ns;
+        struct target *g = steady_join(w, &longest_ns);
         n_replicas[i] = (uint32_t)sim_between(r, 1, REPLICAS_MAX);
-        for (uint32_t j = 0; j < n_replicas[i]; j++)
-            replica_add(w, g);
+        replicas_add(w, g, n_replicas[i]);
     }
-    uint64_t start_ns = w->now_ns, end_ns = start_ns + 400 * longest_ns;
-    while (w->now_ns < end_ns) {
-        play_top_up(w);
-        world_drive(w);
-        sim_require(play_time(w), "nothing runs");
-    }
+    uint64_t start_ns = w->now_ns;
+    steady_run(w, 400 * longest_ns);
     check_shares(w, n_replicas, w->now_ns - start_ns);
+    play_end(w);
+}
+
+/* On one slot, each with two replicas, so that all are able to run throughout. What the one that was away did not use
+ * must not be its own when it comes back: kept, it would be served alone until it had made up for all of it. */
+void play_away(struct world *w)
+{
+    uint32_t n_tenants = (uint32_t)sim_between(&w->random, 2, w->profile.tenants_most);
+    uint64_t longest_ns = 0;
+    for (uint32_t i = 0; i < n_tenants; i++)
+        replicas_add(w, steady_join(w, &longest_ns), 2);
+    steady_run(w, 20 * longest_ns);
+    uint32_t depth = w->tenants[0]->depth;
+    w->tenants[0]->depth = 0;
+    steady_run(w, 400 * longest_ns);
+    w->tenants[0]->depth = depth;
+    steady_run(w, 400 * longest_ns);
     play_end(w);
 }

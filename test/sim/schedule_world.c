@@ -395,9 +395,29 @@ static void requests_shed(struct world *w, uint32_t class_new)
     sim_require(!queues_over(w, 0, 0), "the queues are over their bound, and nothing is shed");
 }
 
+/* The deliberate fault: a tenant that becomes runnable is not moved on to the present virtual time. */
+static void credit_give(struct world *w, struct target *g, enum schedule_class class, unsigned __int128 vtime)
+{
+    struct schedule_flow *f = g->schedule._lanes[class]->flow;
+    f->vtime = vtime;
+    schedule_fair_update(w->s, f);
+}
+
+/* The tenant's virtual time if it is not runnable, so that it can be given back; 0: nothing to keep. */
+static unsigned __int128 credit_of(const struct world *w, const struct target *g, enum schedule_class class)
+{
+    const struct schedule_lane *lane = g->schedule._lanes[class];
+    const struct schedule_active *a = g->tenant->schedule._active;
+    if (!w->profile.credit || !lane || !a)
+        return 0;
+    const struct schedule_flow *f = schedule_flow_find(w->s, lane);
+    return f->turn ? 0 : f->vtime;
+}
+
 bool request_submit(struct world *w, struct target *g, enum schedule_class class, uint32_t rows, uint64_t shape_key,
                     uint64_t deadline_ns)
 {
+    unsigned __int128 credit = credit_of(w, g, class);
     struct request *r = new_zeroed(sizeof *r);
     r->target = g;
     r->schedule = (struct schedule_request){
@@ -415,6 +435,8 @@ bool request_submit(struct world *w, struct target *g, enum schedule_class class
         free(r);
         return false;
     }
+    if (credit > 0 && g->schedule._lanes[class]->flow->turn)
+        credit_give(w, g, class, credit);
     sim_require(!tenant_full(r), "the tenant's bound was passed");
     sim_require(!queues_over(w, 1, r->schedule.bytes) || !is_worst(w, r), "taken though it is the first to be shed");
     sim_require(r->schedule.arrival_ns == w->now_ns, "arrived at another time");

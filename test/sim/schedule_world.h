@@ -6,7 +6,8 @@
  *   schedule_world.c  tenants, targets, requests      schedule_lease.c  leases: start, end, pre-emption
  *   schedule_drive.c  what follows every event: expiry, shedding, starts, pre-emption, wake-up; numbers
  *   schedule_check.c  runnability, batches, classes, what must come next      schedule_share.c  the share bound
- *   schedule_play.c   what happens: random scenarios from a profile */
+ *   schedule_play.c   what happens: random scenarios from a profile
+ *   schedule_steady.c, schedule_seats.c, schedule_crowd.c  tenants that always have work */
 #ifndef BULKHEAD_TEST_SIM_SCHEDULE_WORLD_H
 #define BULKHEAD_TEST_SIM_SCHEDULE_WORLD_H
 
@@ -27,6 +28,9 @@ struct profile {
     bool churn;     /* tenants and targets come and go and are changed */
     bool delays;    /* targets have a maxDelay, and preferred sizes */
     bool steady;    /* nothing changes; shares in the long run (schedule_steady.c) */
+    bool away;      /* one tenant is away for long and comes back (schedule_steady.c) */
+    bool credit;    /* a deliberate fault, which the share bound has to find: who comes back keeps its virtual time */
+    bool crowd;     /* 100,000 tenants (schedule_crowd.c) */
     bool classes;   /* requests of all classes; minimum shares; several devices */
     bool preempt;   /* the gateway cancels leases for critical requests */
     bool overload;  /* the queues are bounded in total */
@@ -118,7 +122,7 @@ struct tenant {
     uint32_t index;
     uint32_t weight, queue_max, n_queued, n_leased;
     uint64_t queued_bytes, queue_bytes_max; /* max 0: none of its own */
-    uint64_t class_bytes[CLASSES]; /* with SCHEDULE_REQUEST_BYTES for each request */
+    uint64_t class_bytes[CLASSES];          /* with SCHEDULE_REQUEST_BYTES for each request */
     uint32_t class_queued[CLASSES];
     uint32_t depth; /* greedy: keeps so many requests queued; 0 = sends now and then */
     struct target *targets[TARGETS_MAX];
@@ -168,6 +172,7 @@ struct counts {
     uint64_t submitted, full, hopeless, overloaded;              /* the last three: refused */
     uint64_t completed, cancelled, expired, flushed, lost, shed; /* requests that left, by each way out */
     uint64_t leases, pairs_checked, pairs_exact, probes, jumps, reserved, due, preempted, requeued, cut, held, split;
+    uint64_t broken; /* share bounds, where a deliberate fault is to break them; else that ends the program */
 };
 
 struct world {
@@ -300,6 +305,13 @@ bool lane_held(const struct target *g, uint32_t class);
 void play_seats(struct world *w);
 
 /* schedule_steady.c */
+/* A tenant with one target, which always has something queued; *longest_ns becomes its lease time if that is longer. */
+struct target *steady_join(struct world *w, uint64_t *longest_ns);
+void steady_run(struct world *w, uint64_t span_ns);
 void play_steady(struct world *w);
+void play_away(struct world *w);
+
+/* schedule_crowd.c. Without a world: a seed, what it adds up, and how near any two came to the share bound. */
+void play_crowd(uint64_t seed, struct counts *counts, double *ret_nearest);
 
 #endif

@@ -48,6 +48,15 @@ static const struct profile profiles[] = {
      .tenants_most = 10,
      .steps = 300,
      .seeds = 500},
+    {.name = "away", .exact = true, .steady = true, .away = true, .tenants_most = 8, .seeds = 50},
+    {.name = "away_and_keeps_its_credit",
+     .exact = true,
+     .steady = true,
+     .away = true,
+     .credit = true,
+     .tenants_most = 8,
+     .seeds = 50},
+    {.name = "crowd", .exact = true, .steady = true, .crowd = true, .seeds = 1},
     {.name = "seats_steady", .exact = true, .steady = true, .seats = true, .tenants_most = 8, .seeds = 200},
     {.name = "seats", .exact = true, .seats = true, .tenants_most = 8, .steps = 400, .seeds = 500},
     {.name = "seats_misestimated",
@@ -105,23 +114,31 @@ static void add(struct counts *sum, const struct counts *c)
     sum->cut += c->cut;
     sum->held += c->held;
     sum->split += c->split;
+    sum->broken += c->broken;
 }
 
 static void play_seed(uint64_t seed, void *ctx)
 {
     struct sums *sums = ctx;
+    if (sums->profile->crowd) {
+        play_crowd(seed, &sums->counts, &sums->share_nearest);
+        return;
+    }
     struct world *w = malloc(sizeof *w);
     sim_require(w != NULL, "out of memory");
     struct sim_random random = {seed};
-    uint32_t slots = sim_chance(&random, 25) ? 1 : (uint32_t)sim_between(&random, 2, SLOTS_MAX);
+    uint32_t slots = sums->profile->away || sim_chance(&random, 25) ? 1 : (uint32_t)sim_between(&random, 2, SLOTS_MAX);
     world_init(w, sim_next(&random), sums->profile, slots);
     if (sums->profile->steady && sums->profile->seats)
         play_seats(w);
+    else if (sums->profile->away)
+        play_away(w);
     else if (sums->profile->steady)
         play_steady(w);
     else
         play(w);
     world_done(w);
+    sim_require(!sums->profile->credit || w->counts.broken > 0, "a fault that breaks the share bound is not found");
     add(&sums->counts, &w->counts);
     sums->share_nearest = w->share_nearest > sums->share_nearest ? w->share_nearest : sums->share_nearest;
     sums->starve_nearest = w->starve_nearest > sums->starve_nearest ? w->starve_nearest : sums->starve_nearest;
@@ -145,8 +162,9 @@ static void test_profile(void **state)
            ", late clocks %" PRIu64 ", turns kept %" PRIu64 "\n",
            c->leases, c->pairs_checked, c->pairs_exact, c->probes, c->jumps, c->reserved);
     printf("#   due to lower classes %" PRIu64 ", pre-empted %" PRIu64 ", re-queued %" PRIu64
-           ", cut to a preferred size %" PRIu64 ", on shared workers %" PRIu64 ", split %" PRIu64 "\n",
-           c->due, c->preempted, c->requeued, c->cut, c->held, c->split);
+           ", cut to a preferred size %" PRIu64 ", on shared workers %" PRIu64 ", split %" PRIu64
+           ", found of a deliberate fault %" PRIu64 "\n",
+           c->due, c->preempted, c->requeued, c->cut, c->held, c->split, c->broken);
     printf("#   nearest to its bound: share %.3f, starvation %.3f\n", sums.share_nearest, sums.starve_nearest);
     fflush(stdout);
 }
