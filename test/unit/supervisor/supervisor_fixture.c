@@ -79,8 +79,8 @@ static _Noreturn void actor(void)
                 fds[i].fd = -fds[i].fd - 1; /* kept open, heard no more */
             if (stays)
                 continue;
+            script->left++; /* before the other end can notice */
             (void)close(fds[i].fd);
-            script->left++;
             fds[i--] = fds[--n];
         }
     }
