@@ -457,7 +457,7 @@ int gateway_adapter_get(struct gateway_batch *b, struct gateway_request *r, uint
     }
     if (!a && !(a = adapter_new(b, r, row)))
         return error_set_default(err, ERROR_NO_MEMORY);
-    if (a->state == ADAPTER_WANTED || makes_way(b, a))
+    if (a->state == ADAPTER_WANTED || (r->n_started == 0 && makes_way(b, a))) /* who has begun goes on to its end */
         return 0;
     if (a->state == ADAPTER_REFUSED)
         a->state = ADAPTER_WANTED;

@@ -135,7 +135,7 @@ static struct gateway_tenant borrower_tenant;
 static struct gateway_version *borrower, *asking; /* asking: NULL, the owner */
 
 /* Returns its place in `seen`. */
-static uint32_t ask_for(const char *adapter, uint64_t uid)
+static uint32_t ask_for_many(const char *adapter, uint64_t uid, uint32_t n)
 {
     struct gateway_request *r = gateway_request_new(&w.f.g);
     assert_non_null(r);
@@ -148,8 +148,13 @@ static uint32_t ask_for(const char *adapter, uint64_t uid)
     (void)snprintf(r->adapter_name, sizeof r->adapter_name, "%s", adapter);
     gateway_request_state_set(r, GATEWAY_REQUEST_HANDLED);
     n_seen++;
-    gateway_generate(r, 1, 1, &ops);
+    gateway_generate(r, n, 1, &ops);
     return n_seen - 1;
+}
+
+static uint32_t ask_for(const char *adapter, uint64_t uid)
+{
+    return ask_for_many(adapter, uid, 1);
 }
 
 /* --- control and the worker --- */
@@ -602,6 +607,35 @@ static void one_in_use_makes_way(void **state)
     assert_null(seen[later].r);
 }
 
+/* A request that has some of its answers gets the others before its adapter makes way. */
+static void who_has_begun_goes_on(void **state)
+{
+    (void)state;
+    catalog_give(2, 500, 4, BYTES);
+    uint32_t many = ask_for_many("a0", 500, SEQUENCES + 1);
+    assert_false(turn());
+    loaded(demanded.number, 0);
+    assert_true(turn());
+    assert_int_equal(n_items, SEQUENCES);
+    uint64_t ids[SEQUENCES];
+    memcpy(ids, items, sizeof ids);
+    (void)ask_for("a1", 501);
+    lease_over(SEQUENCES);
+    assert_true(turn());
+    end(ids[0], SEQUENCES - 1);
+    assert_true(turn());
+    assert_int_equal(n_items, 1);
+    assert_int_equal(item_adapters[0], lease.index);
+    ids[0] = items[0];
+    for (uint32_t i = 0; i < SEQUENCES; i++) {
+        assert_non_null(seen[many].r);
+        end(ids[i], SEQUENCES - 1 - i);
+        assert_int_equal(turn(), i + 1 < SEQUENCES);
+    }
+    assert_null(seen[many].r);
+    assert_int_equal(demanded.adapter_uid, 501);
+}
+
 /* Nobody waits for its room any more: who stood aside goes on. */
 static void a_way_that_nobody_needs_ends(void **state)
 {
@@ -674,6 +708,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(others_give_what_they_have_too_much, setup, teardown),
         cmocka_unit_test_setup_teardown(one_that_came_is_used, setup, teardown),
         cmocka_unit_test_setup_teardown(one_in_use_makes_way, setup, teardown),
+        cmocka_unit_test_setup_teardown(who_has_begun_goes_on, setup, teardown),
         cmocka_unit_test_setup_teardown(a_way_that_nobody_needs_ends, setup, teardown),
         cmocka_unit_test_setup_teardown(a_budget_is_its_tenants_own_affair, setup, teardown),
     };
