@@ -58,7 +58,7 @@ void microvm_parts_close(struct microvm_parts *parts)
 struct command {
     const char *argv[ARGV_MAX];
     size_t n;
-    char memory[32], cpus[16], append[160];
+    char memory[32], cpus[32], append[160];
 };
 
 static void add(struct command *c, const char *argument)
@@ -117,7 +117,10 @@ static void command_make(struct command *c, uint64_t memory_mib, uint32_t cpus, 
     add_pair(c, "-cpu", kvm ? "host" : "max");
     (void)snprintf(c->memory, sizeof c->memory, "size=%lluM", (unsigned long long)memory_mib); /* fits */
     add_pair(c, "-m", c->memory);
-    (void)snprintf(c->cpus, sizeof c->cpus, "%u", cpus); /* fits */
+    /* Before its version 8.1, QEMU emulates memory barriers only where there may be more than one processor; but they
+     * also stand between the guest and its devices, which QEMU serves in another thread. Without them a guest misses
+     * an interrupt of its ports or its disk now and then, and stands still for ever. */
+    (void)snprintf(c->cpus, sizeof c->cpus, "%u%s", cpus, !kvm && cpus == 1 ? ",maxcpus=2" : ""); /* fits */
     add_pair(c, "-smp", c->cpus);
     add_pair(c, "-bios", "/proc/self/fd/5");
     add_pair(c, "-kernel", "/proc/self/fd/3");
