@@ -11,9 +11,14 @@ import pytest
 
 from conftest import BUILD, IDENTITY, ROOT, model_yaml, processes, role_fds, tenant_yaml, vector, wait_until
 
-BOOT_S = 90  # under emulation, on a host that is busy with other tests
+BOOT_S = 150  # under emulation, on a host that is busy with other tests; time for one that is started anew, too
 CYCLES = int(os.environ.get("BULKHEAD_VM_CYCLES", "300" if os.environ.get("BULKHEAD_SOAK") else
                             "50" if os.environ.get("BULKHEAD_LONG") else "3"))
+
+
+def config(more=""):
+    """A request waits for a boot as long as that, not 30 s."""
+    return f"apiVersion: bulkhead.dev/v1alpha1\nkind: Server\nspec: {{timeouts: {{request: {BOOT_S}s}}{more}}}\n"
 
 
 def level(server):
@@ -47,7 +52,7 @@ def ask(server, model, key, values=(1, 2, 3, 4), statuses=(200,), seconds=BOOT_S
 
 @pytest.fixture
 def server(make_server):
-    server = make_server()
+    server = make_server(config=config())
     found = level(server)
     if found["state"] == "unavailable":
         pytest.skip(f"level microvm: {found['text']}")
@@ -75,6 +80,8 @@ def test_a_guest_serves_outlives_the_gateway_and_is_replaced(server, folder):
     assert machines(server) == [found["pid"]]
     argv = processes()[found["pid"]][1]
     assert not any(str(folder) in word for word in argv), argv  # everything goes in by descriptor
+    if level(server)["degraded"]:  # else QEMU 7.2 leaves out memory barriers, and guests stand still now and then
+        assert argv[argv.index("-smp") + 1] == "1,maxcpus=2"
     times = []
     connection = server.connect(BOOT_S)
     for i in range(50):
@@ -142,7 +149,7 @@ def test_a_hostile_guest_hurts_nobody(make_server, folder):
     shutil.copy(BUILD / "test/live/hostile-worker", programs / "bulkhead-worker")
     if (BUILD / "guest").exists():
         (programs / "guest").symlink_to((BUILD / "guest").resolve())
-    server = make_server(start=False)
+    server = make_server(start=False, config=config())
     server.program = programs / "bulkhead"
     server.start()
     server.fds = None
@@ -181,6 +188,7 @@ def test_guests_come_and_go_without_a_trace(server, folder):
         ask(server, "echo", key)
         server.cli("delete", "model", "echo", "--tenant", "acme")
         wait_until(lambda: machines(server) == [], "the end of the machine")
+    print(f"{CYCLES} cycles, {sum(l['event'] == 'replica_lost' for l in server.log)} machines lost")
     # the fixture looks for processes, control groups, mounts and descriptors that are left
 
 
@@ -222,7 +230,7 @@ def test_without_its_kernel_the_level_is_refused(make_server, folder):
 def test_a_container_inside_the_guest(make_server, folder):
     """The layered form: crun runs the worker in the guest, on control groups v2. What it says of its wall comes over the
     console that a debugged machine has."""
-    server = make_server(config="apiVersion: bulkhead.dev/v1alpha1\nkind: Server\nspec: {log: {level: debug}}\n")
+    server = make_server(config=config(", log: {level: debug}"))
     server.alerts_expected = True  # the guest's kernel may have its say on the console
     if level(server)["state"] == "unavailable":
         pytest.skip(f"level microvm: {level(server)['text']}")
