@@ -197,15 +197,12 @@ int channel_pull(struct channel *c, struct channel_frame *ret_frame, struct erro
     return 1;
 }
 
-bool channel_cancels_told(const struct channel *c)
-{
-    return !c->ops->pump;
-}
-
 void channel_lease_cancel(struct channel *c, uint64_t lease_id)
 {
-    if (!channel_cancels_told(c))
+    if (c->ops->cancel) {
+        c->ops->cancel(c, lease_id);
         return;
+    }
     atomic_store_explicit(&c->_own->cancelled_lease, lease_id, memory_order_relaxed);
     atomic_fetch_add_explicit(&c->_own->cancels, 1, memory_order_seq_cst);
     (void)syscall(SYS_futex, &c->_own->cancels, FUTEX_WAKE, 1, NULL, NULL, 0); /* nobody sleeps: nothing to do */
@@ -230,6 +227,17 @@ void channel_cancels_wait(const struct channel *c, uint32_t seen)
 void channel_cancels_wake(const struct channel *c)
 {
     (void)syscall(SYS_futex, &c->_other->cancels, FUTEX_WAKE, 1, NULL, NULL, 0);
+}
+
+bool channel_cancels_read(const struct channel *c)
+{
+    return c->ops->cancel != NULL;
+}
+
+short channel_cancels_take(struct channel *c)
+{
+    c->ops->pump(c);
+    return channel_wants(c);
 }
 
 static size_t slot_offset(const struct channel *c, uint32_t slot, uint64_t slot_bytes)

@@ -145,11 +145,12 @@ struct channel; /* one end */
 
 struct channel_ops {
     const char *name;
-    void (*wake)(struct channel *c);         /* rings the other end's bell */
-    void (*awake)(struct channel *c);        /* silences the own bell */
-    void (*pump)(struct channel *c);         /* moves bytes both ways as far as they go; NULL: the memory is shared */
-    short (*wants)(const struct channel *c); /* NULL: POLLIN */
-    void (*release)(struct channel *c);      /* unmaps, closes */
+    void (*wake)(struct channel *c);  /* rings the other end's bell */
+    void (*awake)(struct channel *c); /* silences the own bell */
+    void (*pump)(struct channel *c);  /* moves bytes both ways as far as they go; NULL: the memory is shared */
+    void (*cancel)(struct channel *c, uint64_t lease_id); /* NULL: by a word of the shared memory */
+    short (*wants)(const struct channel *c);              /* NULL: POLLIN */
+    void (*release)(struct channel *c);                   /* unmaps, closes */
 };
 
 struct channel_memory;
@@ -211,8 +212,8 @@ uint32_t channel_room(const struct channel *c);
 must_check int channel_pull(struct channel *c, struct channel_frame *ret_frame, struct error *err);
 
 /* Host: nobody wants anything of this lease any more, and the guest may be computing it. Beside the CANCEL frames,
- * which a guest reads between its steps: this wakes whoever sleeps in channel_cancels_wait. One system call. Does
- * nothing over a stream. */
+ * which a guest reads between its steps: this wakes whoever sleeps in channel_cancels_wait, or polls for
+ * channel_cancels_take. One system call. */
 void channel_lease_cancel(struct channel *c, uint64_t lease_id);
 /* Guest, any thread: the latest lease given up so; 0: none. One load. */
 uint64_t channel_lease_cancelled(const struct channel *c);
@@ -223,8 +224,13 @@ uint32_t channel_cancels(const struct channel *c);
 void channel_cancels_wait(const struct channel *c, uint32_t seen);
 /* Guest: wakes its own thread out of that wait. */
 void channel_cancels_wake(const struct channel *c);
-/* Whether this back-end can tell it: memory is shared. */
-bool channel_cancels_told(const struct channel *c);
+/* Guest: over a stream nothing is told unless somebody reads it. While the guest computes and calls nothing else of
+ * this end, a thread may do so: channel_cancels_take in place of channel_cancels_wait, which is for shared memory only.
+ */
+bool channel_cancels_read(const struct channel *c);
+/* Takes what has come, frames too, which channel_pull gives out later. The events to poll the bell for next; 0: nothing
+ * will come any more. */
+short channel_cancels_take(struct channel *c);
 
 /* Own slot memory for writing, [own slot bytes], 64-byte aligned. */
 void *channel_slot_own(struct channel *c, uint32_t slot);

@@ -8,8 +8,8 @@
 #include <sys/socket.h>
 
 /* Records that are no frames of the channel. Their fields: HELLO: epoch, request_id and tenant_id = the nonce,
- * a = CHANNEL_PROTOCOL. ACK: a = frames consumed so far. */
-enum { RECORD_HELLO = 0x80, RECORD_ACK = 0x81 };
+ * a = CHANNEL_PROTOCOL. ACK: a = frames consumed so far. CANCEL, from the host: lease_id. */
+enum { RECORD_HELLO = 0x80, RECORD_ACK = 0x81, RECORD_CANCEL = 0x82 };
 
 #define RECORD_BYTES sizeof(struct channel_frame)
 /* One read or write of small records; payloads from DIRECT_BYTES on go between descriptor and slot without a copy. */
@@ -37,6 +37,8 @@ struct stream_channel {
     uint64_t payload_left;
     size_t out_used, out_size; /* of `out` */
     bool stuck;                /* the descriptor took no more */
+    bool cancels;              /* CANCEL is to be sent, of … */
+    uint64_t cancelled_lease;
     char in[STAGE_BYTES], out[STAGE_BYTES];
 };
 
@@ -95,6 +97,12 @@ static void stage(struct stream_channel *s)
             s->out_size += size;
             s->payload += size;
             s->payload_left -= size;
+            continue;
+        }
+        if (s->cancels) {
+            struct channel_frame record = {.type = RECORD_CANCEL, .epoch = c->epoch, .lease_id = s->cancelled_lease};
+            put(s, &record);
+            s->cancels = false;
             continue;
         }
         if (s->sent == c->_published) {
@@ -171,9 +179,24 @@ static void ack_take(struct stream_channel *s)
         atomic_store_explicit(&other->consumed, s->head.a, memory_order_release);
 }
 
+static void cancel_take(struct stream_channel *s)
+{
+    struct channel_memory *other = other_of(s);
+    if (s->head.epoch != s->channel.epoch) {
+        broken(s, "it gives up a lease of another epoch");
+        return;
+    }
+    atomic_store_explicit(&other->cancelled_lease, s->head.lease_id, memory_order_relaxed);
+    atomic_fetch_add_explicit(&other->cancels, 1, memory_order_release);
+}
+
 static void head_take(struct stream_channel *s)
 {
     struct channel *c = &s->channel;
+    if (s->head.type == RECORD_CANCEL && !c->host) {
+        cancel_take(s);
+        return;
+    }
     if (s->head.type == RECORD_ACK) {
         ack_take(s);
         return;
@@ -307,6 +330,14 @@ static void stream_pump(struct channel *c)
     pump_out(stream_of(c));
 }
 
+static void stream_cancel(struct channel *c, uint64_t lease_id)
+{
+    struct stream_channel *s = stream_of(c);
+    s->cancelled_lease = lease_id;
+    s->cancels = true;
+    pump_out(s);
+}
+
 static short stream_wants(const struct channel *c)
 {
     const struct stream_channel *s = (const struct stream_channel *)(const void *)c;
@@ -334,6 +365,7 @@ static const struct channel_ops stream_ops = {
     .wake = stream_wake,
     .awake = stream_pump,
     .pump = stream_pump,
+    .cancel = stream_cancel,
     .wants = stream_wants,
     .release = stream_release,
 };

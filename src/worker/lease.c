@@ -89,6 +89,7 @@ static int piece_push(struct worker_lease *l, uint32_t output, uint32_t number, 
 static int on_output(void *ctx, uint32_t output, const struct tensor_view *view)
 {
     struct worker_lease *l = ctx;
+    worker_watch_output(l);
     struct channel_tensor tensor = {.dtype = (uint32_t)view->dtype, .rank = view->shape.rank, .bytes = view->size};
     memcpy(tensor.dims, view->shape.dims, sizeof tensor.dims);
     uint64_t slot_bytes = l->worker->channel->geometry.outbox_slot_bytes;

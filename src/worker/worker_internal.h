@@ -18,6 +18,7 @@ struct worker_watch {
     struct channel *channel; /* that it watches; NULL: there is no watcher */
     pthread_t thread;
     pthread_mutex_t lock;
+    pthread_cond_t begun;         /* `running` is set; over a stream */
     struct worker_lease *running; /* guarded: submitted to the engine, its step not over */
     _Atomic bool ending, ended;
 };
@@ -114,13 +115,15 @@ must_check int worker_serve(struct worker *w);
 must_check int worker_model_open(struct worker *w, struct error *err);
 
 /* A thread that cancels a lease in the engine, while it runs, when the host gives it up (channel_lease_cancel). Nothing
- * happens where the engine cannot be cancelled by another thread or the channel cannot tell: then a step runs to its
- * end. To be stopped before the channel is closed; both may be called twice. */
+ * happens where the engine cannot be cancelled by another thread: then a step runs to its end. To be stopped before the
+ * channel is closed; both may be called twice. */
 void worker_watch_start(struct worker *w);
 void worker_watch_stop(struct worker *w);
 /* Around the steps of a lease that the engine has taken. */
 void worker_watch_begin(struct worker_lease *l);
 void worker_watch_end(struct worker_lease *l);
+/* Within them, before the step touches the channel. */
+void worker_watch_output(struct worker_lease *l);
 
 /* A shared worker's life: takes in a model for each WORKER_HOST, of which m is the first, until the supervisor is gone;
  * then the models' threads may still run. Ends m. */

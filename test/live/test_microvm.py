@@ -259,3 +259,36 @@ def test_a_container_inside_the_guest(make_server, folder):
     assert "in the guest a container (crun)" in " ".join(told.split())
     server.cli("delete", "model", "echo", "--tenant", "acme")
     wait_until(lambda: machines(server) == [], "the end of the machine")
+
+
+@pytest.mark.parametrize("isolation", ({"level": "microvm"}, {"level": "microvm", "runtime": "crun"}), ids=("guest", "container"))
+def test_critical_preempts_what_runs_in_a_guest(make_server, folder, isolation):
+    """The lease of a lower class is given up in the middle of the engine's step, by a word over the machine's stream."""
+    server = make_server(config=json.dumps({
+        "apiVersion": "bulkhead.dev/v1alpha1", "kind": "Server", "metadata": {"name": "s"},
+        "spec": {"devices": [{"name": "cpu", "slots": 1}]}}))
+    if level(server)["state"] == "unavailable":
+        pytest.skip(f"level microvm: {level(server)['text']}")
+    server.fds = None
+    (folder / "slow.json").write_text(json.dumps(dict(IDENTITY, busy="10s")))
+    (folder / "quick.json").write_text(json.dumps(IDENTITY))
+    apply(server, tenant_yaml("acme") + tenant_yaml("vital", classes=["critical"]) +
+          model_yaml("slow", "acme", "slow.json", isolation=isolation, replicas={"min": 1}, batching={"maxSize": 1}) +
+          model_yaml("quick", "vital", "quick.json", batching={"maxSize": 1}))
+    key, vital = server.key("acme"), server.key("vital")
+    ask(server, "quick", vital)
+    wait_until(lambda: (replica(server, "slow") or {}).get("state") == "ready", "the machine", BOOT_S)
+    machine = replica(server, "slow")["pid"]
+    body = json.dumps({"inputs": vector(1, [1, 2, 3, 4])}).encode()
+    with server.raw() as sock:
+        sock.sendall((f"POST /v2/models/slow/infer HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n"
+                      f"Content-Length: {len(body)}\r\n\r\n").encode() + body)
+        wait_until(lambda: server.status()["device"]["used"] == 1, "it to run")
+        ask(server, "quick", vital)
+        seconds = json.loads(server.cli("get", "device", "cpu", "-o", "json").stdout)["status"]["seconds"]
+        assert seconds["tenants"] < 9, seconds  # it was not waited for …
+        wait_until(lambda: json.loads(server.cli("get", "device", "cpu", "-o", "json").stdout)
+                   ["status"]["seconds"]["system"] > 0, "the lost time to be the system's")
+        wait_until(lambda: server.status()["device"]["used"] == 1, "the long one to run again")
+    wait_until(lambda: server.status()["device"]["used"] == 0, "it to be given up: its client has gone")
+    assert replica(server, "slow")["pid"] == machine  # … and nobody was killed for it

@@ -171,6 +171,29 @@ static void reads_may_end_at_every_byte(void **state)
         conversation_cut(&budget_read, at);
 }
 
+/* Given up in the middle of any record or payload: the word comes between two of them. */
+static void a_lease_may_be_given_up_after_any_byte(void **state)
+{
+    (void)state;
+    for (size_t at = 0; at <= CONVERSATION_BYTES + 64; at += at < 900 || at > 6000 ? 1 : 13) {
+        struct pair p;
+        uncut();
+        pair_open(&p);
+        channel_awake(p.host);
+        channel_awake(p.guest);
+        budget_write = at;
+        conversation_send(p.host);
+        channel_lease_cancel(p.host, 70);
+        channel_lease_cancel(p.host, 77);
+        uncut();
+        channel_awake(p.host);
+        channel_awake(p.guest);
+        assert_int_equal(channel_lease_cancelled(p.guest), 77);
+        conversation_check(p.guest);
+        pair_close(&p);
+    }
+}
+
 static void bytes_may_come_one_by_one(void **state)
 {
     (void)state;
@@ -329,6 +352,7 @@ static void a_frame_that_breaks_a_rule_is_refused(void **state)
         {.type = RECORD_ACK, .epoch = 1, .a = 1},
         {.type = RECORD_ACK, .epoch = 1, .a = UINT32_MAX},
         {.type = RECORD_ACK, .epoch = 2, .a = 0},
+        {.type = RECORD_CANCEL, .epoch = 1, .lease_id = 1},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct pair p;
@@ -433,6 +457,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(writes_may_end_at_every_byte),
         cmocka_unit_test(reads_may_end_at_every_byte),
+        cmocka_unit_test(a_lease_may_be_given_up_after_any_byte),
         cmocka_unit_test(bytes_may_come_one_by_one),
         cmocka_unit_test(a_new_host_goes_on_after_any_byte),
         cmocka_unit_test(the_host_waits_for_the_guest),

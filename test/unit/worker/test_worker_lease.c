@@ -1,5 +1,5 @@
-/* The worker's loop and its leases: the guest runs in a thread on an shm channel, the test plays gateway and
- * supervisor. The engine is `identity`. */
+/* The worker's loop and its leases: the guest runs in a thread on an shm channel, some of them over a stream too; the
+ * test plays gateway and supervisor. The engine is `identity`. */
 #include "worker/worker.c"
 
 #include "base/buf.h"
@@ -11,6 +11,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <sys/socket.h>
 
 #include <cmocka.h>
 
@@ -45,6 +46,33 @@ static void channel_make(struct fixture *f, uint32_t epoch)
     assert_int_equal(channel_shm_open(true, &f->geometry, epoch, &host, &f->host, &err), 0);
 }
 
+static bool over_stream; /* what setup makes */
+
+static int stream_on(void **state)
+{
+    (void)state;
+    over_stream = true;
+    return 0;
+}
+
+static int stream_off(void **state)
+{
+    (void)state;
+    over_stream = false;
+    return 0;
+}
+
+static void stream_make(struct fixture *f)
+{
+    static const uint64_t nonce[2] = {1, 2};
+    struct error err = {0};
+    int ends[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends), 0);
+    f->guest_fds = CHANNEL_FDS_NONE;
+    assert_int_equal(channel_stream_open(true, &f->geometry, 7, nonce, &ends[0], &f->host, &err), 0);
+    assert_int_equal(channel_stream_open(false, &f->geometry, 7, nonce, &ends[1], &f->w.channel, &err), 0);
+}
+
 static void setup(struct fixture *f, const char *model, uint64_t outbox_slot_bytes)
 {
     struct error err = {0};
@@ -57,8 +85,12 @@ static void setup(struct fixture *f, const char *model, uint64_t outbox_slot_byt
     f->w.model = model;
     f->w.config.model_bytes = strlen(model);
     f->w.config.threads = 1;
-    channel_make(f, 7);
-    assert_int_equal(channel_shm_open(false, &f->geometry, 7, &f->guest_fds, &f->w.channel, &err), 0);
+    if (over_stream) {
+        stream_make(f);
+    } else {
+        channel_make(f, 7);
+        assert_int_equal(channel_shm_open(false, &f->geometry, 7, &f->guest_fds, &f->w.channel, &err), 0);
+    }
     assert_int_equal(pthread_create(&f->thread, NULL, guest_main, f), 0);
 }
 
@@ -553,6 +585,11 @@ static void broken_leases_end_the_worker(void **state)
     }
 }
 
+#define STREAM(test)                                        \
+    {                                                       \
+        "stream: " #test, test, stream_on, stream_off, NULL \
+    }
+
 int main(void)
 {
     log_setup("test", LOG_LEVEL_ALERT);
@@ -571,6 +608,14 @@ int main(void)
         cmocka_unit_test(the_supervisor_goes_while_it_waits),
         cmocka_unit_test(a_new_channel_ends_the_lease),
         cmocka_unit_test(broken_leases_end_the_worker),
+        STREAM(small_outputs_come_whole),
+        STREAM(batches_keep_their_rows),
+        STREAM(a_lease_given_up_ends_while_it_is_computed),
+        STREAM(bytes_travel_whole),
+        STREAM(a_failed_lease_says_why),
+        STREAM(why_it_failed_lies_beside_what_was_sent),
+        STREAM(a_lease_cancelled_before_it_runs_does_not_run),
+        STREAM(cancel_while_waiting_for_credit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
