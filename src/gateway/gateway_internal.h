@@ -475,7 +475,7 @@ void gateway_quota_refund(struct gateway_request *r, int code);
 /* Its end: gives back all that it still holds. */
 void gateway_quota_leave(struct gateway_request *r);
 /* The headers of its answer that tell what is left. */
-#define GATEWAY_QUOTA_HEADERS_MAX 9u
+#define GATEWAY_QUOTA_HEADERS_MAX 17u
 struct gateway_quota_headers {
     struct wire_header headers[GATEWAY_QUOTA_HEADERS_MAX + 2]; /* room for the answer's own */
     uint32_t n;

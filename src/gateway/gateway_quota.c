@@ -164,6 +164,29 @@ int gateway_quota_refuse(struct gateway_request *r, int level, int code, const s
     return code;
 }
 
+/* The tenant's quota has refused. Where the key's would for longer, that is what is told: who waits as long as it says
+ * passes both. */
+static int refuse_longest(struct gateway_request *r, const char *key_id, int code,
+                          const struct schedule_quota_refusal *refusal, struct schedule_quota_time now,
+                          struct error *err)
+{
+    struct gateway_quota *key = gateway_quota_row(r->gateway, r->tenant, GATEWAY_QUOTA_KEY)
+                                    ? gateway_quota_get(r->gateway, r->tenant, key_id)
+                                    : NULL;
+    if (key) {
+        struct schedule_quota look = key->schedule; /* nothing is taken of it */
+        struct schedule_quota_ticket ticket = {0};
+        struct schedule_quota_refusal longer;
+        int key_code = schedule_quota_enter(&look, &ticket, now, &longer);
+        if (key_code < 0 && longer.retry_ns > refusal->retry_ns) {
+            r->quotas[GATEWAY_QUOTA_KEY] = key; /* its headers too */
+            key->n_requests++;
+            return gateway_quota_refuse(r, GATEWAY_QUOTA_KEY, key_code, &longer, err);
+        }
+    }
+    return gateway_quota_refuse(r, GATEWAY_QUOTA_TENANT, code, refusal, err);
+}
+
 int gateway_quota_enter(struct gateway_request *r, const char *key_id, struct error *err)
 {
     struct gateway *g = r->gateway;
@@ -179,7 +202,8 @@ int gateway_quota_enter(struct gateway_request *r, const char *key_id, struct er
         struct schedule_quota_refusal refusal;
         int code = schedule_quota_enter(&q->schedule, &r->tickets[level], now, &refusal);
         if (code < 0) /* gateway_fail gives back what the other level took */
-            return gateway_quota_refuse(r, level, code, &refusal, err);
+            return level == GATEWAY_QUOTA_TENANT ? refuse_longest(r, key_id, code, &refusal, now, err)
+                                                 : gateway_quota_refuse(r, level, code, &refusal, err);
         if (q->schedule.limits.requests)
             gateway_quota_changed(g, q);
     }
@@ -465,12 +489,30 @@ static uint64_t rest_of(const struct schedule_quota_state *s)
     return s->limit > s->used ? s->limit - s->used : 0;
 }
 
-/* The one of which less is left. */
+/* The one of which less is left; for longer, where it is as much. */
 static void tighter(struct schedule_quota_state *s, struct schedule_quota_state other)
 {
-    if (other.limit && (!s->limit || rest_of(&other) < rest_of(s)))
+    if (other.limit &&
+        (!s->limit || rest_of(&other) < rest_of(s) || (rest_of(&other) == rest_of(s) && other.reset_ns > s->reset_ns)))
         *s = other;
 }
+
+/* Limit and rest of one that has whole numbers, and until when it is whole again. */
+static void headers_add(struct gateway_quota_headers *h, const struct str names[static 3],
+                        const struct schedule_quota_state *s)
+{
+    if (!s->limit)
+        return;
+    header_add(h, names[0], "%llu", (unsigned long long)s->limit);
+    header_add(h, names[1], "%llu", (unsigned long long)rest_of(s));
+    if (names[2].size > 0)
+        header_add_time(h, names[2], s->reset_ns);
+}
+
+#define NAMES(what)                                                                                        \
+    {                                                                                                      \
+        STR("x-ratelimit-limit-" what), STR("x-ratelimit-remaining-" what), STR("x-ratelimit-reset-" what) \
+    }
 
 void gateway_quota_headers(const struct gateway_request *r, struct gateway_quota_headers *ret_headers)
 {
@@ -478,32 +520,36 @@ void gateway_quota_headers(const struct gateway_request *r, struct gateway_quota
     if (!r->quotas[GATEWAY_QUOTA_TENANT] && !r->quotas[GATEWAY_QUOTA_KEY])
         return;
     struct schedule_quota_time now = gateway_quota_time();
-    struct schedule_quota_state requests = {0}, compute = {0}, tokens = {0};
+    struct schedule_quota_state requests = {0}, concurrency = {0}, compute = {0}, tokens = {0}, in = {0}, out = {0};
     for (int level = 0; level < GATEWAY_QUOTA_LEVELS; level++) {
-        const struct gateway_quota *q = r->quotas[level];
-        if (!q)
+        if (!r->quotas[level])
             continue;
-        tighter(&requests, schedule_quota_requests(&q->schedule, now));
-        tighter(&compute, schedule_quota_window(&q->schedule, SCHEDULE_COMPUTE_HOUR, now));
-        tighter(&compute, schedule_quota_window(&q->schedule, SCHEDULE_COMPUTE_DAY, now));
-        tighter(&tokens, schedule_quota_window(&q->schedule, SCHEDULE_TOKENS_MINUTE, now));
-        tighter(&tokens, schedule_quota_window(&q->schedule, SCHEDULE_TOKENS_DAY, now));
+        const struct schedule_quota *q = &r->quotas[level]->schedule;
+        tighter(&requests, schedule_quota_requests(q, now));
+        tighter(&concurrency, (struct schedule_quota_state){.limit = q->limits.concurrency,
+                                                            .used = schedule_quota_others(q, &r->tickets[level])});
+        tighter(&compute, schedule_quota_window(q, SCHEDULE_COMPUTE_HOUR, now));
+        tighter(&compute, schedule_quota_window(q, SCHEDULE_COMPUTE_DAY, now));
+        tighter(&tokens, schedule_quota_window(q, SCHEDULE_TOKENS_MINUTE, now));
+        tighter(&tokens, schedule_quota_window(q, SCHEDULE_TOKENS_DAY, now));
+        tighter(&in, schedule_quota_flow(q, SCHEDULE_BYTES_IN, now.now_ns));
+        tighter(&out, schedule_quota_flow(q, SCHEDULE_BYTES_OUT, now.now_ns));
     }
-    if (requests.limit) {
-        header_add(ret_headers, STR("x-ratelimit-limit-requests"), "%llu", (unsigned long long)requests.limit);
-        header_add(ret_headers, STR("x-ratelimit-remaining-requests"), "%llu", (unsigned long long)rest_of(&requests));
-        header_add_time(ret_headers, STR("x-ratelimit-reset-requests"), requests.reset_ns);
-    }
+    static const struct str names[][3] = {
+        NAMES("requests"),  {STR("x-ratelimit-limit-concurrency"), STR("x-ratelimit-remaining-concurrency")},
+        NAMES("tokens"),    NAMES("bytes-in"),
+        NAMES("bytes-out"),
+    };
+    headers_add(ret_headers, names[0], &requests);
+    headers_add(ret_headers, names[1], &concurrency);
+    headers_add(ret_headers, names[2], &tokens);
+    headers_add(ret_headers, names[3], &in);
+    headers_add(ret_headers, names[4], &out);
     if (compute.limit) {
         header_add(ret_headers, STR("x-ratelimit-limit-compute"), "%llu",
                    (unsigned long long)(compute.limit / NS_PER_S));
         header_add(ret_headers, STR("x-ratelimit-remaining-compute"), "%.3f",
                    (double)rest_of(&compute) / (double)NS_PER_S);
         header_add_time(ret_headers, STR("x-ratelimit-reset-compute"), compute.reset_ns);
-    }
-    if (tokens.limit) {
-        header_add(ret_headers, STR("x-ratelimit-limit-tokens"), "%llu", (unsigned long long)tokens.limit);
-        header_add(ret_headers, STR("x-ratelimit-remaining-tokens"), "%llu", (unsigned long long)rest_of(&tokens));
-        header_add_time(ret_headers, STR("x-ratelimit-reset-tokens"), tokens.reset_ns);
     }
 }

@@ -330,6 +330,24 @@ struct schedule_quota_state schedule_quota_requests(const struct schedule_quota 
     };
 }
 
+struct schedule_quota_state schedule_quota_flow(const struct schedule_quota *q, enum schedule_direction flow,
+                                                uint64_t now_ns)
+{
+    uint64_t limit = q->limits.flows[flow], until_ns = q->_flow_until_ns[flow];
+    uint64_t ahead_ns = until_ns > now_ns ? until_ns - now_ns : 0;
+    unsigned __int128 used = ((unsigned __int128)ahead_ns * limit + NS_PER_S - 1) / NS_PER_S;
+    return (struct schedule_quota_state){
+        .limit = limit,
+        .used = used < UINT64_MAX ? (uint64_t)used : UINT64_MAX,
+        .reset_ns = limit ? ahead_ns : 0,
+    };
+}
+
+uint32_t schedule_quota_others(const struct schedule_quota *q, const struct schedule_quota_ticket *t)
+{
+    return q->active - t->_entered;
+}
+
 void schedule_quota_save(const struct schedule_quota *q, struct schedule_quota_time time,
                          struct schedule_quota_saved *ret_saved)
 {

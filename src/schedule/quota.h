@@ -155,6 +155,12 @@ struct schedule_quota_state schedule_quota_window(const struct schedule_quota *q
 /* limit: the burst; used: of it. */
 struct schedule_quota_state schedule_quota_requests(const struct schedule_quota *q, struct schedule_quota_time time);
 
+/* limit: a second's worth; used: of it and, beyond it, what is to be made up for. */
+struct schedule_quota_state schedule_quota_flow(const struct schedule_quota *q, enum schedule_direction flow,
+                                                uint64_t now_ns);
+/* Requests between enter and leave beside that of the ticket. */
+uint32_t schedule_quota_others(const struct schedule_quota *q, const struct schedule_quota_ticket *t);
+
 /* What outlives the process: absolute, so it may be given back any time later. */
 struct schedule_quota_saved {
     struct schedule_quota_use use[SCHEDULE_WINDOW_COUNT];
