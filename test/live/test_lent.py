@@ -174,6 +174,27 @@ def test_the_least_recently_used_adapter_goes_but_not_under_a_sequence(lent):
     assert refused.status == 503 and "than this tenant may have there" in str(refused.json)
 
 
+def test_quotas_are_of_who_asks(lent):
+    """Key and tenant, for a lent model and an adapter, in the owner's replica and in one of the borrower's own."""
+    lent.apply(tenant_yaml("bob", quota={"perKey": {"tokensPerDay": 40}}) +
+               tenant_yaml("eve", isolation={"minimum": "process"}, quota={"tokensPerDay": 30}) +
+               tenant_yaml("acme", quota={"tokensPerDay": 1000}))
+    assert ask(lent, "bob", "cynic", max_tokens=500, ignore_eos=True).json["usage"]["total_tokens"] == 40
+    for model in ("cynic", "novelist", "novelist:cynic"):
+        refused = ask(lent, "bob", model)
+        assert refused.status == 429 and b"spec.quota.perKey.tokensPerDay" in refused.body
+        assert refused.headers["x-ratelimit-remaining-tokens"] == "0"
+    lent.keys["bob"] = lent.key("bob", "other")
+    assert ask(lent, "bob", "cynic", max_tokens=2).status == 200
+    assert ask(lent, "eve", "cynic", max_tokens=500, ignore_eos=True).json["usage"]["total_tokens"] == 30
+    assert ask(lent, "eve", "novelist").status == 429
+    mine = ask(lent, "acme", "novelist", max_tokens=3)
+    assert mine.status == 200 and int(mine.headers["x-ratelimit-remaining-tokens"]) == 1000 - mine.json["usage"]["total_tokens"]
+    lent.apply(tenant_yaml("acme", quota={"tokensPerDay": 1}))
+    assert ask(lent, "acme", "novelist").status == 429
+    assert ask(lent, "bob", "novelist", max_tokens=2).status == 200  # the lender's is the lender's
+
+
 def test_adapters_come_back_after_a_loss(lent):
     cynic = text(lent, "bob", "cynic")
     for pid in lent.workers():
