@@ -75,7 +75,7 @@ def test_a_hostile_crowd_shuts_nobody_out(server, what):
 
 def test_a_tenants_own_quota(server):
     """Beyond it its own idle one is closed; where all are busy the new one is refused."""
-    server.apply(tenant_yaml("hostile", quota={"connections": 3}))
+    server.apply(tenant_yaml("hostile", quota={"connections": 3, "concurrency": 100}))
     with contextlib.ExitStack() as stack:
         idle = []
         for _ in range(5):
@@ -86,7 +86,8 @@ def test_a_tenants_own_quota(server):
         head = f"POST /v2/models/none/infer HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.hostile}\r\n"
         for c in idle[2:]:
             c.sock.sendall(f"{head}Content-Length: 1000000\r\n\r\nx".encode())
-        time.sleep(0.1)
+        wait_until(lambda: json.loads(server.cli("get", "tenant", "hostile", "-o", "json").stdout)
+                   ["status"]["quota"]["concurrency"]["used"] == 3, "the server to have their heads")
         late = stack.enter_context(contextlib.closing(server.connect()))
         answer = server.http("GET", "/v2", server.hostile, connection=late)
         assert (answer.status, answer.code) == (429, "quota_exceeded"), answer.body

@@ -194,7 +194,7 @@ def test_port_in_use(identity, make_server):
     second = make_server(start=False)
     second.port = identity.port
     second.start(wait=False)
-    assert second.process.wait(15) == 1
+    assert second.process.wait(60) == 1
     second.reader.join()
     assert any("in use" in line["message"] for line in second.log)
     second.process = None

@@ -253,7 +253,7 @@ def test_an_address_of_its_own(make_server, address):
     # bound already: a second server is told so
     other = make_server(config=server_yaml(f"{address.rsplit(':', 1)[0]}:{port}"), start=False)
     other.start(wait=False)
-    assert other.process.wait(15) == 1
+    assert other.process.wait(60) == 1
     other.reader.join()
     assert any("spec.metrics.listen" in l["message"] for l in other.log)
     other.process, other.alerts_expected = None, True  # the reason is plain text
