@@ -1,7 +1,12 @@
 #include "engine/llama_library.h"
 
+#include "base/memory.h"
+#include "base/sanitized.h"
+
 #include <dlfcn.h>
+#include <errno.h>
 #include <limits.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +17,21 @@ static struct {
     struct llama_library functions;
     bool loaded;
 } library = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+#if !SANITIZED
+/* ggml asks here for its buffers (cells, what a call needs in between, repacked weights), because a program's function
+ * comes before the C library's; it has no way to be told what pages it should use. A step reads them from end to end.
+ * What it gets is freed as usual. */
+int posix_memalign(void **ret, size_t alignment, size_t size)
+{
+    bool large = library.loaded && size <= SIZE_MAX / 2 && memory_large_alignment(size) > alignment;
+    void *p = large ? aligned_alloc(memory_large_alignment(size), memory_large_size(size)) : memalign(alignment, size);
+    if (large)
+        memory_large_advise(p, memory_large_size(size));
+    *ret = p;
+    return p ? 0 : ENOMEM;
+}
+#endif
 
 static void discard_log(enum ggml_log_level level, const char *text, void *user_data)
 {
