@@ -11,7 +11,7 @@ spec:
   engine: llama
   source: %(source)s
   isolation: {level: shared}
-  resources: {cpu: %(cpu)d, memory: %(memory)dMi}
+  resources: {cpu: %(cpu)d, memory: %(memory)dMi, repack: %(repack)s}
   replicas: {min: 1, max: 1}
 ---
 apiVersion: bulkhead.dev/v1alpha1
@@ -39,8 +39,9 @@ spec:
 """
 
 
-def lent(source, cpu, memory, tenants, adapters=()):
+def lent(source, cpu, memory, tenants, adapters=(), repack=False):
     """YAML; adapters: a file for each of the tenants, who call it `voice`. The Grant comes behind those whom it names."""
-    head = HEAD % {"source": source, "cpu": cpu, "memory": memory, "tenants": ", ".join(tenants)}
+    head = HEAD % {"source": source, "cpu": cpu, "memory": memory, "tenants": ", ".join(tenants),
+                   "repack": str(repack).lower()}
     return "".join(TENANT % name for name in tenants).lstrip("-\n") + "---\n" + head + "".join(
         ADAPTER % pair for pair in zip(tenants, adapters))

@@ -1,10 +1,12 @@
 """Row 11, eight tenants of one language model: one server that lends it to all of them, against a llama-server with one thread for
 each. Every tenant has one stream, one request after the other; first all on the bare base, then each with an adapter.
 
-Memory is the PSS of all processes of a side, taken after the runs: llama.cpp maps the file, so its processes share the weights
-too. A conversation may be as long on both sides (4,096 tokens, what the model says of itself)."""
+Memory is the PSS of all processes of a side, taken after the runs. A conversation may be as long on both sides (4,096 tokens, what
+the model says of itself), all eight at once. In Q8_0 llama.cpp maps the file, so that its processes share the weights too; in Q4_K
+both sides repack them, which is llama-server's default, and each of its processes then has its own."""
 
 import contextlib
+import itertools
 import random
 import tempfile
 
@@ -17,9 +19,11 @@ from tokens import Files, Group, Job, Lane, LlamaServer, measured, pss
 NUMBER = 11
 TITLE = "eight tenants of one language model, against eight llama-servers with one thread"
 TENANTS = ["t%d" % i for i in range(8)]
-CPU, MEMORY_MIB, ADAPTER_MIB, CONTEXT, RANK = 2, 320, 64, 4096, "8"
+# Name, arguments of gguf_random, with repacked weights?, MiB beside what cells and adapters need.
+MODELS = (("Q8_0", ("--size", "0.1B"), False, 96), ("Q4_K repacked", ("--size", "0.1B", "--kind", "Q4_K"), True, 96 + 64))
+CPU, CONTEXT, RANK = 2, 4096, "8"
+STREAM_MIB = 2 * 48  # of the limit: half of what is beside the library is for cells, the rest for adapters and embeddings
 PROMPT, ANSWER, REQUESTS = (32, 192), (24, 72), 2
-SAME = ("-fa", "off", "--no-repack")
 MEMORY_WANTED, BARE_WANTED, ADAPTERS_WANTED = 0.3, 1.5, 1.0
 MIB = 1 << 20
 
@@ -32,13 +36,14 @@ def jobs(seed):
 class Sides:
     """The lending server, and a llama-server for each tenant; with adapters or without."""
 
-    def __init__(self, stack, model, adapters):
+    def __init__(self, stack, model, adapters, repack, memory):
         self.model = "base:voice" if adapters else "base"
-        memory = MEMORY_MIB + (ADAPTER_MIB if adapters else 0)
-        self.ours = stack.enter_context(Bulkhead(lent(model, CPU, memory, TENANTS, adapters), ()))
+        memory += STREAM_MIB * (len(TENANTS) + bool(adapters))  # one stream is never an adapter's
+        same = ("-fa", "off", "--repack" if repack else "--no-repack")
+        self.ours = stack.enter_context(Bulkhead(lent(model, CPU, memory, TENANTS, adapters, repack), ()))
         self.keys = [self.ours.make_keys(name, 1)[0] for name in TENANTS]
         self.peers = Group([stack.enter_context(LlamaServer(model, "llama-server", 1, CONTEXT, 1,
-                                                            SAME + (("--lora", adapters[i]) if adapters else ())))
+                                                            same + (("--lora", adapters[i]) if adapters else ())))
                             for i in range(len(TENANTS))])
         for key in self.keys:
             first_answer(self.ours, key, self.model)
@@ -77,11 +82,13 @@ def run(settings, progress):
     figures, targets, runs, bars = [], [], [], []
     with tempfile.TemporaryDirectory(prefix="bulkhead-bench-") as folder:
         files = Files(folder)
-        model = files.make("0.1B", "--size", "0.1B")
         adapters = [files.make(name, "--size", "0.1B", "--adapter", RANK, "--seed", str(i)) for i, name in enumerate(TENANTS)]
-        for what, own, wanted in (("bare base", (), BARE_WANTED), ("eight adapters", adapters, ADAPTERS_WANTED)):
+        for (name, options, repack, least), (whose, own, wanted) in itertools.product(
+                MODELS, (("bare base", (), BARE_WANTED), ("eight adapters", adapters, ADAPTERS_WANTED))):
+            what = "%s, %s" % (name, whose)
             with contextlib.ExitStack() as stack:
-                pairs, memory = Sides(stack, model, own).run(settings, what, progress)
+                model = files.make("-".join(word.strip("-") for word in options), *options)
+                pairs, memory = Sides(stack, model, own, repack, least).run(settings, what, progress)
             more = figures_of(what, pairs, memory)
             fast, small = more[2]["values"]["median"], more[7]["values"]["median"]
             targets += [target("tokens/s, " + what, ">= %.1f x" % wanted, fast, fast >= wanted),
