@@ -121,13 +121,14 @@ static enum cli_exit reports_write(const struct bench *b, yyjson_val *json)
 
 static void print_figure(double first, double second, const char *unit)
 {
-    char text[64];
+    char text[64], texts[2][BENCH_FIGURE_BYTES];
     if (first <= 0)
         (void)snprintf(text, sizeof text, "-"); /* fits, as the others */
     else if (second > 0)
-        (void)snprintf(text, sizeof text, "%.3g/%.3g%s", first, second, unit);
+        (void)snprintf(text, sizeof text, "%s/%s%s", bench_figure(first, texts[0]), bench_figure(second, texts[1]),
+                       unit);
     else
-        (void)snprintf(text, sizeof text, first < 1000 ? "%.3g%s" : "%.0f%s", first, unit);
+        (void)snprintf(text, sizeof text, "%s%s", bench_figure(first, texts[0]), unit);
     printf("%-*s", FIGURE_COLUMN, text);
 }
 

@@ -4,7 +4,7 @@
 #include <math.h>
 
 #define PLOT_WIDTH 760
-#define PLOT_LEFT  90
+#define PLOT_LEFT  110
 #define PLOT_RIGHT 200 /* room for the figures behind the last mark */
 #define PLOT_ROW   30
 #define TICKS_MAX  12
@@ -71,10 +71,11 @@ static struct axis axis_of(const struct plot *p)
 static void append_tick(struct buf *html, const struct axis *axis, double value, uint32_t bottom)
 {
     double x = place(axis, value);
+    char text[BENCH_FIGURE_BYTES];
     buf_format(html,
                "<line class=\"grid\" x1=\"%.1f\" y1=\"4\" x2=\"%.1f\" y2=\"%u\"/>"
-               "<text class=\"tick\" x=\"%.1f\" y=\"%u\" text-anchor=\"middle\">%g</text>\n",
-               x, x, bottom, x, bottom + 15, value);
+               "<text class=\"tick\" x=\"%.1f\" y=\"%u\" text-anchor=\"middle\">%s</text>\n",
+               x, x, bottom, x, bottom + 15, bench_figure(value, text));
 }
 
 static void append_ticks(struct buf *html, const struct axis *axis, uint32_t bottom)
@@ -134,12 +135,9 @@ static void add_mark(struct plot *p, struct label *label, const char *name, doub
 {
     if (from <= 0)
         return;
-    if (to > 0)
-        (void)snprintf(label->text, sizeof label->text, "%.3g / %.3g %s", from, to, unit); /* fits, as below */
-    else if (from < 1000)
-        (void)snprintf(label->text, sizeof label->text, "%.3g %s", from, unit);
-    else
-        (void)snprintf(label->text, sizeof label->text, "%.0f %s", from, unit);
+    char first[BENCH_FIGURE_BYTES], second[BENCH_FIGURE_BYTES];
+    (void)snprintf(label->text, sizeof label->text, "%s%s%s %s", bench_figure(from, first), to > 0 ? " / " : "",
+                   to > 0 ? bench_figure(to, second) : "", unit); /* fits */
     p->marks[p->n++] = (struct mark){name, from, to, label->text};
 }
 
@@ -176,10 +174,10 @@ static void append_time_plots(struct buf *html, const struct bench *b)
                          .logarithmic = true};
     append_series_plot(html, b, &cold, offsetof(struct bench_level, cold), &b->bare, "bare clone");
     const struct bench_level *container = bench_level_of(b, LADDER_CONTAINER);
+    char first[BENCH_FIGURE_BYTES], second[BENCH_FIGURE_BYTES];
     if (container->bare.samples > 0)
-        buf_format(html,
-                   "<p>The OCI runtime alone, run with the bundle of a container's replica: %.3g / %.3g ms.</p>\n",
-                   container->bare.p50, container->bare.p99);
+        buf_format(html, "<p>The OCI runtime alone, run with the bundle of a container's replica: %s / %s ms.</p>\n",
+                   bench_figure(container->bare.p50, first), bench_figure(container->bare.p99, second));
     append_series_plot(html, b, &warm, offsetof(struct bench_level, warm), NULL, NULL);
     append_series_plot(html, b, &added, offsetof(struct bench_level, added), NULL, NULL);
 }
@@ -236,12 +234,13 @@ static void append_neighbour_plot(struct buf *html, const struct bench *b)
 
 static void append_cell(struct buf *html, double first, double second)
 {
+    char texts[2][BENCH_FIGURE_BYTES];
     if (first <= 0)
         buf_append_text(html, "<td>&ndash;</td>");
     else if (second > 0)
-        buf_format(html, "<td class=\"pair\">%.3g / %.3g</td>", first, second);
+        buf_format(html, "<td>%s /&nbsp;%s</td>", bench_figure(first, texts[0]), bench_figure(second, texts[1]));
     else
-        buf_format(html, first < 1000 ? "<td>%.3g</td>" : "<td>%.0f</td>", first);
+        buf_format(html, "<td>%s</td>", bench_figure(first, texts[0]));
 }
 
 static void append_levels(struct buf *html, const struct bench *b)
@@ -338,13 +337,13 @@ static void append_host(struct buf *html, const struct bench *b)
 }
 
 static const char style[] =
-    "body{font:16px/1.5 system-ui,sans-serif;max-width:880px;margin:2em auto;padding:0 1em;color:#1c2430;background:#fff}"
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:1040px;margin:2em auto;padding:0 1em;color:#1c2430;background:#fff}"
     "h1{margin-bottom:0}h2{margin:1.6em 0 .2em;font-size:1.2em}p{margin:.3em 0;color:#4a5568}"
     "svg{width:100%;height:auto;font-size:13px}.grid{stroke:#d9dee6}.tick{fill:#6b7686;font-size:12px}"
     ".name{fill:#1c2430;font-weight:600}.value{fill:#1c2430}.span{stroke:#8fb3d9;stroke-width:4}"
     ".p50,.bar{fill:#1f6fb5}.p99{fill:#fff;stroke:#1f6fb5;stroke-width:2.5}"
     "table{border-collapse:collapse;font-size:14px}.wide{overflow-x:auto}"
-    "th,td{border:1px solid #d9dee6;padding:.3em .5em;text-align:right;vertical-align:top}"
+    "th,td{border:1px solid #d9dee6;padding:.3em .45em;text-align:right;vertical-align:top}"
     "th{background:#f4f6f9;text-align:left}.text{text-align:left}.pair{white-space:nowrap}.met{color:#17713c}.missed{color:#b3261e}"
     ".note{border-left:4px solid #d97706;background:#fff7e8;padding:.6em 1em;margin:1em 0;color:#1c2430}";
 

@@ -6,6 +6,23 @@ const struct bench_level *bench_level_of(const struct bench *b, enum ladder_leve
     return &b->levels[level - 1];
 }
 
+const char *bench_figure(double value, char text[static BENCH_FIGURE_BYTES])
+{
+    char digits[BENCH_FIGURE_BYTES];
+    if (value < 999.5 || value >= 1e15) {
+        (void)snprintf(text, BENCH_FIGURE_BYTES, "%.3g", value); /* fits, as below */
+        return text;
+    }
+    size_t n = (size_t)snprintf(digits, sizeof digits, "%.0f", value), used = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (i > 0 && (n - i) % 3 == 0)
+            text[used++] = ',';
+        text[used++] = digits[i];
+    }
+    text[used] = '\0';
+    return text;
+}
+
 double bench_ratio(double value, double base)
 {
     return value > 0 && base > 0 ? value / base : 0;

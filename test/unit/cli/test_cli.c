@@ -1,5 +1,5 @@
 /* The frame: usage, help and exit statuses. Nothing here needs a server. */
-#include "cli/cli.h"
+#include "cli/cli_bench_internal.h"
 
 #include <fcntl.h>
 #include <setjmp.h>
@@ -209,11 +209,28 @@ static void test_apply_checks(void **state)
     }
 }
 
+static void test_figures(void **state)
+{
+    (void)state;
+    static const struct {
+        double value;
+        const char *text;
+    } cases[] = {
+        {0, "0"},          {0.4171, "0.417"}, {55.84, "55.8"},     {999.4, "999"},         {999.6, "1,000"},
+        {3034.5, "3,034"}, {25425, "25,425"}, {123456, "123,456"}, {1000000, "1,000,000"}, {999999999, "999,999,999"},
+        {1e15, "1e+15"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[BENCH_FIGURE_BYTES];
+        assert_string_equal(bench_figure(cases[i].value, text), cases[i].text);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_usage), cmocka_unit_test(test_refused),    cmocka_unit_test(test_help),
-        cmocka_unit_test(test_local), cmocka_unit_test(test_serve_hook), cmocka_unit_test(test_apply_checks),
+        cmocka_unit_test(test_usage),   cmocka_unit_test(test_refused),    cmocka_unit_test(test_help),
+        cmocka_unit_test(test_local),   cmocka_unit_test(test_serve_hook), cmocka_unit_test(test_apply_checks),
+        cmocka_unit_test(test_figures),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
