@@ -50,14 +50,18 @@ static void limit_read(const char *folder, const char *file, char text[static 48
 static void wall_tell(const struct guest *g)
 {
     struct isolate_report report;
-    char memory[48], cpu[48], pids[48];
+    static const char *const files[] = {"memory.max", "memory.swap.max", "cpu.max",
+                                        "cpu.weight", "pids.max",        "io.weight"};
+    char limits[6 * 72], value[48];
+    size_t used = 0;
     const char *folder =
         g->wall->level == ISOLATE_CONTAINER ? "bulkhead.guest-oci/" WORKER_NAME : "bulkhead.guest/" WORKER_NAME;
     g->wall->explain(g->worker, &report);
-    limit_read(folder, "memory.max", memory);
-    limit_read(folder, "cpu.max", cpu);
-    limit_read(folder, "pids.max", pids);
-    log_info("guest_wall", "%s; memory.max=%s cpu.max=%s pids.max=%s", report.text, memory, cpu, pids);
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
+        limit_read(folder, files[i], value); /* "": this kernel has no such limit */
+        used += (size_t)snprintf(limits + used, sizeof limits - used, " %s=%s", files[i], value); /* fits */
+    }
+    log_info("guest_wall", "%s;%s", report.text, limits);
 }
 
 /* The worker and its wall, as the supervisor would start it. */

@@ -20,9 +20,13 @@ enum cgroup_controller {
     CGROUP_PIDS,
     CGROUP_CPUACCT, /* v1 only, measures; v2 has it in cpu */
     CGROUP_CPUSET,  /* which processors; a host without it has the limits all the same */
+    CGROUP_IO,      /* v1: blkio, where it knows weights; likewise */
     CGROUP_CONTROLLER_COUNT
 };
 #define CGROUP_LIMITS ((1u << CGROUP_MEMORY) | (1u << CGROUP_CPU) | (1u << CGROUP_PIDS))
+
+/* Used where they are there. */
+#define CGROUP_WELCOME ((1u << CGROUP_CPUSET) | (1u << CGROUP_IO))
 
 #define CGROUP_HOMES_MAX 16u /* Linux has 14 v1 controllers */
 
@@ -85,15 +89,15 @@ bool cgroup_tree_sweep(struct cgroup_tree *t, unsigned wait_ms);
 void cgroup_tree_close(struct cgroup_tree *t);
 
 /* In words: version, controllers, and what is missing for limits ("v1: memory, cpu, pids"). Looks only; true when
- * memory, cpu and pids are all there (whether they may be used, is for a probe to say). Reading the mounts is all it
- * needs: any process, any user. */
+ * memory, cpu and pids are all there; io is named too (whether they may be used, is for a probe to say). Reading the
+ * mounts is all it needs: any process, any user. */
 bool cgroup_describe(const struct cgroup_source *source, char *text, size_t capacity);
 
 /* A fresh group; a leftover of that name is killed and removed first. */
 must_check int cgroup_group_new(struct cgroup_tree *t, const char *name, struct cgroup_group *ret_group,
                                 struct error *err);
-/* Sets memory, cpu and pids. With `required` the first failure is returned; without it the rest is still set and the
- * failure is returned at the end. */
+/* Sets memory, cpu and pids, and weighs disk io as the processors where the host can. With `required` the first failure
+ * is returned; without it the rest is still set and the failure is returned at the end. */
 must_check int cgroup_group_limit(const struct cgroup_tree *t, const struct cgroup_group *g,
                                   const struct isolate_limits *limits, bool required, struct error *err);
 must_check int cgroup_group_join(const struct cgroup_tree *t, const struct cgroup_group *g,

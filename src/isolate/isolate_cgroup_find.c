@@ -8,10 +8,12 @@
 
 #include "base/buf.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #define SOURCE_BYTES_MAX MIB /* a host with thousands of container mounts has some 100 KiB */
 
@@ -19,8 +21,9 @@ const struct cgroup_source cgroup_source_host = {"/proc/self/mountinfo", "/proc/
 
 static const char *const controller_names[CGROUP_CONTROLLER_COUNT] = {
     [CGROUP_MEMORY] = "memory",   [CGROUP_CPU] = "cpu",       [CGROUP_PIDS] = "pids",
-    [CGROUP_CPUACCT] = "cpuacct", [CGROUP_CPUSET] = "cpuset",
+    [CGROUP_CPUACCT] = "cpuacct", [CGROUP_CPUSET] = "cpuset", [CGROUP_IO] = "io",
 };
+#define IO_NAME_V1 "blkio"
 
 struct mount {
     struct str root, point; /* still escaped */
@@ -65,6 +68,8 @@ static unsigned controllers_parse(struct str list, char separator)
             if (str_equal(name, str_from(controller_names[c])))
                 bits |= 1u << c;
         }
+        if (str_equal(name, STR(IO_NAME_V1)))
+            bits |= 1u << CGROUP_IO;
     }
     return bits;
 }
@@ -197,6 +202,13 @@ static unsigned v2_open_at(struct cgroup_home *h, const char *base, unsigned wan
     return usable;
 }
 
+/* v1's blkio counts on every kernel, and knows weights only with some of the disks' schedulers. */
+static bool v1_weighs(int group)
+{
+    static const char *const files[] = {"blkio.weight", "blkio.bfq.weight"};
+    return faccessat(group, files[0], F_OK, 0) == 0 || faccessat(group, files[1], F_OK, 0) == 0;
+}
+
 static bool v2_has(const char *path, unsigned wanted)
 {
     _close_ int dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -207,7 +219,7 @@ static void v2_add(struct cgroup_tree *t, const struct mount *m, struct str self
 {
     struct cgroup_home *h = &t->homes[t->n_homes];
     const struct str candidates[] = {own_group(self, 0), STR("/")};
-    unsigned needed = CGROUP_LIMITS & ~t->controllers, welcome = (1u << CGROUP_CPUSET) & ~t->controllers;
+    unsigned needed = CGROUP_LIMITS & ~t->controllers, welcome = CGROUP_WELCOME & ~t->controllers;
     unsigned wanted = needed | welcome;
     if (!needed) /* then a home is worth making for that alone */
         needed = welcome;
@@ -243,8 +255,11 @@ static void v1_add(struct cgroup_tree *t, const struct mount *m, struct str self
         return;
     }
     h->version = 1;
+    if (!v1_weighs(h->base_fd))
+        controllers &= ~(1u << CGROUP_IO);
     h->controllers = controllers;
-    if (cgroup_cpus_inherit(h, NULL) != 0) { /* such as a cpuset without processors above: of no use, and no limit */
+    /* Such as a cpuset without processors above: of no use, and no limit. */
+    if (controllers == 0 || cgroup_cpus_inherit(h, NULL) != 0) {
         (void)unlinkat(h->parent_fd, t->base, AT_REMOVEDIR); /* fails only when an earlier server's groups are in it */
         home_close(h);
         return;
@@ -359,6 +374,25 @@ void cgroup_tree_close(struct cgroup_tree *t)
     t->controllers = 0;
 }
 
+/* Whether v1 weighs io cannot be seen at its root, but at any group. */
+static bool v1_weighs_below(const struct mount *m)
+{
+    char path[PATH_MAX];
+    if (group_path(m, STR("/"), path) != 0)
+        return false;
+    DIR *dir = opendir(path);
+    bool weighs = false;
+    for (struct dirent *entry; dir && !weighs && (entry = readdir(dir));) {
+        _close_ int group = entry->d_type == DT_DIR && entry->d_name[0] != '.'
+                                ? openat(dirfd(dir), entry->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+                                : -1;
+        weighs = group >= 0 && v1_weighs(group);
+    }
+    if (dir)
+        (void)closedir(dir); /* read-only: nothing to lose */
+    return weighs;
+}
+
 bool cgroup_describe(const struct cgroup_source *source, char *text, size_t capacity)
 {
     unsigned found[3] = {0};
@@ -374,6 +408,8 @@ bool cgroup_describe(const struct cgroup_source *source, char *text, size_t capa
         if (!mount_parse(part_next(&rest, '\n'), &m))
             continue;
         mounted[m.version] = true;
+        if (m.version == 1 && m.controllers & (1u << CGROUP_IO) && !v1_weighs_below(&m))
+            m.controllers &= ~(1u << CGROUP_IO);
         found[m.version] |= m.controllers;
         if (m.version != 2 || group_path(&m, STR("/"), path) != 0)
             continue;
@@ -384,14 +420,16 @@ bool cgroup_describe(const struct cgroup_source *source, char *text, size_t capa
         if (mounted[version])
             buf_format(&words, "%sv%d:", words.size > 0 ? "; " : "", version);
         for (unsigned c = 0, n = 0; mounted[version] && c < CGROUP_CONTROLLER_COUNT; c++)
-            if (found[version] & CGROUP_LIMITS & (1u << c))
+            if (found[version] & (CGROUP_LIMITS | 1u << CGROUP_IO) & (1u << c))
                 buf_format(&words, "%s %s", n++ > 0 ? "," : "", controller_names[c]);
-        if (mounted[version] && !(found[version] & CGROUP_LIMITS))
+        if (mounted[version] && !(found[version] & (CGROUP_LIMITS | 1u << CGROUP_IO)))
             buf_append_text(&words, " no controllers for limits");
     }
     unsigned lacking = CGROUP_LIMITS & ~(found[1] | found[2]);
     if (words.size == 0)
         buf_append_text(&words, "none mounted");
+    if (words.size > 0 && !((found[1] | found[2]) & (1u << CGROUP_IO)))
+        buf_append_text(&words, "; disk io cannot be weighed");
     if (lacking)
         buf_append_text(&words, "; memory, cpu and pids cannot all be limited: mount cgroup v2 at /sys/fs/cgroup");
     (void)snprintf(text, capacity, "%s", buf_terminate(&words)); /* cut is fine: for people */

@@ -13,6 +13,10 @@
 #define CPU_WEIGHT_CORE 100u
 #define CPU_WEIGHT_MIN  1u
 #define CPU_WEIGHT_MAX  10000u
+/* Likewise for disks: the range that all of the kernel's schedulers take; v2's goes further. */
+#define IO_WEIGHT_CORE 100u
+#define IO_WEIGHT_MIN  10u
+#define IO_WEIGHT_MAX  1000u
 
 static const struct cgroup_home *home_of(const struct cgroup_tree *t, const struct cgroup_group *g, unsigned controller)
 {
@@ -96,6 +100,17 @@ static int any_pids(const struct cgroup_home *h, const char *group, const struct
     return cgroup_file_write(h, group, "pids.max", text);
 }
 
+/* As the processors are weighed, so that no worker starves the others at the disks. Which of the files is there, and
+ * what comes of it, is for the disk's scheduler to say: io.weight is the kernel's cost model, the others BFQ and CFQ.
+ */
+static int any_io(const struct cgroup_home *h, const char *group, const struct isolate_limits *limits)
+{
+    static const char *const files[2][2] = {{"blkio.weight", "blkio.bfq.weight"}, {"io.weight", "io.bfq.weight"}};
+    uint64_t weight = (uint64_t)limits->cpu_milli * IO_WEIGHT_CORE / 1000;
+    int r = weight_set(h, group, files[h->version - 1][0], weight, IO_WEIGHT_MIN, IO_WEIGHT_MAX);
+    return r != 0 ? r : weight_set(h, group, files[h->version - 1][1], weight, IO_WEIGHT_MIN, IO_WEIGHT_MAX);
+}
+
 int cgroup_group_limit(const struct cgroup_tree *t, const struct cgroup_group *g, const struct isolate_limits *limits,
                        bool required, struct error *err)
 {
@@ -107,12 +122,13 @@ int cgroup_group_limit(const struct cgroup_tree *t, const struct cgroup_group *g
         {CGROUP_MEMORY, "memory", {v1_memory, v2_memory}},
         {CGROUP_CPU, "cpu", {v1_cpu, v2_cpu}},
         {CGROUP_PIDS, "pids", {any_pids, any_pids}},
+        {CGROUP_IO, "io", {any_io, any_io}},
     };
     int result = 0;
     for (size_t i = 0; i < sizeof setters / sizeof *setters; i++) {
         const struct cgroup_home *h = home_of(t, g, setters[i].controller);
         int r = h ? setters[i].set[h->version - 1](h, g->name, limits) : -ENODEV;
-        if (r == 0)
+        if (r == 0 || (!h && (CGROUP_WELCOME & (1u << setters[i].controller))))
             continue;
         errno = -r;
         if (h)

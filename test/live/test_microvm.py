@@ -2,6 +2,7 @@
 --test brings both); a host that has them must boot a guest."""
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -227,6 +228,34 @@ def test_without_its_kernel_the_level_is_refused(make_server, folder):
     assert result.returncode == 1 and "apt install" in result.stderr, result.stderr
 
 
+def limits_read_back(wall, memory, cpu_milli):
+    """What the guest's kernel has made of the limits: control groups v2, of which io may be missing."""
+    found = re.search(r"; memory\.max=(\d+) memory\.swap\.max=(0?) cpu\.max=(\d+) 100000 cpu\.weight=(\d+) pids\.max=(\d+) "
+                      r"io\.weight=(?:default (\d+))?\Z", wall)
+    assert found, wall
+    assert (int(found[1]), int(found[3]), int(found[4])) == (memory, cpu_milli * 100, cpu_milli // 10), wall
+    assert found[6] is None or int(found[6]) == cpu_milli // 10, wall
+    assert 2 <= int(found[5]) <= 1000, wall
+
+
+def test_the_limits_of_a_worker_in_a_guest_are_its_kernels(make_server, folder):
+    """Beside the machine's own: in the machine the worker has the limits of its model, whatever the machine has on top."""
+    server = make_server(config=config(", log: {level: debug}"))
+    server.alerts_expected = True  # the guest's kernel may have its say on the console
+    if level(server)["state"] == "unavailable":
+        pytest.skip(f"level microvm: {level(server)['text']}")
+    server.fds = None
+    (folder / "echo.json").write_text(json.dumps(IDENTITY))
+    apply(server, tenant_yaml("acme") + model_yaml("echo", "acme", "echo.json", isolation={"level": "microvm"},
+                                                   resources={"cpu": 2, "memory": "96Mi"}))
+    ask(server, "echo", server.key("acme"))
+    wall = server.wait_log("guest_wall")["message"]
+    assert wall.startswith("process") and "control group bulkhead.guest/worker" in wall, wall
+    limits_read_back(wall, 96 << 20, 2000)
+    server.cli("delete", "model", "echo", "--tenant", "acme")
+    wait_until(lambda: machines(server) == [], "the end of the machine")
+
+
 def test_a_container_inside_the_guest(make_server, folder):
     """The layered form: crun runs the worker in the guest, on control groups v2. What it says of its wall comes over the
     console that a debugged machine has."""
@@ -254,7 +283,7 @@ def test_a_container_inside_the_guest(make_server, folder):
     wall = next(l["message"] for l in server.log if l["event"] == "guest_wall")
     assert wall.startswith("container (crun); namespaces user, mount, pid, net, ipc, uts, cgroup; read-only root sha256:"), wall
     assert "control group bulkhead.guest-oci/worker" in wall
-    assert wall.endswith(f"memory.max={128 << 20} cpu.max=100000 100000 pids.max=18"), wall
+    limits_read_back(wall, 128 << 20, 1000)
     told = server.cli("explain", "model", "echo", "--tenant", "acme").stdout
     assert "in the guest a container (crun)" in " ".join(told.split())
     server.cli("delete", "model", "echo", "--tenant", "acme")

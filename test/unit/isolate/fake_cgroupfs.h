@@ -37,6 +37,9 @@ static const struct {
     {"cpu", "cpu.stat", "usage_usec 1234\nuser_usec 1000\nsystem_usec 234\n"},
     {"cpuset", "cpuset.cpus", ""},
     {"cpuset", "cpuset.cpus.effective", "0-3\n"},
+    {"io", "io.weight", "default 100\n"},
+    {"io", "io.bfq.weight", "default 100\n"},
+    {"blkio", "blkio.bfq.weight", "100\n"}, /* v1 */
     {"pids", "pids.max", "max\n"},
     {"pids", "pids.current", "5\n"},
 };

@@ -88,7 +88,7 @@ static void test_our_group_is_the_real_root(void **state)
     describe_v2("/", "/");
     struct cgroup_tree t;
     open_tree(&t);
-    assert_int_equal(t.controllers, CGROUP_LIMITS | 1u << CGROUP_CPUSET);
+    assert_int_equal(t.controllers, CGROUP_LIMITS | CGROUP_WELCOME);
     assert_string_equal(t.missing, "");
     assert_int_equal(t.n_homes, 1);
     assert_int_equal(t.homes[0].version, 2);
@@ -113,7 +113,7 @@ static void test_our_group_holds_processes(void **state)
     describe_v2("/", "/system.slice/bulkhead.service");
     struct cgroup_tree t;
     open_tree(&t);
-    assert_int_equal(t.controllers, CGROUP_LIMITS | 1u << CGROUP_CPUSET);
+    assert_int_equal(t.controllers, CGROUP_LIMITS | CGROUP_WELCOME);
     assert_string_equal(t.homes[0].path, fake_top);
     assert_string_equal(fake_get(at("system.slice/bulkhead.service"), "cgroup.procs"), "4711\n");
     assert_string_equal(fake_get(at("system.slice/bulkhead.service"), "cgroup.subtree_control"), "");
@@ -130,7 +130,7 @@ static void test_hands_down_what_is_missing(void **state)
     describe_v2("/", "/");
     struct cgroup_tree t;
     open_tree(&t);
-    assert_string_equal(fake_get(fake_top, "cgroup.subtree_control"), "memory cpu pids cpuset\n");
+    assert_string_equal(fake_get(fake_top, "cgroup.subtree_control"), "memory cpu pids cpuset io\n");
     cgroup_tree_close(&t);
 }
 
@@ -200,7 +200,7 @@ static void test_part_of_the_controllers(void **state)
     describe_v2("/", "/");
     struct cgroup_tree t;
     open_tree(&t);
-    assert_int_equal(t.controllers, 1u << CGROUP_MEMORY | 1u << CGROUP_CPUSET);
+    assert_int_equal(t.controllers, 1u << CGROUP_MEMORY | CGROUP_WELCOME);
     assert_memory_equal(t.missing, "cpu, pids cannot be limited: ", 29);
     struct cgroup_group g;
     struct error err = {0};
@@ -330,20 +330,73 @@ static void test_limits(void **state)
     assert_string_equal(fake_get(at("bulkhead.s1/w-1"), "memory.oom.group"), "1");
     assert_string_equal(fake_get(at("bulkhead.s1/w-1"), "cpu.max"), "150000 100000");
     assert_string_equal(fake_get(at("bulkhead.s1/w-1"), "pids.max"), "7");
+    assert_string_equal(fake_get(at("bulkhead.s1/w-1"), "io.weight"), "150");
+    assert_string_equal(fake_get(at("bulkhead.s1/w-1"), "io.bfq.weight"), "150");
     /* the kernel takes no quota below 1 ms; 4 billion cores do not overflow */
     struct isolate_limits other = limits;
     other.cpu_milli = 1;
     assert_int_equal(cgroup_group_limit(&t, &g, &other, true, NULL), 0);
     assert_string_equal(fake_get(at("bulkhead.s1/w-1"), "cpu.max"), "1000 100000");
     assert_string_equal(fake_get(at("bulkhead.s1/w-1"), "cpu.weight"), "1");
+    assert_string_equal(fake_get(at("bulkhead.s1/w-1"), "io.weight"), "10");
     other.cpu_milli = UINT32_MAX;
     other.memory_bytes = UINT64_MAX;
     assert_int_equal(cgroup_group_limit(&t, &g, &other, true, NULL), 0);
     assert_string_equal(fake_get(at("bulkhead.s1/w-1"), "cpu.max"), "429496729500 100000");
     assert_string_equal(fake_get(at("bulkhead.s1/w-1"), "cpu.weight"), "10000");
+    assert_string_equal(fake_get(at("bulkhead.s1/w-1"), "io.weight"), "1000");
     assert_string_equal(fake_get(at("bulkhead.s1/w-1"), "memory.max"), "18446744073709551615");
     cgroup_group_remove(&t, &g);
     cgroup_tree_close(&t);
+}
+
+/* A kernel whose disks' schedulers know no weights has no files for them: nothing is missing. */
+static void test_io_without_weights(void **state)
+{
+    (void)state;
+    struct cgroup_tree t;
+    struct cgroup_group g = open_group(&t);
+    unlink(at("bulkhead.s1/w-1/io.weight"));
+    unlink(at("bulkhead.s1/w-1/io.bfq.weight"));
+    assert_int_equal(cgroup_group_limit(&t, &g, &limits, true, NULL), 0);
+    assert_false(fake_has(at("bulkhead.s1/w-1"), "io.weight"));
+    cgroup_group_remove(&t, &g);
+    cgroup_tree_close(&t);
+}
+
+/* v1 has all controllers; blkio is used where it knows weights, and else left alone. */
+static void io_of_v1(bool weighs)
+{
+    char v1[PATH_MAX], mountinfo[PATH_MAX * 2], text[512];
+    snprintf(v1, sizeof v1, "%s/blkio", fake_top);
+    mkdir(v1, 0755);
+    fake_put(v1, "cgroup.subtree_control", weighs ? "blkio" : "");
+    snprintf(mountinfo, sizeof mountinfo, "31 22 0:27 / %s rw - cgroup cgroup rw,blkio\n", v1);
+    describe(mountinfo, "4:blkio:/\n");
+    struct cgroup_tree t;
+    struct cgroup_group g;
+    open_tree(&t);
+    assert_int_equal(t.controllers, weighs ? 1u << CGROUP_IO : 0);
+    assert_int_equal(t.n_homes, weighs);
+    assert_int_equal(fake_has(at("blkio/bulkhead.s1"), "cgroup.procs"), weighs);
+    assert_false(cgroup_describe(&source, text, sizeof text));
+    assert_int_equal(strstr(text, "v1: io") != NULL, weighs);
+    assert_int_equal(strstr(text, "disk io cannot be weighed") != NULL, !weighs);
+    if (weighs) {
+        fake_put(at("blkio/bulkhead.s1"), "cgroup.subtree_control", "blkio");
+        assert_int_equal(cgroup_group_new(&t, "w", &g, NULL), 0);
+        assert_int_equal(cgroup_group_limit(&t, &g, &limits, false, NULL), -ERROR_ISOLATION_UNAVAILABLE);
+        assert_string_equal(fake_get(at("blkio/bulkhead.s1/w"), "blkio.bfq.weight"), "150");
+        cgroup_group_remove(&t, &g);
+    }
+    cgroup_tree_close(&t);
+}
+
+static void test_io_of_v1(void **state)
+{
+    (void)state;
+    io_of_v1(true);
+    io_of_v1(false);
 }
 
 /* A kernel without swap has no swap file; a missing memory.max is a refusal. */
@@ -533,6 +586,8 @@ int main(void)
         T(test_paths),
         T(test_hybrid),
         T(test_limits),
+        T(test_io_without_weights),
+        T(test_io_of_v1),
         T(test_limit_files_missing),
         T(test_usage),
         T(test_join),
