@@ -26,6 +26,7 @@ enum bus_metrics_refusal {
     BUS_METRICS_COMPUTE,
     BUS_METRICS_TOKENS,
     BUS_METRICS_BYTES, /* per second */
+    BUS_METRICS_CONNECTIONS,
     BUS_METRICS_REFUSAL_COUNT
 };
 

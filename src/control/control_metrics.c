@@ -76,9 +76,13 @@ static void write_requests(struct writer *w, const struct family *f)
 
 static void write_refusals(struct writer *w, const struct family *f)
 {
-    static const char *const reasons[BUS_METRICS_REFUSAL_COUNT] = {
-        [BUS_METRICS_RATE] = "rate",       [BUS_METRICS_QUEUE] = "queue",   [BUS_METRICS_CONCURRENCY] = "concurrency",
-        [BUS_METRICS_COMPUTE] = "compute", [BUS_METRICS_TOKENS] = "tokens", [BUS_METRICS_BYTES] = "bytes"};
+    static const char *const reasons[BUS_METRICS_REFUSAL_COUNT] = {[BUS_METRICS_RATE] = "rate",
+                                                                   [BUS_METRICS_QUEUE] = "queue",
+                                                                   [BUS_METRICS_CONCURRENCY] = "concurrency",
+                                                                   [BUS_METRICS_COMPUTE] = "compute",
+                                                                   [BUS_METRICS_TOKENS] = "tokens",
+                                                                   [BUS_METRICS_BYTES] = "bytes",
+                                                                   [BUS_METRICS_CONNECTIONS] = "connections"};
     for (uint32_t i = 0; i < w->n_rows; i++) {
         char labels[LABELS_BYTES];
         labels_of(&w->page->rows[i], labels);
@@ -221,7 +225,7 @@ static const struct family families[] = {
      ROW(adapters_loaded_bytes)},
     {"bulkhead_quota_refusals_total", "counter",
      "Requests refused with 429, by the limit that is used up: rate (requestsPerMinute), queue (queueDepth), concurrency, "
-     "compute (computeSecondsPerHour, computeSecondsPerDay), tokens or bytes (bytesPerSecondIn, bytesPerSecondOut), of the "
+     "compute (computeSecondsPerHour, computeSecondsPerDay), tokens, bytes (bytesPerSecondIn, bytesPerSecondOut) or connections, of the "
      "tenant or of the key.",
      write_refusals, 0},
     {"bulkhead_connections", "gauge", "Open connections of clients.", write_u32, STATS(connections)},

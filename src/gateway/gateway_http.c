@@ -220,6 +220,7 @@ static int connection_own(struct gateway_request *r, struct error *err)
     if (row && row->connections > 0 && wire_owner_connections(tenant->owner) >= row->connections &&
         !wire_owner_yield(tenant->owner)) {
         wire_close_after(x);
+        r->refused_by = BUS_METRICS_CONNECTIONS;
         return error_set(err, ERROR_QUOTA_EXCEEDED,
                          "The tenant's quota of %llu connections at once is used up (spec.quota.connections).",
                          (unsigned long long)row->connections);

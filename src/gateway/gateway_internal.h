@@ -304,12 +304,12 @@ struct gateway_request {
     struct list node;                                   /* in version->waiting, a quota's queue or the free list */
     struct gateway_quota *quotas[GATEWAY_QUOTA_LEVELS]; /* that it counts in; NULL: no limits there */
     struct schedule_quota_ticket tickets[GATEWAY_QUOTA_LEVELS];
-    enum schedule_quota_limit quota_refused; /* by which of them, where one did */
-    uint64_t quota_ready_ns;                 /* its body is not read before … */
-    uint64_t quota_bytes;                    /* … and has so many; 0 = not known */
-    bool quota_paused;                       /* it is in gateway_quotas.paused */
-    bool quota_waited;                       /* it has waited for a reservation: others do not come before it again */
-    uint64_t quota_amount;                   /* that it waits to reserve */
+    enum bus_metrics_refusal refused_by; /* by which limit, where one did */
+    uint64_t quota_ready_ns;             /* its body is not read before … */
+    uint64_t quota_bytes;                /* … and has so many; 0 = not known */
+    bool quota_paused;                   /* it is in gateway_quotas.paused */
+    bool quota_waited;                   /* it has waited for a reservation: others do not come before it again */
+    uint64_t quota_amount;               /* that it waits to reserve */
     /* While it is tried again, alone; never a third time. */
     struct gateway_lone *lone;
     bool tried_alone;

@@ -71,18 +71,12 @@ void gateway_metrics_other(struct gateway *g, int status)
 
 void gateway_metrics_refusal(struct gateway_request *r, int code)
 {
-    static const enum bus_metrics_refusal reasons[SCHEDULE_LIMIT_COUNT] = {
-        [SCHEDULE_COMPUTE_HOUR] = BUS_METRICS_COMPUTE, [SCHEDULE_COMPUTE_DAY] = BUS_METRICS_COMPUTE,
-        [SCHEDULE_TOKENS_MINUTE] = BUS_METRICS_TOKENS, [SCHEDULE_TOKENS_DAY] = BUS_METRICS_TOKENS,
-        [SCHEDULE_LIMIT_REQUESTS] = BUS_METRICS_RATE,  [SCHEDULE_LIMIT_CONCURRENCY] = BUS_METRICS_CONCURRENCY,
-        [SCHEDULE_LIMIT_BYTES_IN] = BUS_METRICS_BYTES, [SCHEDULE_LIMIT_BYTES_OUT] = BUS_METRICS_BYTES,
-    };
     struct bus_metrics_row *row;
     enum bus_metrics_refusal reason;
     if (code == -ERROR_QUEUE_FULL)
         reason = BUS_METRICS_QUEUE;
     else if (code == -ERROR_RATE_LIMITED || code == -ERROR_QUOTA_EXCEEDED)
-        reason = reasons[r->quota_refused];
+        reason = r->refused_by;
     else
         return;
     row = row_of(r);

@@ -155,8 +155,14 @@ static uint64_t limit_of(const struct schedule_quota_limits *limits, enum schedu
 int gateway_quota_refuse(struct gateway_request *r, int level, int code, const struct schedule_quota_refusal *refusal,
                          struct error *err)
 {
+    static const enum bus_metrics_refusal reasons[SCHEDULE_LIMIT_COUNT] = {
+        [SCHEDULE_COMPUTE_HOUR] = BUS_METRICS_COMPUTE, [SCHEDULE_COMPUTE_DAY] = BUS_METRICS_COMPUTE,
+        [SCHEDULE_TOKENS_MINUTE] = BUS_METRICS_TOKENS, [SCHEDULE_TOKENS_DAY] = BUS_METRICS_TOKENS,
+        [SCHEDULE_LIMIT_REQUESTS] = BUS_METRICS_RATE,  [SCHEDULE_LIMIT_CONCURRENCY] = BUS_METRICS_CONCURRENCY,
+        [SCHEDULE_LIMIT_BYTES_IN] = BUS_METRICS_BYTES, [SCHEDULE_LIMIT_BYTES_OUT] = BUS_METRICS_BYTES,
+    };
     bool key = level == GATEWAY_QUOTA_KEY;
-    r->quota_refused = refusal->limit;
+    r->refused_by = reasons[refusal->limit];
     (void)error_set(err, code, "The %s's quota of %llu %s is used up (spec.quota.%s%s).", key ? "key" : "tenant",
                     (unsigned long long)limit_of(&r->quotas[level]->schedule.limits, refusal->limit),
                     limit_names[refusal->limit].what, key ? "perKey." : "", limit_names[refusal->limit].field);

@@ -56,7 +56,7 @@ struct gateway_request *gateway_request_new(struct gateway *g)
     r->next = NULL;
     memset(r->quotas, 0, sizeof r->quotas);
     memset(r->tickets, 0, sizeof r->tickets);
-    r->quota_refused = 0;
+    r->refused_by = 0;
     r->quota_bytes = 0;
     r->quota_paused = r->quota_waited = false;
     r->quota_amount = 0;

@@ -3,11 +3,11 @@ import contextlib
 import json
 import resource
 import socket
-import time
 
 import pytest
 
 from conftest import IDENTITY, model_yaml, tenant_yaml, vector, wait_until
+from test_metrics import metrics
 
 CONNECTIONS = 4096  # LIMIT_CONNECTIONS
 
@@ -81,7 +81,6 @@ def test_a_tenants_own_quota(server):
         for _ in range(5):
             idle.append(stack.enter_context(contextlib.closing(server.connect())))
             assert server.http("GET", "/v2", server.hostile, connection=idle[-1]).status == 200
-            time.sleep(0.03)
         assert [ended(c.sock) for c in idle] == [True, True, False, False, False]
         head = f"POST /v2/models/none/infer HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.hostile}\r\n"
         for c in idle[2:]:
@@ -93,6 +92,7 @@ def test_a_tenants_own_quota(server):
         assert (answer.status, answer.code) == (429, "quota_exceeded"), answer.body
         assert "spec.quota.connections" in answer.json["error"] and int(answer.headers["Retry-After"]) >= 1
         assert answer.headers["Connection"] == "close"
+        assert metrics(server).get("bulkhead_quota_refusals_total", tenant="hostile", model="", reason="connections") == 1
         assert server.http("GET", "/v2", server.polite).status == 200
         idle[3].close()
         wait_until(lambda: server.http("GET", "/v2", server.hostile).status == 200, "a place")
