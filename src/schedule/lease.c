@@ -291,6 +291,9 @@ void schedule_requeue(struct schedule *s, struct schedule_lease *lease, uint64_t
         lease->requests[i]->requeued = true;
         schedule_queue_append(s, lease->requests[i]);
     }
+    /* Held until its own seat is given back too: the class has work, and keeps what it has earned. */
+    if (replica->host)
+        schedule_lane_update(s, lease->_lane);
     replica_free(s, replica);
 }
 

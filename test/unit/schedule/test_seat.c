@@ -64,6 +64,27 @@ static void test_seats_come_and_go(void **state)
     world_complete(&w, lease);
 }
 
+/* What a class has earned stays while a lease of it goes back to the queue, though the seats are given back one after
+ * the other and the first one's requests wait for company. */
+static void test_earned_stays_when_requeued(void **state)
+{
+    (void)state;
+    world_target_set(&w, 0, 1, 8, 10 * MS, 1 << 20);
+    world_target_set(&w, SHARED, 2, 1, 0, 1 << 20);
+    world_submit(&w, 1);
+    struct schedule_lease *lease = world_next(&w);
+    assert_int_equal(world_owner(&w, lease), 1);
+    world_submit(&w, 0);
+    world_class(&w)->earned_ns = 5 * MS;
+    struct schedule_request *r = world_request(&w, SHARED);
+    r->priority = SCHEDULE_CRITICAL;
+    assert_int_equal(schedule_submit(w.s, r, w.now_ns, NULL), 0);
+    assert_ptr_equal(schedule_preempt(w.s, w.now_ns), lease);
+    schedule_requeue(w.s, lease, w.now_ns);
+    schedule_lease_free(w.s, lease);
+    assert_int_equal(world_class(&w)->earned_ns, 5 * MS);
+}
+
 /* Tenant 0's leases take ten times as long as tenant 1's, and tenant 2 moves virtual time on meanwhile: the two of them
  * still get equal time of their worker. */
 static void test_places_are_kept(void **state)
@@ -152,6 +173,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_one_lease_at_a_time, setup, teardown),
         cmocka_unit_test_setup_teardown(test_seats_come_and_go, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_earned_stays_when_requeued, setup, teardown),
         cmocka_unit_test_setup_teardown(test_places_are_kept, setup, teardown),
         cmocka_unit_test_setup_teardown(test_split_to_the_nanosecond, setup, teardown),
         cmocka_unit_test_setup_teardown(test_part_is_paid_for, setup, teardown),
