@@ -151,6 +151,7 @@ void run_requeue(struct world *w, struct run *run)
     sim_trace("%" PRIu64 " tenant %u: lease was cancelled", w->now_ns, g->tenant->index);
     schedule_requeue(w->s, run->lease, world_clock(w));
     struct host *host = run->replica->host;
+    uint32_t class = run->class;
     run_end(w, run, run->preempted_ns, 0);
     for (uint32_t i = 0; i < run->n_requests; i++) {
         struct request *r = run->requests[i];
@@ -160,6 +161,8 @@ void run_requeue(struct world *w, struct run *run)
     }
     w->counts.requeued++;
     *run = (struct run){0};
+    if (host) // others' seats are given back before its own
+        check_lane_changed(w, g, class);
     replica_free(w, g, host);
 }
 
