@@ -82,14 +82,19 @@ def test_a_named_runtime_is_used_or_refused_in_its_words(contained):
     assert "\"runtime\": \"runc\"" in json.dumps(version)
 
 
+def ready(server):
+    return {r["status"]["pid"] for r in server.status()["replicas"] if r["status"]["state"] == "ready"}
+
+
 def test_a_killed_worker_is_replaced(contained):
     contained.apply(model_yaml("echo", "acme", "echo.json", isolation=LEVEL))
     with Load(contained, contained.acme, threads=2) as load:
         wait_until(lambda: load.count() > 10, "service")
+        killed = []
         for _ in range(3):
-            pids = contained.workers()
-            os.kill(pids[0], signal.SIGKILL)
-            wait_until(lambda: contained.workers() and contained.workers() != pids, "another worker")
+            killed.append(wait_until(lambda: next(iter(ready(contained) - {*killed}), None), "another worker"))
+            os.kill(killed[-1], signal.SIGKILL)
+            wait_until(lambda: ready(contained) - {*killed}, "another worker")
             before = load.count()
             wait_until(lambda: load.count() > before, "service after the kill")
     assert set(load.statuses) <= {200, 503} and load.wrong == 0 and load.broken == 0
