@@ -97,10 +97,12 @@ struct llama_adapter {
 struct llama_pace {
     uint32_t n;                      /* threads of the next decode call */
     uint32_t n_operations;           /* of calls */
-    uint64_t begin_ns, begin_cpu_ns; /* of the running call */
-    uint64_t wall_ns, cpu_ns;        /* of calls since it was looked at last */
+    uint64_t begin_ns, begin_cpu_ns; /* of the running call, or when it was looked at last */
+    uint64_t wall_ns, cpu_ns;        /* of calls in the window */
+    uint32_t ran;                    /* in the window before, in halves of a thread */
+    uint64_t missing_ns;             /* of windows in which a thread was missing, less those with all; at least 0 */
     uint64_t until_ns, hold_ns;      /* fewer threads until then; the next time for so long */
-    uint64_t give_up_ns;             /* a call that goes on so long without its threads */
+    uint64_t give_up_ns;             /* missing_ns with which a running call is given up */
     bool given_up;
 };
 

@@ -3,17 +3,19 @@
  * whole slice of a core until another gets one, and a step that takes milliseconds takes seconds, in the end longer
  * than a lease may. Fewer threads are faster then, and one never waits.
  *
- * So the processor time of a call's threads is held against its duration: threads that all run, working or spinning,
- * use as much as there are of them. Where half of one is missing, there are only as many as ran, for a while. A call
- * that goes on so for long is given up and done again. */
+ * So the processor time of a call's threads is held against its duration, 20 ms at a time: threads that all run,
+ * working or spinning, use as much as there are of them. Where half of one is missing for 100 ms longer than not, there
+ * are only as many as ran, for a while; a call in which that happens does not end before it has lost 250 ms, and is
+ * then given up and done again. Another program that ends within 100 ms, or a single slice of it, changes nothing. */
 #include "engine/llama_internal.h"
 
 #include "base/clock.h"
 
 #define WINDOW_NS   (20 * NS_PER_MS)  /* of decode calls, before anything is concluded */
-#define GIVE_UP_NS  (250 * NS_PER_MS) /* of one call; p->give_up_ns */
+#define FEWER_NS    (100 * NS_PER_MS) /* of windows without a thread, less those with all */
+#define GIVE_UP_NS  (250 * NS_PER_MS) /* the same for a running call; p->give_up_ns */
 #define LOOK_CALLS  16u               /* operations between two looks at the clock */
-#define HOLD_NS_MIN NS_PER_S          /* before more are tried again; doubled where that fails */
+#define HOLD_NS_MIN (NS_PER_S / 2)    /* before more are tried again; doubled where that fails */
 #define HOLD_NS_MAX (16 * NS_PER_S)
 
 /* What ran of n threads, in halves of one, rounded down. */
@@ -22,9 +24,24 @@ static uint64_t halves(uint64_t wall_ns, uint64_t cpu_ns)
     return wall_ns > 0 ? 2 * cpu_ns / wall_ns : 0;
 }
 
-static bool some_missing(const struct llama_pace *p, uint64_t wall_ns, uint64_t cpu_ns)
+/* Adds the running call's time up to now to the window. True: the window was full; it has been judged, and begins anew.
+ */
+static bool look(struct llama_pace *p, uint64_t now_ns)
 {
-    return halves(wall_ns, cpu_ns) < 2 * (uint64_t)p->n - 1;
+    uint64_t now_cpu_ns = clock_process_ns();
+    p->wall_ns += now_ns - p->begin_ns;
+    p->cpu_ns += now_cpu_ns - p->begin_cpu_ns;
+    p->begin_ns = now_ns;
+    p->begin_cpu_ns = now_cpu_ns;
+    if (p->wall_ns < WINDOW_NS)
+        return false;
+    p->ran = (uint32_t)halves(p->wall_ns, p->cpu_ns);
+    if (p->ran < 2 * p->n - 1)
+        p->missing_ns += p->wall_ns;
+    else
+        p->missing_ns -= p->missing_ns < p->wall_ns ? p->missing_ns : p->wall_ns;
+    p->wall_ns = p->cpu_ns = 0;
+    return true;
 }
 
 static bool on_operation(void *data)
@@ -33,9 +50,7 @@ static bool on_operation(void *data)
     struct llama_pace *p = &l->pace;
     if (p->n < 2 || !l->cacheable || ++p->n_operations % LOOK_CALLS != 0)
         return false;
-    uint64_t wall_ns = clock_monotonic_ns() - p->begin_ns;
-    p->given_up =
-        p->given_up || (wall_ns >= p->give_up_ns && some_missing(p, wall_ns, clock_process_ns() - p->begin_cpu_ns));
+    p->given_up = p->given_up || (look(p, clock_monotonic_ns()) && p->missing_ns >= p->give_up_ns);
     return p->given_up;
 }
 
@@ -50,28 +65,27 @@ void llama_pace_init(struct llama *l, struct llama_context *context)
 static void threads_set(struct llama *l, uint32_t n)
 {
     struct llama_pace *p = &l->pace;
-    p->wall_ns = p->cpu_ns = 0;
+    p->wall_ns = p->cpu_ns = p->missing_ns = 0;
     p->n = n;
 }
 
 static void fewer(struct llama *l, uint64_t now_ns)
 {
     struct llama_pace *p = &l->pace;
-    uint64_t ran = halves(p->wall_ns, p->cpu_ns) / 2;
+    uint32_t ran = p->ran / 2;
     p->until_ns = now_ns + p->hold_ns;
     p->hold_ns = 2 * p->hold_ns < HOLD_NS_MAX ? 2 * p->hold_ns : HOLD_NS_MAX;
-    threads_set(l, ran < 1 ? 1 : ran < p->n ? (uint32_t)ran : p->n - 1);
+    threads_set(l, ran < 1 ? 1 : ran < p->n ? ran : p->n - 1);
 }
 
 static void conclude(struct llama *l, uint64_t now_ns)
 {
     struct llama_pace *p = &l->pace;
-    if (p->given_up || (p->wall_ns >= WINDOW_NS && some_missing(p, p->wall_ns, p->cpu_ns))) {
+    bool judged = look(p, now_ns);
+    if (p->given_up || p->missing_ns >= FEWER_NS)
         fewer(l, now_ns);
-    } else if (p->wall_ns >= WINDOW_NS) {
-        p->wall_ns = p->cpu_ns = 0;
-        p->hold_ns = p->n == l->n_threads ? HOLD_NS_MIN : p->hold_ns;
-    }
+    else if (judged && p->missing_ns == 0 && p->n == l->n_threads)
+        p->hold_ns = HOLD_NS_MIN;
 }
 
 static int compute(const struct llama *l, struct llama_context *context, struct llama_batch batch, bool encode)
@@ -94,11 +108,8 @@ bool llama_pace_decode(struct llama *l, struct llama_context *context, struct ll
     p->begin_cpu_ns = clock_process_ns();
     p->given_up = false;
     *ret_status = compute(l, context, batch, encode);
-    uint64_t end_ns = clock_monotonic_ns();
-    p->wall_ns += end_ns - p->begin_ns;
-    p->cpu_ns += clock_process_ns() - p->begin_cpu_ns;
     if (p->n > 1)
-        conclude(l, end_ns);
+        conclude(l, clock_monotonic_ns());
     return !p->given_up || *ret_status == 0;
 }
 
