@@ -18,6 +18,7 @@ from servers import TREE, BenchError, Server, wait_for
 PATH = "/v1/completions"
 FIRST_WORD = 300  # the ids below are bytes and specials in gguf_random's vocabularies
 SILENCE_S_MAX, READY_S_MAX = 300, 120
+SETTLE_S = 0.5  # before a run: threads of llama-server spin for 0.14 s behind its last answer, and take a core from who is next
 END = b"\r\n0\r\n\r\n"  # of an answer in chunks
 TEXT = re.compile(rb'"text":"[^"]')
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -201,6 +202,7 @@ class Use:
 
 def measured(server, lanes):
     """One run: tokens_per_s, first_ms (the median), cpu_us per token, and what a Use tells."""
+    time.sleep(SETTLE_S)
     use = Use(server)
     answers, seconds = play(lanes)
     found = use.end()
