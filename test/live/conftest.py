@@ -189,6 +189,27 @@ class Server:
                 return pid
         return None
 
+    def lose(self, victim):
+        """Ends it and waits until it is back: "restart" (in order), or by kill -9 the whole "server" or one role."""
+        if victim == "restart":
+            assert self.stop() == 0
+            self.start()
+            return
+        self.alerts_expected = True
+        if victim == "server":
+            pid = self.process.pid
+            os.kill(pid, signal.SIGKILL)
+            self.process.wait()
+            self.reader.join()
+            wait_until(lambda: not [p for p, (parent, _) in processes().items() if parent == pid],
+                       "its processes to be gone")
+            self.start()
+            return
+        old = self.pid(victim)
+        os.kill(old, signal.SIGKILL)
+        wait_until(lambda: self.pid(victim) not in (None, old), "another")
+        wait_until(lambda: self.cli("status", check=False).returncode == 0 and self.status()["ready"], "service")
+
     def workers(self):
         return sorted(pid for pid, (parent, argv) in processes().items()
                       if self.process and parent == self.process.pid and argv[0] == "bulkhead-worker")

@@ -228,6 +228,17 @@ def test_without_its_kernel_the_level_is_refused(make_server, folder):
     assert result.returncode == 1 and "apt install" in result.stderr, result.stderr
 
 
+def debugged(make_server, folder):
+    """A server whose machines have a console; echo.json is there."""
+    server = make_server(config=config(", log: {level: debug}"))
+    server.alerts_expected = True  # the guest's kernel may have its say on the console
+    if level(server)["state"] == "unavailable":
+        pytest.skip(f"level microvm: {level(server)['text']}")
+    server.fds = None
+    (folder / "echo.json").write_text(json.dumps(IDENTITY))
+    return server
+
+
 def limits_read_back(wall, memory, cpu_milli):
     """What the guest's kernel has made of the limits: control groups v2, of which io may be missing."""
     found = re.search(r"; memory\.max=(\d+) memory\.swap\.max=(0?) cpu\.max=(\d+) 100000 cpu\.weight=(\d+) pids\.max=(\d+) "
@@ -240,12 +251,7 @@ def limits_read_back(wall, memory, cpu_milli):
 
 def test_the_limits_of_a_worker_in_a_guest_are_its_kernels(make_server, folder):
     """Beside the machine's own: in the machine the worker has the limits of its model, whatever the machine has on top."""
-    server = make_server(config=config(", log: {level: debug}"))
-    server.alerts_expected = True  # the guest's kernel may have its say on the console
-    if level(server)["state"] == "unavailable":
-        pytest.skip(f"level microvm: {level(server)['text']}")
-    server.fds = None
-    (folder / "echo.json").write_text(json.dumps(IDENTITY))
+    server = debugged(make_server, folder)
     apply(server, tenant_yaml("acme") + model_yaml("echo", "acme", "echo.json", isolation={"level": "microvm"},
                                                    resources={"cpu": 2, "memory": "96Mi"}))
     ask(server, "echo", server.key("acme"))
@@ -259,12 +265,7 @@ def test_the_limits_of_a_worker_in_a_guest_are_its_kernels(make_server, folder):
 def test_a_container_inside_the_guest(make_server, folder):
     """The layered form: crun runs the worker in the guest, on control groups v2. What it says of its wall comes over the
     console that a debugged machine has."""
-    server = make_server(config=config(", log: {level: debug}"))
-    server.alerts_expected = True  # the guest's kernel may have its say on the console
-    if level(server)["state"] == "unavailable":
-        pytest.skip(f"level microvm: {level(server)['text']}")
-    server.fds = None
-    (folder / "echo.json").write_text(json.dumps(IDENTITY))
+    server = debugged(make_server, folder)
     nested = {"level": "microvm", "runtime": "crun"}
     limits = {"cpu": 1, "memory": "128Mi"}
     result = server.apply(tenant_yaml("acme") + model_yaml("echo", "acme", "echo.json", isolation={**nested, "runtime": "runc"}),

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from conftest import IDENTITY, model_yaml, processes, tenant_yaml, vector, wait_until
+from conftest import IDENTITY, model_yaml, tenant_yaml, vector, wait_until
 from load import Load
 
 INPUTS = vector(1, [1, 2, 3, 4])
@@ -411,23 +411,7 @@ def test_counters_survive(serving, in_one_hour, victim):
     before = float(answer.headers["x-ratelimit-remaining-compute"])
     assert before < 49.5
     wait_until(lambda: used(server, "computeSecondsPerDay") >= 49.99 - before, "the store to have it")
-    if victim == "restart":
-        assert server.stop() == 0
-        server.start()
-    elif victim == "server":
-        pid = server.process.pid
-        server.alerts_expected = True
-        os.kill(pid, signal.SIGKILL)
-        server.process.wait()
-        server.reader.join()
-        wait_until(lambda: not [p for p, (parent, _) in processes().items() if parent == pid], "its processes to be gone")
-        server.start()
-    else:
-        old = server.pid(victim)
-        server.alerts_expected = True
-        os.kill(old, signal.SIGKILL)
-        wait_until(lambda: server.pid(victim) not in (None, old), "another")
-        wait_until(lambda: server.cli("status", check=False).returncode == 0 and server.status()["ready"], "service")
+    server.lose(victim)
     answer = wait_until(lambda: answer_of(server), "an answer")
     assert answer.status == 200, answer.body
     assert answer.headers["x-ratelimit-limit-compute"] == "50"  # the key's, of which less is left
@@ -451,14 +435,7 @@ def test_what_bytes_have_to_make_up_for_survives(serving, victim):
     assert server.http("POST", "/v2/models/echo/infer", server.acme, padded(600000)).status == 200
     before = ready_at(server)
     wait_until(lambda: used(server, "bytesPerSecondIn") > 300000, "the store to have it")
-    if victim == "restart":
-        assert server.stop() == 0
-        server.start()
-    else:
-        old = server.pid("gateway")
-        server.alerts_expected = True
-        os.kill(old, signal.SIGKILL)
-        wait_until(lambda: server.pid("gateway") not in (None, old), "another")
+    server.lose(victim)
     after = ready_at(server)
     assert before[0] <= after[1] and after[0] <= before[1], (before, after)  # the same moment
     server.quota({"bytesPerSecondIn": 100000000})

@@ -247,15 +247,7 @@ def test_tokens_outlive_the_server(talking, victim):
     server = talking(tokensPerDay=50)
     assert ask(server, max_tokens=500).json["usage"]["total_tokens"] == 50
     wait_until(lambda: used(server) == 50, "the store to have it")
-    if victim == "restart":
-        assert server.stop() == 0
-        server.start()
-    else:
-        old = server.pid("gateway")
-        server.alerts_expected = True
-        os.kill(old, signal.SIGKILL)
-        wait_until(lambda: server.pid("gateway") not in (None, old), "another")
-        wait_until(lambda: server.cli("status", check=False).returncode == 0 and server.status()["ready"], "service")
+    server.lose(victim)
     refused(ask(server, max_tokens=1), "50 tokens per day")
     server.quota(tokensPerDay=80)  # the rest of a larger quota
     answer = wait_until(lambda: (lambda a: a if a.status == 200 else None)(ask(server, max_tokens=500)), "the new limit")
