@@ -57,17 +57,23 @@ static void answers_take(int32_t answers[3][ANSWER])
     }
 }
 
-static void test_threads_without_cores_become_fewer(void **state)
+/* An engine of two threads that have one core; what one of one thread answers is in `alone`. */
+static struct engine *two_on_one_core(int32_t alone[3][ANSWER])
 {
-    (void)state;
-    static int32_t alone[3][ANSWER], answers[3][ANSWER];
     struct engine *e = open_with(1);
     submit(e);
     (void)llama_turn(e, &record, 0);
     answers_take(alone);
     e->ops->close(e);
     one_core();
-    e = open_with(2);
+    return open_with(2);
+}
+
+static void test_threads_without_cores_become_fewer(void **state)
+{
+    (void)state;
+    static int32_t alone[3][ANSWER], answers[3][ANSWER];
+    struct engine *e = two_on_one_core(alone);
     struct llama_pace *pace = &llama_of(e)->pace;
     assert_int_equal(pace->n, 2);
     submit(e);
@@ -88,13 +94,7 @@ static void test_a_call_is_given_up(void **state)
 {
     (void)state;
     static int32_t alone[3][ANSWER], answers[3][ANSWER];
-    struct engine *e = open_with(1);
-    submit(e);
-    (void)llama_turn(e, &record, 0);
-    answers_take(alone);
-    e->ops->close(e);
-    one_core();
-    e = open_with(2);
+    struct engine *e = two_on_one_core(alone);
     struct llama_pace *pace = &llama_of(e)->pace;
     pace->give_up_ns = 0;
     submit(e);

@@ -574,22 +574,31 @@ static void one_that_came_is_used(void **state)
     }
 }
 
-/* One that is always used makes way for one that waits, and comes back. */
-static void one_in_use_makes_way(void **state)
+/* a0 is used; a1, for which there is no room beside it, waits, and then another request for a0. Returns the id of a0's
+ * sequence. */
+static uint64_t one_in_use(uint32_t *ret_wants, uint32_t *ret_later)
 {
-    (void)state;
     catalog_give(2, 500, 4, BYTES);
     (void)ask_for("a0", 500);
     assert_false(turn());
     loaded(demanded.number, 0);
     assert_true(turn());
     uint64_t first = items[0];
-    uint32_t wants = ask_for("a1", 501);
+    *ret_wants = ask_for("a1", 501);
     lease_over(1);
     assert_true(turn());
-    uint32_t later = ask_for("a0", 500);
+    *ret_later = ask_for("a0", 500);
     lease_over(1);
     assert_true(turn());
+    return first;
+}
+
+/* One that is always used makes way for one that waits, and comes back. */
+static void one_in_use_makes_way(void **state)
+{
+    (void)state;
+    uint32_t wants, later;
+    uint64_t first = one_in_use(&wants, &later);
     assert_int_equal(n_items + n_dropped + n_demanded, 0); /* the later one has to wait for the other's turn */
     end(first, 0);
     assert_false(turn());
@@ -640,18 +649,8 @@ static void who_has_begun_goes_on(void **state)
 static void a_way_that_nobody_needs_ends(void **state)
 {
     (void)state;
-    catalog_give(2, 500, 4, BYTES);
-    (void)ask_for("a0", 500);
-    assert_false(turn());
-    loaded(demanded.number, 0);
-    assert_true(turn());
-    uint64_t first = items[0];
-    uint32_t wants = ask_for("a1", 501);
-    lease_over(1);
-    assert_true(turn());
-    uint32_t later = ask_for("a0", 500);
-    lease_over(1);
-    assert_true(turn());
+    uint32_t wants, later;
+    uint64_t first = one_in_use(&wants, &later);
     assert_int_equal(n_items, 0);
     gateway_request_cancel(seen[wants].r);
     seen[wants].r = NULL;
