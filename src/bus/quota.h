@@ -10,6 +10,7 @@
 #include "base/cleanup.h"
 #include "base/str.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -60,6 +61,12 @@ struct bus_tenant_now {
     uint32_t connections; /* whose last request had a key of it */
     uint32_t _reserved;
 };
+
+/* It uses nothing: told once, and then forgotten. */
+static inline bool bus_tenant_idle(const struct bus_tenant_now *now)
+{
+    return now->queued_bytes == 0 && now->requests == 0 && now->queued == 0 && now->connections == 0;
+}
 
 /* The key's id; empty for the tenant's own row. */
 static inline struct str bus_quota_key(const struct bus_quota *q)

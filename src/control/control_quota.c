@@ -45,17 +45,19 @@ void control_quota_used(struct control *c, const struct bus_quotas *body, int fd
 
 static void now_note(struct control *c, const struct bus_tenant_now *row)
 {
-    bool nothing = row->queued_bytes == 0 && row->requests == 0 && row->queued == 0 && row->connections == 0;
-    struct bus_tenant_now *kept = map_get(&c->tenants_now, row->tenant_uid);
-    if (nothing) {
+    if (bus_tenant_idle(row)) {
         free(map_remove(&c->tenants_now, row->tenant_uid));
         return;
     }
-    if (!kept && !(kept = calloc(1, sizeof *kept)))
-        return; /* `status` shows less until it changes again */
+    struct bus_tenant_now *kept = map_get(&c->tenants_now, row->tenant_uid);
+    if (!kept) {
+        kept = calloc(1, sizeof *kept);
+        if (!kept || map_put(&c->tenants_now, row->tenant_uid, kept) < 0) {
+            free(kept); /* `status` shows less until it changes again */
+            return;
+        }
+    }
     *kept = *row;
-    if (map_put(&c->tenants_now, row->tenant_uid, kept) < 0)
-        free(kept); /* it was not there: a map takes the same place again */
 }
 
 void control_now_told(struct control *c, const struct bus_quotas *body, int fd)

@@ -1,5 +1,6 @@
 #include "gateway/gateway.h"
 
+#include "base/clock.h"
 #include "base/filter.h"
 #include "base/log.h"
 #include "base/random.h"
@@ -11,7 +12,6 @@
 #include <string.h>
 #include <time.h>
 
-#define NS_PER_MS         UINT64_C(1000000)
 #define HOUSEKEEPING_MS   250u
 #define CONFIG_TIMEOUT_MS 10000
 /* The answer scratch: the JSON of outputs as large as the largest body, `false,` for a byte being the longest, with

@@ -61,7 +61,7 @@ static struct gateway_adapter *adapter_at(struct list *node)
 const struct catalog_adapter *gateway_adapter_row(const struct gateway *g, const struct gateway_tenant *t,
                                                   struct str name)
 {
-    if (!g->catalog || t->generation != catalog_generation(g->catalog))
+    if (!gateway_tenant_present(g, t))
         return NULL;
     const char *colon = memchr(name.data, ':', name.size);
     size_t base = colon ? (size_t)(colon - name.data) : 0;
@@ -169,8 +169,8 @@ static uint64_t budget_of(const struct gateway_batch *b, const struct gateway_te
     uint32_t n = tenants_of(b, t, seen);
     uint64_t room = room_of(b), sum = 0, own = 0;
     for (uint32_t i = n; i-- > 0;) { /* t last */
-        bool alive = g->catalog && seen[i]->generation == catalog_generation(g->catalog);
-        uint64_t quota = alive ? catalog_tenant_at(g->catalog, seen[i]->index)->adapter_bytes_max : 0;
+        uint64_t quota =
+            gateway_tenant_present(g, seen[i]) ? catalog_tenant_at(g->catalog, seen[i]->index)->adapter_bytes_max : 0;
         own = quota == 0 ? room / n : quota < room ? quota : room;
         sum += own;
     }
@@ -554,7 +554,7 @@ void gateway_adapters_again(struct gateway_batch *b)
 static bool is_served(const struct gateway *g, const struct gateway_adapter *a)
 {
     uint32_t first, n;
-    if (a->tenant->generation != catalog_generation(g->catalog))
+    if (!gateway_tenant_present(g, a->tenant))
         return false;
     catalog_adapters_of(g->catalog, a->tenant->index, &first, &n);
     for (uint32_t i = 0; i < n; i++)

@@ -3,9 +3,10 @@
  * is decided by it. */
 #include "gateway/gateway_internal.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 
-#define LOG_AGAIN_NS (UINT64_C(60) * 1000000000) /* per model, however often its worker is replaced */
+#define LOG_AGAIN_NS (60 * NS_PER_S) /* per model, however often its worker is replaced */
 
 int gateway_blocked_frame(struct gateway_replica *replica, const struct channel_frame *f, struct error *err)
 {

@@ -1,12 +1,6 @@
 /* What a tenant can name as a model, as the catalog has it: nothing is made of a row that is only listed. */
 #include "gateway/gateway_internal.h"
 
-static bool is_known(const struct gateway_request *r)
-{
-    const struct gateway *g = r->gateway;
-    return g->catalog && r->tenant->generation == catalog_generation(g->catalog);
-}
-
 static struct gateway_card card_of_model(const struct gateway_request *r, const struct catalog_model *m)
 {
     return (struct gateway_card){.name = str_from(m->name),
@@ -24,7 +18,7 @@ void gateway_cards_each(struct gateway_request *r, void (*each)(void *ctx, const
 {
     const struct catalog *c = r->gateway->catalog;
     uint32_t first, n;
-    if (!is_known(r))
+    if (!gateway_tenant_present(r->gateway, r->tenant))
         return;
     catalog_models_of(c, r->tenant->index, &first, &n);
     for (uint32_t i = 0; i < n; i++) {
@@ -40,9 +34,10 @@ void gateway_cards_each(struct gateway_request *r, void (*each)(void *ctx, const
 
 int gateway_card_find(struct gateway_request *r, struct str name, struct gateway_card *ret_card, struct error *err)
 {
+    const struct gateway *g = r->gateway;
     const struct catalog_model *m =
-        is_known(r) ? catalog_model_find(r->gateway->catalog, r->tenant->index, name) : NULL;
-    const struct catalog_adapter *a = m ? NULL : gateway_adapter_row(r->gateway, r->tenant, name);
+        gateway_tenant_present(g, r->tenant) ? catalog_model_find(g->catalog, r->tenant->index, name) : NULL;
+    const struct catalog_adapter *a = m ? NULL : gateway_adapter_row(g, r->tenant, name);
     if (!m && !a)
         return error_set_default(err, ERROR_MODEL_NOT_FOUND);
     *ret_card = m ? card_of_model(r, m) : card_of_adapter(r, a);

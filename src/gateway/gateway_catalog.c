@@ -381,22 +381,12 @@ static int version_give(struct gateway *g, uint32_t index, struct gateway_versio
     return 0;
 }
 
-/* -ERROR_NOT_FOUND: the tenant was deleted while its request was on the way. */
-static int tenant_index(const struct gateway *g, const struct gateway_tenant *t, uint32_t *ret_index)
-{
-    if (!g->catalog || t->generation != catalog_generation(g->catalog))
-        return -ERROR_NOT_FOUND;
-    *ret_index = t->index;
-    return 0;
-}
-
 int gateway_version_find(struct gateway_request *r, struct str model, struct str version,
                          struct gateway_version **ret_version, struct error *err)
 {
     struct gateway *g = r->gateway;
-    uint32_t tenant;
-    bool found = tenant_index(g, r->tenant, &tenant) == 0;
-    const struct catalog_model *row = found ? catalog_model_find(g->catalog, tenant, model) : NULL;
+    const struct catalog_model *row =
+        gateway_tenant_present(g, r->tenant) ? catalog_model_find(g->catalog, r->tenant->index, model) : NULL;
     if (!row)
         return error_set_default(err, ERROR_MODEL_NOT_FOUND);
     if (version.size == 0)
@@ -415,10 +405,10 @@ int gateway_models_each(struct gateway_request *r,
                         struct error *err)
 {
     struct gateway *g = r->gateway;
-    uint32_t tenant, first, n;
-    if (tenant_index(g, r->tenant, &tenant) < 0)
+    uint32_t first, n;
+    if (!gateway_tenant_present(g, r->tenant))
         return 0;
-    catalog_models_of(g->catalog, tenant, &first, &n);
+    catalog_models_of(g->catalog, r->tenant->index, &first, &n);
     for (uint32_t i = 0; i < n; i++) {
         const struct catalog_model *model = catalog_model_at(g->catalog, first + i);
         struct gateway_version *v = NULL;
@@ -434,8 +424,8 @@ int gateway_versions_each(struct gateway_request *r, struct str model,
                           void (*each)(void *ctx, const struct gateway_version *v), void *ctx, struct error *err)
 {
     struct gateway *g = r->gateway;
-    uint32_t tenant, first = 0, n = 0;
-    bool found = tenant_index(g, r->tenant, &tenant) == 0;
+    uint32_t tenant = r->tenant->index, first = 0, n = 0;
+    bool found = gateway_tenant_present(g, r->tenant);
     if (found && model.size == 0)
         catalog_models_of(g->catalog, tenant, &first, &n);
     const struct catalog_model *row = found && model.size > 0 ? catalog_model_find(g->catalog, tenant, model) : NULL;

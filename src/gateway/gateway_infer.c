@@ -1,11 +1,11 @@
 /* An inference request between the handler and its answer: wait for the signature, decode, queue, encode. */
 #include "gateway/gateway_internal.h"
 
+#include "base/clock.h"
+
 #include <assert.h>
 #include <stdio.h>
 #include <string.h>
-
-#define NS_PER_MS UINT64_C(1000000)
 
 int gateway_version_state(const struct gateway_version *lent, struct error *err)
 {

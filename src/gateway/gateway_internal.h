@@ -515,6 +515,11 @@ static inline struct gateway_version *gateway_version_host(const struct gateway_
 {
     return v->host ? v->host : (struct gateway_version *)v;
 }
+/* The present catalog has the tenant; else it was deleted while its request was on the way. */
+static inline bool gateway_tenant_present(const struct gateway *g, const struct gateway_tenant *t)
+{
+    return g->catalog && t->generation == catalog_generation(g->catalog);
+}
 /* Its host has told its signature. */
 must_check int gateway_version_signature_copy(struct gateway_version *v);
 /* Of a zeroed one: nothing waits, and no replica serves. */

@@ -51,7 +51,7 @@ void gateway_quotas_init(struct gateway *g)
 /* What the catalog says; NULL: no limits. */
 const struct catalog_quota *gateway_quota_row(const struct gateway *g, const struct gateway_tenant *t, int level)
 {
-    if (t->generation != catalog_generation(g->catalog))
+    if (!gateway_tenant_present(g, t))
         return NULL;
     const struct catalog_tenant *tenant = catalog_tenant_at(g->catalog, t->index);
     uint32_t quota = level == GATEWAY_QUOTA_TENANT ? tenant->quota : tenant->key_quota;

@@ -1,4 +1,5 @@
 /* What was used, to control and back: once a second what has changed, and all of it to a gateway that begins. */
+#include "base/clock.h"
 #include "base/log.h"
 #include "gateway/gateway_internal.h"
 
@@ -14,8 +15,7 @@ _Static_assert((int)BUS_QUOTA_COMPUTE_HOUR == (int)SCHEDULE_COMPUTE_HOUR &&
                    (int)BUS_QUOTA_FLOWS == (int)SCHEDULE_DIRECTION_COUNT,
                "one numbering");
 
-#define TELL_NS UINT64_C(1000000000)
-#define NS_MS   UINT64_C(1000000)
+#define TELL_NS NS_PER_S
 /* Tenants looked at in each round of housekeeping, four times a second. */
 #define NOW_TENANTS 2048u
 
@@ -35,11 +35,11 @@ static void row_of(const struct gateway_quota *q, struct schedule_quota_time now
     for (enum schedule_window w = 0; w < SCHEDULE_WINDOW_COUNT; w++) {
         row->use.windows[w].used = saved.use[w].used;
         row->use.windows[w].until_ms =
-            saved.use[w].used > 0 ? (saved.use[w].window + 1) * (schedule_window_ns(w) / NS_MS) : 0;
+            saved.use[w].used > 0 ? (saved.use[w].window + 1) * (schedule_window_ns(w) / NS_PER_MS) : 0;
     }
-    row->use.rate_until_ms = (saved.rate_wall_ns + NS_MS - 1) / NS_MS;
+    row->use.rate_until_ms = (saved.rate_wall_ns + NS_PER_MS - 1) / NS_PER_MS;
     for (enum schedule_direction f = 0; f < SCHEDULE_DIRECTION_COUNT; f++)
-        row->use.flow_until_ms[f] = (saved.flow_wall_ns[f] + NS_MS - 1) / NS_MS;
+        row->use.flow_until_ms[f] = (saved.flow_wall_ns[f] + NS_PER_MS - 1) / NS_PER_MS;
 }
 
 /* Those that changed longest ago first: with more than LIMIT_QUOTA_ROWS changes a second each has its turn later. */
@@ -80,11 +80,6 @@ void gateway_quotas_tell(struct gateway *g, bool now)
 
 /* --- what is used now --- */
 
-static bool uses_nothing(const struct bus_tenant_now *now)
-{
-    return now->queued_bytes == 0 && now->requests == 0 && now->queued == 0 && now->connections == 0;
-}
-
 static struct bus_tenant_now now_of(const struct gateway_tenant *t)
 {
     return (struct bus_tenant_now){
@@ -112,7 +107,7 @@ void gateway_now_tell(struct gateway *g)
     for (uint32_t i = 0; g->control && i < looks; i++) {
         const struct gateway_tenant *t = g->tenant_at[(first + i) % n_tenants];
         struct bus_tenant_now now = now_of(t);
-        if (memcmp(&now, &t->told, sizeof now) == 0 || (!t->told.tenant_uid && uses_nothing(&now)))
+        if (memcmp(&now, &t->told, sizeof now) == 0 || (!t->told.tenant_uid && bus_tenant_idle(&now)))
             continue;
         rows = rows ? rows : calloc(looks, sizeof *rows);
         if (!rows)
@@ -131,7 +126,7 @@ void gateway_now_tell(struct gateway *g)
 void gateway_now_forget(struct gateway *g, const struct gateway_tenant *t)
 {
     struct bus_tenant_now nothing = {.tenant_uid = t->uid};
-    if (g->control && t->told.tenant_uid && !uses_nothing(&t->told))
+    if (g->control && t->told.tenant_uid && !bus_tenant_idle(&t->told))
         (void)now_send(g, &nothing, 1); /* or a row is kept there that nobody asks for, until control or we end */
 }
 
@@ -148,7 +143,7 @@ void gateway_quotas_tell_all(struct gateway *g)
 static uint64_t ns_of(uint64_t ms)
 {
     uint64_t ns;
-    return __builtin_mul_overflow(ms, NS_MS, &ns) ? UINT64_MAX : ns;
+    return __builtin_mul_overflow(ms, NS_PER_MS, &ns) ? UINT64_MAX : ns;
 }
 
 static void restore(struct gateway *g, const struct bus_quota *row, struct schedule_quota_time now)
@@ -159,7 +154,7 @@ static void restore(struct gateway *g, const struct bus_quota *row, struct sched
         return;
     struct schedule_quota_saved saved = {0};
     for (enum schedule_window w = 0; w < SCHEDULE_WINDOW_COUNT; w++) {
-        uint64_t number = row->use.windows[w].until_ms / (schedule_window_ns(w) / NS_MS);
+        uint64_t number = row->use.windows[w].until_ms / (schedule_window_ns(w) / NS_PER_MS);
         if (number > 0)
             saved.use[w] = (struct schedule_quota_use){number - 1, row->use.windows[w].used};
     }

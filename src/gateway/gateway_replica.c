@@ -2,6 +2,7 @@
  * else anything. */
 #include "gateway/gateway_internal.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 
 #include <assert.h>
@@ -9,7 +10,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#define NS_PER_MS UINT64_C(1000000)
 /* After a failed start requests are refused for so long; control's own back-off is what paces the next start. */
 #define REFUSE_MS 1000u
 /* A demand that was not followed by a replica for so long is sent again. Control forgets what was demanded when a
