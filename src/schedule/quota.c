@@ -314,15 +314,19 @@ struct schedule_quota_state schedule_quota_window(const struct schedule_quota *q
     };
 }
 
+static uint64_t ahead_of(uint64_t until_ns, uint64_t now_ns, uint64_t max_ns)
+{
+    uint64_t ahead_ns = until_ns > now_ns ? until_ns - now_ns : 0;
+    return ahead_ns < max_ns ? ahead_ns : max_ns;
+}
+
 struct schedule_quota_state schedule_quota_requests(const struct schedule_quota *q, struct schedule_quota_time time)
 {
     const struct schedule_rate *r = &q->rate;
     if (!r->interval_ns)
         return (struct schedule_quota_state){0};
     uint64_t most_ns = r->burst_ns + r->interval_ns; /* further ahead counts as that: schedule_rate_take */
-    uint64_t ahead_ns = r->arrival_ns > time.now_ns ? r->arrival_ns - time.now_ns : 0;
-    if (ahead_ns > most_ns)
-        ahead_ns = most_ns;
+    uint64_t ahead_ns = ahead_of(r->arrival_ns, time.now_ns, most_ns);
     return (struct schedule_quota_state){
         .limit = r->burst_ns / r->interval_ns + 1,
         .used = (ahead_ns + r->interval_ns - 1) / r->interval_ns,
@@ -333,8 +337,8 @@ struct schedule_quota_state schedule_quota_requests(const struct schedule_quota 
 struct schedule_quota_state schedule_quota_flow(const struct schedule_quota *q, enum schedule_direction flow,
                                                 uint64_t now_ns)
 {
-    uint64_t limit = q->limits.flows[flow], until_ns = q->_flow_until_ns[flow];
-    uint64_t ahead_ns = until_ns > now_ns ? until_ns - now_ns : 0;
+    uint64_t limit = q->limits.flows[flow];
+    uint64_t ahead_ns = ahead_of(q->_flow_until_ns[flow], now_ns, UINT64_MAX);
     unsigned __int128 used = ((unsigned __int128)ahead_ns * limit + NS_PER_S - 1) / NS_PER_S;
     return (struct schedule_quota_state){
         .limit = limit,
@@ -359,12 +363,6 @@ void schedule_quota_save(const struct schedule_quota *q, struct schedule_quota_t
     for (enum schedule_direction f = 0; f < SCHEDULE_DIRECTION_COUNT; f++)
         if (q->limits.flows[f] && q->_flow_until_ns[f] > time.now_ns)
             ret_saved->flow_wall_ns[f] = add_capped(time.wall_ns, q->_flow_until_ns[f] - time.now_ns);
-}
-
-static uint64_t ahead_of(uint64_t until_ns, uint64_t now_ns, uint64_t max_ns)
-{
-    uint64_t ahead_ns = until_ns > now_ns ? until_ns - now_ns : 0;
-    return ahead_ns < max_ns ? ahead_ns : max_ns;
 }
 
 void schedule_quota_restore(struct schedule_quota *q, const struct schedule_quota_saved *saved,
