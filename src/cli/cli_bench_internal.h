@@ -150,10 +150,10 @@ bool bench_memory(pid_t pid, uint64_t *ret_bytes, uint64_t *ret_processes);
 /* --- cli_bench_targets.c --- */
 
 void bench_targets(struct bench *b);
-/* p99 ratio of two series; 0 when one was not measured. */
 /* A figure for people: three digits, and all of those before the point: "0.417", "55.8", "3,030". Returns `text`. */
 #define BENCH_FIGURE_BYTES 32
 const char *bench_figure(double value, char text[static BENCH_FIGURE_BYTES]);
+/* p99 ratio of two series; 0 when one was not measured. */
 double bench_ratio(double value, double base);
 bool bench_busy_host(const struct bench *b);
 const struct bench_level *bench_level_of(const struct bench *b, enum ladder_level level);

@@ -395,6 +395,7 @@ static bool v1_weighs_below(const struct mount *m)
 
 bool cgroup_describe(const struct cgroup_source *source, char *text, size_t capacity)
 {
+    const unsigned told = CGROUP_LIMITS | 1u << CGROUP_IO;
     unsigned found[3] = {0};
     bool mounted[3] = {false};
     _buf_ struct buf mountinfo, words;
@@ -420,15 +421,15 @@ bool cgroup_describe(const struct cgroup_source *source, char *text, size_t capa
         if (mounted[version])
             buf_format(&words, "%sv%d:", words.size > 0 ? "; " : "", version);
         for (unsigned c = 0, n = 0; mounted[version] && c < CGROUP_CONTROLLER_COUNT; c++)
-            if (found[version] & (CGROUP_LIMITS | 1u << CGROUP_IO) & (1u << c))
+            if (found[version] & told & (1u << c))
                 buf_format(&words, "%s %s", n++ > 0 ? "," : "", controller_names[c]);
-        if (mounted[version] && !(found[version] & (CGROUP_LIMITS | 1u << CGROUP_IO)))
+        if (mounted[version] && !(found[version] & told))
             buf_append_text(&words, " no controllers for limits");
     }
     unsigned lacking = CGROUP_LIMITS & ~(found[1] | found[2]);
     if (words.size == 0)
         buf_append_text(&words, "none mounted");
-    if (words.size > 0 && !((found[1] | found[2]) & (1u << CGROUP_IO)))
+    if (!((found[1] | found[2]) & (1u << CGROUP_IO)))
         buf_append_text(&words, "; disk io cannot be weighed");
     if (lacking)
         buf_append_text(&words, "; memory, cpu and pids cannot all be limited: mount cgroup v2 at /sys/fs/cgroup");
