@@ -176,6 +176,16 @@ static bool batches_gain(const struct llama *l, bool repacked)
            !((type >= LLAMA_FTYPE_MOSTLY_Q2_K && type <= LLAMA_FTYPE_MOSTLY_Q6_K) || type == LLAMA_FTYPE_MOSTLY_Q2_K_S);
 }
 
+/* Of a computation, before any of it runs. */
+static bool on_node(struct ggml_tensor *node, bool ask, void *ctx)
+{
+    if (ask) {
+        llama_cells_look(ctx, node);
+        llama_matrices_look(ctx, node);
+    }
+    return false; /* not interested in what comes of it */
+}
+
 static int context_make(struct llama *l, struct error *err)
 {
     struct llama_context_params p = l->api->llama_context_default_params();
@@ -190,7 +200,7 @@ static int context_make(struct llama *l, struct error *err)
     p.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED;
     p.swa_full = true; /* else a prefix's cells would be gone */
     p.no_perf = true;
-    p.cb_eval = llama_cells_look;
+    p.cb_eval = on_node;
     p.cb_eval_user_data = l;
     l->context = l->api->llama_init_from_model(l->model, p);
     if (!l->context)

@@ -1,12 +1,14 @@
 /* Adapters: LoRAs beside the model in memory, of which a turn uses one, or none.
  *
- * llama.cpp sets a LoRA for a whole context, so sequences of different adapters never share a decode call. Their files
+ * llama.cpp sets a LoRA for a whole context, so sequences of different adapters never share a decode call; which one
+ * it computes with may change between calls for nothing (llama_matrices.c). Their files
  * were opened, and stepped with, by a one-shot process before they were stored (worker/ingest.c); all that can be
  * checked without llama.cpp is checked again here (lora_scan.h). */
 #include "engine/llama_internal.h"
 
 #include "engine/lora_scan.h"
 
+#include <stdlib.h>
 #include <unistd.h>
 
 static struct llama_adapter *find(struct llama *l, uint32_t number)
@@ -22,13 +24,34 @@ bool llama_adapter_loaded(struct llama *l, uint32_t number)
     return number == 0 || find(l, number) != NULL;
 }
 
-void llama_adapter_use(struct llama *l, struct llama_context *context, uint32_t number)
+/* Nothing happens when it is set already; else the context plans its memory anew at the next decode. */
+static void context_set(const struct llama *l, struct llama_context *context, const struct llama_adapter *a)
 {
-    const struct llama_adapter *a = find(l, number);
     struct llama_adapter_lora *loras[1] = {a ? a->lora : NULL};
     float scales[1] = {1};
-    /* Nothing happens when it is set already; else the context plans its memory anew at the next decode. */
     (void)l->api->llama_set_adapters_lora(context, loras, a ? 1 : 0, scales); /* fails for broken arguments only */
+}
+
+static void wear(struct llama *l, struct llama_adapter *a)
+{
+    if (l->worn)
+        (void)llama_matrices_show(l->worn, l->worn);
+    l->worn = a;
+    l->learned = a && a->n_matrices == 0 ? a : NULL;
+    context_set(l, l->context, a);
+}
+
+void llama_adapter_use(struct llama *l, uint32_t number)
+{
+    struct llama_adapter *a = find(l, number);
+    l->adapter = a ? number : 0;
+    if (!a || !l->worn || !llama_matrices_show(l->worn, a))
+        wear(l, a);
+}
+
+void llama_adapter_embed(struct llama *l, uint32_t number)
+{
+    context_set(l, l->embedder, find(l, number)); /* not showing another's: only the one that is worn ever does */
 }
 
 static int file_open(int fd, FILE **ret_file, struct error *err)
@@ -72,16 +95,22 @@ int llama_adapter_load(struct engine *e, uint32_t number, int fd, struct str dat
     (void)fclose(file); /* read only */
     if (!lora)
         return error_set(err, ERROR_REFUSED, "llama.cpp refuses the adapter: it does not fit its base model.");
-    *place = (struct llama_adapter){.number = number, .bytes = data.size, .lora = lora};
+    struct llama_adapter a = {.number = number, .bytes = data.size, .lora = lora};
+    r = llama_matrices_begin(&a, data, err);
+    if (r < 0) {
+        l->api->llama_adapter_lora_free(lora);
+        return r;
+    }
+    *place = a;
     return 0;
 }
 
 static void drop(struct llama *l, struct llama_adapter *a)
 {
-    if (l->context)
-        llama_adapter_use(l, l->context, 0);
+    if (l->context && (l->worn == a || l->adapter == a->number))
+        llama_adapter_use(l, 0);
     if (l->embedder)
-        llama_adapter_use(l, l->embedder, 0);
+        context_set(l, l->embedder, NULL);
     for (uint32_t i = 0; i < l->token.sequences && l->context; i++) {
         if (l->streams[i].adapter == a->number)
             llama_prefix_forget(l, i);
@@ -89,6 +118,7 @@ static void drop(struct llama *l, struct llama_adapter *a)
             l->streams[i].taint = UINT32_MAX; /* the number may become another's */
     }
     l->api->llama_adapter_lora_free(a->lora);
+    free(a->matrices);
     *a = (struct llama_adapter){0};
 }
 

@@ -9,18 +9,16 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-bool llama_cells_look(struct ggml_tensor *node, bool ask, void *ctx)
+void llama_cells_look(struct llama *l, const struct ggml_tensor *node)
 {
-    struct llama *l = ctx;
     const struct ggml_tensor *cells = node->op == GGML_OP_SET_ROWS ? node->view_src : NULL;
-    if (!ask || !cells || l->cells_known || l->n_cells == l->n_cells_max)
-        return false;
+    if (!cells || l->cells_known || l->n_cells == l->n_cells_max)
+        return;
     bool theirs = cells->data && cells->ne[2] == l->token.sequences && cells->ne[3] == 1;
     for (uint32_t i = 0; i < l->n_cells; i++)
         theirs = theirs && l->cells[i].data != cells->data;
     if (theirs)
         l->cells[l->n_cells++] = (struct llama_cells){.data = cells->data, .stream_bytes = cells->nb[2]};
-    return false; /* not interested in what comes of it */
 }
 
 static void zero(char *data, size_t size)

@@ -55,7 +55,7 @@ int llama_embed(struct llama *l, struct llama_sequence *s, struct error *err)
     int r = l->embedder ? 0 : embedder_open(l, err);
     if (r < 0)
         return r;
-    llama_adapter_use(l, l->embedder, s->g.adapter);
+    llama_adapter_embed(l, s->g.adapter);
     llama_memory_t memory = l->api->llama_get_memory(l->embedder);
     if (memory)
         l->api->llama_memory_clear(memory, true);

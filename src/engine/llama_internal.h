@@ -87,10 +87,20 @@ struct llama_cells {
     size_t stream_bytes;
 };
 
+/* One of an adapter's, in the order of a computation. */
+struct llama_matrix {
+    struct ggml_tensor *tensor;
+    void *data;    /* its own; the tensor may point to another adapter's */
+    int32_t scale; /* bits of the number that comes on top, at the second of a pair */
+};
+
 struct llama_adapter {
     uint32_t number; /* 0: no entry */
     uint64_t bytes;  /* of its file, and about so many of memory */
     struct llama_adapter_lora *lora;
+    struct llama_matrix *matrices; /* owned [n_tensors] */
+    uint32_t n_tensors;            /* of its file */
+    uint32_t n_matrices;           /* found; 0 before the first decode call with it */
 };
 
 /* llama_threads.c */
@@ -133,6 +143,9 @@ struct llama {
     uint32_t n_cells, n_cells_max;
     bool cells_known; /* `cells` are all that there are */
     struct llama_adapter adapters[LIMIT_ADAPTERS_LOADED];
+    uint32_t adapter;              /* what `context` computes with; 0: none */
+    struct llama_adapter *worn;    /* the adapter that `context` has, whose tensors may show another's; NULL: none */
+    struct llama_adapter *learned; /* its matrices are looked for in the next decode call; NULL: nobody's */
     struct engine_stats stats;
     /* of the event being made */
     char text[TOKEN_TEXT_BYTES];
@@ -168,13 +181,25 @@ must_check int llama_pace_decode_once(struct llama *l, struct llama_context *con
 must_check int llama_adapter_load(struct engine *e, uint32_t number, int fd, struct str data, struct error *err);
 void llama_adapter_drop(struct engine *e, uint32_t number);
 bool llama_adapter_loaded(struct llama *l, uint32_t number); /* 0 always is; of others sequences are ended */
-/* What the context computes with from now on. */
-void llama_adapter_use(struct llama *l, struct llama_context *context, uint32_t number);
+/* What `context` computes with from now on. */
+void llama_adapter_use(struct llama *l, uint32_t number);
+/* What the embedder computes with: what `context` does, whose turn it is in. */
+void llama_adapter_embed(struct llama *l, uint32_t number);
+
+/* --- llama_matrices.c --- */
+
+/* Room for the matrices of an adapter whose file lora_scan has seen. */
+must_check int llama_matrices_begin(struct llama_adapter *a, struct str file, struct error *err);
+/* A node of a computation with l->learned, before it runs. */
+void llama_matrices_look(struct llama *l, const struct ggml_tensor *node);
+/* Whoever computes with `a` computes with `other` from now on, or with `a` itself. False: they are not of one kind, or
+ * not known yet, and nothing happened. */
+bool llama_matrices_show(struct llama_adapter *a, const struct llama_adapter *other);
 
 /* --- llama_cells.c --- */
 
-/* The context's callback from its first computation on; ctx: the struct llama. */
-bool llama_cells_look(struct ggml_tensor *node, bool ask, void *ctx);
+/* A node of a computation, before it runs. */
+void llama_cells_look(struct llama *l, const struct ggml_tensor *node);
 /* Finds the cells, by stepping one token, and gives their pages back, if they take `bytes` in all. Negative: the model
  * cannot be stepped. Needs the context and the batch, before any sequence is there. */
 must_check int llama_cells_begin(struct llama *l, uint64_t bytes, struct error *err);

@@ -211,6 +211,7 @@ static int decode(struct step *t)
     if (status != 0)
         return error_set(t->err, ERROR_ENGINE, "The model could not be stepped further.");
     l->copied = 0;
+    l->learned = NULL;
     for (uint32_t i = 0; i < LLAMA_SEQUENCES; i++)
         l->sequences[i].n_done += l->sequences[i].n_given;
     return 0;
@@ -392,7 +393,7 @@ int llama_token_step(struct engine *e, struct engine_turn *turn, const struct en
     struct step t = {.l = llama_of(e), .turn = turn, .sink = sink, .err = err};
     uint64_t start_ns = clock_monotonic_ns(), now_ns = start_ns;
     int r = 0;
-    llama_adapter_use(t.l, t.l->context, turn->adapter);
+    llama_adapter_use(t.l, turn->adapter);
     for (bool first = true; r == 0 && anything(&t) > 0; first = false) {
         if (!first && (now_ns - start_ns >= turn->budget_ns || (sink->more && !sink->more(sink->ctx))))
             break;

@@ -1,4 +1,5 @@
 /* Adapters in a running engine, and the look at their files. */
+#include "engine/llama_internal.h"
 #include "engine/lora_scan.h"
 #include "llama_fixture.h"
 
@@ -22,6 +23,22 @@ static struct told *ask_with(struct engine *e, uint64_t id, uint32_t number)
     llama_must_submit(e, id, 1, &g);
     assert_int_equal(llama_turn_of(e, &record, 0, number), 0);
     return recorder_of(&record, id);
+}
+
+static char *place(const char *text)
+{
+    size_t n = strlen(text);
+    for (size_t i = 0; i + n <= adapter.size; i++)
+        if (memcmp(adapter.data + i, text, n) == 0)
+            return adapter.data + i;
+    fail_msg("no '%s' in the file", text);
+    return NULL;
+}
+
+static void fresh(void)
+{
+    buf_clear(&adapter);
+    tiny_build_adapter(&adapter, 3);
 }
 
 static void test_turns_of_different_adapters(void **state)
@@ -118,6 +135,98 @@ static void test_embedding(void **state)
     e->ops->adapter_drop(e, 1);
     e->ops->close(e);
     llama_model_done(&file);
+}
+
+static const struct told *embed_with(struct engine *e, uint64_t id, uint32_t number)
+{
+    struct generation g;
+    generation_init(&g, GENERATION_EMBEDDING);
+    g.prompt = str_from(prompt);
+    g.adapter = number;
+    llama_must_submit(e, id, 1, &g);
+    assert_int_equal(llama_turn_of(e, &record, 0, number), 0);
+    return recorder_of(&record, id);
+}
+
+/* Once its matrices are known, an adapter is shown by the one that the context wears, if they are of one kind. */
+static void test_one_in_anothers_place(void **state)
+{
+    (void)state;
+    struct engine *e = llama_must_open(&model);
+    const struct llama *l = llama_of(e);
+    struct llama_model_file files[3] = {llama_tiny_adapter(3), llama_tiny_adapter(4)};
+    struct error err;
+    float alpha = 7;
+    fresh();
+    memcpy(place("adapter.lora.alpha") + 18 + 4, &alpha, sizeof alpha); /* else as the first */
+    files[2] = llama_model_write(adapter.data, adapter.size);
+    memset(&record, 0, sizeof record);
+    struct told *alone[3];
+    const struct told *vectors[3];
+    for (uint32_t i = 0; i < 3; i++) {
+        assert_int_equal(llama_give(e, 1 + i, &files[i], &err), 0);
+        alone[i] = ask_with(e, 1 + i, 1 + i);
+        assert_int_equal(l->worn->number, 1 + i);
+        assert_int_equal(l->worn->n_matrices, l->worn->n_tensors);
+        vectors[i] = embed_with(e, 11 + i, 1 + i);
+    }
+    assert_memory_not_equal(alone[2]->tokens, alone[0]->tokens, sizeof(int32_t) * 24);
+    /* The third wears its own, and so it is with who comes after it; the other two stand in for each other. */
+    static const uint32_t asked[] = {2, 1, 2, 3, 1, 2, 1}, worn[] = {2, 2, 2, 3, 1, 1, 1};
+    for (uint32_t i = 0; i < 7; i++) {
+        uint64_t id = 100 + 10 * i;
+        uint32_t k = asked[i] - 1;
+        assert_int_equal(told_same(ask_with(e, id, asked[i]), alone[k]), 24);
+        assert_int_equal(l->worn->number, worn[i]);
+        assert_memory_equal(embed_with(e, id + 1, asked[i])->values, vectors[k]->values,
+                            sizeof(float) * TINY_EMBEDDING);
+    }
+    /* The one that is worn goes while it shows another; and one that is shown. */
+    assert_int_equal(told_same(ask_with(e, 200, 2), alone[1]), 24);
+    e->ops->adapter_drop(e, 1);
+    assert_null(l->worn);
+    assert_int_equal(told_same(ask_with(e, 201, 2), alone[1]), 24);
+    assert_int_equal(llama_give(e, 4, &files[0], &err), 0);
+    assert_int_equal(told_same(ask_with(e, 202, 4), alone[0]), 24);
+    assert_int_equal(told_same(ask_with(e, 203, 2), alone[1]), 24);
+    assert_int_equal(l->worn->number, 4);
+    e->ops->adapter_drop(e, 2);
+    assert_int_equal(told_same(ask_with(e, 204, 4), alone[0]), 24);
+    e->ops->close(e);
+    for (uint32_t i = 0; i < 3; i++)
+        llama_model_done(&files[i]);
+}
+
+/* A sequence whose embedding is computed in the middle of a turn, when another's adapter is shown. */
+static void test_embedding_in_a_turn(void **state)
+{
+    (void)state;
+    struct engine *e = llama_must_open(&model);
+    struct llama_model_file first = llama_tiny_adapter(3), second = llama_tiny_adapter(4);
+    struct error err;
+    memset(&record, 0, sizeof record);
+    assert_int_equal(llama_give(e, 1, &first, &err), 0);
+    assert_int_equal(llama_give(e, 2, &second, &err), 0);
+    struct told *a = ask_with(e, 1, 1), *b = ask_with(e, 2, 2);
+    const struct told *vector = embed_with(e, 3, 2);
+    assert_int_equal(told_same(ask_with(e, 4, 1), a), 24); /* shown by the second */
+    struct generation g = llama_prompt(prompt, 24);
+    g.flags = GENERATION_IGNORE_END;
+    g.adapter = 1;
+    llama_must_submit(e, 5, 1, &g);
+    assert_int_equal(llama_turn_of(e, &record, 2, 1), 1);
+    generation_init(&g, GENERATION_EMBEDDING);
+    g.prompt = str_from(prompt);
+    g.adapter = 1; /* of the same turn; the embedder gets what the context shows by another */
+    llama_must_submit(e, 6, 1, &g);
+    assert_int_equal(llama_turn_of(e, &record, 0, 1), 0);
+    assert_int_equal(told_same(recorder_of(&record, 5), a), 24);
+    assert_int_equal(recorder_of(&record, 6)->n_values, TINY_EMBEDDING);
+    assert_memory_not_equal(recorder_of(&record, 6)->values, vector->values, sizeof(float) * TINY_EMBEDDING);
+    assert_int_equal(told_same(ask_with(e, 7, 2), b), 24);
+    e->ops->close(e);
+    llama_model_done(&first);
+    llama_model_done(&second);
 }
 
 static void test_room(void **state)
@@ -228,22 +337,6 @@ static void refused(const char *word)
         fail_msg("'%s' does not say '%s'", err.text, word);
 }
 
-static char *place(const char *text)
-{
-    size_t n = strlen(text);
-    for (size_t i = 0; i + n <= adapter.size; i++)
-        if (memcmp(adapter.data + i, text, n) == 0)
-            return adapter.data + i;
-    fail_msg("no '%s' in the file", text);
-    return NULL;
-}
-
-static void fresh(void)
-{
-    buf_clear(&adapter);
-    tiny_build_adapter(&adapter, 3);
-}
-
 static void test_every_cut(void **state)
 {
     (void)state;
@@ -348,6 +441,8 @@ int main(void)
         cmocka_unit_test(test_turns_of_different_adapters),
         cmocka_unit_test(test_drop),
         cmocka_unit_test(test_embedding),
+        cmocka_unit_test(test_one_in_anothers_place),
+        cmocka_unit_test(test_embedding_in_a_turn),
         cmocka_unit_test(test_room),
         cmocka_unit_test(test_what_an_adapter_leaves),
         cmocka_unit_test(test_every_cut),
