@@ -55,12 +55,13 @@
  *           the guest takes the frame, which it does between two steps at the latest. Unknown ids are ignored: an END
  *           may have been on its way.
  *   PARK    host → guest, at any time: the sequence is not stepped, and keeps what it has, until RESUME or CANCEL.
- *   RESUME  host → guest. Both ignore unknown ids.
+ *   RESUME  host → guest. Both ignore unknown ids. index = the number of the sequence's adapter (0: it has none), which
+ *           is another one when that was dropped while the sequence was parked, and has been loaded again.
  *   ADAPTER guest → host, at any time: an adapter has come (WORKER_ADAPTER on the bus) and is loaded, status 0, or is
  *           not, status negative; index = its number. An engine that takes none says -ERROR_UNSUPPORTED.
  *   ADAPTER_DROP  host → guest, at any time: the adapter `index` is not wanted any more: its memory and its cached
- *           prefixes go, and a sequence that still names it ends with an error. Unknown numbers are ignored. With a
- *           channel's epoch all adapters go.
+ *           prefixes go, and a sequence that still names it ends with an error when it is to be stepped; one that is
+ *           parked keeps its cells. Unknown numbers are ignored. With a channel's epoch all adapters go.
  *
  * What a sequence does wrong is told by its own END (finish ERROR), never by the lease: a DONE with a status means that
  * the engine failed, and all its sequences are gone. With a channel's epoch all sequences end. */

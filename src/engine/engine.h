@@ -126,13 +126,17 @@ struct engine_ops {
                       struct error *err);
     /* The sequence keeps what it has and is not stepped, until resume. -ERROR_NOT_FOUND: unknown id. */
     int (*park)(struct engine *e, uint64_t request_id, struct error *err);
-    int (*resume)(struct engine *e, uint64_t request_id, struct error *err);
+    /* Its adapter, where it has one, goes by that number now: it was dropped while the sequence was parked, and loaded
+     * again, the same bytes. */
+    int (*resume)(struct engine *e, uint64_t request_id, uint32_t adapter, struct error *err);
     /* An adapter for the model, under a number ≥ 1, not UINT32_MAX, that none has: turns and sequences name it from
      * then on. `data` is the file, mapped, and `fd` the same; both are borrowed and not needed any more after the call.
      * May take seconds. -ERROR_REFUSED (the file's fault, err for people), -ERROR_NO_MEMORY (more than the signature's
      * adapter_bytes, or too many), -ERROR_INVALID_ARGUMENT. Both NULL: it takes none. */
     int (*adapter_load)(struct engine *e, uint32_t number, int fd, struct str data, struct error *err);
-    /* Its memory and its cached prefixes go; its sequences end with an error in the next step. 0: all of them. */
+    /* Its memory and its cached prefixes go; its sequences end with an error in the next step, but those that are
+     * parked, which keep what they have: they do so when they are resumed under a number that is not loaded. 0: all of
+     * them. */
     void (*adapter_drop)(struct engine *e, uint32_t number);
     void (*stats)(struct engine *e, struct engine_stats *ret_stats);
     void (*close)(struct engine *e); /* accepts NULL */

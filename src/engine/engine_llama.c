@@ -335,23 +335,28 @@ static void llama_cancel(struct engine *e, uint64_t request_id)
             llama_sequence_free(l, &l->sequences[i]);
 }
 
-static int parked_set(struct engine *e, uint64_t request_id, bool parked, struct error *err)
+static int llama_park(struct engine *e, uint64_t request_id, struct error *err)
 {
     struct llama_sequence *s = llama_sequence_find(llama_of(e), request_id);
     if (!s)
         return error_set(err, ERROR_NOT_FOUND, "there is no sequence of this id");
-    s->parked = parked;
+    s->parked = true;
     return 0;
 }
 
-static int llama_park(struct engine *e, uint64_t request_id, struct error *err)
+static int llama_resume(struct engine *e, uint64_t request_id, uint32_t adapter, struct error *err)
 {
-    return parked_set(e, request_id, true, err);
-}
-
-static int llama_resume(struct engine *e, uint64_t request_id, struct error *err)
-{
-    return parked_set(e, request_id, false, err);
+    struct llama *l = llama_of(e);
+    struct llama_sequence *s = llama_sequence_find(l, request_id);
+    if (!s)
+        return error_set(err, ERROR_NOT_FOUND, "there is no sequence of this id");
+    s->parked = false;
+    if (s->g.adapter > 0 && adapter > 0 && adapter != s->g.adapter) {
+        s->g.adapter = adapter;
+        if (s->id >= 0)
+            l->streams[s->id].taint = adapter;
+    }
+    return 0;
 }
 
 static void llama_stats(struct engine *e, struct engine_stats *ret_stats)

@@ -92,7 +92,7 @@ static void on_prepare(uv_prepare_t *prepare)
             gateway_dispatch(g);
     }
     timer_arm(g);
-    if (!asleep) { /* an alarm that is due: the loop looks at its sockets and comes back */
+    if (take(&g->look_again) || !asleep) { /* an alarm that is due: the loop looks at its sockets and comes back */
         (void)uv_timer_start(&g->timer, on_timer, 0, 0);
         g->timer_ns = 0;
     }

@@ -12,8 +12,12 @@
  *
  * So that one that is always used cannot keep another out, it makes way for one that waits: what then comes for it
  * stands aside too, until its sequences have ended and it is gone, or nobody waits for its room any more. And one that
- * was loaded is used once before it goes. */
-#include "gateway/gateway_internal.h"
+ * was loaded is used once before it goes.
+ *
+ * Who waits for one goes before those of lower classes: where only these use another, it is lifted: its sequences are
+ * parked and keep their cells, and it is wanted again on their behalf. Requests of higher classes do not make way,
+ * until one has waited so long that it is overdue; then it is stepped once before it is lifted again. */
+#include "gateway/gateway_adapter_internal.h"
 
 #include "base/clock.h"
 
@@ -22,39 +26,8 @@
 #include <string.h>
 
 #define REFUSED_NS NS_PER_S
-
-enum gateway_adapter_state {
-    ADAPTER_WANTED = 1,
-    ADAPTER_ASKED,
-    ADAPTER_LOADED,
-    ADAPTER_STRAY,
-    ADAPTER_REFUSED,
-};
-
-/* What keeps a wanted one out. */
-enum gateway_adapter_lack { LACKS_NOTHING, LACKS_BUDGET, LACKS_ROOM };
-
-struct gateway_adapter {
-    struct list in_batch; /* the least recently used first */
-    struct list aside;    /* requests that wait for it */
-    enum gateway_adapter_state state;
-    struct gateway_tenant *tenant; /* which the version keeps */
-    struct gateway_version *version;
-    uint64_t uid, bytes;
-    uint32_t number; /* in the worker; 0: not asked for */
-    uint32_t n_sequences;
-    bool counted; /* in the figures, as loaded */
-    enum gateway_adapter_lack lack;
-    bool unserved; /* loaded for requests that are back in their line, and of which none has a place yet */
-    bool stale;    /* the catalog has it no more: goes with its last sequence */
-    uint64_t refused_until_ns;
-    struct error refusal;
-};
-
-static struct gateway_adapter *adapter_at(struct list *node)
-{
-    return container_of(node, struct gateway_adapter, in_batch);
-}
+/* One for which others made way is not lifted again before it was stepped, for so long at most. */
+#define KEPT_NS NS_PER_S
 
 /* --- names --- */
 
@@ -97,13 +70,11 @@ static const struct catalog_adapter *row_of(const struct gateway_request *r)
     return row && row->uid == r->adapter_uid ? row : NULL;
 }
 
-/* --- budgets --- */
-
 static struct gateway_adapter *find(const struct gateway_batch *b, uint64_t uid)
 {
     list_each(node, &b->adapters)
     {
-        struct gateway_adapter *a = adapter_at(node);
+        struct gateway_adapter *a = gateway_adapter_at(node);
         if (a->uid == uid && a->state != ADAPTER_STRAY)
             return a;
     }
@@ -114,85 +85,15 @@ static struct gateway_adapter *find_number(const struct gateway_batch *b, uint32
 {
     list_each(node, &b->adapters)
     {
-        if (adapter_at(node)->number == number && number > 0)
-            return adapter_at(node);
+        if (gateway_adapter_at(node)->number == number && number > 0)
+            return gateway_adapter_at(node);
     }
     return NULL;
 }
 
-/* It takes room in the worker, or will. */
-static bool takes_room(const struct gateway_adapter *a)
-{
-    return a->state == ADAPTER_ASKED || a->state == ADAPTER_LOADED || a->state == ADAPTER_STRAY;
-}
+/* --- into the worker --- */
 
-static uint64_t room_used(const struct gateway_batch *b, const struct gateway_tenant *t) /* NULL: by all */
-{
-    uint64_t bytes = 0;
-    list_each(node, &b->adapters)
-    {
-        const struct gateway_adapter *a = adapter_at(node);
-        if (takes_room(a) && (!t || a->tenant == t))
-            bytes += a->bytes;
-    }
-    return bytes;
-}
-
-static uint64_t room_of(const struct gateway_batch *b)
-{
-    return b->replica->version->signature->token.adapter_bytes;
-}
-
-/* The tenants that have adapters there, or want some, t among them. */
-static uint32_t tenants_of(const struct gateway_batch *b, const struct gateway_tenant *t,
-                           const struct gateway_tenant *seen[LIMIT_ADAPTERS_LOADED])
-{
-    uint32_t n = 0;
-    seen[n++] = t;
-    list_each(node, &b->adapters)
-    {
-        const struct gateway_tenant *other = adapter_at(node)->tenant;
-        bool known = adapter_at(node)->state == ADAPTER_REFUSED;
-        for (uint32_t i = 0; i < n && !known; i++)
-            known = seen[i] == other;
-        if (!known && n < LIMIT_ADAPTERS_LOADED)
-            seen[n++] = other;
-    }
-    return n;
-}
-
-/* What a tenant may have loaded there. Where the budgets of those that are there exceed the room, each is cut alike. */
-static uint64_t budget_of(const struct gateway_batch *b, const struct gateway_tenant *t)
-{
-    const struct gateway *g = b->replica->gateway;
-    const struct gateway_tenant *seen[LIMIT_ADAPTERS_LOADED];
-    uint32_t n = tenants_of(b, t, seen);
-    uint64_t room = room_of(b), sum = 0, own = 0;
-    for (uint32_t i = n; i-- > 0;) { /* t last */
-        uint64_t quota =
-            gateway_tenant_present(g, seen[i]) ? catalog_tenant_at(g->catalog, seen[i]->index)->adapter_bytes_max : 0;
-        own = quota == 0 ? room / n : quota < room ? quota : room;
-        sum += own;
-    }
-    return sum > room ? (uint64_t)((unsigned __int128)own * room / sum) : own;
-}
-
-static uint32_t places_used(const struct gateway_batch *b, const struct gateway_tenant *t) /* NULL: by all */
-{
-    uint32_t n = 0;
-    list_each(node, &b->adapters) n += takes_room(adapter_at(node)) && (!t || adapter_at(node)->tenant == t);
-    return n;
-}
-
-/* It has more than its budget of bytes, or than an equal share of the places. */
-static bool is_over(const struct gateway_batch *b, const struct gateway_tenant *t)
-{
-    const struct gateway_tenant *seen[LIMIT_ADAPTERS_LOADED];
-    return room_used(b, t) > budget_of(b, t) || places_used(b, t) > LIMIT_ADAPTERS_LOADED / tenants_of(b, t, seen);
-}
-
-/* Where requests wait for it, it is wanted again, behind the others. */
-static void drop(struct gateway_batch *b, struct gateway_adapter *a)
+void gateway_adapter_drop(struct gateway_batch *b, struct gateway_adapter *a)
 {
     struct gateway_replica *replica = b->replica;
     assert(a->n_sequences == 0);
@@ -203,10 +104,11 @@ static void drop(struct gateway_batch *b, struct gateway_adapter *a)
     if (take(&a->counted))
         gateway_metrics_adapter(v, BUS_METRICS_ADAPTER_GONE, a->bytes);
     list_remove(&a->in_batch);
-    if (!list_empty(&a->aside)) {
+    if (!gateway_adapter_nobody_aside(a) || gateway_adapter_is_missed(b, a)) {
         a->state = ADAPTER_WANTED;
         a->number = 0;
         a->unserved = false;
+        a->wanted_ns = a->wanted_ns > 0 ? a->wanted_ns : uv_hrtime();
         list_append(&b->adapters, &a->in_batch);
         return;
     }
@@ -214,108 +116,15 @@ static void drop(struct gateway_batch *b, struct gateway_adapter *a)
     gateway_version_let_go(v);
 }
 
-/* It was loaded for requests that still wait for their places. */
-static bool is_awaited(struct gateway_adapter *a)
+/* Whoever waits for it, with a generation in the batch or without. */
+static void waiting_fail(struct gateway_batch *b, struct gateway_adapter *a, int code, const struct error *err)
 {
-    for (uint32_t class = 0; class < SCHEDULE_CLASS_COUNT && a->unserved; class ++)
-        list_each(node, &a->version->lines[class].requests)
-        {
-            if (container_of(node, struct gateway_request, node)->adapter_uid == a->uid)
-                return true;
-        }
-    a->unserved = false;
-    return false;
-}
-
-enum { OF_TENANT, OF_THOSE_OVER, OF_ANYBODY };
-
-/* The least recently used one that may go, of those. */
-static struct gateway_adapter *victim(struct gateway_batch *b, const struct gateway_tenant *t, int whose)
-{
-    list_each(node, &b->adapters)
-    {
-        struct gateway_adapter *a = adapter_at(node);
-        if (a->state != ADAPTER_LOADED || a->n_sequences > 0 || is_awaited(a))
-            continue;
-        if (a->stale || whose == OF_ANYBODY || (whose == OF_TENANT ? a->tenant == t : is_over(b, a->tenant)))
-            return a;
-    }
-    return NULL;
-}
-
-/* For room in all. Who has none there at all gets one: only more tenants than there is room for come so far. */
-static struct gateway_adapter *victim_of_all(struct gateway_batch *b, const struct gateway_tenant *t)
-{
-    struct gateway_adapter *gone = victim(b, t, OF_THOSE_OVER);
-    if (!gone)
-        gone = victim(b, t, OF_TENANT);
-    return gone || places_used(b, t) > 0 ? gone : victim(b, t, OF_ANYBODY);
-}
-
-/* Whether it is the one that goes next for another which waits: the least recently used of that tenant, or of those
- * that have more than their budget. */
-static bool makes_way(const struct gateway_batch *b, const struct gateway_adapter *a)
-{
-    bool for_tenant = false, for_all = false;
-    if (a->state != ADAPTER_LOADED || a->unserved)
-        return false;
-    list_each(node, &b->adapters)
-    {
-        const struct gateway_adapter *o = adapter_at(node);
-        if (o->state != ADAPTER_WANTED || list_empty(&o->aside))
-            continue;
-        for_tenant = for_tenant || (o->lack == LACKS_BUDGET && o->tenant == a->tenant);
-        for_all = for_all || o->lack == LACKS_ROOM;
-    }
-    for_all = for_all && is_over(b, a->tenant);
-    for (struct list *node = list_first(&b->adapters); (for_tenant || for_all) && adapter_at(node) != a;
-         node = node->next) {
-        const struct gateway_adapter *o = adapter_at(node);
-        for_tenant = for_tenant && (o->state != ADAPTER_LOADED || o->tenant != a->tenant);
-        for_all = for_all && (o->state != ADAPTER_LOADED || !is_over(b, o->tenant));
-    }
-    return for_tenant || for_all;
-}
-
-static void evict(struct gateway_batch *b, struct gateway_adapter *gone)
-{
-    gateway_metrics_adapter(gone->version, BUS_METRICS_ADAPTER_EVICTED, 0);
-    drop(b, gone);
-}
-
-/* 0: there is room now; 1: there will be; or a refusal. */
-static int room_make(struct gateway_batch *b, struct gateway_adapter *a, struct error *err)
-{
-    uint64_t budget = budget_of(b, a->tenant), room = room_of(b);
-    struct gateway_adapter *gone;
-    a->lack = LACKS_NOTHING;
-    if (room == 0)
-        return error_set(err, ERROR_UNSUPPORTED, "the model's worker has no room for any");
-    if (a->bytes > budget)
-        return error_set(err, ERROR_LIMIT, "it takes more of a worker's memory than this tenant may have there");
-    while (room_used(b, a->tenant) + a->bytes > budget) {
-        if (!(gone = victim(b, a->tenant, OF_TENANT))) {
-            a->lack = LACKS_BUDGET;
-            return 1;
-        }
-        evict(b, gone);
-    }
-    while (room_used(b, NULL) + a->bytes > room || places_used(b, NULL) >= LIMIT_ADAPTERS_LOADED) {
-        if (!(gone = victim_of_all(b, a->tenant))) {
-            a->lack = LACKS_ROOM;
-            return 1;
-        }
-        evict(b, gone);
-    }
-    return 0;
-}
-
-/* --- into the worker --- */
-
-static void aside_fail(struct gateway_adapter *a, int code, const struct error *err)
-{
-    for (struct list *node; (node = list_first(&a->aside));)
-        gateway_generate_fail(container_of(node, struct gateway_request, node), code, err);
+    for (uint32_t class = 0; class < SCHEDULE_CLASS_COUNT; class ++)
+        for (struct list *node; (node = list_first(&a->aside[class]));)
+            gateway_generate_fail(container_of(node, struct gateway_request, node), code, err);
+    struct gateway_request *r;
+    while ((r = gateway_lifted_first(b, a->uid)))
+        gateway_generate_fail(r, code, err);
 }
 
 static void refuse(struct gateway_batch *b, struct gateway_adapter *a, int status, const char *text)
@@ -329,14 +138,14 @@ static void refuse(struct gateway_batch *b, struct gateway_adapter *a, int statu
     struct error refusal = a->refusal;
     gateway_version_hold(a->version);
     struct gateway_version *v = a->version;
-    aside_fail(a, -ERROR_MODEL_UNAVAILABLE, &refusal);
+    waiting_fail(b, a, -ERROR_MODEL_UNAVAILABLE, &refusal);
     gateway_version_let_go(v);
     gateway_batch_look(b);
 }
 
-static void aside_back(struct gateway_adapter *a)
+static void aside_back(struct gateway_adapter *a, uint32_t class)
 {
-    for (struct list *node; (node = list_first(&a->aside));)
+    for (struct list *node; (node = list_first(&a->aside[class]));)
         gateway_places_back(container_of(node, struct gateway_request, node));
 }
 
@@ -344,7 +153,7 @@ static uint32_t n_asked(const struct gateway_batch *b)
 {
     uint32_t n = 0;
     list_each(node, &b->adapters) n +=
-        adapter_at(node)->state == ADAPTER_ASKED || adapter_at(node)->state == ADAPTER_STRAY;
+        gateway_adapter_at(node)->state == ADAPTER_ASKED || gateway_adapter_at(node)->state == ADAPTER_STRAY;
     return n;
 }
 
@@ -358,7 +167,7 @@ static void ask(struct gateway_batch *b, struct gateway_adapter *a)
     struct gateway_replica *replica = b->replica;
     struct gateway *g = replica->gateway;
     struct error err = {0};
-    int code = replica->channel ? room_make(b, a, &err) : 1;
+    int code = replica->channel ? gateway_adapter_room(b, a, &err) : 1;
     if (code < 0)
         refuse(b, a, code, err.text);
     if (code != 0 || n_asked(b) >= LIMIT_ADAPTERS_WAITING || b->adapter_last == UINT32_MAX)
@@ -380,26 +189,57 @@ static void ways_end(struct gateway_batch *b)
 {
     list_each(node, &b->adapters)
     {
-        struct gateway_adapter *a = adapter_at(node);
-        if (a->state != ADAPTER_LOADED || list_empty(&a->aside) || makes_way(b, a))
-            continue;
-        aside_back(a);
-        gateway_batch_look(b);
+        struct gateway_adapter *a = gateway_adapter_at(node);
+        for (uint32_t class = 0; class < SCHEDULE_CLASS_COUNT && a->state == ADAPTER_LOADED; class ++) {
+            if (list_empty(&a->aside[class]) || gateway_adapter_makes_way(b, a, class))
+                continue;
+            aside_back(a, class);
+            gateway_batch_look(b);
+        }
     }
 }
 
-/* One before it, of its tenant, waits for the tenant's budget. */
-static bool comes_later(const struct gateway_batch *b, const struct gateway_adapter *a)
+/* Wanted ones are asked for by class; but first of all those that are overdue. */
+static uint32_t rank_of(const struct gateway_batch *b, const struct gateway_adapter *a, uint64_t now_ns)
 {
+    return gateway_adapter_is_overdue(a, now_ns) ? 0 : 1 + gateway_adapter_class(b, a);
+}
+
+/* One before it, of its tenant, waits for the tenant's budget. */
+static bool comes_later(const struct gateway_batch *b, const struct gateway_adapter *a, uint64_t now_ns)
+{
+    uint32_t rank = rank_of(b, a, now_ns), class = gateway_adapter_class(b, a);
+    bool before = true;
     list_each(node, &b->adapters)
     {
-        const struct gateway_adapter *o = adapter_at(node);
-        if (o == a)
-            break;
-        if (o->state == ADAPTER_WANTED && o->lack == LACKS_BUDGET && o->tenant == a->tenant)
+        const struct gateway_adapter *o = gateway_adapter_at(node);
+        before = before && o != a;
+        if (o == a || o->state != ADAPTER_WANTED || o->lack != LACKS_BUDGET || o->tenant != a->tenant)
+            continue;
+        uint32_t other = rank_of(b, o, now_ns);
+        if ((other < rank || (other == rank && before)) && gateway_adapter_class(b, o) <= class)
             return true;
     }
     return false;
+}
+
+/* In order: a large one is not passed over for ever. But a tenant's budget is its own affair, and who waits for room
+ * holds up no higher class, which may lift what that one may not. One may drop others, but none that is wanted. */
+static void wanted_ask(struct gateway_batch *b, uint64_t now_ns)
+{
+    uint32_t below = SCHEDULE_CLASS_COUNT;
+    for (uint32_t rank = 0; rank <= SCHEDULE_CLASS_COUNT && below > 0; rank++)
+        list_each(node, &b->adapters)
+        {
+            struct gateway_adapter *a = gateway_adapter_at(node);
+            uint32_t class = gateway_adapter_class(b, a);
+            if (a->state != ADAPTER_WANTED || class >= below || rank_of(b, a, now_ns) != rank ||
+                comes_later(b, a, now_ns))
+                continue;
+            ask(b, a);
+            if (a->state == ADAPTER_WANTED && a->lack != LACKS_BUDGET)
+                below = class;
+        }
 }
 
 void gateway_adapters_continue(struct gateway_batch *b)
@@ -409,22 +249,13 @@ void gateway_adapters_continue(struct gateway_batch *b)
     uint64_t now_ns = uv_hrtime();
     list_each_safe(node, &b->adapters)
     {
-        struct gateway_adapter *a = adapter_at(node);
-        bool unused = a->n_sequences == 0 && list_empty(&a->aside);
+        struct gateway_adapter *a = gateway_adapter_at(node);
+        bool unused = a->n_sequences == 0 && gateway_adapter_class(b, a) == SCHEDULE_CLASS_COUNT;
         if (unused && (a->state == ADAPTER_WANTED || (a->state == ADAPTER_REFUSED && a->refused_until_ns <= now_ns) ||
                        (a->state == ADAPTER_LOADED && a->stale)))
-            drop(b, a);
+            gateway_adapter_drop(b, a);
     }
-    /* One may drop others, but none that is wanted. */
-    list_each(other, &b->adapters)
-    {
-        struct gateway_adapter *a = adapter_at(other);
-        if (a->state != ADAPTER_WANTED || comes_later(b, a))
-            continue;
-        ask(b, a);
-        if (a->state == ADAPTER_WANTED && a->lack != LACKS_BUDGET)
-            break; /* in order: a large one is not passed over for ever; a tenant's budget is its own affair */
-    }
+    wanted_ask(b, now_ns);
     ways_end(b);
 }
 
@@ -435,8 +266,15 @@ static struct gateway_adapter *adapter_new(struct gateway_batch *b, const struct
     if (!a)
         return NULL;
     *a = (struct gateway_adapter){
-        .state = ADAPTER_WANTED, .tenant = r->tenant, .version = r->version, .uid = row->uid, .bytes = row->bytes};
-    list_init(&a->aside);
+        .state = ADAPTER_WANTED,
+        .tenant = r->tenant,
+        .version = r->version,
+        .uid = row->uid,
+        .bytes = row->bytes,
+        .wanted_ns = uv_hrtime(),
+    };
+    for (uint32_t class = 0; class < SCHEDULE_CLASS_COUNT; class ++)
+        list_init(&a->aside[class]);
     gateway_version_hold(a->version);
     list_append(&b->adapters, &a->in_batch);
     return a;
@@ -457,10 +295,14 @@ int gateway_adapter_get(struct gateway_batch *b, struct gateway_request *r, uint
     }
     if (!a && !(a = adapter_new(b, r, row)))
         return error_set_default(err, ERROR_NO_MEMORY);
-    if (a->state == ADAPTER_WANTED || (r->n_started == 0 && makes_way(b, a))) /* who has begun goes on to its end */
-        return 0;
-    if (a->state == ADAPTER_REFUSED)
+    if (a->state == ADAPTER_REFUSED) {
         a->state = ADAPTER_WANTED;
+        a->wanted_ns = uv_hrtime();
+    }
+    /* Who has begun goes on to its end. */
+    bool waits = r->n_started == 0 && gateway_adapter_makes_way(b, a, (uint32_t)r->schedule.priority);
+    if (a->state == ADAPTER_WANTED || waits)
+        return 0;
     list_remove(&a->in_batch);
     list_append(&b->adapters, &a->in_batch);
     *ret_number = a->state == ADAPTER_LOADED ? a->number : 0;
@@ -470,7 +312,7 @@ int gateway_adapter_get(struct gateway_batch *b, struct gateway_request *r, uint
 void gateway_adapter_wait(struct gateway_batch *b, struct gateway_request *r)
 {
     struct gateway_adapter *a = find(b, r->adapter_uid);
-    gateway_places_aside(r, &a->aside);
+    gateway_places_aside(r, &a->aside[r->schedule.priority]);
 }
 
 void gateway_adapter_used(struct gateway_batch *b, uint32_t number, bool used)
@@ -483,7 +325,28 @@ void gateway_adapter_used(struct gateway_batch *b, uint32_t number, bool used)
     gateway_batch_look(b); /* where others are continued */
 }
 
+void gateway_adapter_stepped(struct gateway_batch *b, uint32_t number)
+{
+    struct gateway_adapter *a = find_number(b, number);
+    if (a)
+        a->wanted_ns = a->kept_until_ns = 0;
+}
+
 /* --- answers --- */
+
+static void loaded(struct gateway_batch *b, struct gateway_adapter *a)
+{
+    uint64_t now_ns = uv_hrtime();
+    a->kept_until_ns = gateway_adapter_is_overdue(a, now_ns) ? now_ns + KEPT_NS : 0;
+    a->state = ADAPTER_LOADED;
+    a->counted = true;
+    gateway_metrics_adapter(a->version, BUS_METRICS_ADAPTER_LOADED, a->bytes);
+    a->n_sequences = gateway_lifted_return(b, a->uid, a->number);
+    a->unserved = !gateway_adapter_nobody_aside(a);
+    for (uint32_t class = 0; class < SCHEDULE_CLASS_COUNT; class ++)
+        aside_back(a, class);
+    gateway_batch_look(b);
+}
 
 int gateway_adapter_frame(struct gateway_replica *replica, const struct channel_frame *f, struct error *err)
 {
@@ -493,16 +356,11 @@ int gateway_adapter_frame(struct gateway_replica *replica, const struct channel_
         return error_set(err, ERROR_PEER, "word of an adapter that was not asked for");
     if (a->state == ADAPTER_STRAY) {
         a->state = f->status == 0 ? ADAPTER_LOADED : ADAPTER_WANTED;
-        drop(b, a);
+        gateway_adapter_drop(b, a);
     } else if (f->status < 0) {
         refuse(b, a, f->status, NULL);
     } else {
-        a->state = ADAPTER_LOADED;
-        a->counted = true;
-        gateway_metrics_adapter(a->version, BUS_METRICS_ADAPTER_LOADED, a->bytes);
-        a->unserved = !list_empty(&a->aside);
-        aside_back(a);
-        gateway_batch_look(b);
+        loaded(b, a);
     }
     gateway_adapters_continue(b);
     if (!replica->lease)
@@ -520,7 +378,7 @@ void gateway_adapter_refused(struct gateway *g, const struct bus_adapter_refused
         return;
     if (a->state == ADAPTER_STRAY) {
         a->state = ADAPTER_WANTED;
-        drop(b, a);
+        gateway_adapter_drop(b, a);
     } else {
         refuse(b, a, body->status, NULL);
     }
@@ -533,7 +391,7 @@ void gateway_adapters_again(struct gateway_batch *b)
 {
     list_each_safe(node, &b->adapters)
     {
-        struct gateway_adapter *a = adapter_at(node);
+        struct gateway_adapter *a = gateway_adapter_at(node);
         if (a->state != ADAPTER_ASKED)
             continue;
         struct gateway_adapter *stray = calloc(1, sizeof *stray);
@@ -542,7 +400,9 @@ void gateway_adapters_again(struct gateway_batch *b)
         *stray = *a;
         stray->state = ADAPTER_STRAY;
         stray->in_batch = (struct list){0};
-        list_init(&stray->aside);
+        stray->uid = 0; /* nobody waits for it */
+        for (uint32_t class = 0; class < SCHEDULE_CLASS_COUNT; class ++)
+            list_init(&stray->aside[class]);
         gateway_version_hold(stray->version);
         list_prepend(&b->adapters, &stray->in_batch);
         a->state = ADAPTER_WANTED;
@@ -568,10 +428,10 @@ static void sweep(struct gateway_batch *b)
     const struct gateway *g = b->replica->gateway;
     list_each_safe(node, &b->adapters)
     {
-        struct gateway_adapter *a = adapter_at(node);
+        struct gateway_adapter *a = gateway_adapter_at(node);
         a->stale = a->stale || !is_served(g, a);
         if (a->stale)
-            aside_fail(a, -ERROR_MODEL_NOT_FOUND, NULL);
+            waiting_fail(b, a, -ERROR_MODEL_NOT_FOUND, NULL);
     }
     gateway_adapters_continue(b);
 }
@@ -587,10 +447,11 @@ void gateway_adapters_sweep(struct gateway *g)
 void gateway_adapters_lost(struct gateway_batch *b)
 {
     for (struct list *node; (node = list_first(&b->adapters));) {
-        struct gateway_adapter *a = adapter_at(node);
-        aside_back(a); /* for another replica */
+        struct gateway_adapter *a = gateway_adapter_at(node);
+        for (uint32_t class = 0; class < SCHEDULE_CLASS_COUNT; class ++)
+            aside_back(a, class); /* for another replica */
         a->n_sequences = 0;
         a->state = ADAPTER_WANTED;
-        drop(b, a);
+        gateway_adapter_drop(b, a);
     }
 }

@@ -169,6 +169,7 @@ struct gateway_sequence {
     uint32_t adapter; /* its number in the replica; 0: none */
     bool parked;      /* its client does not read */
     bool yields;      /* it is of a lower class than what runs now */
+    bool lifted;      /* its adapter was dropped for a higher class; until it is back */
     bool told_parked; /* what the worker knows; that it may go on it learns with a lease */
 };
 
@@ -363,6 +364,7 @@ struct gateway {
     struct gateway_quotas quotas;
     struct list busy;        /* replicas whose channel is looked at every turn */
     struct list look;        /* struct gateway_batch: does it need a turn, or is it drained? */
+    bool look_again;         /* a turn had nothing to step: what it took back is asked for before the loop sleeps */
     struct list connections; /* struct gateway_connection */
     struct list lones_waiting, lones_running;
     uint32_t n_lones_running; /* demanded, so that their replicas exist or will */
@@ -597,6 +599,8 @@ must_check int gateway_adapter_get(struct gateway_batch *b, struct gateway_reque
 void gateway_adapter_wait(struct gateway_batch *b, struct gateway_request *r);
 /* A sequence in the batch names it, or no more. */
 void gateway_adapter_used(struct gateway_batch *b, uint32_t number, bool used);
+/* A lease that stepped those with it is over. */
+void gateway_adapter_stepped(struct gateway_batch *b, uint32_t number);
 /* Asks for those that are wanted, as far as there is room; drops what nobody may use. Requests may be gone. */
 void gateway_adapters_continue(struct gateway_batch *b);
 /* Whether the worker will say something of one. */
@@ -651,6 +655,12 @@ must_check int gateway_turn_begin(struct gateway_replica *replica, struct schedu
 must_check int gateway_turn_frame(struct gateway_replica *replica, const struct channel_frame *f, struct error *err);
 /* Something of a higher class came than there was in the running lease: what it steps makes way, within a step. */
 void gateway_batch_yield(struct gateway_batch *b);
+/* Those with that adapter, which is about to be dropped, are parked until it is back: within a step. */
+void gateway_sequences_lift(struct gateway_batch *b, uint32_t number);
+/* A request that has such a sequence, by the adapter's uid; NULL: there is none. */
+struct gateway_request *gateway_lifted_first(const struct gateway_batch *b, uint64_t adapter_uid);
+/* It is back, under that number; returns how many have it. */
+uint32_t gateway_lifted_return(struct gateway_batch *b, uint64_t adapter_uid, uint32_t number);
 /* Sends the word that a request's sequences are not to be stepped, or not wanted any more. */
 void gateway_batches_park(struct gateway_request *r, bool parked);
 void gateway_batches_cancel(struct gateway_request *r);

@@ -187,7 +187,7 @@ static struct gateway_request *line_first(const struct gateway_line *line)
 static bool is_stuck(const struct gateway_batch *b, const struct gateway_version *v)
 {
     for (uint32_t i = 0; i < b->n_sequences; i++)
-        if (b->sequences[i].request->version == v && !b->sequences[i].parked)
+        if (b->sequences[i].request->version == v && !b->sequences[i].parked && !b->sequences[i].lifted)
             return false;
     return true;
 }

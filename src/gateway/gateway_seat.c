@@ -38,7 +38,7 @@ static uint32_t classes_wanted(const struct gateway_batch *b, const struct gatew
 {
     uint32_t wanted = 0;
     for (uint32_t i = 0; i < b->n_sequences; i++)
-        if (!b->sequences[i].parked && b->sequences[i].request->version == v)
+        if (!b->sequences[i].parked && !b->sequences[i].lifted && b->sequences[i].request->version == v)
             wanted |= 1u << b->sequences[i].request->schedule.priority;
     for (uint32_t class = 0; class < SCHEDULE_CLASS_COUNT && v->n_generating > 0; class ++)
         if (!list_empty(&v->lines[class].requests) && gateway_places_open(b, v, class))

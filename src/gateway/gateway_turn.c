@@ -129,10 +129,11 @@ static int classes_send(struct gateway_batch *b, enum schedule_class lowest)
     for (uint32_t i = 0; i < b->n_sequences; i++) {
         struct gateway_sequence *s = &b->sequences[i];
         s->yields = s->request->schedule.priority > lowest;
-        bool parked = s->parked || s->yields;
+        bool parked = s->parked || s->yields || s->lifted;
         if (parked == s->told_parked)
             continue;
         struct channel_frame frame = {.type = parked ? CHANNEL_PARK : CHANNEL_RESUME, .request_id = s->id};
+        frame.index = parked ? 0 : s->adapter;
         if (channel_push(b->replica->channel, &frame) < 0)
             return -ERROR_PEER;
         s->told_parked = parked;
@@ -147,14 +148,14 @@ static uint32_t class_top(const struct gateway_batch *b)
     uint32_t top = waits ? (uint32_t)waits->schedule.priority : SCHEDULE_CLASS_COUNT;
     for (uint32_t i = 0; i < b->n_sequences; i++) {
         uint32_t class = b->sequences[i].request->schedule.priority;
-        top = !b->sequences[i].parked && class < top ? class : top;
+        top = !b->sequences[i].parked && !b->sequences[i].lifted && class < top ? class : top;
     }
     return top;
 }
 
 bool gateway_is_stepped(const struct gateway_batch *b, const struct gateway_sequence *s)
 {
-    return !s->parked && !s->yields && s->adapter == b->adapter &&
+    return !s->parked && !s->yields && !s->lifted && s->adapter == b->adapter &&
            (b->shared || s->request->version == b->seat->version);
 }
 
@@ -190,7 +191,7 @@ static bool adapter_choose(struct gateway_batch *b)
     uint32_t next = UINT32_MAX, least = UINT32_MAX;
     for (uint32_t i = 0; i < b->n_sequences; i++) {
         const struct gateway_sequence *s = &b->sequences[i];
-        if (s->parked || s->yields || s->request->version != b->seat->version)
+        if (s->parked || s->yields || s->lifted || s->request->version != b->seat->version)
             continue;
         least = s->adapter < least ? s->adapter : least;
         next = s->adapter > b->seat->adapter && s->adapter < next ? s->adapter : next;
@@ -239,6 +240,7 @@ int gateway_turn_begin(struct gateway_replica *replica, struct schedule_lease *l
     bool some = adapter_choose(b);
     if (code >= 0 && !some && b->slot_used == 0) { /* they went away meanwhile, or others took the places */
         lease_end(replica, false);
+        replica->gateway->look_again = true;
         gateway_replica_rest(replica);
         return 0;
     }
@@ -410,6 +412,7 @@ static int on_done(struct gateway_replica *replica, const struct channel_frame *
     uint64_t took_ns = uv_hrtime() - lease->started_ns;
     g->stats.lease_ns += took_ns;
     ran_note(b);
+    gateway_adapter_stepped(b, b->adapter);
     cancelled_forget(b, replica->lease_id);
     gateway_replica_rest(replica);
     replica->version->idle_since_ns = uv_hrtime();
@@ -510,6 +513,40 @@ void gateway_batch_yield(struct gateway_batch *b)
         s->yields = true;
         park_tell(b, s);
     }
+}
+
+void gateway_sequences_lift(struct gateway_batch *b, uint32_t number)
+{
+    ran_note(b);
+    for (uint32_t i = 0; i < b->n_sequences; i++) {
+        struct gateway_sequence *s = &b->sequences[i];
+        if (s->adapter != number)
+            continue;
+        s->lifted = true;
+        park_tell(b, s);
+    }
+}
+
+struct gateway_request *gateway_lifted_first(const struct gateway_batch *b, uint64_t adapter_uid)
+{
+    for (uint32_t i = 0; i < b->n_sequences; i++)
+        if (b->sequences[i].lifted && b->sequences[i].request->adapter_uid == adapter_uid)
+            return b->sequences[i].request;
+    return NULL;
+}
+
+uint32_t gateway_lifted_return(struct gateway_batch *b, uint64_t adapter_uid, uint32_t number)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < b->n_sequences; i++) {
+        struct gateway_sequence *s = &b->sequences[i];
+        if (!s->lifted || s->request->adapter_uid != adapter_uid)
+            continue;
+        s->lifted = false; /* the worker learns the number with the word that it goes on */
+        s->adapter = number;
+        n++;
+    }
+    return n;
 }
 
 void gateway_batches_park(struct gateway_request *r, bool parked)

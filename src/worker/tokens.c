@@ -63,7 +63,7 @@ int worker_tokens_frame(struct worker *w, const struct channel_frame *f)
         (void)w->ops->park(w->engine, f->request_id, NULL);
         return 0;
     case CHANNEL_RESUME:
-        (void)w->ops->resume(w->engine, f->request_id, NULL);
+        (void)w->ops->resume(w->engine, f->request_id, f->index, NULL);
         return 0;
     case CHANNEL_CREDIT: /* of a slot that its lease's end has freed already */
         return 0;

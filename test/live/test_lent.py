@@ -48,13 +48,14 @@ def listed(server, tenant):
 
 
 class Stream(threading.Thread):
-    def __init__(self, server, tenant, model, **body):
+    def __init__(self, server, tenant, model, request_class=None, **body):
         super().__init__()
         self.connection = server.connect(timeout=120)
         self.text, self.finish, self.error, self.begun = "", None, None, threading.Event()
         self.arguments = ("POST", "/v1/completions", json.dumps(
             {"model": model, "prompt": "The old man", "max_tokens": 12, "temperature": 0, "stream": True, **body}),
-            {"Authorization": "Bearer " + server.keys[tenant], "Content-Type": "application/json"})
+            {"Authorization": "Bearer " + server.keys[tenant], "Content-Type": "application/json",
+             **({"X-Request-Class": request_class} if request_class else {})})
         self.start()
 
     def run(self):
@@ -172,6 +173,30 @@ def test_the_least_recently_used_adapter_goes_but_not_under_a_sequence(lent):
     lent.apply(tenant_yaml("bob", quota={"adapterBytes": 1000}))
     refused = ask(lent, "bob", "second")
     assert refused.status == 503 and "than this tenant may have there" in str(refused.json)
+
+
+def test_batch_gives_its_adapters_room_and_gets_it_back(lent):
+    """A budget of one adapter, which batch streams use: an interactive request for another one has it before any of them
+    is over, and they go on to the end that they have when nobody disturbs them."""
+    lent.apply(tenant_yaml("bob", quota={"adapterBytes": SIZE + 1000}) +
+               adapter_yaml("second", "bob", "novelist", MODELS / "scribe.gguf"))
+    second = text(lent, "bob", "second", max_tokens=4)
+    long = {"max_tokens": 300, "ignore_eos": True, "request_class": "batch"}
+    alone = Stream(lent, "bob", "cynic", **long)
+    alone.join()
+    before = 0
+    for _ in range(8):  # until the request has come in while all of them ran
+        streams = [Stream(lent, "bob", "cynic", **long) for _ in range(4)]
+        assert all(s.begun.wait(60) for s in streams)
+        assert text(lent, "bob", "second", max_tokens=4)[:HEAD] == second[:HEAD]
+        before += all(s.finish is None for s in streams)
+        for stream in streams:
+            stream.join()
+            assert (stream.status, stream.finish, stream.error) == (200, "length", None)
+            assert stream.text[:HEAD] == alone.text[:HEAD]
+        if before:
+            break
+    assert before > 0
 
 
 def test_quotas_are_of_who_asks(lent):

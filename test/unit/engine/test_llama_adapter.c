@@ -111,6 +111,48 @@ static void test_drop(void **state)
     llama_model_done(&other);
 }
 
+/* Parked, its adapter dropped, others computed meanwhile, and the adapter back under another number: as if nothing was,
+ * at each of its steps. */
+static void test_dropped_under_one_that_is_parked(void **state)
+{
+    (void)state;
+    struct engine *e = llama_must_open(&model);
+    struct llama_model_file file = llama_tiny_adapter(3), other = llama_tiny_adapter(4);
+    struct error err;
+    memset(&record, 0, sizeof record);
+    uint32_t number = 1;
+    assert_int_equal(llama_give(e, number, &file, &err), 0);
+    struct told *alone = ask_with(e, 1, number), *base = ask_with(e, 2, 0);
+    for (uint32_t steps = 0; steps < 6; steps++) {
+        uint64_t id = 10 + 3 * steps;
+        struct generation g = llama_prompt(prompt, 24);
+        g.flags = GENERATION_IGNORE_END;
+        g.adapter = number;
+        g.cache_secret[0] = 5;
+        llama_must_submit(e, id, 1, &g);
+        if (steps > 0)
+            assert_int_equal(llama_turn_of(e, &record, steps, number), 1);
+        uint32_t before = recorder_of(&record, id)->n_events;
+        assert_int_equal(e->ops->park(e, id, NULL), 0);
+        e->ops->adapter_drop(e, number);
+        assert_int_equal(llama_turn_of(e, &record, 0, number), 0); /* the rest of its lease */
+        assert_int_equal(llama_give(e, number + 1, &other, &err), 0);
+        assert_memory_not_equal(ask_with(e, id + 1, number + 1)->tokens, alone->tokens, sizeof(int32_t) * 24);
+        assert_int_equal(told_same(ask_with(e, id + 2, 0), base), 24);
+        assert_int_equal(recorder_of(&record, id)->n_events, before);
+        e->ops->adapter_drop(e, number + 1);
+        number += 2;
+        assert_int_equal(llama_give(e, number, &file, &err), 0);
+        assert_int_equal(e->ops->resume(e, id, number, NULL), 0);
+        assert_int_equal(llama_turn_of(e, &record, 0, number), 0);
+        assert_int_equal(told_same(recorder_of(&record, id), alone), 24);
+    }
+    assert_true(ask_with(e, 100, number)->cached > 0); /* what it leaves is a prefix under the new number */
+    e->ops->close(e);
+    llama_model_done(&file);
+    llama_model_done(&other);
+}
+
 static void test_embedding(void **state)
 {
     (void)state;
@@ -440,6 +482,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_turns_of_different_adapters),
         cmocka_unit_test(test_drop),
+        cmocka_unit_test(test_dropped_under_one_that_is_parked),
         cmocka_unit_test(test_embedding),
         cmocka_unit_test(test_one_in_anothers_place),
         cmocka_unit_test(test_embedding_in_a_turn),
