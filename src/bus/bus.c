@@ -54,7 +54,7 @@ int bus_send(int fd, enum bus_role self, enum bus_role peer, enum bus_type type,
     }
     ssize_t sent;
     do {
-        sent = sendmsg(fd, &message, MSG_NOSIGNAL);
+        sent = sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
     } while (sent < 0 && errno == EINTR);
     if (sent >= 0)
         return 0;
@@ -131,7 +131,7 @@ int bus_recv(int fd, enum bus_role self, enum bus_role peer, struct bus_message 
         .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes};
     ssize_t got;
     do {
-        got = recvmsg(fd, &message, MSG_CMSG_CLOEXEC);
+        got = recvmsg(fd, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
     } while (got < 0 && errno == EINTR);
     if (got < 0)
         return errno == EAGAIN ? 0 : -ERROR_GONE;

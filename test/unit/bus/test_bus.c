@@ -127,6 +127,21 @@ static void text_without_an_end_gets_one(void **state)
     bus_message_done(&m);
 }
 
+/* As an OCI runtime leaves the descriptors that it passes on. */
+static void a_blocking_end_blocks_nobody(void **state)
+{
+    int *pair = *state;
+    struct bus_message m;
+    struct bus_replica body = {.replica_uid = 1};
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(fcntl(pair[i], F_SETFL, 0), 0);
+    assert_int_equal(bus_recv(pair[1], BUS_SUPERVISOR, BUS_CONTROL, &m), 0);
+    int r = 0;
+    for (int i = 0; r == 0 && i < 100000; i++) /* until nobody has read too much of it */
+        r = bus_send(pair[0], BUS_CONTROL, BUS_SUPERVISOR, BUS_REPLICA_STOP, &body, NULL, 0);
+    assert_int_equal(r, -ERROR_AGAIN);
+}
+
 static void closed_peer_is_gone(void **state)
 {
     int *pair = *state;
@@ -253,6 +268,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(descriptors_of_a_refused_message_are_closed, setup, teardown),
         cmocka_unit_test_setup_teardown(descriptors_of_an_empty_packet_are_closed, setup, teardown),
         cmocka_unit_test_setup_teardown(text_without_an_end_gets_one, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_blocking_end_blocks_nobody, setup, teardown),
         cmocka_unit_test_setup_teardown(closed_peer_is_gone, setup, teardown),
         cmocka_unit_test_setup_teardown(waiting_ends_in_time, setup, teardown),
         cmocka_unit_test(unsealed_memory_is_refused),
