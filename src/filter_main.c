@@ -68,13 +68,17 @@ static const struct program {
     {"filter_worker_load",
      "worker-load",
      BLOCKED_COUNTED,
-     {&isolate_filter_load, &isolate_filter_ingest, &isolate_filter_own, &isolate_filter_run, SANITIZER}},
-    {"filter_worker_run", "worker-run", BLOCKED_COUNTED, {&isolate_filter_own, &isolate_filter_run, SANITIZER}},
-    {"filter_worker_shared", "worker-shared", BLOCKED_COUNTED, {&isolate_filter_run, SANITIZER}},
+     {&isolate_filter_load, &isolate_filter_ingest, &isolate_filter_own, &isolate_filter_run, &isolate_filter_known,
+      SANITIZER}},
+    {"filter_worker_run",
+     "worker-run",
+     BLOCKED_COUNTED,
+     {&isolate_filter_own, &isolate_filter_run, &isolate_filter_known, SANITIZER}},
+    {"filter_worker_shared", "worker-shared", BLOCKED_COUNTED, {&isolate_filter_run, &isolate_filter_known, SANITIZER}},
     {"filter_ingest_run",
      "ingest-run",
      BLOCKED_COUNTED,
-     {&isolate_filter_ingest, &isolate_filter_own, &isolate_filter_run, SANITIZER}},
+     {&isolate_filter_ingest, &isolate_filter_own, &isolate_filter_run, &isolate_filter_known, SANITIZER}},
 };
 
 static _Noreturn void fail(const char *what, const char *call, int code)
@@ -93,11 +97,17 @@ static bool unconditional(const struct program *p, const char *call)
     return false;
 }
 
-static bool allowed(const struct program *p, const char *call)
+/* With that value of its argument? NULL: with any. */
+static bool allowed(const struct program *p, const struct filter_row *refused, const uint32_t *value)
 {
     for (size_t t = 0; t < TABLES_MAX; t++) {
-        const struct filter_row *row = p->tables[t] ? filter_table_find(p->tables[t], call) : NULL;
-        if (row && !row->when.refused)
+        const struct filter_row *row = p->tables[t] ? filter_table_find(p->tables[t], refused->call) : NULL;
+        if (!row || row->when.refused)
+            continue;
+        bool same = row->when.n_values == 0 || !value;
+        for (size_t i = 0; !same && i < row->when.n_values; i++)
+            same = row->when.arg != refused->when.arg || (*value & row->when.mask) == row->when.values[i];
+        if (same)
             return true;
     }
     return false;
@@ -117,18 +127,22 @@ static void row_add(scmp_filter_ctx ctx, const struct program *p, const struct f
     int number = seccomp_syscall_resolve_name(row->call);
     if (number == __NR_SCMP_ERROR || number < 0) /* too new for this libseccomp, or not of this architecture */
         return;
-    if (c->refused) {
-        if (!allowed(p, row->call) && SCMP_ACT_ERRNO(c->refused) != unknown) /* what all others get is no rule */
-            rule(ctx, SCMP_ACT_ERRNO(c->refused), number, row->call, 0, NULL);
+    uint32_t action = c->refused ? SCMP_ACT_ERRNO(c->refused) : SCMP_ACT_ALLOW;
+    if (action == unknown) /* what all others get is no rule */
+        return;
+    if (c->refused && c->n_values == 0) {
+        if (!allowed(p, row, NULL))
+            rule(ctx, action, number, row->call, 0, NULL);
         return;
     }
-    if (unconditional(p, row->call)) {
-        rule(ctx, SCMP_ACT_ALLOW, number, row->call, 0, NULL);
+    if (!c->refused && unconditional(p, row->call)) {
+        rule(ctx, action, number, row->call, 0, NULL);
         return;
     }
     for (size_t i = 0; i < c->n_values; i++) {
         const struct scmp_arg_cmp compare = SCMP_CMP(c->arg, SCMP_CMP_MASKED_EQ, c->mask, c->values[i]);
-        rule(ctx, SCMP_ACT_ALLOW, number, row->call, 1, &compare);
+        if (!c->refused || !allowed(p, row, &c->values[i])) /* two answers to one call: the stricter is not meant */
+            rule(ctx, action, number, row->call, 1, &compare);
     }
 }
 

@@ -25,7 +25,7 @@
 struct filter_condition {
     uint8_t arg;
     uint8_t n_values;
-    uint8_t refused; /* an errno instead of EPERM: this call is refused, and libc then takes another way */
+    uint8_t refused; /* an errno: this call is refused so, and never counted; whoever asks can do without it */
     uint32_t mask;
     uint32_t values[FILTER_VALUES_MAX];
 };
@@ -55,6 +55,14 @@ struct filter_row {
 #define FILTER_REFUSED(error) \
     {                         \
         .refused = (error)    \
+    }
+/* Only with these values: with others it is as if this row were not there. */
+#define FILTER_REFUSED_ONE_OF(error, argument, ...)                                                              \
+    {                                                                                                            \
+        .arg = (argument), .n_values = sizeof((uint32_t[]){__VA_ARGS__}) / sizeof(uint32_t), .mask = UINT32_MAX, \
+        .refused = (error), .values = {                                                                          \
+            __VA_ARGS__                                                                                          \
+        }                                                                                                        \
     }
 
 struct filter_table {

@@ -58,6 +58,13 @@ static const struct filter_row own_rows[] = {
     {"dup", FILTER_ALWAYS, "llama.cpp reads the model and its adapters through a descriptor of its own"},
 };
 
+/* Advice about a file's pages. A model's are all in memory already: sealed memory, or in a virtual machine what its
+ * digest was made of. So nothing is lost, and each call that is not allowed is one less to think about. */
+static const struct filter_row known_rows[] = {
+    {"fadvise64", FILTER_REFUSED_ONE_OF(EPERM, 3, POSIX_FADV_SEQUENTIAL), "llama.cpp, before it maps a model"},
+    {"madvise", FILTER_REFUSED_ONE_OF(EPERM, 2, MADV_WILLNEED), "llama.cpp, once it has mapped it"},
+};
+
 static const struct filter_row ingest_rows[] = {
     {"memfd_create", FILTER_ALWAYS, "the model's signature"},
     {"sendmsg", FILTER_ALWAYS, "hands it to the supervisor"},
@@ -83,5 +90,6 @@ static const struct filter_row load_rows[] = {
 
 const struct filter_table isolate_filter_run = {"worker-run", run_rows, sizeof run_rows / sizeof run_rows[0]};
 const struct filter_table isolate_filter_own = {"worker-own", own_rows, sizeof own_rows / sizeof own_rows[0]};
+const struct filter_table isolate_filter_known = {"known", known_rows, sizeof known_rows / sizeof known_rows[0]};
 const struct filter_table isolate_filter_ingest = {"ingest", ingest_rows, sizeof ingest_rows / sizeof ingest_rows[0]};
 const struct filter_table isolate_filter_load = {"worker-load", load_rows, sizeof load_rows / sizeof load_rows[0]};

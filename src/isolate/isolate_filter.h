@@ -12,6 +12,9 @@ extern const struct filter_table isolate_filter_run;
 /* On top of that, for whoever has one model only. What models of several tenants share (level shared) lacks it: with it
  * one of them could take all descriptors that the process may have. */
 extern const struct filter_table isolate_filter_own;
+/* What the engines' libraries are known to ask and can do without: refused in every worker as anything else, but not
+ * counted, so that what is counted is news. */
+extern const struct filter_table isolate_filter_known;
 /* On top of both, for an ingest: it answers with a descriptor. */
 extern const struct filter_table isolate_filter_ingest;
 /* On top of all, from the worker's first act until then: the engine's library is loaded and looks at the machine. */
