@@ -3,24 +3,6 @@
 
 #include "base/random.h"
 
-bool llama_json_shallow(struct str json)
-{
-    uint32_t depth = 0;
-    bool text = false;
-    for (size_t i = 0; i < json.size; i++) {
-        char c = json.data[i];
-        if (text && c == '\\')
-            i++;
-        else if (c == '"')
-            text = !text;
-        else if (!text && (c == '[' || c == '{') && ++depth > LLAMA_JSON_DEPTH)
-            return false;
-        else if (!text && (c == ']' || c == '}') && depth > 0)
-            depth--;
-    }
-    return true;
-}
-
 int llama_chat_begin(struct llama *l, struct llama_sequence *s, struct str *ret_prompt, struct error *err)
 {
     char reason[LLAMA_COMMON_ERROR_BYTES] = "";
@@ -31,8 +13,6 @@ int llama_chat_begin(struct llama *l, struct llama_sequence *s, struct str *ret_
     if (g->prompt.size > (size_t)l->token.context * LLAMA_BYTES_PER_TOKEN_MAX)
         return error_set(err, ERROR_INVALID_REQUEST, "The messages do not fit the model's context of %u tokens.",
                          l->token.context);
-    if (!llama_json_shallow(g->prompt) || !llama_json_shallow(g->tools) || !llama_json_shallow(g->grammar))
-        return error_set(err, ERROR_INVALID_REQUEST, "The messages, tools or schema are nested too deeply.");
     bool schema = g->grammar_kind == GENERATION_JSON_SCHEMA;
     struct llama_chat_request request = {
         .messages = g->prompt.data,

@@ -1,6 +1,8 @@
 /* See llama_common.h. Every function catches everything. */
 #include "engine/llama_common.h"
 
+#include "engine/llama_bound.h"
+
 #include "chat.h"
 #include "common.h"
 #include "json-schema-to-grammar.h"
@@ -45,11 +47,12 @@ void explain(char *error, const char *text)
 
 template <typename Function> auto guarded(char *error, Function function) -> decltype(function())
 {
+    (void)llama_bound_reached();
     try {
         return function();
     } catch (const std::exception &e) {
         if (error)
-            explain(error, e.what());
+            explain(error, llama_bound_reached() ? "it takes too long, or too much memory; make it simpler" : e.what());
     } catch (...) {
         if (error)
             explain(error, "it failed without a reason");
@@ -118,10 +121,18 @@ void sampler_advance(llama_sampler *sampler, const common_chat_params &params, c
     }
 }
 
+/* One that the library survives. */
+common_json json_of(const char *data, size_t size)
+{
+    std::string text = text_of(data, size);
+    llama_json_check(text);
+    return common_json::parse(text);
+}
+
 /* As llama.cpp's server has it: any object. The templates' code would take a schema that says nothing for none. */
 common_json schema_of(const char *data, size_t size)
 {
-    common_json schema = common_json::parse(text_of(data, size));
+    common_json schema = json_of(data, size);
     if (schema.is_object() && schema.empty())
         schema["type"] = "object";
     return schema;
@@ -219,12 +230,14 @@ llama_chat *llama_chat_open(const llama_templates *t, const llama_chat_request *
 {
     return guarded(error, [&]() -> llama_chat * {
         auto c = std::make_unique<llama_chat>();
+        llama_bound bound(LLAMA_TEMPLATE_NS);
         common_chat_templates_inputs inputs;
-        inputs.messages =
-            common_chat_msgs_parse_oaicompat(common_json::parse(text_of(request->messages, request->messages_size)));
+        inputs.messages = common_chat_msgs_parse_oaicompat(json_of(request->messages, request->messages_size));
+        for (const auto &message : inputs.messages) /* which templates may take apart again */
+            for (const auto &call : message.tool_calls)
+                llama_json_check(call.arguments);
         if (request->tools_size > 0)
-            inputs.tools =
-                common_chat_tools_parse_oaicompat(common_json::parse(text_of(request->tools, request->tools_size)));
+            inputs.tools = common_chat_tools_parse_oaicompat(json_of(request->tools, request->tools_size));
         if (request->tool_choice_size > 0)
             inputs.tool_choice =
                 common_chat_tool_choice_parse_oaicompat(text_of(request->tool_choice, request->tool_choice_size));
@@ -263,6 +276,7 @@ bool llama_chat_sampler(llama_chat *c, const llama_vocab *vocab, llama_sampler *
     return guarded(error, [&]() -> bool {
         if (c->params.grammar.empty())
             return true;
+        llama_grammar_check(vocab, c->params.grammar);
         llama_sampler *sampler = c->params.grammar_lazy
                                      ? sampler_lazy(c->params, vocab)
                                      : llama_sampler_init_grammar(vocab, c->params.grammar.c_str(), "root");
@@ -271,6 +285,7 @@ bool llama_chat_sampler(llama_chat *c, const llama_vocab *vocab, llama_sampler *
             return false;
         }
         *ret_sampler = sampler;
+        llama_bound bound(LLAMA_GRAMMAR_NS);
         if (c->advance && !c->params.grammar_lazy)
             sampler_advance(sampler, c->params, vocab);
         return true;
@@ -301,6 +316,7 @@ bool llama_chat_add(llama_chat *c, const char *text, size_t size, bool last, con
         if (c->plain)
             return sink->part(sink->ctx, LLAMA_CHAT_TEXT, 0, "", "", text, size);
         c->text.append(text, size);
+        llama_bound bound(LLAMA_GRAMMAR_NS);
         return parse_and_tell(c, last, sink);
     });
 }
@@ -310,18 +326,37 @@ uint32_t llama_chat_calls(const llama_chat *c)
     return static_cast<uint32_t>(c->message.tool_calls.size());
 }
 
-char *llama_schema_grammar(const char *schema, size_t size, char *error)
+llama_sampler *llama_grammar_sampler(const llama_vocab *vocab, const char *grammar, size_t size, bool schema,
+                                     char *error)
 {
-    return guarded(error, [&]() -> char * {
-        std::string grammar = json_schema_to_grammar(schema_of(schema, size));
-        return strdup(grammar.c_str());
+    return guarded(error, [&]() -> llama_sampler * {
+        std::string text = text_of(grammar, size);
+        if (schema) {
+            llama_bound bound(LLAMA_GRAMMAR_NS);
+            text = json_schema_to_grammar(schema_of(grammar, size));
+        }
+        llama_grammar_check(vocab, text);
+        llama_sampler *sampler = llama_sampler_init_grammar(vocab, text.c_str(), "root");
+        if (!sampler)
+            explain(error, "it cannot be followed");
+        return sampler;
     });
 }
 
-bool llama_sampler_accept_safe(llama_sampler *s, int32_t token)
+bool llama_sampler_accept_safe(llama_sampler *s, int32_t token, char *error)
 {
-    return guarded(nullptr, [&]() -> bool {
+    return guarded(error, [&]() -> bool {
+        llama_bound bound(LLAMA_GRAMMAR_NS);
         llama_sampler_accept(s, token);
+        return true;
+    });
+}
+
+bool llama_sampler_apply_safe(llama_sampler *s, llama_token_data_array *tokens, char *error)
+{
+    return guarded(error, [&]() -> bool {
+        llama_bound bound(LLAMA_GRAMMAR_NS);
+        llama_sampler_apply(s, tokens);
         return true;
     });
 }

@@ -6,6 +6,8 @@
 #ifndef BULKHEAD_ENGINE_LLAMA_COMMON_H
 #define BULKHEAD_ENGINE_LLAMA_COMMON_H
 
+#include "llama.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -58,11 +60,14 @@ bool llama_chat_add(struct llama_chat *c, const char *text, size_t size, bool la
 /* Tool calls so far. */
 uint32_t llama_chat_calls(const struct llama_chat *c);
 
-/* A GBNF grammar of a JSON schema, owned by the caller (free); NULL: error says why. */
-char *llama_schema_grammar(const char *schema, size_t size, char *error);
+/* The sampler of a GBNF grammar, or of a JSON schema; NULL: error says why. */
+struct llama_sampler *llama_grammar_sampler(const struct llama_vocab *vocab, const char *grammar, size_t size,
+                                            bool schema, char *error);
 
-/* llama_sampler_accept and _apply, which may throw when a grammar has come to no end. false: it did. */
-bool llama_sampler_accept_safe(struct llama_sampler *s, int32_t token);
+/* llama_sampler_accept and _apply of a grammar's sampler, which may come to no end. false: error says why, and the
+ * sampler can only be freed. */
+bool llama_sampler_accept_safe(struct llama_sampler *s, int32_t token, char *error);
+bool llama_sampler_apply_safe(struct llama_sampler *s, llama_token_data_array *tokens, char *error);
 
 #ifdef __cplusplus
 }

@@ -35,8 +35,6 @@
 /* Text has at least so many tokens: no vocabulary in the field has pieces so long that more bytes could fit. */
 #define LLAMA_BYTES_PER_TOKEN_MAX 32u
 #define LLAMA_PRESERVED_MAX       32u
-/* Nesting of the JSON that goes to the library, whose parsers of schemas and templates recurse. */
-#define LLAMA_JSON_DEPTH 64u
 /* Of a step, for cutting new prompts into tokens, applying templates, making grammars. */
 #define LLAMA_PREPARE_NS (2 * 1000 * 1000)
 /* A grammar that needs more processor time for one token ends its sequence; a busy machine does not. */
@@ -215,8 +213,6 @@ bool llama_chat_keeps(const struct llama_sequence *s, llama_token token);
 /* Tells what more text means, with the token that brought it (NULL: none). Negative: the sink said stop. */
 must_check int llama_answer_tell(struct llama *l, struct llama_sequence *s, const struct engine_token_sink *sink,
                                  struct str text, const struct generation_token *token, bool last);
-/* Nested no deeper than LLAMA_JSON_DEPTH; that it is JSON at all, the library says. */
-bool llama_json_shallow(struct str json);
 
 /* --- llama_sample.c --- */
 

@@ -39,6 +39,7 @@
     X(llama_get_embeddings_seq)              \
     X(llama_get_logits_ith)                  \
     X(llama_get_memory)                      \
+    X(llama_grammar_sampler)                 \
     X(llama_init_from_model)                 \
     X(llama_log_set)                         \
     X(llama_memory_clear)                    \
@@ -66,12 +67,12 @@
     X(llama_sampler_accept)                  \
     X(llama_sampler_accept_safe)             \
     X(llama_sampler_apply)                   \
+    X(llama_sampler_apply_safe)              \
     X(llama_sampler_chain_add)               \
     X(llama_sampler_chain_default_params)    \
     X(llama_sampler_chain_init)              \
     X(llama_sampler_free)                    \
     X(llama_sampler_init_dist)               \
-    X(llama_sampler_init_grammar)            \
     X(llama_sampler_init_greedy)             \
     X(llama_sampler_init_logit_bias)         \
     X(llama_sampler_init_min_p)              \
@@ -79,7 +80,6 @@
     X(llama_sampler_init_temp)               \
     X(llama_sampler_init_top_k)              \
     X(llama_sampler_init_top_p)              \
-    X(llama_schema_grammar)                  \
     X(llama_set_abort_callback)              \
     X(llama_set_adapters_lora)               \
     X(llama_set_n_threads)                   \

@@ -39,25 +39,11 @@ static int grammar_make(struct llama *l, struct llama_sequence *s, struct error 
     }
     if (s->g.grammar_kind == GENERATION_FREE)
         return 0;
-    char *text = NULL;
-    if (s->g.grammar_kind == GENERATION_JSON_SCHEMA) {
-        if (!llama_json_shallow(s->g.grammar))
-            return error_set(err, ERROR_INVALID_REQUEST, "The JSON schema is nested too deeply.");
-        text = l->api->llama_schema_grammar(s->g.grammar.data, s->g.grammar.size, reason);
-        if (!text)
-            return error_set(err, ERROR_INVALID_REQUEST, "The JSON schema is refused: %s.", reason);
-    } else {
-        text = malloc(s->g.grammar.size + 1);
-        if (!text)
-            return error_set_default(err, ERROR_NO_MEMORY);
-        memcpy(text, s->g.grammar.data, s->g.grammar.size);
-        text[s->g.grammar.size] = '\0';
-    }
-    s->grammar = l->api->llama_sampler_init_grammar(l->vocab, text, "root");
-    free(text);
+    bool schema = s->g.grammar_kind == GENERATION_JSON_SCHEMA;
+    s->grammar = l->api->llama_grammar_sampler(l->vocab, s->g.grammar.data, s->g.grammar.size, schema, reason);
     return s->grammar ? 0
-                      : error_set(err, ERROR_INVALID_REQUEST,
-                                  "The grammar is no GBNF grammar with a rule 'root', or repeats too much.");
+                      : error_set(err, ERROR_INVALID_REQUEST, "The %s is refused: %s.",
+                                  schema ? "JSON schema" : "grammar", reason);
 }
 
 int llama_samplers_make(struct llama *l, struct llama_sequence *s, struct error *err)
@@ -149,7 +135,9 @@ static bool nothing_but_greedy(const struct generation *g)
     return g->temperature <= 0 && g->n_biases == 0 && g->frequency_penalty == 0 && g->presence_penalty == 0;
 }
 
-static llama_token choose(struct llama *l, struct llama_sequence *s, const float *logits, bool grammar_first)
+/* Negative: there is none, and `reason` says why. */
+static llama_token choose(struct llama *l, struct llama_sequence *s, const float *logits, bool grammar_first,
+                          char *reason)
 {
     if (!grammar_first && nothing_but_greedy(&s->g))
         return most_probable(l, logits);
@@ -157,7 +145,8 @@ static llama_token choose(struct llama *l, struct llama_sequence *s, const float
         l->candidates[i] = (llama_token_data){(llama_token)i, logits[i], 0};
     llama_token_data_array all = {l->candidates, l->n_vocabulary, -1, false};
     if (grammar_first) {
-        l->api->llama_sampler_apply(s->grammar, &all);
+        if (!l->api->llama_sampler_apply_safe(s->grammar, &all, reason))
+            return -1;
         bool any = false;
         for (size_t i = 0; i < all.size && !any; i++)
             any = all.data[i].logit > -INFINITY;
@@ -169,15 +158,16 @@ static llama_token choose(struct llama *l, struct llama_sequence *s, const float
 }
 
 /* Most tokens that a model chooses fit its grammar: so one is looked at before all are. */
-static llama_token choose_by_grammar(struct llama *l, struct llama_sequence *s, const float *logits)
+static llama_token choose_by_grammar(struct llama *l, struct llama_sequence *s, const float *logits, char *reason)
 {
-    llama_token token = choose(l, s, logits, false);
+    llama_token token = choose(l, s, logits, false, reason);
     if (token < 0)
         return token;
     llama_token_data one = {token, 1, 0};
     llama_token_data_array only = {&one, 1, -1, false};
-    l->api->llama_sampler_apply(s->grammar, &only);
-    return one.logit > -INFINITY ? token : choose(l, s, logits, true);
+    if (!l->api->llama_sampler_apply_safe(s->grammar, &only, reason))
+        return -1;
+    return one.logit > -INFINITY ? token : choose(l, s, logits, true, reason);
 }
 
 /* An adapter's numbers may have no finite result, on which the library's samplers assert. */
@@ -196,10 +186,11 @@ int llama_sample(struct llama *l, struct llama_sequence *s, struct generation_to
         return error_set(err, ERROR_ENGINE, "The model gave no answer.");
     if (s->g.adapter > 0 && !logits_sound(logits, l->n_vocabulary))
         return error_set(err, ERROR_ENGINE, "The adapter gave an answer that is no number.");
+    char reason[LLAMA_COMMON_ERROR_BYTES] = "it allows no token of the model's vocabulary here";
     uint64_t start_ns = clock_thread_ns();
-    llama_token token = s->grammar ? choose_by_grammar(l, s, logits) : choose(l, s, logits, false);
+    llama_token token = s->grammar ? choose_by_grammar(l, s, logits, reason) : choose(l, s, logits, false, reason);
     if (token < 0)
-        return error_set(err, ERROR_INVALID_REQUEST, "The grammar allows no token of the model's vocabulary here.");
+        return error_set(err, ERROR_INVALID_REQUEST, "The grammar cannot be followed: %s.", reason);
     ret_token->id = token;
     ret_token->logprob = 0;
     ret_token->n_top = 0;
@@ -207,8 +198,8 @@ int llama_sample(struct llama *l, struct llama_sequence *s, struct generation_to
     if (s->g.flags & GENERATION_LOGPROBS)
         probabilities(l, s, logits, ret_token);
     l->api->llama_sampler_accept(s->chain, token);
-    if (s->grammar && !l->api->llama_sampler_accept_safe(s->grammar, token))
-        return error_set(err, ERROR_INVALID_REQUEST, "The grammar cannot go on after what the model answered.");
+    if (s->grammar && !l->api->llama_sampler_accept_safe(s->grammar, token, reason))
+        return error_set(err, ERROR_INVALID_REQUEST, "The grammar cannot be followed: %s.", reason);
     if (s->grammar && clock_thread_ns() - start_ns > LLAMA_GRAMMAR_NS_MAX)
         return error_set(err, ERROR_INVALID_REQUEST, "The grammar takes too long; make it simpler.");
     return 0;

@@ -152,6 +152,29 @@ def test_adapters_speak_for_their_owner_only(lent):
     assert all(s.finish for s in streams)
 
 
+def test_hostile_grammars_cost_nobody_else(lent):
+    """Each once ended the worker of all, by its stack or by taking longer than a lease lasts."""
+    doubled = "".join(f"r{i} ::= r{i + 1} | r{i + 1}\n" for i in range(40)) + 'r40 ::= "a"\nroot ::= r0'
+    bodies = [{"grammar": "root ::= " + "(" * 30000 + '"a"' + ")" * 30000},
+              {"grammar": doubled},
+              {"grammar": "root ::= " + "a? " * 20000 + '\na ::= "x"'}]
+    bodies += [{"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}} for schema in (
+        {"type": "object", "properties": {"!" * 30000: {"type": "integer"}}},
+        {"type": "string", "pattern": "^" + "a?" * 2000 + "$"},
+        {"type": "object", "properties": {f"k{i}": {"type": "integer"} for i in range(1500)}})]
+    text(lent, "bob", "novelist")
+    before = [r["status"]["pid"] for r in json.loads(lent.cli("get", "replicas", "-o", "json").stdout)["items"]]
+    speaking = Stream(lent, "acme", "novelist", max_tokens=1500, ignore_eos=True)
+    assert speaking.begun.wait(60)
+    for body in bodies:
+        answer = ask(lent, "bob", "novelist", **body)
+        assert answer.status == 400, answer.body
+    speaking.join(120)
+    assert speaking.finish == "length" and not speaking.error
+    after = [r["status"]["pid"] for r in json.loads(lent.cli("get", "replicas", "-o", "json").stdout)["items"]]
+    assert before == after and len(after) == 1
+
+
 def test_the_least_recently_used_adapter_goes_but_not_under_a_sequence(lent):
     """A budget of one adapter: they alternate, and who needs the other waits for the one that speaks."""
     lent.apply(tenant_yaml("bob", quota={"adapterBytes": SIZE + 1000}) +

@@ -302,6 +302,93 @@ static void test_grammars(void **state)
     e->ops->close(e);
 }
 
+/* n times one text between two others. */
+static struct str repeated(const char *before, const char *text, uint32_t n, const char *after)
+{
+    struct buf b;
+    buf_init(&b, 4 * MIB);
+    buf_append_text(&b, before);
+    for (uint32_t i = 0; i < n; i++)
+        buf_append_text(&b, text);
+    buf_append_text(&b, after);
+    assert_int_equal(b.failed, 0);
+    return (struct str){b.data, b.size};
+}
+
+/* Rules that lead to the next one twice. */
+static struct str rules(const char *between)
+{
+    struct buf b;
+    buf_init(&b, 64 * KIB);
+    for (int i = 0; i < 40; i++)
+        buf_format(&b, "r%d ::= r%d %s r%d\n", i, i + 1, between, i + 1);
+    buf_append_text(&b, "r40 ::= \"a\" | \"\"\nroot ::= r0\n");
+    return (struct str){b.data, b.size};
+}
+
+static struct str optional_members(uint32_t n)
+{
+    struct buf b;
+    buf_init(&b, 64 * KIB);
+    buf_append_text(&b, "{\"type\":\"object\",\"properties\":{");
+    for (uint32_t i = 0; i < n; i++)
+        buf_format(&b, "%s\"k%u\":{\"type\":\"integer\"}", i > 0 ? "," : "", i);
+    buf_append_text(&b, "}}");
+    return (struct str){b.data, b.size};
+}
+
+/* Each of these once overflowed the stack or went on for longer than a worker lives. A neighbour's answer goes on. */
+static void test_hostile_grammars(void **state)
+{
+    (void)state;
+    const struct {
+        enum generation_grammar kind;
+        struct str text;
+        bool refused; /* at once; else it may answer */
+    } hostile[] = {
+        {GENERATION_GBNF, repeated("root ::= ", "(", 30000, "\"a\""), true},
+        {GENERATION_GBNF, repeated("root ::= ", "(\"a\" | \"b\")? ", 4000, ""), true},
+        {GENERATION_GBNF, repeated("root ::= ", "a? ", 20000, "\na ::= \"x\""), true},
+        {GENERATION_GBNF, repeated("root ::= [", "a-z", 20000, "]"), true},
+        {GENERATION_GBNF, repeated("root ::= \"a\" # ", "(", 30000, "\n"), false},
+        {GENERATION_GBNF, repeated("root ::= \"a\" | \"", "(", 30000, "\""), false},
+        {GENERATION_GBNF, rules(""), true},
+        {GENERATION_GBNF, rules("|"), true},
+        {GENERATION_GBNF,
+         repeated("root ::= [^\\x00] root \"b\" | [^\\x00] root \"c\" | [^\\x00] root \"d\"", "", 0, ""), false},
+        {GENERATION_JSON_SCHEMA, repeated("{\"properties\":{\"", "!", 30000, "\":{\"type\":\"integer\"}}}"), true},
+        {GENERATION_JSON_SCHEMA, repeated("{\"$ref\":\"#/definitions/", "!", 30000, "\"}"), true},
+        {GENERATION_JSON_SCHEMA, repeated("{\"type\":\"string\",\"pattern\":\"^", "(", 60000, "$\"}"), true},
+        {GENERATION_JSON_SCHEMA, repeated("{\"type\":\"string\",\"pattern\":\"^", "a?", 2000, "$\"}"), true},
+        {GENERATION_JSON_SCHEMA, repeated("{\"not\":", "[", 65, "]"), true},
+        {GENERATION_JSON_SCHEMA, optional_members(1500), true},
+    };
+    enum { N = sizeof hostile / sizeof hostile[0] };
+    struct engine *e = llama_must_open(&model);
+    fresh();
+    struct generation g = llama_prompt("Hello", 60), neighbour = llama_prompt("Good day", 60);
+    neighbour.flags = GENERATION_IGNORE_END;
+    llama_must_submit(e, 100, 2, &neighbour);
+    for (uint32_t i = 0; i < N; i++) {
+        g.grammar_kind = hostile[i].kind;
+        g.grammar = hostile[i].text;
+        llama_must_submit(e, 1 + i, 1, &g);
+    }
+    assert_int_equal(llama_turn(e, &record, 0), 0);
+    for (uint32_t i = 0; i < N; i++) {
+        const struct told *t = recorder_of(&record, 1 + i);
+        assert_int_equal(t->n_ends, 1);
+        if (hostile[i].refused && t->status != -ERROR_INVALID_REQUEST)
+            fail_msg("grammar %u was not refused", i);
+        assert_true(t->status == 0 || t->status == -ERROR_INVALID_REQUEST);
+        free((void *)(uintptr_t)hostile[i].text.data);
+    }
+    const struct told *t = recorder_of(&record, 100);
+    assert_int_equal(t->status, 0);
+    assert_int_equal(t->n_tokens, 60);
+    e->ops->close(e);
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -386,6 +473,7 @@ int main(void)
         cmocka_unit_test(test_cancel_at_every_step),
         cmocka_unit_test(test_turns_of_a_tenant),
         cmocka_unit_test(test_grammars),
+        cmocka_unit_test(test_hostile_grammars),
         cmocka_unit_test(test_pages_come_with_use),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

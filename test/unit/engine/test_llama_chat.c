@@ -116,6 +116,71 @@ static void test_what_cannot_be_a_chat(void **state)
     llama_model_done(&broken);
 }
 
+/* n times a character between two texts; for the caller to free. */
+static struct str filled(const char *before, char c, size_t n, const char *after)
+{
+    struct buf b;
+    buf_init(&b, MIB);
+    buf_append_text(&b, before);
+    char *space = buf_reserve(&b, n);
+    assert_non_null(space);
+    memset(space, c, n);
+    buf_commit(&b, n);
+    buf_append_text(&b, after);
+    assert_int_equal(b.failed, 0);
+    return (struct str){b.data, b.size};
+}
+
+/* Conversations, tools and a template that its code would recurse over, or work on, without end. */
+static void test_hostile_chats(void **state)
+{
+    (void)state;
+    static const char endless[] = "{% if messages[0].content == 'endless' %}{% for i in range(1000000) %}{% for k in "
+                                  "range(1000000) %}{{ k }}{% endfor %}{% endfor %}{% endif %}<assistant>";
+    struct llama_model_file model = llama_tiny_chat(1, tool_template), loops = llama_tiny_chat(1, endless);
+    struct engine *e = llama_must_open(&model), *looping = llama_must_open(&loops);
+    memset(&record, 0, sizeof record);
+    struct str all[] = {
+        filled("[{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{\"id\":\"1\",\"type\":\"function\","
+               "\"function\":{\"name\":\"weather\",\"arguments\":\"{\\\"a\\\":",
+               '[', 6000, "\"}}]},{\"role\":\"user\",\"content\":\"a\"}]"),
+        filled("[{\"type\":\"function\",\"function\":{\"name\":\"weather\",\"parameters\":{\"type\":\"object\","
+               "\"properties\":{\"",
+               '!', 100000, "\":{\"type\":\"integer\"}}}}}]"),
+        filled("[{\"type\":\"function\",\"function\":{\"name\":\"weather\",\"parameters\":{\"type\":\"object\","
+               "\"properties\":{\"a\":{\"type\":\"string\",\"pattern\":\"^",
+               '(', 100000, "$\"}}}}}]"),
+    };
+    struct generation neighbour = chat("[{\"role\":\"user\",\"content\":\"a\"}]", 30), g = neighbour;
+    neighbour.flags = GENERATION_IGNORE_END;
+    llama_must_submit(e, 100, 2, &neighbour);
+    g.prompt = all[0];
+    llama_must_submit(e, 1, 1, &g);
+    g.prompt = neighbour.prompt;
+    for (uint64_t i = 1; i < sizeof all / sizeof all[0]; i++) {
+        g.tools = all[i];
+        llama_must_submit(e, 1 + i, 1, &g);
+    }
+    run(e);
+    for (uint64_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        if (told(1 + i)->status != -ERROR_INVALID_REQUEST)
+            fail_msg("%u is taken", (unsigned)i);
+        free((void *)(uintptr_t)all[i].data);
+    }
+    assert_int_equal(told(100)->n_tokens, 30);
+    g = chat("[{\"role\":\"user\",\"content\":\"endless\"}]", 5);
+    llama_must_submit(looping, 200, 1, &g);
+    llama_must_submit(looping, 201, 2, &neighbour);
+    run(looping);
+    assert_int_equal(told(200)->status, -ERROR_INVALID_REQUEST);
+    assert_non_null(strstr(told(200)->error, "too long"));
+    assert_int_equal(told(201)->n_tokens, 30);
+    e->ops->close(e);
+    looping->ops->close(looping);
+    llama_model_done(&model);
+    llama_model_done(&loops);
+}
+
 static void test_schemas(void **state)
 {
     (void)state;
@@ -301,6 +366,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_template_makes_the_prompt),
         cmocka_unit_test(test_what_cannot_be_a_chat),
+        cmocka_unit_test(test_hostile_chats),
         cmocka_unit_test(test_schemas),
         cmocka_unit_test(test_grammars),
         cmocka_unit_test(test_no_fence_around_json),
