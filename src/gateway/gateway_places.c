@@ -192,19 +192,52 @@ static bool is_stuck(const struct gateway_batch *b, const struct gateway_version
     return true;
 }
 
-/* Who is next where the one of least counter has what it may have: one that has nothing in the batch and a counter as
- * low, so that the counters' bound holds; but where no client of that first one reads, its counter stands still, and
- * nobody waits for it. */
+static bool holds_any_place(const struct gateway_version *v)
+{
+    list_each(node, &gateway_version_host(v)->replicas)
+    {
+        const struct gateway_batch *b = container_of(node, struct gateway_replica, in_version)->batch;
+        if (b && holds_place(b, v, b->n_sequences))
+            return true;
+    }
+    return false;
+}
+
+/* Whether it may have a place that the one of least counter may not have. */
+static bool may_pass(const struct gateway_batch *b, const struct gateway_version *v, uint32_t class,
+                     const struct schedule_tokens_barred *first)
+{
+    const struct gateway_version *host = b->replica->version;
+    uint32_t context = host->signature->token.context, cells = host->signature->token.cells;
+    uint64_t beside = (places_of(host) - UINT64_C(1)) * context; /* one sequence, in the same batch */
+    uint32_t most = beside < cells - context ? (uint32_t)beside : cells - context;
+    return !holds_any_place(v) && schedule_tokens_may_pass(&host->places.tokens[class], &v->lines[class].account,
+                                                           v->tenant->schedule.weight, most, first);
+}
+
+/* How many tokens the prompt of a request has, as far as its body's size tells. */
+static uint32_t prompt_guess(const struct gateway_request *r)
+{
+    const struct gateway_version *host = gateway_version_host(r->version);
+    uint64_t tokens = r->body.size * host->places.prompt_tokens / host->places.prompt_bytes;
+    return tokens < host->signature->token.context ? (uint32_t)tokens : host->signature->token.context;
+}
+
+/* Who is next where the one of least counter has what it may have: one that has nothing in the batch and would be next
+ * if that first one got the place; but where no client of the first one reads, its counter stands still, and nobody
+ * waits for it. */
 static struct gateway_request *next_beside(const struct gateway_batch *b, const struct gateway_line *first,
                                            uint32_t class)
 {
     const struct gateway_line *best = NULL;
-    bool stuck = is_stuck(b, line_first(first)->version);
+    const struct gateway_request *r = line_first(first);
+    struct schedule_tokens_barred barred = {.weight = r->tenant->schedule.weight, .expected = prompt_guess(r)};
+    bool stuck = is_stuck(b, r->version);
     list_each(node, &b->replica->version->places.versions)
     {
         const struct gateway_version *v = container_of(node, struct gateway_version, in_generating);
         const struct gateway_line *line = &v->lines[class];
-        if (line->account.waits && (stuck || line->account.count == first->account.count) && version_open(b, v) &&
+        if (line->account.waits && version_open(b, v) && (stuck || may_pass(b, v, class, &barred)) &&
             (!best || (int64_t)(line->account.count - best->account.count) < 0))
             best = line;
     }

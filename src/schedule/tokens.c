@@ -52,12 +52,24 @@ struct schedule_tokens_account *schedule_tokens_next(const struct schedule_token
     return t->_waiting ? account_of(t->_waiting) : NULL;
 }
 
+static uint64_t per_token(uint32_t weight)
+{
+    assert(weight > 0);
+    return UNIT / weight > 0 ? UNIT / weight : 1;
+}
+
+bool schedule_tokens_may_pass(const struct schedule_tokens *t, const struct schedule_tokens_account *a, uint32_t weight,
+                              uint32_t most, const struct schedule_tokens_barred *next)
+{
+    uint64_t lead = (uint64_t)next->expected * SCHEDULE_TOKEN_INPUT * per_token(next->weight);
+    uint64_t bound = (uint64_t)most * SCHEDULE_TOKEN_OUTPUT * per_token(weight);
+    return (int64_t)(a->count - level(t)) <= (int64_t)(lead < bound ? lead : bound);
+}
+
 void schedule_tokens_admit(struct schedule_tokens *t, struct schedule_tokens_account *a,
                            struct schedule_tokens_ticket *ticket, uint32_t weight, uint32_t expected)
 {
-    assert(weight > 0);
-    uint64_t per_token = UNIT / weight;
-    *ticket = (struct schedule_tokens_ticket){._per_token = per_token > 0 ? per_token : 1};
+    *ticket = (struct schedule_tokens_ticket){._per_token = per_token(weight)};
     schedule_tokens_input(t, a, ticket, expected > 0 ? expected : 1);
 }
 

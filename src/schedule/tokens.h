@@ -18,6 +18,11 @@
  * waits has no less than the least counter, which never goes back, and who comes is lifted to it. So counters of two
  * that wait are never further apart than U/wf on one side and U/wg on the other.
  *
+ * Where the one of least counter may not have a free place, another one that has no sequence in the batch may, if it
+ * would be next were the first one's prompt charged, and if its counter is no more than w_q × (M − R)/wf beyond the
+ * least, R the longest prompt and answer together: with that sequence it then comes to no more than U/wf beyond, as
+ * above.
+ *
  * A prompt's length is known only once the worker has cut it into tokens; until then it is charged as `expected`. What
  * that is too much, over the tenant's weight and summed over its sequences that wait to be corrected, comes on top for
  * each side.
@@ -62,6 +67,15 @@ void schedule_tokens_wait(struct schedule_tokens *t, struct schedule_tokens_acco
 void schedule_tokens_leave(struct schedule_tokens *t, struct schedule_tokens_account *a);
 /* Who is next, or NULL: nobody waits. Among equals it is not said who. */
 struct schedule_tokens_account *schedule_tokens_next(const struct schedule_tokens *t);
+
+/* Of one that may not have a place though it is next; that would have its sequence's prompt charged: weight ≥ 1. */
+struct schedule_tokens_barred {
+    uint32_t weight, expected;
+};
+
+/* Whether an account of such a weight that has nothing in the batch may have the place instead; `most`: M − R. */
+bool schedule_tokens_may_pass(const struct schedule_tokens *t, const struct schedule_tokens_account *a, uint32_t weight,
+                              uint32_t most, const struct schedule_tokens_barred *next);
 
 /* A sequence of it gets a place, whose prompt is thought to have so many tokens (0 counts as 1); weight ≥ 1. */
 void schedule_tokens_admit(struct schedule_tokens *t, struct schedule_tokens_account *a,

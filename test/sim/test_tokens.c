@@ -1,5 +1,6 @@
 /* The Virtual Token Counter through random scenarios: tenants with prompts and answers of their own lengths come, wait,
- * leave and come back; a running batch of so many places and so much memory takes them step by step.
+ * leave and come back; a running batch of so many places and so much memory takes them step by step. In some a few
+ * places are for those that have nothing in the batch.
  *
  * The model knows nothing of counters: it adds up what each tenant was served and holds that against the bound of
  * schedule/tokens.h for each pair, over every interval in which both waited at once. How much a prompt was thought too
@@ -24,10 +25,24 @@
 enum { TENANTS_MAX = 8, PLACES_MAX = 24, QUEUE_MAX = 64, STEPS = 1200 };
 #define WEIGHTS_LCM 840 /* of 1 .. 8: shares are whole numbers */
 
-enum fault { FAULT_NONE, FAULT_FIRST_COME, FAULT_TURNS, FAULT_NO_LIFT, FAULT_NO_WEIGHT, FAULT_NO_ANSWERS, FAULT_COUNT };
+enum fault {
+    FAULT_NONE,
+    FAULT_FIRST_COME,
+    FAULT_TURNS,
+    FAULT_NO_LIFT,
+    FAULT_NO_WEIGHT,
+    FAULT_NO_ANSWERS,
+    FAULT_PASS,
+    FAULT_COUNT
+};
 
-static const char *const fault_names[] = {"none",    "first come, first served", "one each in turn",
-                                          "no lift", "weights ignored",          "answers not counted"};
+static const char *const fault_names[] = {"none",
+                                          "first come, first served",
+                                          "one each in turn",
+                                          "no lift",
+                                          "weights ignored",
+                                          "answers not counted",
+                                          "passing without end"};
 
 struct request {
     uint32_t input, output; /* as they turn out */
@@ -57,7 +72,7 @@ struct world {
     struct schedule_tokens tokens;
     struct tenant tenants[TENANTS_MAX];
     struct sequence batch[PLACES_MAX];
-    uint32_t n_tenants, n_batch, places, memory, memory_used, input_most;
+    uint32_t n_tenants, n_batch, places, kept, memory, longest, memory_used, input_most;
     uint64_t arrivals, turns;
     int64_t too_much_most;
     int64_t least[TENANTS_MAX][TENANTS_MAX], most[TENANTS_MAX][TENANTS_MAX]; /* of the difference, since both wait */
@@ -91,7 +106,7 @@ static void queue_add(struct world *w, struct tenant *t, bool estimated)
     t->queue[t->n_queued++] = r;
 }
 
-static void world_init(struct world *w, uint64_t seed)
+static void world_init(struct world *w, uint64_t seed, enum fault fault)
 {
     memset(w, 0, sizeof *w);
     w->random.state = seed;
@@ -105,7 +120,10 @@ static void world_init(struct world *w, uint64_t seed)
         t->output_most = (uint32_t)sim_scale(&w->random, 1, output_most);
         t->busy_percent = (uint32_t)sim_between(&w->random, 30, 100);
         w->input_most = t->input_most > w->input_most ? t->input_most : w->input_most;
+        w->longest = t->input_most + t->output_most > w->longest ? t->input_most + t->output_most : w->longest;
     }
+    w->kept = sim_chance(&w->random, 50) ? (uint32_t)sim_between(&w->random, 0, w->places - 1) : 0;
+    w->kept = fault == FAULT_PASS ? w->places - 1 : w->kept;
     /* Any request fits alone. */
     w->memory = (uint32_t)sim_between(&w->random, input_most + output_most, (input_most + output_most) * w->places);
 }
@@ -126,12 +144,40 @@ static struct tenant *pick_naive(struct world *w, enum fault fault)
     return best;
 }
 
+static bool holds(const struct world *w, const struct tenant *t)
+{
+    for (uint32_t i = 0; i < w->n_batch; i++)
+        if (&w->tenants[w->batch[i].tenant] == t)
+            return true;
+    return false;
+}
+
+/* Whether it may have one of the places that are left: the last ones are for who has none. */
+static bool is_open(const struct world *w, const struct tenant *t)
+{
+    bool some_hold_none = false;
+    for (uint32_t i = 0; i < w->n_tenants; i++)
+        some_hold_none = some_hold_none || !holds(w, &w->tenants[i]);
+    return w->n_batch + w->kept < w->places || !some_hold_none || !holds(w, t);
+}
+
 static struct tenant *pick(struct world *w, enum fault fault)
 {
-    if (fault != FAULT_NONE)
+    if (fault != FAULT_NONE && fault != FAULT_PASS)
         return pick_naive(w, fault);
     struct schedule_tokens_account *a = schedule_tokens_next(&w->tokens);
-    return a ? container_of(a, struct tenant, account) : NULL;
+    struct tenant *next = a ? container_of(a, struct tenant, account) : NULL, *best = NULL;
+    if (!next || is_open(w, next))
+        return next;
+    struct schedule_tokens_barred barred = {.weight = next->weight, .expected = next->queue[0].expected};
+    for (uint32_t i = 0; i < w->n_tenants; i++) {
+        struct tenant *t = &w->tenants[i];
+        if (t->account.waits && is_open(w, t) && (!best || t->account.count < best->account.count) &&
+            (fault == FAULT_PASS ||
+             schedule_tokens_may_pass(&w->tokens, &t->account, t->weight, w->memory - w->longest, &barred)))
+            best = t;
+    }
+    return best;
 }
 
 /* What a faulty scheduler counts; with `no lift` it is right but for that. */
@@ -253,7 +299,7 @@ static void play(uint64_t seed, void *ctx)
     struct sums *sums = ctx;
     struct world *w = malloc(sizeof *w);
     sim_require(w != NULL, "out of memory");
-    world_init(w, seed);
+    world_init(w, seed, sums->fault);
     for (uint32_t i = 0; i < STEPS && !w->broken; i++) {
         arrive(w, sums->estimated, sums->fault);
         pairs_check(w);

@@ -121,6 +121,24 @@ static void test_counts_wrap(void **state)
     assert_int_equal(b.count, a.count);
 }
 
+/* In place of one that may not: as if that had got it, and never beyond the bound. */
+static void test_passes_up_to_the_others_prompt(void **state)
+{
+    (void)state;
+    struct schedule_tokens t = {._left_count = UINT64_MAX - 5};
+    struct schedule_tokens_account a = {0}, b = {0};
+    schedule_tokens_wait(&t, &a);
+    schedule_tokens_wait(&t, &b);
+    assert_true(schedule_tokens_may_pass(&t, &b, 4, 0, &(struct schedule_tokens_barred){2, 0}));
+    admit(&t, &b, 4, 100, 0);
+    assert_true(schedule_tokens_may_pass(&t, &b, 4, 50, &(struct schedule_tokens_barred){2, 50}));
+    assert_false(schedule_tokens_may_pass(&t, &b, 4, 50, &(struct schedule_tokens_barred){2, 49}));
+    assert_false(schedule_tokens_may_pass(&t, &b, 4, 49, &(struct schedule_tokens_barred){2, 50}));
+    assert_true(schedule_tokens_may_pass(&t, &b, 1, 13, &(struct schedule_tokens_barred){1, 25}));
+    assert_false(schedule_tokens_may_pass(&t, &b, 1, 12, &(struct schedule_tokens_barred){1, 25}));
+    assert_true(schedule_tokens_may_pass(&t, &b, 1, UINT32_MAX, &(struct schedule_tokens_barred){1, UINT32_MAX}));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -129,6 +147,7 @@ int main(void)
         cmocka_unit_test(test_idle_time_earns_nothing),
         cmocka_unit_test(test_corrections_are_exact),
         cmocka_unit_test(test_counts_wrap),
+        cmocka_unit_test(test_passes_up_to_the_others_prompt),
     };
     return cmocka_run_group_tests_name("tokens", tests, NULL, NULL);
 }
