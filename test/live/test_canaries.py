@@ -27,7 +27,8 @@ PATIENCE_S = 8 * CEILING_S  # of a client: its answer is one of many, and may be
 CLIENTS = 8  # of each tenant: with 8 choices each they are more than a worker's places
 MARK = re.compile(r"mark-\w+-\d+-\w+")
 # How far a client gets before it leaves; those that stay read it all.
-STATES = ("stays", "stays", "stays", "head", "body", "sent", "first", "middle", "last", "turns")
+STATES = ("stays", "stays", "stays", "head", "body", "sent", "waits", "first", "middle", "last", "turns")
+WAITS_S_MAX = 0.1  # of those that read nothing: they leave in the queue, at a prompt, or with answers in the socket
 
 
 @pytest.fixture
@@ -115,7 +116,8 @@ class Client(threading.Thread):
             raw.sendall(head + data[:self.rng.randrange(len(data))])
             return b""
         raw.sendall(head + data)
-        if state == "sent":
+        if state in ("sent", "waits"):
+            time.sleep(self.rng.random() * WAITS_S_MAX * (state == "waits"))
             return b""
         if state == "turns":  # says that nothing more comes, and may read on
             raw.shutdown(socket.SHUT_WR)
@@ -180,12 +182,13 @@ def resident_mib(pid):
         return next(int(line.split()[1]) // 1024 for line in file if line.startswith("VmRSS:"))
 
 
-def watch(server, clients, quotas):
-    """Until all clients have ended: what is left to do, and what the processes take meanwhile."""
+def watch(server, clients, quotas, look=lambda left: None):
+    """Until all clients have ended: what is left to do, and what the processes take meanwhile. `look` is told what is left, often."""
     begin = told = time.monotonic()
     for client in clients:
         while client.is_alive():
-            client.join(1)
+            client.join(0.05)
+            look(sum(quota.count for quota in quotas))
             if time.monotonic() - told < TOLD_S:
                 continue
             told = time.monotonic()

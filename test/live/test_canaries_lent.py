@@ -1,7 +1,8 @@
 """Canaries where tenants share one worker: a lent model that says what it sees (test/tools/gguf_mirror.py), asked by its owner, by a
 borrower who shares batches and by one who does not, bare and with adapters of which not all have room at once, in both classes,
-by clients that leave in every state of a request, while the worker is killed now and then. Each tenant's prompts are tokens that no
-other's have, each request's a few of these; the probabilities of its answer tell each cell that it saw, and which adapter spoke.
+by clients that leave in every state of a request, some with a deadline that ends them in a queue, while the worker is killed now
+and then. Each tenant's prompts are tokens that no other's have, each request's a few of these; the probabilities of its answer
+tell each cell that it saw, and which adapter spoke.
 
 `make test` looks at 150 whole answers, `make soak` (BULKHEAD_SOAK) at 100,000, BULKHEAD_CANARIES=n at so many.
 BULKHEAD_SEED=n repeats a run."""
@@ -112,7 +113,10 @@ class Client(canaries.Client):
     def request(self, path, body):
         head, data = super().request(path, body)
         name = self.rng.choice(("interactive", "interactive", "interactive", "batch"))
-        return head.replace(b"Connection:", b"X-Request-Class: %s\r\nConnection:" % name.encode(), 1), data
+        more = "X-Request-Class: %s\r\n" % name
+        if self.rng.random() < 0.05:
+            more += "X-Request-Timeout-Ms: %d\r\n" % self.rng.choice((1, 5, 20, 100))
+        return head.replace(b"Connection:", more.encode() + b"Connection:", 1), data
 
     def check(self, state, mark, body, got):
         status, content = canaries.read_answer(got)
@@ -128,7 +132,7 @@ class Client(canaries.Client):
         self.figures[self.tenant, "tokens looked at"] += sum(told.values())
         if state != "stays":
             return
-        lost = status == 503 or any("error" in answer for answer in answers)  # with its worker
+        lost = status == 503 or any("error" in answer for answer in answers)  # with its worker, or by its deadline
         assert lost or status in (200, 429), got[:500]
         if status == 200 and not lost:
             assert told == {i: body["max_tokens"] for i in range(body["n"])}, content[-500:]
@@ -136,15 +140,17 @@ class Client(canaries.Client):
         self.figures[self.tenant, "lost" if lost else status] += 1
 
 
-def kill_now_and_then(server, quotas, clients):
+class Killer:
     """Ends the worker each time that a part of the answers is there."""
-    total = sum(quota.count for quota in quotas)
-    for loss in range(1, LOSSES + 1):
-        wanted = total - total * loss // (LOSSES + 1)
-        while sum(quota.count for quota in quotas) > wanted and any(client.is_alive() for client in clients):
-            clients[0].join(0.05)
-        for pid in server.workers():
-            os.kill(pid, signal.SIGKILL)
+
+    def __init__(self, server, total):
+        self.server, self.left = server, [total * part // (LOSSES + 1) for part in range(LOSSES, 0, -1)]
+
+    def look(self, left):
+        while self.left and left <= self.left[0]:
+            self.left.pop(0)
+            for pid in self.server.workers():
+                os.kill(pid, signal.SIGKILL)
 
 
 def test_no_answer_saw_anothers_cells(lent):
@@ -153,10 +159,10 @@ def test_no_answer_saw_anothers_cells(lent):
     figures, failed = collections.Counter(), threading.Event()
     quotas = {t: canaries.Quota((ANSWERS + len(TENANTS) - 1) // len(TENANTS), failed) for t in TENANTS}
     clients = [Client(lent, t, lent.keys[t], f"{seed} {t} {i}", quotas[t], figures) for t in TENANTS for i in range(CLIENTS)]
+    killer = Killer(lent, sum(quota.count for quota in quotas.values()))
     for client in clients:
         client.start()
-    kill_now_and_then(lent, quotas.values(), clients)
-    canaries.watch(lent, clients, quotas.values())
+    canaries.watch(lent, clients, quotas.values(), killer.look)
     overdue = [line for line in lent.log if line["event"] in ("lease_overdue", "worker_protocol")]
     assert not overdue, overdue
     for client in clients:
