@@ -6,6 +6,7 @@
 #include "engine/gguf_scan.h"
 #include "engine/llama_internal.h"
 
+#include <malloc.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -228,6 +229,7 @@ static void token_model_fill(struct llama *l, bool repacked)
                (tools ? TENSOR_TOKEN_TOOLS : 0u);
     t->vocabulary = l->n_vocabulary;
     t->embedding = (uint32_t)l->api->llama_model_n_embd_out(l->model);
+    l->windowed = l->api->llama_model_n_swa(l->model) > 0;
     l->cacheable = !l->api->llama_model_is_recurrent(l->model) && !l->api->llama_model_is_hybrid(l->model);
     l->fills_gaps = l->cacheable && batches_gain(l, repacked);
     /* What an adapter leaves in a stream must be overwritten, from another one, before somebody else gets that. */
@@ -277,6 +279,7 @@ static int llama_open(const struct engine_options *options, struct engine **ret_
         llama_close(&l->engine);
         return r;
     }
+    (void)malloc_trim(0); /* what was needed while the file was read */
     *ret_engine = &l->engine;
     return 0;
 }

@@ -68,7 +68,7 @@ static void cells_remove(struct llama *l, uint32_t id, uint32_t from)
 }
 
 /* All of it, before the next decode call; what was there is gone. */
-static void stream_copy(struct llama *l, uint32_t from, uint32_t to)
+static void stream_copy_all(struct llama *l, uint32_t from, uint32_t to)
 {
     l->api->llama_memory_seq_cp(memory_of(l), (llama_seq_id)from, (llama_seq_id)to, -1, -1);
     l->streams[to].taint = l->streams[from].taint;
@@ -81,7 +81,35 @@ static void stream_clean(struct llama *l, uint32_t id)
     if (!(l->copied >> id & 1) && llama_cells_zero(l, id))
         l->streams[id].taint = 0;
     else
-        stream_copy(l, l->token.sequences - 1, id);
+        stream_copy_all(l, l->token.sequences - 1, id);
+}
+
+/* What llama.cpp saves of a sequence and sets again is its tokens' cells and no others, so that those of a long stream
+ * that were never used stay without pages, and a copy takes as long as its tokens need. */
+static bool cells_copy(struct llama *l, uint32_t from, uint32_t to, size_t size)
+{
+    uint8_t *state = malloc(size);
+    bool copied = state && l->api->llama_state_seq_get_data(l->context, state, size, (llama_seq_id)from) == size &&
+                  l->api->llama_state_seq_set_data(l->context, state, size, (llama_seq_id)to) == size;
+    free(state);
+    if (!copied)
+        cells_remove(l, to, 0);
+    return copied;
+}
+
+/* The prefix at `from` is at `to`, too; what was there is gone. False: no memory, and nothing is at `to`. */
+static bool stream_copy(struct llama *l, uint32_t from, uint32_t to)
+{
+    bool later = (l->copied >> from & 1) || (l->copied >> to & 1) || !l->cells_known || l->windowed;
+    size_t size = later ? 0 : l->api->llama_state_seq_get_size(l->context, (llama_seq_id)from);
+    if (later || size > LLAMA_COPY_BYTES) {
+        stream_copy_all(l, from, to);
+        return true;
+    }
+    if (l->streams[to].taint > 0 && l->streams[to].taint != l->streams[from].taint)
+        stream_clean(l, to);
+    l->streams[to].taint = l->streams[from].taint;
+    return cells_copy(l, from, to, size);
 }
 
 void llama_prefix_forget(struct llama *l, uint32_t id)
@@ -139,13 +167,15 @@ static int32_t spare_find(struct llama *l, const struct llama_sequence *s, uint3
     return to;
 }
 
-/* The prefix at `id` is at `to` then; of its cells at `id` the first `left` stay. */
+/* The prefix at `id` is at `to` then, if there is memory; of its cells at `id` the first `left` stay. */
 static void prefix_move(struct llama *l, uint32_t id, uint32_t to, uint32_t left)
 {
     struct llama_stream *m = &l->streams[id];
-    stream_copy(l, id, to);
+    if (stream_copy(l, id, to))
+        l->streams[to] = *m;
+    else
+        free(m->tokens);
     cells_remove(l, id, left);
-    l->streams[to] = *m;
     *m = (struct llama_stream){.taint = m->taint};
 }
 
@@ -220,7 +250,8 @@ static uint32_t stream_fill(struct llama *l, const struct llama_sequence *s, uin
         cells_remove(l, id, 0);
         return 0;
     }
-    stream_copy(l, (uint32_t)best, id);
+    if (!stream_copy(l, (uint32_t)best, id))
+        return 0;
     cells_remove(l, id, common);
     m->used = ++l->age;
     if (common == m->n_tokens) /* nobody misses it: what comes has all of it */

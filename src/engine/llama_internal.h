@@ -29,7 +29,8 @@
  * size and never by the clock, because the sums of an answer depend on the pieces in which its prompt came. */
 #define LLAMA_STEP_WORK     (UINT64_C(8) * 1000 * 1000 * 1000)
 #define LLAMA_PREFILL_LEAST 32u
-#define LLAMA_SEQUENCES     32u /* at once; ≤ LIMIT_SEQUENCES */
+#define LLAMA_COPY_BYTES    (16 * MIB) /* of a prefix that a buffer copies; a longer one's stream is copied whole */
+#define LLAMA_SEQUENCES     32u        /* at once; ≤ LIMIT_SEQUENCES */
 #define LLAMA_CONTEXT_MAX   32768u
 #define LLAMA_EMBEDDING_MAX 2048u /* tokens: an embedding is computed in one call */
 /* Text has at least so many tokens: no vocabulary in the field has pieces so long that more bytes could fit. */
@@ -133,6 +134,7 @@ struct llama {
     uint32_t prompt_tokens; /* of a step in which nobody generates; LLAMA_PREFILL_LEAST to LLAMA_BATCH_TOKENS */
     uint64_t age;
     bool cacheable;  /* a sequence can be cut: not with recurrent state */
+    bool windowed;   /* some layers see the last tokens only; what llama.cpp saves of a sequence lacks the others */
     bool fills_gaps; /* one token more in a call costs less than one call more */
     struct llama_sequence sequences[LLAMA_SEQUENCES];
     struct llama_stream streams[LLAMA_SEQUENCES]; /* [token.sequences] */

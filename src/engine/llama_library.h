@@ -63,6 +63,7 @@
     X(llama_model_n_head_kv)                 \
     X(llama_model_n_layer)                   \
     X(llama_model_n_params)                  \
+    X(llama_model_n_swa)                     \
     X(llama_pooling_type)                    \
     X(llama_sampler_accept)                  \
     X(llama_sampler_accept_safe)             \
@@ -83,6 +84,9 @@
     X(llama_set_abort_callback)              \
     X(llama_set_adapters_lora)               \
     X(llama_set_n_threads)                   \
+    X(llama_state_seq_get_data)              \
+    X(llama_state_seq_get_size)              \
+    X(llama_state_seq_set_data)              \
     X(llama_templates_close)                 \
     X(llama_templates_open)                  \
     X(llama_token_to_piece)                  \

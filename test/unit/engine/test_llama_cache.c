@@ -460,6 +460,33 @@ static void test_pages_come_with_use(void **state)
     e->ops->close(e);
 }
 
+/* A prefix that makes room for another tenant's sequence takes nothing with it that it does not use. */
+static void test_a_moved_prefix_is_its_cells(void **state)
+{
+    (void)state;
+    struct engine *e = open_streams(8);
+    struct llama *l = (struct llama *)(void *)e;
+    static const uint16_t mark = 0x3C00; /* in the last cell of a stream */
+    fresh();
+    struct told *first = ask(e, 1, 5, shared_prompt, 0);
+    uint32_t from = 0, to = 0;
+    while (from < 8 && l->streams[from].secret[0] != 5)
+        from++;
+    assert_true(from < 8 && l->cells_known && !l->windowed);
+    size_t last = l->cells[0].stream_bytes - sizeof mark;
+    char *cells = l->cells[0].data;
+    memcpy(cells + from * l->cells[0].stream_bytes + last, &mark, sizeof mark);
+    (void)ask(e, 2, 6, shared_prompt, GENERATION_NO_CACHE); /* in the first stream */
+    while (to < 8 && l->streams[to].secret[0] != 5)
+        to++;
+    assert_true(to < 8 && to != from && nonzero(l, to) > 0);
+    assert_int_equal(cells[to * l->cells[0].stream_bytes + last + 1], 0);
+    struct told *again = ask(e, 3, 5, shared_prompt, 0);
+    assert_true(again->cached > 0);
+    assert_memory_equal(again->tokens, first->tokens, 4 * sizeof(int32_t));
+    e->ops->close(e);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -475,6 +502,7 @@ int main(void)
         cmocka_unit_test(test_grammars),
         cmocka_unit_test(test_hostile_grammars),
         cmocka_unit_test(test_pages_come_with_use),
+        cmocka_unit_test(test_a_moved_prefix_is_its_cells),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
