@@ -88,6 +88,8 @@ int llama_adapter_load(struct engine *e, uint32_t number, int fd, struct str dat
     FILE *file = NULL;
     int r = lora_scan(data, l->model_file, err);
     if (r == 0)
+        r = llama_rows_begin(l, err);
+    if (r == 0)
         r = file_open(fd, &file, err);
     if (r < 0)
         return r;

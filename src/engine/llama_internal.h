@@ -55,7 +55,8 @@ struct llama_sequence {
     uint32_t n_tokens, n_prompt, n_allocated;
     uint32_t n_done;   /* of tokens, in the cells */
     uint32_t n_cached; /* of the prompt, taken from the cache at first */
-    uint32_t n_given;  /* tokens of this step's batch */
+    uint32_t n_wanted; /* tokens of its prompt that this step has still to give */
+    uint32_t n_given;  /* tokens of the call's batch */
     int32_t row;       /* of the batch, whose logits are this sequence's; -1: none */
     struct llama_sampler *chain, *grammar;
     struct llama_chat *chat; /* CHAT: what its template has made */
@@ -102,6 +103,14 @@ struct llama_adapter {
     uint32_t n_matrices;           /* found; 0 before the first decode call with it */
 };
 
+/* llama_rows.c */
+struct llama_rows {
+    struct ggml_tensor *copies; /* owned [n_max]; NULL until the first adapter */
+    uint32_t n_max, n;
+    uint32_t n_tokens; /* of the running call; 0: it is without an adapter */
+    bool one_each;     /* one token of each stream */
+};
+
 /* llama_threads.c */
 struct llama_pace {
     uint32_t n;                      /* threads of the next decode call */
@@ -142,6 +151,7 @@ struct llama {
     struct llama_cells *cells;                    /* owned [n_cells_max] */
     uint32_t n_cells, n_cells_max;
     bool cells_known; /* `cells` are all that there are */
+    struct llama_rows rows;
     struct llama_adapter adapters[LIMIT_ADAPTERS_LOADED];
     uint32_t adapter;              /* what `context` computes with; 0: none */
     struct llama_adapter *worn;    /* the adapter that `context` has, whose tensors may show another's; NULL: none */
@@ -195,6 +205,16 @@ void llama_matrices_look(struct llama *l, const struct ggml_tensor *node);
 /* Whoever computes with `a` computes with `other` from now on, or with `a` itself. False: they are not of one kind, or
  * not known yet, and nothing happened. */
 bool llama_matrices_show(struct llama_adapter *a, const struct llama_adapter *other);
+
+/* --- llama_rows.c --- */
+
+/* Before the first adapter is used. */
+must_check int llama_rows_begin(struct llama *l, struct error *err);
+/* Before each decode call, which is one computation: of n_tokens (0: without an adapter), one of each of its streams
+ * or several of each. */
+void llama_rows_call(struct llama *l, uint32_t n_tokens, bool one_each);
+/* A node of a computation, before any of it runs. */
+void llama_rows_look(struct llama *l, struct ggml_tensor *node);
 
 /* --- llama_cells.c --- */
 

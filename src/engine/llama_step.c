@@ -1,7 +1,10 @@
-/* A turn: steps, each of two decode calls at most. The first has a token for each sequence that generates; the second
- * has tokens of prompts, shared among the tenants whose prompts are not worked off, LLAMA_PREFILL_BUSY of them while
- * others wait for their next token. In one call llama.cpp would cut them apart all the same: it computes streams
- * together that get equally many tokens. */
+/* A turn: steps, each of a token for each sequence that generates, then of tokens of prompts, shared among the tenants
+ * whose prompts are not worked off, LLAMA_PREFILL_BUSY of them while others wait for their next token.
+ *
+ * llama.cpp computes neighbouring streams together that get equally many tokens, and anything else one after the other,
+ * in one decode call or in several; so every call is one such computation. That of a sequence is the same in any
+ * company: one token, or two at least of a prompt that has two, since ggml has other kernels for one, whose sums come
+ * in another order (llama_rows.c). */
 #include "engine/llama_internal.h"
 
 #include "base/clock.h"
@@ -65,7 +68,7 @@ static uint32_t left_of(const struct llama_sequence *s)
 
 static bool prefills(const struct llama_sequence *s)
 {
-    return left_of(s) > 1 || s->n_tokens == s->n_prompt;
+    return left_of(s) > 1;
 }
 
 static bool runs(const struct step *t, const struct llama_sequence *s)
@@ -104,7 +107,7 @@ static uint32_t tenant_left(struct llama_sequence *const prompts[], uint32_t n, 
     uint32_t left = 0;
     for (uint32_t i = 0; i < n; i++)
         if (prompts[i]->tenant_id == tenant_id)
-            left += left_of(prompts[i]) - prompts[i]->n_given;
+            left += left_of(prompts[i]) - prompts[i]->n_wanted;
     return left;
 }
 
@@ -132,9 +135,9 @@ static uint32_t prompts_share(struct llama_sequence *const prompts[], uint32_t n
         tenants--;
         for (uint32_t i = 0; i < n; i++) {
             struct llama_sequence *s = prompts[i];
-            uint32_t left = s->tenant_id == tenant_id ? left_of(s) - s->n_given : 0;
+            uint32_t left = s->tenant_id == tenant_id ? left_of(s) - s->n_wanted : 0;
             uint32_t given = left < part ? left : part;
-            s->n_given += given;
+            s->n_wanted += given;
             part -= given;
             room -= given;
         }
@@ -142,24 +145,73 @@ static uint32_t prompts_share(struct llama_sequence *const prompts[], uint32_t n
     return room;
 }
 
-static void prompts_put(struct step *t, uint32_t room)
+/* What each prompt gets in this step: never one token, nor all but one. */
+static void prompts_want(struct step *t, uint32_t room)
 {
     struct llama *l = t->l;
     struct llama_sequence *prompts[LLAMA_SEQUENCES];
     uint32_t n = prompts_of(t, prompts), before = 0;
+    for (uint32_t i = 0; i < LLAMA_SEQUENCES; i++)
+        l->sequences[i].n_wanted = 0;
     while (n > 0 && room > 0 && room != before) {
         before = room;
         room = prompts_share(prompts, n, (uint32_t)(l->stats.steps % n), room);
     }
+    for (uint32_t i = 0; i < n; i++) {
+        struct llama_sequence *s = prompts[i];
+        while (s->n_wanted == 1 || (s->n_wanted > 0 && left_of(s) - s->n_wanted == 1))
+            s->n_wanted++;
+    }
+}
+
+/* How many tokens each of them gets in one call, so that nothing of one token is left of any; 0: that cannot be. */
+static uint32_t part_of(struct llama_sequence *const group[], uint32_t n)
+{
+    uint32_t most = LLAMA_PART_TOKENS / n;
     for (uint32_t i = 0; i < n; i++)
-        if (prompts[i]->n_given > 0)
-            tokens_put(l, prompts[i], prompts[i]->n_given);
+        most = group[i]->n_wanted < most ? group[i]->n_wanted : most;
+    for (uint32_t part = most; part >= 2 && part + 1 >= most; part--) {
+        bool fits = true;
+        for (uint32_t i = 0; i < n; i++)
+            fits = fits && group[i]->n_wanted - part != 1;
+        if (fits)
+            return part;
+    }
+    return 0;
+}
+
+/* The next call: neighbours, from the first stream on, whose prompts get something in this step. False: nobody's. */
+static bool prompts_put(struct step *t)
+{
+    struct llama *l = t->l;
+    struct llama_sequence *group[LLAMA_SEQUENCES];
+    uint32_t n = 0, part = 0;
+    batch_clear(l);
+    for (uint32_t i = 0; i < l->token.sequences; i++) {
+        struct llama_sequence *s = l->streams[i].owner;
+        bool wants = s && runs(t, s) && s->n_wanted > 0;
+        if (!wants && n > 0)
+            break;
+        if (!wants)
+            continue;
+        group[n] = s;
+        uint32_t together = part_of(group, n + 1);
+        if (together == 0)
+            break;
+        part = together;
+        n++;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        tokens_put(l, group[i], part);
+        group[i]->n_wanted -= part;
+    }
+    return n > 0;
 }
 
 /* In llama.cpp a gap between streams ends a computation, and another one reads all weights again; a token that nobody
  * wants costs less. It is forgotten after the call. Not with an adapter where others' streams lie between: nothing of
  * it may get in there. */
-static void gap_fill(struct step *t, uint32_t from, uint32_t to)
+static bool gap_fill(struct step *t, uint32_t from, uint32_t to)
 {
     struct llama *l = t->l;
     bool fits = l->fills_gaps && to - from <= GAP_MAX && t->n_answers >= GAP_ANSWERS_MIN;
@@ -174,33 +226,16 @@ static void gap_fill(struct step *t, uint32_t from, uint32_t to)
         b->logits[b->n_tokens++] = false;
         t->filled |= UINT64_C(1) << i;
     }
+    return fits;
 }
 
-/* A token for each that generates, in the order of the streams. */
-static void answers_put(struct step *t)
-{
-    struct llama *l = t->l;
-    uint32_t next = UINT32_MAX;
-    t->n_answers = 0;
-    for (uint32_t i = 0; i < l->token.sequences; i++)
-        t->n_answers += l->streams[i].owner && runs(t, l->streams[i].owner) && !prefills(l->streams[i].owner);
-    for (uint32_t i = 0; i < l->token.sequences; i++) {
-        struct llama_sequence *s = l->streams[i].owner;
-        if (!s || !runs(t, s) || prefills(s))
-            continue;
-        if (next < i)
-            gap_fill(t, next, i);
-        tokens_put(l, s, 1);
-        next = i + 1;
-    }
-}
-
-static int decode(struct step *t)
+static int decode(struct step *t, bool one_each)
 {
     struct llama *l = t->l;
     if (l->batch.n_tokens == 0)
         return 0;
     int status;
+    llama_rows_call(l, l->adapter > 0 ? (uint32_t)l->batch.n_tokens : 0, one_each);
     while (!llama_pace_decode(l, l->context, l->batch, false, &status))
         for (uint32_t i = 0; i < l->token.sequences; i++)
             llama_stream_cut(l, i);
@@ -268,6 +303,36 @@ static int results_give(struct step *t)
             return r;
     }
     return 0;
+}
+
+static int call(struct step *t, bool one_each)
+{
+    int r = decode(t, one_each);
+    return r < 0 ? r : results_give(t);
+}
+
+/* A token for each that generates, in the order of the streams. */
+static int answers_step(struct step *t)
+{
+    struct llama *l = t->l;
+    uint32_t next = UINT32_MAX;
+    int r = 0;
+    batch_clear(l);
+    t->n_answers = 0;
+    for (uint32_t i = 0; i < l->token.sequences; i++)
+        t->n_answers += l->streams[i].owner && runs(t, l->streams[i].owner) && !prefills(l->streams[i].owner);
+    for (uint32_t i = 0; i < l->token.sequences && r == 0; i++) {
+        struct llama_sequence *s = l->streams[i].owner;
+        if (!s || !runs(t, s) || prefills(s))
+            continue;
+        if (next < i && !gap_fill(t, next, i)) {
+            r = call(t, true);
+            batch_clear(l);
+        }
+        tokens_put(l, s, 1);
+        next = i + 1;
+    }
+    return r < 0 ? r : call(t, true);
 }
 
 static struct llama_sequence *oldest_without_stream(const struct step *t)
@@ -355,19 +420,11 @@ static int step(struct step *t)
     for (uint32_t i = 0; i < LLAMA_SEQUENCES && r == 0; i++)
         if (allowed(t, &l->sequences[i]) && l->sequences[i].state == LLAMA_LISTING)
             r = llama_list(l, &l->sequences[i], t->sink);
-    batch_clear(l);
-    answers_put(t);
-    bool busy = l->batch.n_tokens > 0;
     if (r == 0)
-        r = decode(t);
-    if (r == 0)
-        r = results_give(t);
-    batch_clear(l);
-    prompts_put(t, busy && l->prompt_tokens > LLAMA_PREFILL_BUSY ? LLAMA_PREFILL_BUSY : l->prompt_tokens);
-    if (r == 0)
-        r = decode(t);
-    if (r == 0)
-        r = results_give(t);
+        r = answers_step(t);
+    prompts_want(t, t->n_answers > 0 && l->prompt_tokens > LLAMA_PREFILL_BUSY ? LLAMA_PREFILL_BUSY : l->prompt_tokens);
+    while (r == 0 && prompts_put(t))
+        r = call(t, false);
     return r;
 }
 

@@ -1,0 +1,89 @@
+/* What a sequence computes does not depend on who is computed beside it: the same bits alone and in company, with the
+ * trained example model and each of its adapters. */
+#include "llama_fixture.h"
+
+enum { N_PROMPTS = 12, N_TOKENS = 32 };
+
+static struct recorder alone, company;
+
+static struct llama_model_file example(const char *name)
+{
+    struct llama_model_file m;
+    char path[4096];
+    (void)snprintf(path, sizeof path, "%s/examples/models/%s.gguf", getenv("BULKHEAD_SOURCE"), name);
+    m.fd = open(path, O_RDONLY | O_CLOEXEC);
+    assert_true(m.fd >= 0);
+    m.size = (size_t)lseek(m.fd, 0, SEEK_END);
+    m.data = mmap(NULL, m.size, PROT_READ, MAP_SHARED, m.fd, 0);
+    assert_true(m.data != MAP_FAILED);
+    return m;
+}
+
+/* Of 4 tokens to 264, neighbours often one apart, so that what is left of one beside another would be one token. */
+static void submit(struct engine *e, uint64_t id, uint32_t adapter)
+{
+    static const uint32_t words[N_PROMPTS] = {3, 4, 5, 126, 127, 128, 129, 20, 19, 60, 263, 64};
+    char prompt[2048];
+    int size = snprintf(prompt, sizeof prompt, "What is");
+    for (uint32_t i = 0; i < words[id]; i++) /* of 5 bytes at most */
+        size += snprintf(prompt + size, sizeof prompt - (size_t)size, "%s", i % 4 == id % 4 ? " love" : " the");
+    struct generation g = llama_prompt(prompt, N_TOKENS);
+    g.flags = GENERATION_IGNORE_END | GENERATION_LOGPROBS | GENERATION_NO_CACHE;
+    g.n_top_logprobs = 2;
+    g.adapter = adapter;
+    llama_must_submit(e, id + 1, id % 3 + 1, &g);
+}
+
+static void same_bits(const struct told *a, const struct told *b)
+{
+    assert_int_equal(a->n_tokens, N_TOKENS);
+    assert_int_equal(b->n_tokens, N_TOKENS);
+    for (uint32_t i = 0; i < N_TOKENS; i++)
+        if (a->tokens[i] != b->tokens[i] || memcmp(&a->logprobs[i], &b->logprobs[i], sizeof a->logprobs[i]) != 0 ||
+            memcmp(&a->gaps[i], &b->gaps[i], sizeof a->gaps[i]) != 0)
+            fail_msg("sequence %llu, token %u: %d at %.9g, in company %d at %.9g", (unsigned long long)a->request_id, i,
+                     a->tokens[i], (double)a->logprobs[i], b->tokens[i], (double)b->logprobs[i]);
+}
+
+/* All at once, and one after the other while those before generate. */
+static void compare(struct engine *e, uint32_t adapter)
+{
+    memset(&alone, 0, sizeof alone);
+    for (uint64_t id = 0; id < N_PROMPTS; id++) {
+        submit(e, id, adapter);
+        assert_int_equal(llama_turn_of(e, &alone, 0, adapter), 0);
+    }
+    for (uint32_t steps = 0; steps < 4; steps += 3) {
+        memset(&company, 0, sizeof company);
+        for (uint64_t id = 0; id < N_PROMPTS; id++) {
+            submit(e, id, adapter);
+            if (steps > 0)
+                (void)llama_turn_of(e, &company, steps, adapter);
+        }
+        assert_int_equal(llama_turn_of(e, &company, 0, adapter), 0);
+        for (uint64_t id = 1; id <= N_PROMPTS; id++)
+            same_bits(recorder_of(&alone, id), recorder_of(&company, id));
+    }
+}
+
+static void test_company_changes_nothing(void **state)
+{
+    (void)state;
+    struct llama_model_file model = example("novelist"), scribe = example("scribe"), cynic = example("cynic");
+    struct engine *e = llama_must_open(&model);
+    struct error err;
+    assert_int_equal(llama_give(e, 1, &scribe, &err), 0);
+    assert_int_equal(llama_give(e, 2, &cynic, &err), 0);
+    for (uint32_t adapter = 0; adapter <= 2; adapter++)
+        compare(e, adapter);
+    e->ops->close(e);
+    llama_model_done(&model);
+    llama_model_done(&scribe);
+    llama_model_done(&cynic);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_company_changes_nothing)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
