@@ -7,10 +7,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 enum { CACHE_LINE = 64, ARRAY_FIRST = 64 };
 
-#define HUGE_PAGE (2 * MIB) /* on x86-64, and on arm64 with pages of 4 KiB */
+#define HUGE_PAGE  (2 * MIB) /* on x86-64, and on arm64 with pages of 4 KiB */
+#define PLACED_MIN (4 * HUGE_PAGE)
 
 size_t memory_large_alignment(size_t bytes)
 {
@@ -50,6 +52,43 @@ void memory_file_gather(int fd, size_t bytes)
     if (mmap(p, whole, PROT_READ, MAP_PRIVATE | MAP_FIXED, fd, 0) != MAP_FAILED)
         (void)madvise(p, whole, MADV_COLLAPSE);
     (void)munmap(room, whole + HUGE_PAGE);
+}
+
+static void *room_find(size_t bytes)
+{
+    void *found = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (found != MAP_FAILED)
+        (void)munmap(found, bytes);
+    return found == MAP_FAILED ? NULL : found;
+}
+
+/* The kernel puts a mapping at the upper end of the highest gap that it fits into. So a page that is in its way, more
+ * than a quarter of its size below that end, decides where it comes to lie; above that page is room for smaller ones.
+ */
+void *memory_file_place(size_t bytes)
+{
+    if (bytes < PLACED_MIN || bytes > SIZE_MAX / 4)
+        return NULL;
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), whole = (bytes + page - 1) / page * page;
+    size_t above = (whole / 4 + page) / page * page;
+    char *found = room_find(whole);
+    if ((uintptr_t)found < above + HUGE_PAGE)
+        return NULL;
+    char *begin = found - above - (uintptr_t)(found - above) % HUGE_PAGE;
+    void *place =
+        mmap(begin + whole, page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+    if (place == MAP_FAILED)
+        return NULL;
+    if (room_find(whole) == begin)
+        return place;
+    memory_file_placed(place);
+    return NULL;
+}
+
+void memory_file_placed(void *place)
+{
+    if (place)
+        (void)munmap(place, (size_t)sysconf(_SC_PAGESIZE));
 }
 
 void *memory_array_room(void *array, size_t n, size_t *capacity, size_t element_bytes)

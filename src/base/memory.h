@@ -27,6 +27,13 @@ must_check void *memory_large_new(size_t bytes);
  * while it is copied; the copies are charged to whom the caller is charged to. What cannot be put together stays as it
  * was. Kernels before 6.1 cannot. */
 void memory_file_gather(int fd, size_t bytes);
+/* For a library that maps such a file by itself: its huge pages are mapped as such only where the mapping begins at a
+ * multiple of their size, which the kernel cares for with files on disks, but not with those in memory. After this the
+ * next mapping of `bytes` begins so; smaller ones, of up to a quarter of it in all, may come before, and those of other
+ * threads may spoil it. To be given to memory_file_placed() after that. NULL: nothing was done, because the file is
+ * small or the kernel puts mappings elsewhere. */
+void *memory_file_place(size_t bytes);
+void memory_file_placed(void *place); /* takes NULL */
 
 /* An array with room for one element more than the n that it holds, twice as large where it was full, and perhaps
  * elsewhere; from malloc, NULL at first with *capacity 0. NULL: no memory, and the old one stays as it was. */

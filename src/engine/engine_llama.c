@@ -6,6 +6,8 @@
 #include "engine/gguf_scan.h"
 #include "engine/llama_internal.h"
 
+#include "base/memory.h"
+
 #include <malloc.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -65,8 +67,10 @@ static int model_load(struct llama *l, const struct engine_options *options, str
     p.load_mode = LLAMA_LOAD_MODE_MMAP;
     p.n_gpu_layers = 0;
     p.check_tensors = false;
-    p.use_extra_bufts = options->repack; /* else all workers of the model use the same pages */
+    p.use_extra_bufts = options->repack;                   /* else all workers of the model use the same pages */
+    void *place = memory_file_place(options->model_bytes); /* a step reads all of it: in huge pages, if it can */
     l->model = l->api->llama_model_load_from_file_ptr(l->file, p);
+    memory_file_placed(place);
     if (!l->model)
         return error_set(err, ERROR_REFUSED,
                          "llama.cpp refuses the model: its architecture or a part of it is not what this release "

@@ -58,9 +58,38 @@ static void a_file_stays_what_it_is(void **state)
     }
 }
 
+/* Whatever the process has mapped already, and maps in between. */
+static void a_mapping_begins_at_a_huge_page(void **state)
+{
+    (void)state;
+    const size_t sizes[] = {8 * MIB, 9 * MIB + 1, 31 * MIB + 5 * 4096};
+    for (size_t k = 0; k < 10 * sizeof sizes / sizeof sizes[0]; k++) {
+        size_t bytes = sizes[k % 3], odd = (k + 1) * 4096;
+        int fd = memfd_create("test", MFD_CLOEXEC);
+        assert_true(fd >= 0 && ftruncate(fd, (off_t)bytes) == 0);
+        void *before = mmap(NULL, odd, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        void *place = memory_file_place(bytes);
+        void *between = mmap(NULL, bytes / 4 - 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        void *mapped = mmap(NULL, bytes, PROT_READ, MAP_SHARED, fd, 0);
+        assert_ptr_not_equal(mapped, MAP_FAILED);
+        if (!place)
+            skip(); /* mappings grow upwards here */
+        assert_int_equal((uintptr_t)mapped % (2 * MIB), 0);
+        memory_file_placed(place);
+        assert_int_equal(munmap(mapped, bytes), 0);
+        assert_int_equal(munmap(between, bytes / 4 - 4096), 0);
+        assert_int_equal(munmap(before, odd), 0);
+        assert_int_equal(close(fd), 0);
+    }
+    assert_null(memory_file_place(1));
+    assert_null(memory_file_place(SIZE_MAX));
+    memory_file_placed(NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_mapping_begins_at_a_huge_page),
         cmocka_unit_test(grows_and_keeps),
         cmocka_unit_test(a_file_stays_what_it_is),
     };
