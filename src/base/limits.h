@@ -74,6 +74,11 @@
 #define LIMIT_CPUS                1024u  /* processors that are told apart; a multiple of 64 */
 #define LIMIT_BATCH_PREFERRED     8u     /* preferred sizes of a model's batches */
 
+/* Copies of artifacts into memory that are under way at once, and how much of one is copied before somebody else's turn:
+ * 2 to 15 ms where SHA-256 takes 2 GB/s to 400 MB/s and the file is in the page cache. A huge page is as large. */
+#define LIMIT_COPIES           16u
+#define LIMIT_COPY_SLICE_BYTES (2 * MIB)
+
 /* Describing a model at apply: processes at once, how long one may take, and what it may answer. A signature of 128
  * tensors with the longest name and rank is 128 × (255 + 8 × 8 + 16) B = 43 KiB. */
 #define LIMIT_INGESTS         4u

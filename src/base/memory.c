@@ -39,17 +39,18 @@ void *memory_large_new(size_t bytes)
     return p ? memset(p, 0, bytes) : NULL;
 }
 
-void memory_file_gather(int fd, size_t bytes)
+void memory_file_gather(int fd, uint64_t from, size_t bytes)
 {
-    size_t whole = bytes / HUGE_PAGE * HUGE_PAGE;
-    if (whole == 0 || whole > SIZE_MAX - HUGE_PAGE)
+    size_t before = (HUGE_PAGE - from % HUGE_PAGE) % HUGE_PAGE;
+    size_t whole = bytes > before ? (bytes - before) / HUGE_PAGE * HUGE_PAGE : 0;
+    if (whole == 0 || whole > SIZE_MAX - HUGE_PAGE || from > (uint64_t)INT64_MAX - bytes)
         return;
     /* Its place in the file and in our addresses must be those of huge pages both. */
     char *room = mmap(NULL, whole + HUGE_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (room == MAP_FAILED)
         return;
     char *p = room + (HUGE_PAGE - (uintptr_t)room % HUGE_PAGE) % HUGE_PAGE;
-    if (mmap(p, whole, PROT_READ, MAP_PRIVATE | MAP_FIXED, fd, 0) != MAP_FAILED)
+    if (mmap(p, whole, PROT_READ, MAP_PRIVATE | MAP_FIXED, fd, (off_t)(from + before)) != MAP_FAILED)
         (void)madvise(p, whole, MADV_COLLAPSE);
     (void)munmap(room, whole + HUGE_PAGE);
 }

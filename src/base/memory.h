@@ -12,6 +12,7 @@
 #include "base/cleanup.h"
 
 #include <stddef.h>
+#include <stdint.h>
 
 /* `bytes` rounded up to a multiple of the alignment. A block is large from 4 MiB: it wastes less than half of itself.
  */
@@ -22,11 +23,11 @@ size_t memory_large_alignment(size_t bytes);
 void memory_large_advise(void *p, size_t bytes);
 /* All of that, zeroed; NULL: no memory. free() as usual. */
 must_check void *memory_large_new(size_t bytes);
-/* The same for a file in memory (memfd) that is written already and will be read from end to end again and again: its
- * whole huge pages are put together, for everybody who maps it, whatever the host's settings for such files are. Blocks
- * while it is copied; the copies are charged to whom the caller is charged to. What cannot be put together stays as it
- * was. Kernels before 6.1 cannot. */
-void memory_file_gather(int fd, size_t bytes);
+/* The same for a part of a file in memory (memfd) that is written already and will be read again and again: the whole
+ * huge pages within it are put together, for everybody who maps it, whatever the host's settings for such files are.
+ * Blocks while it is copied; the copies are charged to whom the caller is charged to. What cannot be put together stays
+ * as it was. Kernels before 6.1 cannot. */
+void memory_file_gather(int fd, uint64_t from, size_t bytes);
 /* For a library that maps such a file by itself: its huge pages are mapped as such only where the mapping begins at a
  * multiple of their size, which the kernel cares for with files on disks, but not with those in memory. After this the
  * next mapping of `bytes` begins so; smaller ones, of up to a quarter of it in all, may come before, and those of other

@@ -140,8 +140,10 @@ static void on_peer(struct control *c, struct bus_message *m)
 static void on_admin_drained(void *ctx)
 {
     struct control *c = ctx;
-    registry_close(c->registry);
+    struct registry *registry = c->registry;
     c->registry = NULL;
+    control_copies_end(c);
+    registry_close(registry);
     struct bus_empty nothing = {0};
     (void)bus_conn_send(c->supervisor, BUS_DRAINED, &nothing, NULL, 0); /* without it we end anyway */
     uv_stop(&c->loop);
@@ -301,6 +303,7 @@ static int connect_all(struct control *c, int bus_fd, int admin_fd, struct error
         return error_set(err, ERROR_NO_MEMORY, "no event loop");
     (void)uv_prepare_init(&c->loop, &c->prepare); /* these always succeed on a fresh loop */
     (void)uv_timer_init(&c->loop, &c->timer);
+    control_copies_init(c);
     c->prepare.data = c->timer.data = c;
     (void)uv_prepare_start(&c->prepare, on_prepare);
     int r = bus_conn_open(&c->loop, bus_fd, BUS_CONTROL, BUS_SUPERVISOR, &events, c, &c->supervisor);

@@ -10,9 +10,9 @@
 #include <string.h>
 #include <sys/mman.h>
 
-/*   (asks the registry) ──wanted──► QUEUED ──► OPENING ──described──► (asks again)
- *          │ else                                │ refused
- *          └──────────────► done ◄───────────────┘                                    */
+/*   (asks the registry) ──wanted──► QUEUED ──► COPYING ──► OPENING ──described──► (asks again)
+ *          │ else                                │ fails     │ refused
+ *          └──────────────► done ◄───────────────┴───────────┘                              */
 struct control_apply {
     struct list node; /* in control.ingest_queue while QUEUED, else alone */
     struct control *control;
@@ -21,6 +21,8 @@ struct control_apply {
     control_applied_cb done;
     void *ctx;
     struct registry_ingest ingest;
+    struct control_copy *copying;   /* NULL: none */
+    int files[2];                   /* what the process gets: model (or image), adapter; -1: not copied (yet) */
     struct control_ingest *opening; /* NULL: none */
 };
 
@@ -30,9 +32,20 @@ struct control_ingest {
     uint64_t started_ns;
 };
 
+/* It is no longer among those whose model is copied; what was copied is let go. */
+static void copying_end(struct control_apply *a)
+{
+    a->control->n_ingest_copies -= a->copying != NULL;
+    control_copy_cancel(a->copying);
+    a->copying = NULL;
+    fd_close(&a->files[0]);
+    fd_close(&a->files[1]);
+}
+
 static void apply_free(struct control_apply *a)
 {
     list_remove(&a->node);
+    copying_end(a);
     if (a->opening)
         a->opening->apply = NULL;
     registry_ingest_done(&a->ingest);
@@ -65,12 +78,6 @@ static int ingest_start(struct control_apply *a, struct error *err)
     memcpy(body.engine, wanted->engine, sizeof body.engine);
     memcpy(body.tenant, wanted->tenant, sizeof body.tenant);
     memcpy(body.model, wanted->model, sizeof body.model);
-    _close_ int fd = -1, adapter_fd = -1;
-    int r = registry_artifact_memfd(c->registry, wanted, &fd, err);
-    if (r >= 0 && adapter->artifact_bytes > 0)
-        r = registry_artifact_memfd(c->registry, adapter, &adapter_fd, err);
-    if (r < 0)
-        return r;
     struct control_ingest *ingest = calloc(1, sizeof *ingest);
     if (!ingest || map_put(&c->ingests, body.id, ingest) < 0) {
         free(ingest);
@@ -78,22 +85,62 @@ static int ingest_start(struct control_apply *a, struct error *err)
     }
     *ingest = (struct control_ingest){a, clock_monotonic_ns()};
     a->opening = ingest;
-    int fds[2] = {fd, adapter_fd >= 0 ? adapter_fd : fd};
+    const int fds[2] = {a->files[0], a->files[1] >= 0 ? a->files[1] : a->files[0]};
     (void)bus_conn_send(c->supervisor, BUS_INGEST_START, &body, fds, 2); /* without it we end anyway */
+    copying_end(a);
     return 0;
+}
+
+static void queue_run(struct control *c);
+static void on_copied(void *ctx, int rc, int *fd, const struct error *err);
+
+/* Of model and adapter what is not there yet: 1 when that is being copied, 0 when all is there. */
+static int files_copy(struct control_apply *a, struct error *err)
+{
+    struct control *c = a->control;
+    const struct registry_version *next = a->files[0] < 0 ? &a->ingest.wanted : &a->ingest.wanted_adapter;
+    if (a->files[0] >= 0 && (next->artifact_bytes == 0 || a->files[1] >= 0))
+        return 0;
+    a->copying = control_copy_start(c, next, on_copied, a);
+    if (!a->copying)
+        return error_set_default(err, ERROR_NO_MEMORY);
+    c->n_ingest_copies++;
+    return 1;
+}
+
+static void apply_open(struct control_apply *a)
+{
+    struct error err = {0};
+    int r = a->control->registry ? files_copy(a, &err) : error_set_default(&err, ERROR_DRAINING);
+    if (r == 0)
+        r = ingest_start(a, &err);
+    if (r < 0)
+        apply_finish(a, r, NULL, &err);
+}
+
+static void on_copied(void *ctx, int rc, int *fd, const struct error *err)
+{
+    struct control_apply *a = ctx;
+    struct control *c = a->control;
+    c->n_ingest_copies--;
+    a->copying = NULL;
+    if (rc >= 0) {
+        a->files[a->files[0] >= 0] = take_fd(fd);
+        apply_open(a);
+    } else {
+        apply_finish(a, rc, NULL, err);
+    }
+    queue_run(c);
 }
 
 /* Starts what has a place. */
 static void queue_run(struct control *c)
 {
-    while (c->ingests.count < LIMIT_INGESTS && !list_empty(&c->ingest_queue)) {
+    while (c->ingests.count + c->n_ingest_copies < LIMIT_INGESTS && !list_empty(&c->ingest_queue)) {
         struct control_apply *a = container_of(c->ingest_queue.next, struct control_apply, node);
-        struct error err = {0};
         list_remove(&a->node);
         list_init(&a->node);
-        int r = c->registry ? ingest_start(a, &err) : error_set_default(&err, ERROR_DRAINING);
-        if (r < 0)
-            apply_finish(a, r, NULL, &err);
+        apply_open(a);
     }
 }
 
@@ -123,6 +170,7 @@ void control_apply(struct control *c, struct str body, struct buf *results, cont
         return;
     }
     a->control = c;
+    a->files[0] = a->files[1] = -1;
     a->body = body;
     a->results = results;
     a->done = done;
@@ -146,6 +194,7 @@ void control_apply_cancel(struct control_apply *a)
     if (c->registry)
         registry_apply_drop(c->registry, a->body, &a->ingest);
     apply_free(a);
+    queue_run(c); /* its model may have been the one that was copied */
 }
 
 /* The apply that waited for it, or NULL; its place is free. */

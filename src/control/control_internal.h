@@ -24,6 +24,7 @@ struct control_replica {
 
 /* A version that has, had or should have replicas: its owner's, or a borrower's. */
 struct control_version {
+    struct control *control;
     uint64_t key; /* registry_version_key: its place in control.versions */
     uint64_t uid;
     uint64_t borrower_uid; /* 0: the owner's */
@@ -38,8 +39,16 @@ struct control_version {
     bool start_failed;       /* the last one, before there was a worker: nobody else tells the gateway */
     bool waits_cores;        /* the last start found no processors of its own: tried again as soon as some are free */
     bool level_refused;      /* the last one, for its isolation level: tried again as soon as the level is there */
+    /* What its next replica is started with: model and image, copied by `copying`, one after the other. Kept while a
+     * replica is wanted and not started. */
+    struct control_copy *copying; /* NULL: none is under way */
+    int files[2];                 /* CONTROL_MODEL, CONTROL_IMAGE; -1: not copied yet */
+    bool waits_copy;              /* for another's copy of the same model */
+    int copy_failed;              /* negative: the last copy, with last_error; 0 */
+    struct list lones;            /* struct lone_wait: requests of the gateway's that wait for these */
     char last_error[256];
 };
+enum { CONTROL_MODEL, CONTROL_IMAGE };
 
 struct control {
     uv_loop_t loop;
@@ -63,6 +72,7 @@ struct control {
     struct map replicas;      /* uid → struct control_replica */
     struct map versions;      /* key → struct control_version */
     uint32_t n_lone;          /* of all versions */
+    uint32_t n_lone_waits;    /* in the lists `lones` of all versions */
     bool told;                /* the supervisor has named all that run: starts may be decided */
     uint64_t reconcile_at_ns; /* when a back-off ends; UINT64_MAX: none runs */
     uv_timer_t timer;         /* every TICK_MS while there is something to wait for: waiters, back-off, publishing */
@@ -70,8 +80,13 @@ struct control {
     struct map explains;      /* id → struct explain */
     uint64_t explain_last;
     uint64_t infer_last;
+    struct list copies, copies_waiting; /* struct control_copy */
+    uint32_t n_copies;                  /* in `copies`, ≤ LIMIT_COPIES */
+    uv_idle_t copy_idle;                /* active while there are any */
     struct map ingests;                 /* id → struct control_ingest: processes that open a model */
     struct list ingest_queue;           /* struct control_apply, in their order */
+    uint32_t n_adapter_waits;           /* copies of adapters for replicas */
+    uint32_t n_ingest_copies;           /* of those whose model is being copied for the process */
     struct map tenants_now;             /* tenant uid → struct bus_tenant_now: those that use something */
     bool quota_told;                    /* the gateway knows what was used */
     uint64_t quota_purge_ns;            /* when to forget next */
@@ -137,6 +152,18 @@ void control_replica_loaded(struct control *c, const struct bus_replica_loaded *
 void control_replica_blocked(struct control *c, const struct bus_replica_blocked *body);
 void control_demand(struct control *c, const struct bus_demand *body);
 void control_demand_lone(struct control *c, const struct bus_demand_lone *body);
+/* control_copy.c: artifacts into sealed memory while everything else goes on. */
+void control_copies_init(struct control *c);
+/* registry_copy_* of that artifact; nothing but *of must live on. `done` is called once, from the loop and never from
+ * inside this call: rc 0 with a descriptor that it may take (take_fd), or negative with err. NULL: no memory. */
+typedef void (*control_copied_cb)(void *ctx, int rc, int *fd, const struct error *err);
+struct control_copy *control_copy_start(struct control *c, const struct registry_version *of, control_copied_cb done,
+                                        void *ctx);
+/* Nobody waits for it any more: `done` is not called. Accepts NULL. */
+void control_copy_cancel(struct control_copy *p);
+/* All of them end with -ERROR_DRAINING: the registry closes. */
+void control_copies_end(struct control *c);
+
 /* control_adapter.c */
 void control_demand_adapter(struct control *c, const struct bus_demand_adapter *body);
 /* Starts and stops replicas so that what runs is what is wanted. Called after any change. */

@@ -18,6 +18,11 @@
 #define STORE_RETRY_NS    NS_PER_S
 #define SHARED_LOSSES_MAX 3u
 
+struct lone_wait { /* a request's own replica, whose model is being copied */
+    struct list node;
+    struct bus_demand_lone body;
+};
+
 /* NULL: no memory, or uids that there cannot be. */
 static struct control_version *version_get(struct control *c, uint64_t uid, uint64_t borrower_uid)
 {
@@ -33,14 +38,12 @@ static struct control_version *version_get(struct control *c, uint64_t uid, uint
         return NULL;
     }
     v->key = key;
+    v->control = c;
     v->uid = uid;
     v->borrower_uid = borrower_uid;
+    v->files[CONTROL_MODEL] = v->files[CONTROL_IMAGE] = -1;
+    list_init(&v->lones);
     return v;
-}
-
-static struct control_version *version_of_row(struct control *c, const struct registry_version *row)
-{
-    return version_get(c, row->uid, row->lender[0] ? row->tenant_uid : 0);
 }
 
 static void back_off(struct control_version *v)
@@ -65,19 +68,6 @@ static void replica_count(struct control *c, const struct control_replica *repli
     }
 }
 
-/* The model's memory that a replica of the same version has already, or a new one. */
-static int model_memfd(struct control *c, const struct registry_version *row, int *ret_fd, struct error *err)
-{
-    size_t cursor = 0;
-    for (struct control_replica *r; (r = map_next(&c->replicas, &cursor));)
-        if (r->state.version_uid == row->uid && r->model_fd >= 0) {
-            *ret_fd = fcntl(r->model_fd, F_DUPFD_CLOEXEC, 0);
-            if (*ret_fd >= 0)
-                return 0;
-        }
-    return registry_artifact_memfd(c->registry, row, ret_fd, err);
-}
-
 static void replica_free(struct control_replica *r)
 {
     if (r)
@@ -93,9 +83,83 @@ static struct control_replica *replica_new(void)
     return r;
 }
 
-/* `how`: replica_uid, level and flags; the rest is the version's. */
-static int replica_start(struct control *c, const struct registry_version *row, const struct bus_replica_start *how,
-                         struct error *err)
+static void on_copied(void *ctx, int rc, int *fd, const struct error *err);
+static void lones_continue(struct control *c, struct control_version *v, int rc, const struct error *err);
+
+/* The model's memory that a replica of the same version has already, whoever's, so that they share its pages. */
+static int model_of_replica(struct control *c, const struct control_version *v)
+{
+    size_t cursor = 0;
+    for (struct control_replica *r; (r = map_next(&c->replicas, &cursor));)
+        if (r->state.version_uid == v->uid && r->model_fd >= 0)
+            return fcntl(r->model_fd, F_DUPFD_CLOEXEC, 0);
+    return -1;
+}
+
+/* Is its model being copied for another tenant, with whose replica it will then share it? */
+static bool copied_for_another(struct control *c, const struct control_version *v)
+{
+    size_t cursor = 0;
+    for (const struct control_version *other; (other = map_next(&c->versions, &cursor));)
+        if (other != v && other->uid == v->uid && other->copying)
+            return true;
+    return false;
+}
+
+/* What a replica of the version is started with: 0 when it is in v->files, 1 while it is copied, and then somebody
+ * looks again; negative when that failed. */
+static int files_look(struct control *c, struct control_version *v, const struct registry_version *row,
+                      struct error *err)
+{
+    if (v->copying)
+        return 1;
+    if (v->copy_failed < 0) {
+        int r = v->copy_failed;
+        v->copy_failed = 0;
+        return error_set(err, r, "%s", v->last_error);
+    }
+    if (v->files[CONTROL_MODEL] < 0)
+        v->files[CONTROL_MODEL] = model_of_replica(c, v);
+    bool image = v->files[CONTROL_MODEL] >= 0;
+    if (image && (row->image_bytes == 0 || v->files[CONTROL_IMAGE] >= 0))
+        return 0;
+    if (!image && copied_for_another(c, v)) {
+        v->waits_copy = true;
+        return 1;
+    }
+    struct registry_version of = image ? registry_image_of(row) : *row;
+    v->copying = control_copy_start(c, &of, on_copied, v);
+    return v->copying ? 1 : error_set_default(err, ERROR_NO_MEMORY);
+}
+
+/* Who waited for this version's copy looks for itself. */
+static void copy_ended(struct control *c, const struct control_version *v)
+{
+    size_t cursor = 0;
+    for (struct control_version *other; (other = map_next(&c->versions, &cursor));)
+        if (other->uid == v->uid && other->waits_copy) {
+            other->waits_copy = false;
+            c->reconcile_at_ns = 0;
+        }
+}
+
+/* No replica of it is wanted that is not started. */
+static void files_forget(struct control *c, struct control_version *v)
+{
+    if (v->copying) {
+        control_copy_cancel(v->copying);
+        v->copying = NULL;
+        copy_ended(c, v);
+    }
+    v->copy_failed = 0;
+    v->waits_copy = false;
+    fd_close(&v->files[CONTROL_MODEL]);
+    fd_close(&v->files[CONTROL_IMAGE]);
+}
+
+/* `how`: replica_uid, level and flags; the rest is the version's, whose files are there. */
+static int replica_start(struct control *c, struct control_version *version, const struct registry_version *row,
+                         const struct bus_replica_start *how, struct error *err)
 {
     struct bus_replica_start body = *how;
     body.flags |= row->repack ? BUS_START_REPACK : 0u;
@@ -115,15 +179,9 @@ static int replica_start(struct control *c, const struct registry_version *row, 
     memcpy(body.engine, row->engine, sizeof body.engine);
     memcpy(body.tenant, row->tenant, sizeof body.tenant);
     memcpy(body.model, row->model, sizeof body.model);
-    _close_ int fd = -1, image = -1;
-    int r = model_memfd(c, row, &fd, err);
-    if (r >= 0 && row->image_bytes > 0)
-        r = registry_image_memfd(c->registry, row, &image, err);
-    if (r < 0)
-        return r;
-    struct control_version *version = version_of_row(c, row);
     struct control_replica *replica = replica_new();
-    if (!version || !replica || map_put(&c->replicas, body.replica_uid, replica) < 0) {
+    _close_ int fd = fcntl(version->files[CONTROL_MODEL], F_DUPFD_CLOEXEC, 0);
+    if (fd < 0 || !replica || map_put(&c->replicas, body.replica_uid, replica) < 0) {
         replica_free(replica);
         return error_set_default(err, ERROR_NO_MEMORY);
     }
@@ -135,7 +193,7 @@ static int replica_start(struct control *c, const struct registry_version *row, 
                                                 .phase = BUS_REPLICA_STARTING};
     replica->memory_bytes = row->memory_bytes;
     replica_count(c, replica, 1);
-    const int fds[2] = {fd, image >= 0 ? image : fd};
+    const int fds[2] = {fd, row->image_bytes > 0 ? version->files[CONTROL_IMAGE] : fd};
     (void)bus_conn_send(c->supervisor, BUS_REPLICA_START, &body, fds, 2); /* without it we end anyway */
     replica->model_fd = take_fd(&fd);
     return 0;
@@ -189,7 +247,7 @@ static int replica_start_usual(struct control *c, struct control_version *v, con
         how.flags |= BUS_START_OWN;
     else if (v->shared_losses >= SHARED_LOSSES_MAX)
         how.flags |= BUS_START_APART;
-    int r = replica_start(c, row, &how, err);
+    int r = replica_start(c, v, row, &how, err);
     v->waits_cores = false;
     if (r >= 0 && (how.flags & BUS_START_APART))
         v->shared_losses = 0;
@@ -241,6 +299,8 @@ static void version_reconcile(struct control *c, struct control_version *v)
 {
     struct registry_version row;
     struct error err = {0};
+    if (!v->copying && !v->waits_copy)
+        lones_continue(c, v, 0, &err);
     int found = registry_version_find(c->registry, v->uid, v->borrower_uid, &row, &err);
     uint32_t wanted = 0;
     int refused = 0;
@@ -278,6 +338,10 @@ static void version_reconcile(struct control *c, struct control_version *v)
     for (; have < wanted; have++) {
         int r = refused < 0 ? refused : quota_refusal(c, &row, &err);
         if (r >= 0)
+            r = files_look(c, v, &row, &err);
+        if (r > 0)
+            return;
+        if (r >= 0)
             r = replica_start_usual(c, v, &row, &err);
         v->level_refused = refused < 0;
         v->start_failed = r < 0;
@@ -288,8 +352,10 @@ static void version_reconcile(struct control *c, struct control_version *v)
         (void)snprintf(v->last_error, sizeof v->last_error, "%.255s", error_text(&err, r));
         back_off(v);
         start_later(c, v);
-        return;
+        break;
     }
+    if (list_empty(&v->lones))
+        files_forget(c, v);
 }
 
 static int want_minimum(void *ctx, const struct registry_version *row)
@@ -301,7 +367,8 @@ static int want_minimum(void *ctx, const struct registry_version *row)
 static bool version_idle(const struct control_version *v)
 {
     uint64_t kept_ns = v->failures > 0 ? v->start_after_ns + FAILURES_KEPT_NS : 0;
-    return v->n_replicas == 0 && v->n_lone == 0 && v->demanded == 0 && kept_ns < clock_monotonic_ns();
+    return v->n_replicas == 0 && v->n_lone == 0 && v->demanded == 0 && !v->copying && !v->waits_copy &&
+           list_empty(&v->lones) && kept_ns < clock_monotonic_ns();
 }
 
 /* One version has changed and nothing else: looking at all costs a walk through the store for each. */
@@ -363,7 +430,7 @@ static int lone_check(struct control *c, const struct bus_demand_lone *body, str
 {
     if (!c->told || !c->registry || body->replica_uid == 0 || map_get(&c->replicas, body->replica_uid))
         return error_set_default(err, ERROR_WORKER_LOST);
-    if (c->n_lone >= LIMIT_LONE_WORKERS)
+    if (c->n_lone + c->n_lone_waits >= LIMIT_LONE_WORKERS)
         return error_set(err, ERROR_LIMIT, "%u requests are being tried again already", LIMIT_LONE_WORKERS);
     int r = registry_version_find(c->registry, body->version_uid, 0, ret_row, err);
     if (r < 0)
@@ -376,22 +443,88 @@ static int lone_check(struct control *c, const struct bus_demand_lone *body, str
     return r;
 }
 
-void control_demand_lone(struct control *c, const struct bus_demand_lone *body)
+static void lone_refuse(struct control *c, const struct bus_demand_lone *body, int r, const struct error *err)
 {
-    struct registry_version row;
-    struct error err = {0};
-    struct bus_replica_start how = {.replica_uid = body->replica_uid, .level = LADDER_PROCESS, .flags = BUS_START_LONE};
-    int r = lone_check(c, body, &row, &err);
-    if (r >= 0)
-        r = replica_start(c, &row, &how, &err);
-    if (r >= 0)
-        return;
     struct bus_demand_refused refused = {.version_uid = body->version_uid, .replica_uid = body->replica_uid};
     (void)error_set(&refused.error, ERROR_MODEL_UNAVAILABLE,
                     "The worker of this request was lost, and no other can be "
                     "started: %.300s.",
-                    error_text(&err, r));
+                    error_text(err, r));
     (void)bus_conn_send(c->gateway, BUS_DEMAND_REFUSED, &refused, NULL, 0); /* a new gateway knows of no request */
+}
+
+/* Starts it, or lets it wait for its model: 0. */
+static int lone_start(struct control *c, const struct bus_demand_lone *body, struct error *err)
+{
+    struct registry_version row;
+    struct bus_replica_start how = {.replica_uid = body->replica_uid, .level = LADDER_PROCESS, .flags = BUS_START_LONE};
+    int r = lone_check(c, body, &row, err);
+    if (r < 0)
+        return r;
+    struct control_version *v = version_get(c, body->version_uid, 0);
+    r = v ? files_look(c, v, &row, err) : error_set_default(err, ERROR_NO_MEMORY);
+    if (r == 0)
+        return replica_start(c, v, &row, &how, err);
+    struct lone_wait *wait = r > 0 ? malloc(sizeof *wait) : NULL;
+    if (r > 0 && !wait)
+        r = error_set_default(err, ERROR_NO_MEMORY);
+    if (r < 0)
+        return r;
+    wait->body = *body;
+    list_append(&v->lones, &wait->node);
+    c->n_lone_waits++;
+    return 0;
+}
+
+void control_demand_lone(struct control *c, const struct bus_demand_lone *body)
+{
+    struct error err = {0};
+    int r = lone_start(c, body, &err);
+    if (r < 0)
+        lone_refuse(c, body, r, &err);
+    struct control_version *v = map_get(&c->versions, body->version_uid);
+    if (v)
+        reconcile_one(c, v); /* which lets go what nobody else needs */
+}
+
+/* The copy that these waited for has ended, with rc. */
+static void lones_continue(struct control *c, struct control_version *v, int rc, const struct error *err)
+{
+    struct list waits;
+    list_init(&waits);
+    list_each_safe(node, &v->lones)
+    {
+        list_remove(node);
+        list_append(&waits, node);
+    }
+    list_each_safe(node, &waits)
+    {
+        struct lone_wait *wait = container_of(node, struct lone_wait, node);
+        struct error own = *err;
+        list_remove(node);
+        c->n_lone_waits--;
+        int r = rc < 0 ? rc : lone_start(c, &wait->body, &own);
+        if (r < 0)
+            lone_refuse(c, &wait->body, r, &own);
+        free(wait);
+    }
+}
+
+static void on_copied(void *ctx, int rc, int *fd, const struct error *err)
+{
+    struct control_version *v = ctx;
+    struct control *c = v->control;
+    v->copying = NULL;
+    if (rc >= 0) {
+        v->files[v->files[CONTROL_MODEL] < 0 ? CONTROL_MODEL : CONTROL_IMAGE] = take_fd(fd);
+    } else {
+        v->copy_failed = rc;
+        (void)snprintf(v->last_error, sizeof v->last_error, "%.255s", error_text(err, rc));
+    }
+    if (rc < 0)
+        lones_continue(c, v, rc, err);
+    copy_ended(c, v);
+    reconcile_one(c, v);
 }
 
 /* A replica has ended unasked: when the next may start. */

@@ -184,8 +184,7 @@ must_check int registry_version_key(uint64_t version_uid, uint64_t borrower_uid,
 must_check int registry_model_find(struct registry *r, struct str tenant, struct str model,
                                    struct registry_version *ret_version, struct error *err);
 struct registry_adapter {
-    struct registry_version
-        content; /* for registry_artifact_memfd: tenant, model (its own name), number, digest, bytes */
+    struct registry_version content; /* for registry_copy_begin: tenant, model (its own name), number, digest, bytes */
     char base[LIMIT_NAME_BYTES + 1];
 };
 /* By its uid in the catalog. -ERROR_MODEL_NOT_FOUND when it is gone, or has another content by now. */
@@ -199,12 +198,17 @@ must_check int registry_adapter_allowed(struct registry *r, const struct registr
 must_check int registry_version_each_wanted(struct registry *r,
                                             int (*each)(void *ctx, const struct registry_version *v), void *ctx,
                                             struct error *err);
-/* Reads the artifact into a new memfd, checks its SHA-256 against the digest while copying, seals it
- * (SHRINK|GROW|WRITE|SEAL). */
-must_check int registry_artifact_memfd(struct registry *r, const struct registry_version *v, int *ret_fd,
-                                       struct error *err);
-/* The same of its image's root; v->image_bytes > 0. */
-must_check int registry_image_memfd(struct registry *r, const struct registry_version *v, int *ret_fd,
-                                    struct error *err);
+/* The artifact of a version (or of a registry_adapter's content) into a new memfd, in slices: its SHA-256 is checked
+ * while it is copied, and at the end it is sealed (SHRINK|GROW|WRITE|SEAL). begin refuses with -ERROR_NO_MEMORY what
+ * the host has no memory for, with what all copies under way have still to take. */
+struct registry_copy;
+must_check int registry_copy_begin(struct registry *r, const struct registry_version *v,
+                                   struct registry_copy **ret_copy, struct error *err);
+/* At most LIMIT_COPY_SLICE_BYTES more: 1, or 0 with the whole in *ret_fd; blocks on the disk for that long. After 0 or
+ * a failure only registry_copy_free may follow. */
+must_check int registry_copy_step(struct registry_copy *copy, int *ret_fd, struct error *err);
+void registry_copy_free(struct registry_copy *copy); /* accepts NULL; before the registry is closed */
+/* The root of its image, for the same; v->image_bytes > 0. */
+struct registry_version registry_image_of(const struct registry_version *v);
 
 #endif

@@ -3,7 +3,6 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "base/memory.h"
 #include "base/random.h"
 
 #include <dirent.h>
@@ -11,16 +10,12 @@
 #include <fcntl.h>
 #include <openssl/evp.h>
 #include <stdio.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 
 #define UPLOAD_PREFIX     ".upload-"
 #define UPLOAD_NAME_BYTES (sizeof UPLOAD_PREFIX + 22)
-#define COPY_BYTES        (64 * KIB)
 /* Of an upload so many bytes go to the disk at once: else the last of many gigabytes would keep everybody waiting. */
 #define SYNC_BYTES (64 * MIB)
-/* What a model that is put into memory leaves to everything else. */
-#define MEMORY_LEFT_BYTES (64 * MIB)
 
 struct registry_upload {
     struct list _node;
@@ -63,8 +58,7 @@ int registry_hex_decode(struct str hex, uint8_t ret_digest[static STORE_DIGEST_B
     return 0;
 }
 
-/* The text for a failed file operation of ours: what an operator can act on, without the path. */
-static int io_error(struct error *err, const char *what)
+int registry_io_error(struct error *err, const char *what)
 {
     int code = errno;
     if (code == ENOSPC || code == EDQUOT)
@@ -89,7 +83,7 @@ int registry_artifact_sweep(struct registry *r, struct error *err)
     int fd = openat(r->config.artifacts_dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *folder = fd >= 0 ? fdopendir(fd) : NULL;
     if (!folder) {
-        int rc = io_error(err, "cannot list the artifacts");
+        int rc = registry_io_error(err, "cannot list the artifacts");
         fd_close(&fd);
         return rc;
     }
@@ -100,7 +94,7 @@ int registry_artifact_sweep(struct registry *r, struct error *err)
         if (!sweep_wants(r, str_from(entry->d_name), &rc, err))
             continue;
         if (unlinkat(r->config.artifacts_dir, entry->d_name, 0) < 0 && errno != ENOENT)
-            rc = io_error(err, "cannot remove a leftover artifact");
+            rc = registry_io_error(err, "cannot remove a leftover artifact");
         removed++;
     }
     (void)closedir(folder); /* nothing was written through it */
@@ -118,7 +112,7 @@ int registry_artifact_bytes(struct registry *r, const uint8_t digest[static STOR
     if (fstatat(r->config.artifacts_dir, hex, &info, AT_SYMLINK_NOFOLLOW) < 0) {
         if (errno == ENOENT)
             return error_set(err, -ERROR_NOT_FOUND, "artifact %s was not uploaded", hex);
-        return io_error(err, "cannot look at an artifact");
+        return registry_io_error(err, "cannot look at an artifact");
     }
     *ret_bytes = (uint64_t)info.st_size;
     return 0;
@@ -132,7 +126,7 @@ void registry_artifact_release(struct registry *r, const uint8_t digest[static S
     bool used = true;
     int rc = r->config.store->artifact_used(r->store, digest, &used, &err);
     if (rc >= 0 && !used && unlinkat(r->config.artifacts_dir, hex, 0) < 0 && errno != ENOENT)
-        rc = io_error(&err, "cannot remove an artifact");
+        rc = registry_io_error(&err, "cannot remove an artifact");
     if (rc < 0)
         log_warn("artifact_kept", "digest=%s: %s", hex, error_text(&err, rc));
 }
@@ -199,7 +193,7 @@ int registry_upload_begin(struct registry *r, struct registry_upload **ret_uploa
     (void)snprintf(u->name, sizeof u->name, UPLOAD_PREFIX "%s", random); /* fits by construction */
     u->fd = openat(r->config.artifacts_dir, u->name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (u->fd < 0) {
-        int rc = io_error(err, "cannot store an artifact");
+        int rc = registry_io_error(err, "cannot store an artifact");
         registry_upload_abort(u);
         return rc;
     }
@@ -207,8 +201,7 @@ int registry_upload_begin(struct registry *r, struct registry_upload **ret_uploa
     return 0;
 }
 
-/* Writes all of it. */
-static int write_all(int fd, struct str data)
+int registry_write_all(int fd, struct str data)
 {
     while (data.size > 0) {
         ssize_t n = write(fd, data.data, data.size);
@@ -227,8 +220,8 @@ int registry_upload_write(struct registry_upload *u, struct str chunk, struct er
         return error_set_default(err, -ERROR_DRAINING);
     if (chunk.size > LIMIT_ARTIFACT_BYTES - u->bytes)
         return error_set(err, -ERROR_BODY_TOO_LARGE, "an artifact has at most %zu bytes", (size_t)LIMIT_ARTIFACT_BYTES);
-    if (write_all(u->fd, chunk) < 0)
-        return io_error(err, "cannot store the artifact");
+    if (registry_write_all(u->fd, chunk) < 0)
+        return registry_io_error(err, "cannot store the artifact");
     if (EVP_DigestUpdate(u->sha256, chunk.data, chunk.size) != 1)
         return error_set_default(err, -ERROR_INTERNAL);
     u->bytes += chunk.size;
@@ -236,19 +229,19 @@ int registry_upload_write(struct registry_upload *u, struct str chunk, struct er
     if (u->unsynced_bytes < SYNC_BYTES)
         return 0;
     u->unsynced_bytes = 0;
-    return fdatasync(u->fd) < 0 ? io_error(err, "cannot store the artifact") : 0;
+    return fdatasync(u->fd) < 0 ? registry_io_error(err, "cannot store the artifact") : 0;
 }
 
 static int upload_keep(struct registry_upload *u, const char *hex, struct error *err)
 {
     int folder = u->registry->config.artifacts_dir;
     if (fsync(u->fd) < 0)
-        return io_error(err, "cannot store the artifact");
+        return registry_io_error(err, "cannot store the artifact");
     if (renameat(folder, u->name, folder, hex) < 0)
-        return io_error(err, "cannot store the artifact");
+        return registry_io_error(err, "cannot store the artifact");
     u->name[0] = '\0';
     if (fsync(folder) < 0)
-        return io_error(err, "cannot store the artifact");
+        return registry_io_error(err, "cannot store the artifact");
     return 0;
 }
 
@@ -276,82 +269,4 @@ int registry_upload_finish(struct registry_upload *u, char ret_hex[static 65], u
     }
     registry_upload_abort(u);
     return rc;
-}
-
-/* Copies the whole file into the memfd while hashing it. */
-static int copy_checked(int from, int to, EVP_MD_CTX *sha256, const struct registry_version *v, struct error *err)
-{
-    char chunk[COPY_BYTES];
-    if (EVP_DigestInit_ex(sha256, EVP_sha256(), NULL) != 1)
-        return error_set_default(err, -ERROR_NO_MEMORY);
-    uint64_t bytes = 0;
-    for (;;) {
-        ssize_t n = read(from, chunk, sizeof chunk);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return io_error(err, "cannot read an artifact");
-        if (n == 0)
-            break;
-        bytes += (uint64_t)n;
-        if (bytes > v->artifact_bytes)
-            break; /* not what was stored: no need to copy the rest */
-        if (EVP_DigestUpdate(sha256, chunk, (size_t)n) != 1)
-            return error_set_default(err, -ERROR_INTERNAL);
-        if (write_all(to, (struct str){chunk, (size_t)n}) < 0)
-            return io_error(err, "cannot copy an artifact into memory");
-    }
-    uint8_t digest[STORE_DIGEST_BYTES];
-    unsigned int digest_bytes = 0;
-    if (EVP_DigestFinal_ex(sha256, digest, &digest_bytes) != 1 || digest_bytes != sizeof digest)
-        return error_set_default(err, -ERROR_INTERNAL);
-    if (bytes != v->artifact_bytes || memcmp(digest, v->digest, sizeof digest) != 0)
-        return error_set(err, -ERROR_IO, "the stored artifact of Model %s/%s version %u is damaged", v->tenant,
-                         v->model, v->number);
-    return 0;
-}
-
-/* Memory files are never given back under pressure: one that does not fit would end processes that have done nothing.
- */
-static int memory_check(const struct registry *r, const struct registry_version *v, struct error *err)
-{
-    const struct registry_config *config = &r->config;
-    uint64_t available;
-    if (!config->memory_available || !config->memory_available(config->ctx, &available) ||
-        (available >= MEMORY_LEFT_BYTES && v->artifact_bytes <= available - MEMORY_LEFT_BYTES))
-        return 0;
-    return error_set(err, -ERROR_NO_MEMORY,
-                     "%s/%s version %u takes %llu MiB of memory for its file alone, which this machine does not have "
-                     "free now",
-                     v->tenant, v->model, v->number, (unsigned long long)(v->artifact_bytes / MIB));
-}
-
-int registry_artifact_memfd(struct registry *r, const struct registry_version *v, int *ret_fd, struct error *err)
-{
-    char hex[REGISTRY_HEX_BYTES + 1];
-    registry_hex(v->digest, hex);
-    _close_ int from = openat(r->config.artifacts_dir, hex, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-    if (from < 0 && errno == ENOENT)
-        return error_set(err, -ERROR_IO, "the stored artifact of Model %s/%s version %u is missing", v->tenant,
-                         v->model, v->number);
-    if (from < 0)
-        return io_error(err, "cannot open an artifact");
-    int rc = memory_check(r, v, err);
-    if (rc < 0)
-        return rc;
-    _close_ int to = memfd_create("artifact", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (to < 0)
-        return io_error(err, "cannot copy an artifact into memory");
-    EVP_MD_CTX *sha256 = EVP_MD_CTX_new();
-    if (!sha256)
-        return error_set_default(err, -ERROR_NO_MEMORY);
-    rc = copy_checked(from, to, sha256, v, err);
-    EVP_MD_CTX_free(sha256);
-    if (rc < 0)
-        return rc;
-    memory_file_gather(to, v->artifact_bytes);
-    if (fcntl(to, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) < 0)
-        return io_error(err, "cannot seal an artifact");
-    *ret_fd = take_fd(&to);
-    return 0;
 }

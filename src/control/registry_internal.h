@@ -18,6 +18,7 @@ struct registry {
     struct store *store;
     struct list uploads; /* struct registry_upload._node */
     uint32_t n_uploads;
+    uint64_t copying_bytes; /* what the copies that are under way have still to take */
     uint64_t n_tenants, n_models, n_grants, n_adapters, n_keys; /* committed, for the limits */
 };
 
@@ -110,6 +111,10 @@ must_check int registry_artifact_bytes(struct registry *r, const uint8_t digest[
                                        uint64_t *ret_bytes, struct error *err);
 /* Unlinks it unless a version still names it. Failures are logged: the sweep of the next start repeats it. */
 void registry_artifact_release(struct registry *r, const uint8_t digest[static STORE_DIGEST_BYTES]);
+/* The error for a failed file operation of ours (errno): what an operator can act on, without the path. */
+int registry_io_error(struct error *err, const char *what);
+/* All of it, or -1 with errno. */
+must_check int registry_write_all(int fd, struct str data);
 /* Ends the uploads that are still open; their owners abort them later without harm. */
 void registry_upload_orphan_all(struct registry *r);
 

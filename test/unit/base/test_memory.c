@@ -46,7 +46,9 @@ static void a_file_stays_what_it_is(void **state)
         assert_int_equal(write(fd, data, bytes), (ssize_t)bytes);
         unsigned char *mapped = bytes > 0 ? mmap(NULL, bytes, PROT_READ, MAP_PRIVATE, fd, 0) : NULL;
         assert_ptr_not_equal(mapped, MAP_FAILED);
-        memory_file_gather(fd, bytes);
+        memory_file_gather(fd, 0, bytes);
+        for (uint64_t from = 4096; from < bytes; from += 3 * MIB) /* parts, and one that reaches behind its end */
+            memory_file_gather(fd, from, 4 * MIB);
         assert_int_equal(lseek(fd, 0, SEEK_END), (off_t)bytes);
         assert_int_equal(fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL), 0);
         if (bytes > 0) {

@@ -30,6 +30,17 @@ struct fixture {
     uint64_t engine_id;
 };
 
+/* The whole artifact of a version in one go, as control does it in many. */
+static inline int fixture_memfd(struct fixture *f, const struct registry_version *v, int *ret_fd)
+{
+    struct registry_copy *copy = NULL;
+    int r = registry_copy_begin(f->registry, v, &copy, &f->err);
+    while (copy && (r = registry_copy_step(copy, ret_fd, &f->err)) > 0)
+        continue;
+    registry_copy_free(copy);
+    return r;
+}
+
 static inline int fixture_level(void *ctx, uint32_t level, struct error *err)
 {
     (void)ctx;

@@ -103,19 +103,19 @@ static void test_memory_is_looked_at(void **state)
     static const uint64_t little[] = {1, 64 * MIB - 1, 64 * MIB + 8};
     for (size_t i = 0; i < sizeof little / sizeof little[0]; i++) {
         available = little[i];
-        assert_int_equal(registry_artifact_memfd(f->registry, &v, &fd, &f->err), -ERROR_NO_MEMORY);
+        assert_int_equal(fixture_memfd(f, &v, &fd), -ERROR_NO_MEMORY);
         assert_non_null(strstr(f->err.text, "acme/m version 1 takes 0 MiB of memory"));
         assert_int_equal(fd, -1);
     }
     available = 64 * MIB + 9;
-    assert_int_equal(registry_artifact_memfd(f->registry, &v, &fd, &f->err), 0);
+    assert_int_equal(fixture_memfd(f, &v, &fd), 0);
     close(fd);
     v.artifact_bytes = LIMIT_ARTIFACT_BYTES; /* the sum does not wrap */
     fd = -1;
-    assert_int_equal(registry_artifact_memfd(f->registry, &v, &fd, &f->err), -ERROR_NO_MEMORY);
+    assert_int_equal(fixture_memfd(f, &v, &fd), -ERROR_NO_MEMORY);
     assert_non_null(strstr(f->err.text, "takes 1048576 MiB"));
     available = 0; /* nobody knows */
-    assert_int_equal(registry_artifact_memfd(f->registry, &v, &fd, &f->err), -ERROR_IO);
+    assert_int_equal(fixture_memfd(f, &v, &fd), -ERROR_IO);
     assert_non_null(strstr(f->err.text, "is damaged"));
 }
 
@@ -127,7 +127,7 @@ static void test_memfd(void **state)
     struct registry_version v;
     assert_int_equal(registry_version_find(f->registry, uid, 0, &v, &f->err), 0);
     int fd = -1;
-    assert_int_equal(registry_artifact_memfd(f->registry, &v, &fd, &f->err), 0);
+    assert_int_equal(fixture_memfd(f, &v, &fd), 0);
     char text[32] = "";
     assert_int_equal(pread(fd, text, sizeof text, 0), 9);
     assert_string_equal(text, "the model");
@@ -142,13 +142,13 @@ static void test_memfd(void **state)
     fd = open(path, O_WRONLY);
     assert_int_equal(pwrite(fd, "T", 1, 0), 1);
     int copy = -1;
-    assert_int_equal(registry_artifact_memfd(f->registry, &v, &copy, &f->err), -ERROR_IO);
+    assert_int_equal(fixture_memfd(f, &v, &copy), -ERROR_IO);
     assert_non_null(strstr(f->err.text, "Model acme/m version 1 is damaged"));
     assert_int_equal(pwrite(fd, "the model and", 13, 0), 13);
-    assert_int_equal(registry_artifact_memfd(f->registry, &v, &copy, &f->err), -ERROR_IO);
+    assert_int_equal(fixture_memfd(f, &v, &copy), -ERROR_IO);
     close(fd);
     assert_int_equal(unlink(path), 0);
-    assert_int_equal(registry_artifact_memfd(f->registry, &v, &copy, &f->err), -ERROR_IO);
+    assert_int_equal(fixture_memfd(f, &v, &copy), -ERROR_IO);
     assert_non_null(strstr(f->err.text, "is missing"));
     assert_int_equal(copy, -1);
 }

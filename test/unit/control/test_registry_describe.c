@@ -34,7 +34,7 @@ static void test_a_new_version_wants_its_artifact_opened(void **state)
     assert_int_equal(ingest.wanted.memory_bytes, 64 * MIB);
     assert_int_equal(ingest.wanted.artifact_bytes, 2);
     int fd = -1; /* enough is known to hand it over */
-    assert_int_equal(registry_artifact_memfd(f->registry, &ingest.wanted, &fd, &f->err), 0);
+    assert_int_equal(fixture_memfd(f, &ingest.wanted, &fd), 0);
     close(fd);
     assert_string_equal(fixture_get(f, RESOURCE_TENANT, "", ""), "[]"); /* nothing was written */
     assert_int_equal(apply(f, &ingest, text), 1);
