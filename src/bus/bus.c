@@ -95,6 +95,8 @@ static const struct {
     TEXT(REPLICA_STATE, tenant),
     TEXT(REPLICA_STATE, model),
     TEXT(REPLICA_STATE, text),
+    TEXT(REPLICA_ADAPTER, tenant),
+    TEXT(REPLICA_ADAPTER, name),
     TEXT(REPLICA_FACTS, cpus),
     TEXT(REPLICA_FACTS, cgroup),
     TEXT(REPLICA_FACTS, kernel),

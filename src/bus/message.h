@@ -88,7 +88,9 @@ enum bus_role { BUS_SUPERVISOR = 1, BUS_CONTROL = 2, BUS_GATEWAY = 4, BUS_WORKER
     /* what a replica's filter refused, in all, when it has changed */                                \
     X(REPLICA_BLOCKED, BUS_GATEWAY, BUS_CONTROL, struct bus_replica_blocked, 0)                       \
     /* rows of struct bus_tenant_now */                                                               \
-    X(TENANTS_NOW, BUS_GATEWAY, BUS_CONTROL, struct bus_quotas, 1)
+    X(TENANTS_NOW, BUS_GATEWAY, BUS_CONTROL, struct bus_quotas, 1)                                    \
+    /* an adapter in a replica, when that has changed */                                              \
+    X(REPLICA_ADAPTER, BUS_GATEWAY, BUS_CONTROL, struct bus_replica_adapter, 0)
 
 struct bus_empty {
     uint8_t _nothing;
@@ -295,6 +297,15 @@ struct bus_replica_blocked {
     uint64_t replica_uid;
     struct blocked_list blocked; /* as the worker told it */
     uint32_t _reserved;
+};
+
+struct bus_replica_adapter {
+    uint64_t replica_uid, adapter_uid;
+    uint64_t tenant_uid; /* whose it is */
+    uint64_t bytes;
+    uint32_t sequences; /* that use it now */
+    uint32_t loaded;    /* 0: it is there no more */
+    char tenant[LIMIT_NAME_BYTES + 1], name[LIMIT_NAME_BYTES + 1];
 };
 
 struct bus_look {

@@ -45,6 +45,7 @@ static const struct column columns_adapter[] = {{"TENANT", "metadata.tenant"},
                                                 {"BYTES", "status.bytes"},
                                                 {"DIGEST", "status.digest", NULL, COLUMN_SHORT},
                                                 {"USABLE", "status.usable"},
+                                                {"REPLICAS", "status.replicas"},
                                                 {"AGE", "status.created", NULL, COLUMN_AGE},
                                                 {NULL}};
 static const struct column columns_version[] = {{"TENANT", "metadata.tenant"},

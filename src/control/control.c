@@ -103,6 +103,8 @@ static void on_gateway_message(void *ctx, struct bus_message *m)
         control_replica_loaded(c, &m->body.REPLICA_LOADED);
     else if (m->type == BUS_REPLICA_BLOCKED)
         control_replica_blocked(c, &m->body.REPLICA_BLOCKED);
+    else if (m->type == BUS_REPLICA_ADAPTER)
+        control_replica_adapter(c, &m->body.REPLICA_ADAPTER);
     else if (m->type == BUS_INFER_DONE)
         control_infer_done(c, &m->body.INFER_DONE, m->fds[0]);
     else if (m->type == BUS_QUOTA_USED)
@@ -122,6 +124,7 @@ static void on_gateway_gone(void *ctx, int code)
     c->gateway = NULL;
     control_infer_lost(c);
     control_now_lost(c);
+    control_adapters_lost(c);
 }
 
 static void on_peer(struct control *c, struct bus_message *m)
@@ -131,6 +134,7 @@ static void on_peer(struct control *c, struct bus_message *m)
     c->gateway = NULL;
     control_infer_lost(c);
     control_now_lost(c);
+    control_adapters_lost(c);
     if (bus_conn_open(&c->loop, m->fds[0], BUS_CONTROL, BUS_GATEWAY, &events, c, &c->gateway) < 0)
         return;
     m->fds[0] = -1;
@@ -272,6 +276,7 @@ static int registry_start(struct control *c, struct error *err)
         .engine_id = engine_id,
         .served = control_pool_served,
         .running = control_running,
+        .adapter_loaded = control_adapter_loaded,
         .now = control_now,
         .ctx = c,
     };

@@ -1,6 +1,10 @@
-/* Adapters on their way to replicas that run: the gateway asks, the supervisor hands over. */
+/* Adapters on their way to replicas that run: the gateway asks, the supervisor hands over. And which are there, as the
+ * gateway says. */
 #include "base/log.h"
 #include "control/control_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
 
 struct adapter_wait {
     struct control *control;
@@ -72,4 +76,87 @@ void control_demand_adapter(struct control *c, const struct bus_demand_adapter *
         free(wait);
     }
     refuse(c, body, r < 0 ? r : error_set_default(&err, ERROR_NO_MEMORY), &err);
+}
+/* --- what is loaded --- */
+
+static struct control_adapter *find(const struct control_replica *r, uint64_t uid)
+{
+    for (uint32_t i = 0; i < r->n_adapters; i++)
+        if (r->adapters[i].uid == uid)
+            return &r->adapters[i];
+    return NULL;
+}
+
+void control_replica_adapter(struct control *c, const struct bus_replica_adapter *body)
+{
+    struct control_replica *r = map_get(&c->replicas, body->replica_uid);
+    if (!r)
+        return;
+    struct control_adapter *a = find(r, body->adapter_uid);
+    if (!body->loaded) {
+        if (a)
+            *a = r->adapters[--r->n_adapters];
+        return;
+    }
+    if (!r->adapters)
+        r->adapters = calloc(LIMIT_ADAPTERS_LOADED, sizeof *r->adapters);
+    if (!a && r->adapters && r->n_adapters < LIMIT_ADAPTERS_LOADED)
+        a = &r->adapters[r->n_adapters++];
+    if (!a)
+        return; /* no memory: it is not shown */
+    *a = (struct control_adapter){
+        .uid = body->adapter_uid, .tenant_uid = body->tenant_uid, .bytes = body->bytes, .sequences = body->sequences};
+    memcpy(a->tenant, body->tenant, sizeof a->tenant);
+    memcpy(a->name, body->name, sizeof a->name);
+}
+
+void control_adapters_lost(struct control *c)
+{
+    size_t cursor = 0;
+    for (struct control_replica *r; (r = map_next(&c->replicas, &cursor));)
+        r->n_adapters = 0;
+}
+
+void control_adapters_append(const struct control_replica *r, struct buf *json)
+{
+    for (uint32_t i = 0; i < r->n_adapters; i++) {
+        const struct control_adapter *a = &r->adapters[i];
+        buf_append_text(json, i == 0 ? ",\"adapters\":[{\"tenant\":" : ",{\"tenant\":");
+        buf_append_json(json, str_from(a->tenant));
+        buf_append_text(json, ",\"name\":");
+        buf_append_json(json, str_from(a->name));
+        buf_format(json, ",\"bytes\":%llu,\"sequences\":%u}", (unsigned long long)a->bytes, a->sequences);
+    }
+    if (r->n_adapters > 0)
+        buf_append_char(json, ']');
+}
+
+uint64_t control_adapters_most(struct control *c, uint64_t tenant_uid)
+{
+    uint64_t most = 0;
+    size_t cursor = 0;
+    for (const struct control_replica *r; (r = map_next(&c->replicas, &cursor));) {
+        uint64_t bytes = 0;
+        for (uint32_t i = 0; i < r->n_adapters; i++)
+            bytes += r->adapters[i].tenant_uid == tenant_uid ? r->adapters[i].bytes : 0;
+        most = bytes > most ? bytes : most;
+    }
+    return most;
+}
+
+void control_adapter_loaded(void *ctx, const char *tenant, const char *name, struct buf *status)
+{
+    struct control *c = ctx;
+    uint32_t n = 0;
+    size_t cursor = 0;
+    buf_append_text(status, "\"loaded\":[");
+    for (const struct control_replica *r; (r = map_next(&c->replicas, &cursor));)
+        for (uint32_t i = 0; i < r->n_adapters; i++) {
+            const struct control_adapter *a = &r->adapters[i];
+            if (strcmp(a->tenant, tenant) != 0 || strcmp(a->name, name) != 0)
+                continue;
+            buf_format(status, "%s{\"replica\":\"%016llx\",\"bytes\":%llu,\"sequences\":%u}", n++ > 0 ? "," : "",
+                       (unsigned long long)r->state.replica_uid, (unsigned long long)a->bytes, a->sequences);
+        }
+    buf_format(status, "],\"replicas\":%u,", n);
 }

@@ -10,6 +10,13 @@
 
 #include <uv.h>
 
+/* In a replica, as the gateway says. */
+struct control_adapter {
+    uint64_t uid, tenant_uid, bytes;
+    uint32_t sequences;
+    char tenant[LIMIT_NAME_BYTES + 1], name[LIMIT_NAME_BYTES + 1];
+};
+
 /* What control knows of a running replica; the supervisor has the truth. */
 struct control_replica {
     struct bus_replica_state state;
@@ -19,7 +26,9 @@ struct control_replica {
     bool loaded, stopping;
     bool lone; /* for one request of the gateway's; counts for no version's replicas */
     uint64_t loaded_ns;
-    struct blocked_list blocked; /* system calls that its filter refused */
+    struct blocked_list blocked;      /* system calls that its filter refused */
+    struct control_adapter *adapters; /* owned [LIMIT_ADAPTERS_LOADED]; NULL: never any */
+    uint32_t n_adapters;
 };
 
 /* A version that has, had or should have replicas: its owner's, or a borrower's. */
@@ -166,6 +175,15 @@ void control_copies_end(struct control *c);
 
 /* control_adapter.c */
 void control_demand_adapter(struct control *c, const struct bus_demand_adapter *body);
+void control_replica_adapter(struct control *c, const struct bus_replica_adapter *body);
+/* The gateway is gone, and with it every adapter. */
+void control_adapters_lost(struct control *c);
+/* ,"adapters":[…]: the member of a replica; nothing where it has none. */
+void control_adapters_append(const struct control_replica *r, struct buf *json);
+/* Size of a tenant's adapters in the worker where it has most. */
+uint64_t control_adapters_most(struct control *c, uint64_t tenant_uid);
+/* As registry_config.adapter_loaded. */
+void control_adapter_loaded(void *ctx, const char *tenant, const char *name, struct buf *status);
 /* Starts and stops replicas so that what runs is what is wanted. Called after any change. */
 void control_reconcile(struct control *c);
 

@@ -70,8 +70,10 @@ static void replica_count(struct control *c, const struct control_replica *repli
 
 static void replica_free(struct control_replica *r)
 {
-    if (r)
-        fd_close(&r->model_fd);
+    if (!r)
+        return;
+    fd_close(&r->model_fd);
+    free(r->adapters);
     free(r);
 }
 
@@ -215,6 +217,7 @@ void control_running(void *ctx, uint64_t tenant_uid, struct registry_running *re
         running.replicas++;
         running.memory_bytes += r->memory_bytes;
     }
+    running.adapter_bytes = control_adapters_most(c, tenant_uid);
     *ret_running = running;
 }
 

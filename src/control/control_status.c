@@ -43,6 +43,7 @@ static void append_replica(struct buf *json, const struct control_replica *r)
     buf_format(json, ",\"pid\":%d,\"uid\":%u,\"restarts\":%u", r->state.pid, r->state.uid, r->version->restarts);
     append_member(json, "started", time_text);
     control_blocked_append(&r->blocked, json);
+    control_adapters_append(r, json);
     if (r->version->last_error[0])
         append_member(json, "lastError", r->version->last_error);
     buf_append_text(json, "}}");

@@ -20,6 +20,7 @@ struct registry;
 struct registry_running { /* replicas of a tenant that have not ended, and the memory that they may use */
     uint32_t replicas;
     uint64_t memory_bytes;
+    uint64_t adapter_bytes; /* loaded in one worker, that of most; whoever's replica it is */
 };
 
 struct registry_config {
@@ -53,6 +54,9 @@ struct registry_config {
     void (*served)(void *ctx, const char *engine, uint32_t level);
     /* What runs for a tenant now; NULL allowed: nothing. */
     void (*running)(void *ctx, uint64_t tenant_uid, struct registry_running *ret_running);
+    /* Appends to an adapter's status where it is loaded: "replicas":1,"loaded":[…], with the comma behind it; NULL
+     * allowed: nothing. */
+    void (*adapter_loaded)(void *ctx, const char *tenant, const char *name, struct buf *status);
     /* What the gateway says that it uses now; NULL allowed: nothing. */
     void (*now)(void *ctx, uint64_t tenant_uid, struct bus_tenant_now *ret_now);
     void *ctx;

@@ -69,6 +69,9 @@ static int adapter_status(struct get *get, const struct resource_adapter *a, uin
                (unsigned long long)newest.artifact_bytes, fault ? "false" : "true");
     if (fault)
         buf_format(status, "\"reason\":\"%s\",", fault); /* ours: nothing to escape */
+    const struct registry_config *config = &get->registry->config;
+    if (config->adapter_loaded)
+        config->adapter_loaded(config->ctx, a->meta.tenant, a->meta.name, status);
     return 0;
 }
 

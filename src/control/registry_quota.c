@@ -195,6 +195,7 @@ int registry_quota_status(struct registry *r, const struct resource_tenant *tena
         r->config.running(r->config.ctx, uid, &running);
     append_count(&s, "replicas", tenant->replicas, running.replicas);
     append_count(&s, "memory", tenant->memory_bytes, running.memory_bytes);
+    append_count(&s, "adapterBytes", tenant->adapter_bytes, running.adapter_bytes);
     buf_append_text(json, "},");
     return 0;
 }

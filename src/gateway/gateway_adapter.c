@@ -91,6 +91,35 @@ static struct gateway_adapter *find_number(const struct gateway_batch *b, uint32
     return NULL;
 }
 
+/* --- to control --- */
+
+static void tell(struct gateway_batch *b, struct gateway_adapter *a, bool is_loaded)
+{
+    struct gateway *g = b->replica->gateway;
+    struct bus_replica_adapter body = {.replica_uid = b->replica->uid,
+                                       .adapter_uid = a->uid,
+                                       .tenant_uid = a->tenant->uid,
+                                       .bytes = a->bytes,
+                                       .sequences = a->n_sequences,
+                                       .loaded = is_loaded};
+    memcpy(body.tenant, a->tenant->name, sizeof body.tenant);
+    memcpy(body.name, a->name, sizeof body.name);
+    if (!g->control || bus_conn_send(g->control, BUS_REPLICA_ADAPTER, &body, NULL, 0) < 0)
+        return; /* the next one is told all anew */
+    a->told = is_loaded;
+    a->sequences_told = a->n_sequences;
+}
+
+void gateway_adapters_tell(struct gateway_batch *b)
+{
+    list_each(node, &b->adapters)
+    {
+        struct gateway_adapter *a = gateway_adapter_at(node);
+        if (a->state == ADAPTER_LOADED && (!a->told || a->sequences_told != a->n_sequences))
+            tell(b, a, true);
+    }
+}
+
 /* --- into the worker --- */
 
 void gateway_adapter_drop(struct gateway_batch *b, struct gateway_adapter *a)
@@ -101,6 +130,8 @@ void gateway_adapter_drop(struct gateway_batch *b, struct gateway_adapter *a)
     if (a->state == ADAPTER_LOADED && replica->channel && channel_push(replica->channel, &frame) == 0)
         channel_ring(replica->channel);
     struct gateway_version *v = a->version;
+    if (a->told)
+        tell(b, a, false);
     if (take(&a->counted))
         gateway_metrics_adapter(v, BUS_METRICS_ADAPTER_GONE, a->bytes);
     list_remove(&a->in_batch);
@@ -273,6 +304,7 @@ static struct gateway_adapter *adapter_new(struct gateway_batch *b, const struct
         .bytes = row->bytes,
         .wanted_ns = uv_hrtime(),
     };
+    memcpy(a->name, row->name, sizeof a->name);
     for (uint32_t class = 0; class < SCHEDULE_CLASS_COUNT; class ++)
         list_init(&a->aside[class]);
     gateway_version_hold(a->version);
@@ -392,6 +424,7 @@ void gateway_adapters_again(struct gateway_batch *b)
     list_each_safe(node, &b->adapters)
     {
         struct gateway_adapter *a = gateway_adapter_at(node);
+        a->told = false;
         if (a->state != ADAPTER_ASKED)
             continue;
         struct gateway_adapter *stray = calloc(1, sizeof *stray);

@@ -22,9 +22,12 @@ struct gateway_adapter {
     struct gateway_tenant *tenant; /* which the version keeps */
     struct gateway_version *version;
     uint64_t uid, bytes;
+    char name[LIMIT_NAME_BYTES + 1];
     uint32_t number; /* in the worker; 0: not asked for */
     uint32_t n_sequences;
-    bool counted; /* in the figures, as loaded */
+    bool counted;            /* in the figures, as loaded */
+    bool told;               /* control knows of it … */
+    uint32_t sequences_told; /* … and of so many that use it */
     enum gateway_adapter_lack lack;
     bool unserved;          /* loaded for requests that are back in their line, and of which none has a place yet */
     bool stale;             /* the catalog has it no more: goes with its last sequence */

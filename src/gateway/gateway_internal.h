@@ -608,6 +608,8 @@ bool gateway_adapters_expected(const struct gateway_batch *b);
 /* The worker's word. Negative: it broke the protocol. */
 must_check int gateway_adapter_frame(struct gateway_replica *replica, const struct channel_frame *f, struct error *err);
 void gateway_adapter_refused(struct gateway *g, const struct bus_adapter_refused *body);
+/* Control learns which are loaded, and what uses them, where that has changed. */
+void gateway_adapters_tell(struct gateway_batch *b);
 /* A new control: what the old one did not bring is asked for again. */
 void gateway_adapters_again(struct gateway_batch *b);
 /* A new catalog was taken. */

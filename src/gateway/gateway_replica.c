@@ -632,6 +632,8 @@ void gateway_replicas_check(struct gateway *g, uint64_t now_ns)
             gateway_replica_kill(replica, BUS_STOP_LOAD);
         else if (replica->batch)
             gateway_adapters_continue(replica->batch); /* control was away, or refusals have had their time */
+        if (replica->batch)
+            gateway_adapters_tell(replica->batch);
     }
     gateway_lones_check(g, now_ns);
     cursor = 0;

@@ -46,6 +46,10 @@ static const struct resource_field replica_fields[] = {
     OBSERVED("status.uid", RESOURCE_INTEGER, "The user id it runs as; its own."),
     OBSERVED("status.restarts", RESOURCE_INTEGER, "How often a replica of this version ended unasked."),
     OBSERVED("status.started", RESOURCE_STRING, "When, as RFC 3339 in UTC."),
+    OBSERVED(
+        "status.adapters", RESOURCE_STRING,
+        "The adapters that are loaded in it: a list of {tenant, name, bytes, sequences}, sequences being how many of "
+        "its batch use it now. Absent without any."),
     OBSERVED("status.lastError", RESOURCE_STRING, "Why one of this version ended last; absent when none did."),
 };
 

@@ -51,7 +51,7 @@ def test_adapters_of_owner_and_borrower(lent):
     assert all(a["status"]["usable"] and a["status"]["bytes"] == 276384 for a in shown.values())
     assert set(adapters(lent, "--tenant", "bob")) == {("bob", "cynic")}
     table = lent.cli("get", "adapters").stdout.splitlines()
-    assert table[0].split() == ["TENANT", "NAME", "BASE", "BYTES", "DIGEST", "USABLE", "AGE"]
+    assert table[0].split() == ["TENANT", "NAME", "BASE", "BYTES", "DIGEST", "USABLE", "REPLICAS", "AGE"]
     document = lent.cli("get", "adapter", "cynic", "--tenant", "bob", "-o", "yaml").stdout
     assert "unchanged" in lent.apply(document).stdout
     assert opened(lent) == 2

@@ -222,6 +222,53 @@ def test_batch_gives_its_adapters_room_and_gets_it_back(lent):
     assert before > 0
 
 
+def shown(server, kind, *args):
+    found = json.loads(server.cli("get", kind, *args, "-o", "json").stdout)
+    return found.get("items", found)
+
+
+def test_where_adapters_are_is_shown(lent):
+    def where(tenant, name):
+        status = shown(lent, "adapter", name, "--tenant", tenant)["status"]
+        assert status["replicas"] == len(status["loaded"])
+        return [(r["replica"], r["bytes"], r["sequences"]) for r in status["loaded"]]
+
+    def inside():
+        return {(a["tenant"], a["name"], a["bytes"], a["sequences"], r["metadata"]["name"])
+                for r in shown(lent, "replicas") for a in r["status"].get("adapters", [])}
+
+    def used(tenant):
+        return shown(lent, "tenant", tenant)["status"]["quota"].get("adapterBytes")
+
+    lent.apply(tenant_yaml("bob", quota={"adapterBytes": 3 * SIZE}))
+    assert where("bob", "cynic") == [] and inside() == set() and used("bob") == {"limit": 3 * SIZE, "used": 0}
+    text(lent, "bob", "cynic")
+    text(lent, "acme", "scribe")
+    (replica,) = [r["metadata"]["name"] for r in shown(lent, "replicas")]
+    wait_until(lambda: inside() == {("bob", "cynic", SIZE, 0, replica), ("acme", "scribe", SIZE, 0, replica)}, "both")
+    assert where("bob", "cynic") == where("acme", "scribe") == [(replica, SIZE, 0)] and where("eve", "cynic") == []
+    assert used("bob") == {"limit": 3 * SIZE, "used": SIZE} and used("acme") is None
+    text(lent, "eve", "cynic")  # in a replica of its own
+    wait_until(lambda: len(where("eve", "cynic")) == 1, "eve's")
+    assert where("eve", "cynic")[0][0] != replica and used("bob")["used"] == SIZE
+    rows = {tuple(line.split()[:2]): line.split() for line in lent.cli("get", "adapters").stdout.splitlines()}
+    assert rows["bob", "cynic"][6] == "1"
+    # in use while streams of it run, however many come before it is seen
+    streams = []
+    while where("bob", "cynic") == [(replica, SIZE, 0)]:
+        streams = [s for s in streams if s.is_alive()] + [Stream(lent, "bob", "cynic", max_tokens=300, ignore_eos=True)]
+    for stream in streams:
+        stream.join()
+    wait_until(lambda: where("bob", "cynic") == [(replica, SIZE, 0)], "it to rest")
+    os.kill(lent.pid("control"), signal.SIGKILL)
+    wait_until(lambda: (replica, SIZE, 0) in where("bob", "cynic"), "a new control to know")
+    lent.apply(tenant_yaml("bob", quota={"adapterBytes": 1000}))
+    assert ask(lent, "bob", "cynic").status in (200, 503)  # one that is there stays until others need its room
+    os.kill(lent.pid("gateway"), signal.SIGKILL)
+    wait_until(lambda: inside() == set() and where("acme", "scribe") == [], "all to be gone with the gateway")
+    assert used("bob")["used"] == 0
+
+
 def test_quotas_are_of_who_asks(lent):
     """Key and tenant, for a lent model and an adapter, in the owner's replica and in one of the borrower's own."""
     lent.apply(tenant_yaml("bob", quota={"perKey": {"tokensPerDay": 40}}) +

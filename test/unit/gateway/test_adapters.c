@@ -79,6 +79,56 @@ static void what_is_loaded_is_counted(void **state)
     w.f.version->metrics = NULL;
 }
 
+/* What control was told since it was asked last; `sequences` UINT32_MAX: that it is gone. */
+static void assert_told(uint64_t uid, uint32_t sequences)
+{
+    struct bus_message m;
+    gateway_adapters_tell(w.f.replica->batch);
+    assert_int_equal(bus_recv(w.control, BUS_CONTROL, BUS_GATEWAY, &m), 1);
+    assert_int_equal(m.type, BUS_REPLICA_ADAPTER);
+    const struct bus_replica_adapter *told = &m.body.REPLICA_ADAPTER;
+    assert_true(told->replica_uid == w.f.replica->uid && told->tenant_uid == TENANT && told->bytes == BYTES);
+    assert_true(told->adapter_uid == uid && told->loaded == (sequences != UINT32_MAX));
+    assert_string_equal(told->name, uid == 500 ? "a0" : "a1");
+    if (told->loaded)
+        assert_int_equal(told->sequences, sequences);
+}
+
+static void assert_nothing_told(void)
+{
+    struct bus_message m;
+    gateway_adapters_tell(w.f.replica->batch);
+    assert_int_equal(bus_recv(w.control, BUS_CONTROL, BUS_GATEWAY, &m), 0);
+}
+
+static void control_knows_what_is_loaded(void **state)
+{
+    (void)state;
+    catalog_give(2, 500, 4, BYTES);
+    (void)ask_for("a0", 500);
+    assert_false(turn());
+    assert_nothing_told(); /* not there yet */
+    loaded(demanded.number, 0);
+    assert_true(turn());
+    assert_told(500, 1);
+    assert_nothing_told();
+    end(items[0], 0);
+    assert_told(500, 0);
+    gateway_adapters_again(w.f.replica->batch); /* a new control */
+    assert_told(500, 0);
+    assert_nothing_told();
+    (void)ask_for("a1", 501);
+    gateway_dispatch(&w.f.g);
+    assert_told(500, UINT32_MAX);
+    assert_int_equal(turn(), false);
+    assert_int_equal(n_demanded, 1);
+    loaded(demanded.number, 0);
+    assert_told(501, 0);
+    assert_true(turn());
+    end(items[0], 0);
+    gateway_replica_kill(w.f.replica, BUS_STOP_PROTOCOL);
+}
+
 static void none_goes_under_a_sequence(void **state)
 {
     (void)state;
@@ -445,6 +495,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(it_is_loaded_when_it_is_needed, setup, teardown),
         cmocka_unit_test_setup_teardown(the_least_recently_used_one_goes, setup, teardown),
         cmocka_unit_test_setup_teardown(what_is_loaded_is_counted, setup, teardown),
+        cmocka_unit_test_setup_teardown(control_knows_what_is_loaded, setup, teardown),
         cmocka_unit_test_setup_teardown(none_goes_under_a_sequence, setup, teardown),
         cmocka_unit_test_setup_teardown(what_cannot_be_loaded_is_said, setup, teardown),
         cmocka_unit_test_setup_teardown(what_is_larger_than_the_budget_is_refused, setup, teardown),
