@@ -162,6 +162,8 @@ void gateway_lone_ended(struct gateway_lone *lone, int code, const struct error 
     if (r) {
         lone->request = NULL;
         r->lone = NULL;
+    }
+    if (r && r->state != GATEWAY_REQUEST_ANSWERED) {      /* else its client still reads */
         (void)schedule_cancel(g->schedule, &r->schedule); /* a leased one was given back with its replica */
         gateway_fail(r, code, err);
     }

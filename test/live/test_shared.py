@@ -4,6 +4,7 @@ import os
 import pathlib
 import re
 import signal
+import socket
 import threading
 
 import pytest
@@ -314,6 +315,32 @@ def test_a_killed_worker_costs_nobody_an_answer(server, folder):
     for load in loads:
         assert (set(load.statuses), load.broken, load.wrong) == ({200}, 0, 0), (load.statuses, load.codes)
     assert all(r["status"]["restarts"] == LOSSES for r in replicas(server))
+
+
+def test_a_client_that_reads_late_has_one_answer(server, folder):
+    """It is tried again, alone, and that worker has ended long before its answer has been read."""
+    keys = echoes(server, folder)
+    wide = {"name": "x", "datatype": "FP32", "shape": [-1, 50_000]}
+    (folder / "wide.json").write_text(json.dumps({"inputs": [wide]}))
+    server.apply(model_yaml("wide", "acme", "wide.json", isolation=SHARED))
+    inputs = [{**wide, "shape": [16, 50_000], "data": [1.2345678] * 800_000}]  # 8 MB, more than sockets take
+    assert server.infer("wide", inputs, keys["acme"]).status == echo(server, keys["umbra"]).status == 200
+    gateway, (pid,) = server.pid("gateway"), pids(server)
+    connection = server.connect(timeout=120)
+    connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)
+    os.kill(pid, signal.SIGSTOP)
+    connection.request("POST", "/v2/models/wide/infer", json.dumps({"inputs": inputs}),
+                       {"Authorization": "Bearer " + keys["acme"], "Content-Type": "application/json"})
+    running(server, 1)
+    os.kill(pid, signal.SIGKILL)
+    tried_alone(server)
+    server.wait_log("replica_ended")
+    wait_until(lambda: not any("alone" in r["status"]["wall"] for r in replicas(server)), "the lone worker to end")
+    connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)  # or its window stays small
+    answer = connection.getresponse()
+    assert answer.status == 200
+    assert json.loads(answer.read())["outputs"][0]["shape"] == [16, 50_000]
+    assert server.pid("gateway") == gateway and echo(server, keys["umbra"]).status == 200
 
 
 def test_a_member_that_is_stuck_is_ended(server, folder):

@@ -130,6 +130,32 @@ static void each_is_tried_once_more_and_alone(void **state)
     shared_done(&w);
 }
 
+/* Its worker ends, as it does once its request is answered, while the client still reads: that was the answer. */
+static void an_answer_that_is_still_read_is_the_only_one(void **state)
+{
+    (void)state;
+    struct world w;
+    shared_init(&w);
+    struct gateway *g = &w.f.g;
+    lose(&w, 1, 2);
+    uint64_t uid = lone_next(&w);
+    size_t cursor = 0;
+    struct gateway_request *r = map_next(&g->requests, &cursor);
+    assert_non_null(r->lone);
+    assert_true(schedule_cancel(g->schedule, &r->schedule));
+    gateway_request_state_set(r, GATEWAY_REQUEST_ANSWERED);
+    struct bus_replica_state starting = state_of(uid, BUS_REPLICA_STARTING);
+    gateway_replica_state(g, &starting);
+    uint64_t failed = g->stats.failed;
+    lone_ended(&w, uid, true);
+    assert_int_equal(g->stats.failed, failed);
+    assert_int_equal(g->requests.count, 1);
+    assert_null(r->lone);
+    (void)map_remove(&g->requests, r->infer_id);
+    gateway_request_free(r);
+    shared_done(&w);
+}
+
 static void few_at_once(void **state)
 {
     (void)state;
@@ -273,6 +299,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_is_tried_once_more_and_alone),
+        cmocka_unit_test(an_answer_that_is_still_read_is_the_only_one),
         cmocka_unit_test(few_at_once),
         cmocka_unit_test(the_tenant_with_fewest_goes_first),
         cmocka_unit_test(who_goes_away_or_is_refused_leaves_nothing),
