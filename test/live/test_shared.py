@@ -317,8 +317,10 @@ def test_a_killed_worker_costs_nobody_an_answer(server, folder):
     assert all(r["status"]["restarts"] == LOSSES for r in replicas(server))
 
 
-def test_a_client_that_reads_late_has_one_answer(server, folder):
+def test_a_client_that_reads_late_has_one_answer(make_server, folder):
     """It is tried again, alone, and that worker has ended long before its answer has been read."""
+    server = make_server(config="apiVersion: bulkhead.dev/v1alpha1\nkind: Server\nmetadata: {name: s}\n"
+                                "spec: {timeouts: {write: 10m, request: 10m}}\n")
     keys = echoes(server, folder)
     wide = {"name": "x", "datatype": "FP32", "shape": [-1, 50_000]}
     (folder / "wide.json").write_text(json.dumps({"inputs": [wide]}))
