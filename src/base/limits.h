@@ -168,6 +168,8 @@
 #define LIMIT_GATHERED_BYTES (32 * MIB)
 /* How long a language model's lease may step (DESIGN §6). */
 #define LIMIT_QUANTUM_US 20000u
+/* A language model that had nothing to step for so long gives back what of its memory is not used. */
+#define LIMIT_REST_MS 1000u
 /* Sequences that one replica works on at once. */
 #define LIMIT_SEQUENCES 64u
 /* Adapters on their way into one replica at once; of more, the worker takes none in. Each is a descriptor of its 64. */

@@ -138,6 +138,9 @@ struct engine_ops {
      * parked, which keep what they have: they do so when they are resumed under a number that is not loaded. 0: all of
      * them. */
     void (*adapter_drop)(struct engine *e, uint32_t number);
+    /* Nothing was asked for a while: gives memory back that it can fill again soon. Some milliseconds at most; true:
+     * there is more to do. NULL: there never is. */
+    bool (*rest)(struct engine *e);
     void (*stats)(struct engine *e, struct engine_stats *ret_stats);
     void (*close)(struct engine *e); /* accepts NULL */
 };

@@ -387,6 +387,7 @@ const struct engine_ops engine_llama = {
     .resume = llama_resume,
     .adapter_load = llama_adapter_load,
     .adapter_drop = llama_adapter_drop,
+    .rest = llama_rest,
     .stats = llama_stats,
     .close = llama_close,
 };

@@ -97,9 +97,26 @@ static bool cells_copy(struct llama *l, uint32_t from, uint32_t to, size_t size)
     return copied;
 }
 
+/* Puts a packed prefix into a stream, which may be its own. False: not possible now, and nothing is in there. */
+static bool cells_unpack(struct llama *l, const struct llama_stream *m, uint32_t to)
+{
+    if (l->copied >> to & 1) /* a copy is still to come there, or from there */
+        return false;
+    if (l->streams[to].taint > 0 && l->streams[to].taint != m->adapter)
+        stream_clean(l, to);
+    l->streams[to].taint = m->adapter;
+    bool done =
+        l->api->llama_state_seq_set_data(l->context, m->packed, m->packed_bytes, (llama_seq_id)to) == m->packed_bytes;
+    if (!done)
+        cells_remove(l, to, 0);
+    return done;
+}
+
 /* The prefix at `from` is at `to`, too; what was there is gone. False: no memory, and nothing is at `to`. */
 static bool stream_copy(struct llama *l, uint32_t from, uint32_t to)
 {
+    if (l->streams[from].packed)
+        return cells_unpack(l, &l->streams[from], to);
     bool later = (l->copied >> from & 1) || (l->copied >> to & 1) || !l->cells_known || l->windowed;
     size_t size = later ? 0 : l->api->llama_state_seq_get_size(l->context, (llama_seq_id)from);
     if (later || size > LLAMA_COPY_BYTES) {
@@ -119,6 +136,7 @@ void llama_prefix_forget(struct llama *l, uint32_t id)
         return;
     cells_remove(l, id, 0);
     free(m->tokens);
+    free(m->packed);
     *m = (struct llama_stream){.taint = m->taint};
 }
 
@@ -171,10 +189,16 @@ static int32_t spare_find(struct llama *l, const struct llama_sequence *s, uint3
 static void prefix_move(struct llama *l, uint32_t id, uint32_t to, uint32_t left)
 {
     struct llama_stream *m = &l->streams[id];
-    if (stream_copy(l, id, to))
+    struct llama_stream old = l->streams[to];
+    if (m->packed) { /* it moves without its cells */
         l->streams[to] = *m;
-    else
+        l->streams[to].taint = old.taint;
+        l->streams[to].rests = old.rests;
+    } else if (stream_copy(l, id, to)) {
+        l->streams[to] = *m;
+    } else {
         free(m->tokens);
+    }
     cells_remove(l, id, left);
     *m = (struct llama_stream){.taint = m->taint};
 }
@@ -229,6 +253,11 @@ static int32_t place_next(const struct llama *l, const struct llama_sequence *s,
 static uint32_t stream_continue(struct llama *l, const struct llama_sequence *s, uint32_t id, uint32_t common)
 {
     struct llama_stream *m = &l->streams[id];
+    if (m->packed && !cells_unpack(l, m, id)) {
+        llama_prefix_forget(l, id);
+        return 0;
+    }
+    free(take(&m->packed));
     int32_t to = common < m->n_tokens ? spare_find(l, s, id, (int32_t)id) : -1;
     if (to >= 0) {
         prefix_move(l, id, (uint32_t)to, common);
@@ -283,6 +312,7 @@ bool llama_stream_take(struct llama *l, struct llama_sequence *s)
         id == best ? stream_continue(l, s, (uint32_t)id, common) : stream_fill(l, s, (uint32_t)id, best, common);
     s->id = id;
     l->streams[id].owner = s;
+    l->streams[id].rests = false;
     if (s->g.adapter > 0)
         l->streams[id].taint = s->g.adapter;
     return true;
@@ -318,10 +348,42 @@ void llama_prefix_keep(struct llama *l, struct llama_sequence *s)
 uint32_t llama_stream_end(const struct llama *l, uint32_t id)
 {
     const struct llama_stream *m = &l->streams[id];
-    return m->owner ? m->owner->n_done : m->n_tokens;
+    return m->owner ? m->owner->n_done : m->packed ? 0 : m->n_tokens;
 }
 
 void llama_stream_cut(struct llama *l, uint32_t id)
 {
     cells_remove(l, id, llama_stream_end(l, id));
+}
+
+/* False: it stays as it is. */
+static bool pack(struct llama *l, uint32_t id)
+{
+    struct llama_stream *m = &l->streams[id];
+    size_t size = l->api->llama_state_seq_get_size(l->context, (llama_seq_id)id);
+    uint8_t *packed = size <= LLAMA_COPY_BYTES ? malloc(size) : NULL;
+    if (!packed || l->api->llama_state_seq_get_data(l->context, packed, size, (llama_seq_id)id) != size) {
+        free(packed);
+        return false;
+    }
+    m->packed = packed;
+    m->packed_bytes = size;
+    cells_remove(l, id, 0);
+    return true;
+}
+
+bool llama_rest(struct engine *e)
+{
+    struct llama *l = llama_of(e);
+    for (uint32_t i = 0; i < l->token.sequences && l->cells_known && !l->windowed; i++) {
+        struct llama_stream *m = &l->streams[i];
+        bool idle = !m->owner && !m->rests && !(l->copied >> i & 1);
+        if (!idle || (holds_prefix(m) && !m->packed && !pack(l, i)))
+            continue;
+        m->rests = true;
+        if (llama_cells_zero(l, i))
+            m->taint = 0;
+        return true;
+    }
+    return false;
 }

@@ -29,8 +29,9 @@
  * size and never by the clock, because the sums of an answer depend on the pieces in which its prompt came. */
 #define LLAMA_STEP_WORK     (UINT64_C(8) * 1000 * 1000 * 1000)
 #define LLAMA_PREFILL_LEAST 32u
-#define LLAMA_COPY_BYTES    (16 * MIB) /* of a prefix that a buffer copies; a longer one's stream is copied whole */
-#define LLAMA_SEQUENCES     32u        /* at once; ≤ LIMIT_SEQUENCES */
+#define LLAMA_COPY_BYTES \
+    (16 * MIB)                  /* of a prefix that a buffer holds; a longer one stays in cells, or all are copied */
+#define LLAMA_SEQUENCES     32u /* at once; ≤ LIMIT_SEQUENCES */
 #define LLAMA_CONTEXT_MAX   32768u
 #define LLAMA_EMBEDDING_MAX 2048u /* tokens: an embedding is computed in one call */
 /* Text has at least so many tokens: no vocabulary in the field has pieces so long that more bytes could fit. */
@@ -73,10 +74,13 @@ struct llama_sequence {
 struct llama_stream {
     struct llama_sequence *owner;
     uint32_t taint; /* what was computed with this adapter may lie in cells that nobody sees; 0: with none */
+    bool rests;     /* its pages are given back, and nothing came since */
     /* A prefix, without an owner only: */
     uint32_t n_tokens;   /* 0: there is none */
     llama_token *tokens; /* owned */
     uint64_t secret[2];
+    uint8_t *packed; /* owned: what was in its cells, of which none are left; NULL: it is in them */
+    size_t packed_bytes;
     uint64_t used; /* smaller was used longer ago */
     uint32_t adapter;
 };
@@ -276,6 +280,8 @@ void llama_stream_give(struct llama *l, struct llama_sequence *s);
 void llama_prefix_keep(struct llama *l, struct llama_sequence *s);
 /* Nothing happens where there is none. */
 void llama_prefix_forget(struct llama *l, uint32_t id);
+/* See engine_ops: packs a prefix, so that its stream needs no memory. */
+bool llama_rest(struct engine *e);
 /* How many cells of it somebody sees; and away with what was put behind these. */
 uint32_t llama_stream_end(const struct llama *l, uint32_t id);
 void llama_stream_cut(struct llama *l, uint32_t id);

@@ -224,6 +224,7 @@ static bool gap_fill(struct step *t, uint32_t from, uint32_t to)
         b->n_seq_id[b->n_tokens] = 1;
         b->seq_id[b->n_tokens][0] = (llama_seq_id)i;
         b->logits[b->n_tokens++] = false;
+        l->streams[i].rests = false;
         t->filled |= UINT64_C(1) << i;
     }
     return fits;

@@ -239,6 +239,7 @@ int worker_tokens_lease(struct worker *w, const struct channel_frame *f)
     t->out_used = 0;
     t->result = 0;
     t->unrung = false;
+    w->rest_ms = 0;
     uint64_t start_ns = clock_monotonic_ns(), budget_ns = f->a * NS_PER_US, took_ns = 0;
     struct engine_turn turn = {.tenant_id = f->tenant_id, .adapter = f->index};
     struct engine_token_sink sink = {.ctx = w, .event = on_event, .more = on_more};
@@ -261,5 +262,6 @@ int worker_tokens_lease(struct worker *w, const struct channel_frame *f)
     if (r < 0)
         return r;
     w->steps++;
+    w->rest_ms = w->ops->rest ? LIMIT_REST_MS : 0;
     return done_push(w, left < 0 ? left : 0, &err, took_ns, left < 0 ? 0 : (uint32_t)left);
 }

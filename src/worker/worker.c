@@ -26,8 +26,10 @@ int worker_wait(struct worker *w)
                               {.fd = w->bus_fd, .events = POLLIN}};
     int r;
     do {
-        r = poll(waits, 2, -1);
-    } while (r < 0 && errno == EINTR);
+        r = poll(waits, 2, w->rest_ms > 0 ? (int)w->rest_ms : -1);
+        if (r == 0)
+            w->rest_ms = w->engine && w->ops->rest(w->engine) ? 1 : 0;
+    } while (r == 0 || (r < 0 && errno == EINTR));
     channel_awake(w->channel);
     if (r < 0 || (waits[1].revents & (POLLERR | POLLHUP)))
         return -ERROR_GONE;

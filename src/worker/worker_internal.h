@@ -78,6 +78,7 @@ struct worker {
     struct tensor_signature *signature;
     uint32_t steps, items;       /* since the last STATS */
     struct worker_tokens tokens; /* of a token engine; 110 KiB */
+    uint32_t rest_ms;            /* of waiting for nothing, then the engine rests; 0: it did, or a lease is under way */
     struct worker_lease lease;   /* one at a time; here and not on the stack: 20 KiB */
     struct worker_watch watch;
     struct blocked_list blocked; /* system calls that were refused; in a shared worker, those that this model took */

@@ -2,6 +2,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -59,6 +60,33 @@ def test_repacked_weights(server, folder):
     assert all(texts)
     refused = server.apply(model_yaml("m", "acme", "small.gguf", engine="identity", resources={"repack": True}), check=False)
     assert refused.returncode == 1 and "spec.resources.repack: " in refused.stderr
+
+
+def anonymous_mib(pid):
+    with open(f"/proc/{pid}/status", encoding="ascii") as file:
+        return sum(int(line.split()[1]) for line in file if line.startswith("RssAnon:")) / 1024
+
+
+def test_what_is_not_used_is_given_back(server, folder):
+    """24 streams of 4 MiB, of sequences that are over and of a prefix, which is still there afterwards."""
+    gguf_random.write_model(folder / "model.gguf", "0.01B", "Q8_0")
+    server.apply(tenant_yaml("acme") + model_yaml("m", "acme", "model.gguf", engine="llama", resources={"memory": "768Mi"}))
+    key, first = server.key("acme"), list(range(256, 276)) * 10
+
+    def ask(prompt, **more):
+        answer = server.http("POST", "/v1/completions", key, {
+            "model": "m", "prompt": prompt, "max_tokens": 4, "temperature": 0, "ignore_eos": True, **more})
+        assert answer.status == 200, answer.body
+        return answer.json["choices"][0]["text"], answer.json["usage"]["prompt_tokens_details"]["cached_tokens"]
+
+    text, cached = ask(first)
+    assert cached == 0
+    worker, = server.workers()
+    with ThreadPoolExecutor(24) as pool:
+        list(pool.map(lambda i: ask([200 + i] * 600, cache_prompt=False), range(24)))
+    wait_until(lambda: anonymous_mib(worker) < 80, "cells to be given back")
+    again, cached = ask(first)
+    assert again == text and cached > 0 and server.workers() == [worker]
 
 
 HOSTILE_STEP = 1 if os.environ.get("BULKHEAD_SOAK") else 25

@@ -1,7 +1,7 @@
 """Row 11, eight tenants of one language model: one server that lends it to all of them, against a llama-server with one thread for
 each. Every tenant has one stream, one request after the other; first all on the bare base, then each with an adapter.
 
-Memory is the PSS of all processes of a side, taken after the runs. A conversation may be as long on both sides (4,096 tokens, what
+Memory is the PSS of all processes of a side, taken after the runs and a rest: what is not used is given back after a second. A conversation may be as long on both sides (4,096 tokens, what
 the model says of itself), all eight at once. In Q8_0 llama.cpp maps the file, so that its processes share the weights too; in Q4_K
 both sides repack them, which is llama-server's default, and each of its processes then has its own."""
 
@@ -9,6 +9,7 @@ import contextlib
 import itertools
 import random
 import tempfile
+import time
 
 from cases import figure, load_notes, target
 from lending import lent
@@ -25,6 +26,7 @@ CPU, CONTEXT, RANK = 2, 4096, "8"
 STREAM_MIB = 2 * 48  # of the limit: half of what is beside the library is for cells, the rest for adapters and embeddings
 PROMPT, ANSWER, REQUESTS = (32, 192), (24, 72), 2
 MEMORY_WANTED, BARE_WANTED, ADAPTERS_WANTED = 0.3, 1.5, 1.0
+REST_S = 2.5  # before memory is looked at
 MIB = 1 << 20
 
 
@@ -61,6 +63,7 @@ class Sides:
             order = (self.ours, self.peers) if pair % 2 == 0 else (self.peers, self.ours)
             runs = {server: self.once(server, jobs("%s %d" % (what, pair))) for server in order}
             pairs.append((runs[self.ours], runs[self.peers]))
+            time.sleep(REST_S)
             memory.append((pss(self.ours), pss(self.peers)))
             progress("%s, pair %d of %d: %.0f against %.0f tokens/s, %.0f against %.0f MiB" % (
                 what, pair + 1, settings.pairs, *(r["tokens_per_s"] for r in pairs[-1]), *(m / MIB for m in memory[-1])))

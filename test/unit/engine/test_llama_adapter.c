@@ -78,6 +78,40 @@ static void test_turns_of_different_adapters(void **state)
     llama_model_done(&second);
 }
 
+/* Prefixes of the base and of adapters that rest come back to their own. */
+static void test_rest(void **state)
+{
+    (void)state;
+    struct engine *e = llama_must_open(&model);
+    struct llama_model_file first = llama_tiny_adapter(3), second = llama_tiny_adapter(4);
+    struct error err;
+    memset(&record, 0, sizeof record);
+    assert_int_equal(llama_give(e, 1, &first, &err), 0);
+    assert_int_equal(llama_give(e, 2, &second, &err), 0);
+    struct told *alone[3];
+    for (uint32_t i = 0; i < 3; i++)
+        alone[i] = ask_with(e, 1 + i, i);
+    for (uint64_t round = 1; round <= 6; round++) {
+        while (e->ops->rest(e))
+            ;
+        for (uint32_t k = 0; k < 3; k++) {
+            uint32_t number = (uint32_t)(round + k) % 3;
+            struct told *t = ask_with(e, 10 * round + k, number);
+            assert_true(t->cached > 0);
+            assert_int_equal(told_same(t, alone[number]), 24);
+        }
+    }
+    while (e->ops->rest(e))
+        ;
+    e->ops->adapter_drop(e, 1);
+    assert_int_equal(llama_give(e, 3, &first, &err), 0);
+    struct told *t = ask_with(e, 100, 3);
+    assert_true(t->cached == 0 && told_same(t, alone[1]) == 24);
+    e->ops->close(e);
+    llama_model_done(&first);
+    llama_model_done(&second);
+}
+
 static void test_drop(void **state)
 {
     (void)state;
@@ -481,6 +515,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_turns_of_different_adapters),
+        cmocka_unit_test(test_rest),
         cmocka_unit_test(test_drop),
         cmocka_unit_test(test_dropped_under_one_that_is_parked),
         cmocka_unit_test(test_embedding),

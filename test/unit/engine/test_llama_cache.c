@@ -487,6 +487,57 @@ static void test_a_moved_prefix_is_its_cells(void **state)
     e->ops->close(e);
 }
 
+static void rest(struct engine *e)
+{
+    while (e->ops->rest(e))
+        ;
+    assert_false(e->ops->rest(e));
+}
+
+/* What rests takes no cells, and is there again when it is wanted: in its place, beside others, from another place. */
+static void test_rest(void **state)
+{
+    (void)state;
+    struct engine *e = open_streams(8);
+    struct llama *l = (struct llama *)(void *)e;
+    char longer[600];
+    (void)snprintf(longer, sizeof longer, "%s And so on, without an end.", shared_prompt);
+    fresh();
+    rest(e);
+    struct told *first = ask(e, 1, 5, shared_prompt, 0), *more = ask(e, 2, 0, longer, 0);
+    /* One that is under way keeps its cells. */
+    struct generation g = llama_prompt(longer, 30);
+    g.flags = GENERATION_IGNORE_END;
+    llama_must_submit(e, 3, 1, &g);
+    for (uint32_t i = 0; i < 4; i++)
+        assert_int_equal(llama_turn(e, &record, 1), 1);
+    rest(e);
+    size_t there = 0;
+    for (uint32_t i = 0; i < 8; i++) {
+        assert_true(l->streams[i].owner || nonzero(l, i) == 0);
+        there += nonzero(l, i) > 0;
+    }
+    assert_int_equal(there, 1);
+    assert_int_equal(llama_turn(e, &record, 0), 0);
+    struct told *again = ask(e, 4, 5, shared_prompt, 0);
+    assert_true(again->cached > 0);
+    assert_memory_equal(again->tokens, first->tokens, 4 * sizeof(int32_t));
+    assert_memory_equal(recorder_of(&record, 3)->tokens, more->tokens, 4 * sizeof(int32_t));
+    for (uint64_t round = 0; round < 8; round++) { /* others take its place, it is copied, it goes on in its own */
+        rest(e);
+        for (uint64_t k = 0; k < round; k++)
+            (void)ask(e, 100 + 10 * round + k, 6 + k % 2, longer, k % 3 == 0 ? GENERATION_NO_CACHE : 0);
+        again = ask(e, 200 + round, 5, round % 2 ? longer : shared_prompt, 0);
+        assert_true(again->cached > 0);
+        assert_memory_equal(again->tokens, (round % 2 ? more : first)->tokens, 4 * sizeof(int32_t));
+    }
+    /* Of eight streams four may be another's prefixes; all that rest go with the engine. */
+    rest(e);
+    for (uint32_t i = 0; i < 8; i++)
+        assert_int_equal(nonzero(l, i), 0);
+    e->ops->close(e);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -503,6 +554,7 @@ int main(void)
         cmocka_unit_test(test_hostile_grammars),
         cmocka_unit_test(test_pages_come_with_use),
         cmocka_unit_test(test_a_moved_prefix_is_its_cells),
+        cmocka_unit_test(test_rest),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
