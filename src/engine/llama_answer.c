@@ -25,6 +25,7 @@ int llama_chat_begin(struct llama *l, struct llama_sequence *s, struct str *ret_
         .schema_size = schema ? g->grammar.size : 0,
         .grammar = g->grammar.data,
         .grammar_size = schema ? 0 : g->grammar.size,
+        .one_call = g->flags & GENERATION_ONE_CALL,
     };
     s->chat = l->api->llama_chat_open(l->templates, &request, &ret_prompt->data, &ret_prompt->size, reason);
     if (!s->chat)

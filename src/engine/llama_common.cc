@@ -32,6 +32,8 @@ struct llama_chat {
     common_chat_msg message;
     std::vector<std::string> ids;
     bool told = false;
+    bool one_call = false;
+    bool enough = false; /* another call has begun */
 };
 
 namespace
@@ -172,6 +174,10 @@ bool diff_tell(llama_chat *c, const common_chat_msg_diff &diff, const llama_chat
         return false;
     if (diff.tool_call_index == std::string::npos)
         return true;
+    /* The library's grammars for many templates allow several whatever it is asked for. */
+    c->enough = c->enough || (c->one_call && diff.tool_call_index > 0);
+    if (c->enough)
+        return true;
     const common_chat_tool_call &call = diff.tool_call_delta;
     return sink->part(sink->ctx, LLAMA_CHAT_TOOL, static_cast<uint32_t>(diff.tool_call_index), call.id.c_str(),
                       call.name.c_str(), call.arguments.data(), call.arguments.size());
@@ -247,7 +253,8 @@ llama_chat *llama_chat_open(const llama_templates *t, const llama_chat_request *
             inputs.json_schema = schema.dump();
         }
         inputs.grammar = text_of(request->grammar, request->grammar_size);
-        inputs.parallel_tool_calls = true;
+        inputs.parallel_tool_calls = !request->one_call;
+        c->one_call = request->one_call;
         inputs.reasoning_format = COMMON_REASONING_FORMAT_DEEPSEEK;
         c->tools = !inputs.tools.empty() && inputs.tool_choice != COMMON_CHAT_TOOL_CHOICE_NONE;
         c->advance = c->tools || !inputs.json_schema.empty();
@@ -319,6 +326,11 @@ bool llama_chat_add(llama_chat *c, const char *text, size_t size, bool last, con
         llama_bound bound(LLAMA_GRAMMAR_NS);
         return parse_and_tell(c, last, sink);
     });
+}
+
+bool llama_chat_enough(const llama_chat *c)
+{
+    return c->enough;
 }
 
 uint32_t llama_chat_calls(const llama_chat *c)

@@ -32,6 +32,7 @@ void llama_templates_close(struct llama_templates *t); /* takes NULL */
 struct llama_chat_request {
     const char *messages, *tools, *tool_choice, *schema, *grammar; /* sizes below; tools to grammar may be empty */
     size_t messages_size, tools_size, tool_choice_size, schema_size, grammar_size;
+    bool one_call; /* at most one call of a tool */
 };
 
 /* Applies the template; the prompt belongs to the chat. NULL: error says why. */
@@ -57,6 +58,8 @@ struct llama_chat_sink {
 
 /* Takes more of the answer's text, and tells what it means so far. false: the sink said stop. */
 bool llama_chat_add(struct llama_chat *c, const char *text, size_t size, bool last, const struct llama_chat_sink *sink);
+/* Whether the answer goes on with what was not asked for (one_call), which is not told: time to end it. */
+bool llama_chat_enough(const struct llama_chat *c);
 /* Tool calls so far. */
 uint32_t llama_chat_calls(const struct llama_chat *c);
 

@@ -28,6 +28,7 @@
     X(llama_chat_add)                        \
     X(llama_chat_calls)                      \
     X(llama_chat_close)                      \
+    X(llama_chat_enough)                     \
     X(llama_chat_open)                       \
     X(llama_chat_preserved)                  \
     X(llama_chat_sampler)                    \

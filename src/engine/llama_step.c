@@ -279,15 +279,16 @@ static int answered(struct step *t, struct llama_sequence *s)
     uint32_t answer = s->n_tokens - s->n_prompt;
     bool full = !over && (answer >= s->g.max_tokens || s->n_tokens >= l->token.context);
     size_t size = token_text_add(&s->text, (struct str){piece, (size_t)n}, over || full, l->text);
-    r = llama_answer_tell(l, s, t->sink, (struct str){l->text, size}, over ? NULL : &token,
-                          over || full || s->text.stopped);
-    if (r < 0 || !(over || full || s->text.stopped))
+    bool last = over || full || s->text.stopped;
+    r = llama_answer_tell(l, s, t->sink, (struct str){l->text, size}, over ? NULL : &token, last);
+    bool enough = s->chat && l->api->llama_chat_enough(s->chat);
+    if (r < 0 || !(last || enough))
         return r;
     bool calls = s->chat && l->api->llama_chat_calls(s->chat) > 0;
     return llama_end(l, s, t->sink,
-                     !over && !s->text.stopped ? GENERATION_LENGTH
-                     : calls                   ? GENERATION_TOOL_CALLS
-                                               : GENERATION_STOP,
+                     !over && !s->text.stopped && !enough ? GENERATION_LENGTH
+                     : calls                              ? GENERATION_TOOL_CALLS
+                                                          : GENERATION_STOP,
                      0, NULL);
 }
 

@@ -30,7 +30,8 @@ enum generation_flag {
     GENERATION_SEEDED = 1u << 2,     /* `seed` counts; else each sequence draws its own */
     GENERATION_NO_SPECIAL = 1u << 3, /* text prompts: no token is put before or behind (BOS, EOS) */
     GENERATION_NO_CACHE = 1u << 4,   /* neither reads the prefix cache nor is kept in it */
-    GENERATION_FLAGS_ALL = (1u << 5) - 1
+    GENERATION_ONE_CALL = 1u << 5,   /* CHAT: of its tools the answer calls at most one, once */
+    GENERATION_FLAGS_ALL = (1u << 6) - 1
 };
 
 enum generation_grammar {

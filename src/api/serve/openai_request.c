@@ -127,6 +127,11 @@ static bool take_cache_prompt(struct openai_reader *p, yyjson_val *value)
     return take_flag(p, value, GENERATION_NO_CACHE, false);
 }
 
+static bool take_parallel_tool_calls(struct openai_reader *p, yyjson_val *value)
+{
+    return take_flag(p, value, GENERATION_ONE_CALL, false);
+}
+
 static bool take_add_special(struct openai_reader *p, yyjson_val *value)
 {
     return take_flag(p, value, GENERATION_NO_SPECIAL, false);
@@ -308,6 +313,7 @@ static const struct field {
     {"grammar", IN_SAMPLED, openai_take_grammar},
     {"tools", IN_CHAT, openai_take_tools},
     {"tool_choice", IN_CHAT, openai_take_tool_choice},
+    {"parallel_tool_calls", IN_CHAT, take_parallel_tool_calls},
     {"ignore_eos", IN_SAMPLED, take_ignore_eos},
     {"cache_prompt", IN_SAMPLED | IN_EMBEDDING, take_cache_prompt},
     {"add_special_tokens", IN_TOKENIZE, take_add_special},

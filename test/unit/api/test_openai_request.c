@@ -122,6 +122,10 @@ static void test_chat(void **state)
     good(OPENAI_CHAT, CHAT ",\"stop\":null,\"max_tokens\":null,\"temperature\":null,\"stream\":null,\"seed\":null,"
                            "\"tools\":null,\"functions\":null,\"response_format\":null,\"stream_options\":null}");
     assert_int_equal(request.common.flags, 0);
+    good(OPENAI_CHAT, CHAT ",\"parallel_tool_calls\":true}");
+    assert_int_equal(request.common.flags, 0);
+    good(OPENAI_CHAT, CHAT ",\"parallel_tool_calls\":false}");
+    assert_int_equal(request.common.flags, GENERATION_ONE_CALL);
 }
 
 static void test_messages(void **state)

@@ -270,6 +270,7 @@ static void test_no_fence_around_json(void **state)
 struct meaning {
     char text[200], reasoning[200], arguments[2][200], name[2][64], id[2][64];
     uint32_t n_calls;
+    bool enough;
 };
 
 static bool on_part(void *ctx, enum llama_chat_part part, uint32_t index, const char *id, const char *name,
@@ -295,7 +296,7 @@ static void id_make(char *id)
 }
 
 static struct meaning understand(const struct llama_library *api, const struct llama_templates *templates,
-                                 const char *answer, size_t step)
+                                 const char *answer, size_t step, bool one_call)
 {
     static const char messages[] = "[{\"role\":\"user\",\"content\":\"rain?\"}]";
     char error[LLAMA_COMMON_ERROR_BYTES];
@@ -306,7 +307,8 @@ static struct meaning understand(const struct llama_library *api, const struct l
                                          .tools = tools,
                                          .tools_size = sizeof tools - 1,
                                          .tool_choice = "auto",
-                                         .tool_choice_size = 4};
+                                         .tool_choice_size = 4,
+                                         .one_call = one_call};
     struct llama_chat *c = api->llama_chat_open(templates, &request, &prompt, &prompt_size, error);
     if (!c)
         fail_msg("%s", error);
@@ -318,7 +320,8 @@ static struct meaning understand(const struct llama_library *api, const struct l
         size_t n = size - at < step ? size - at : step;
         assert_true(api->llama_chat_add(c, answer + at, n, at + n == size, &sink));
     }
-    assert_int_equal(api->llama_chat_calls(c), m.n_calls);
+    m.enough = api->llama_chat_enough(c);
+    assert_int_equal(api->llama_chat_calls(c), m.n_calls + m.enough);
     api->llama_chat_close(c);
     return m;
 }
@@ -328,6 +331,9 @@ static void test_tools(void **state)
     (void)state;
     static const char call[] =
         "<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Rome\"}}\n</tool_call>";
+    static const char two[] =
+        "<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Rome\"}}\n</tool_call>\n"
+        "<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Oslo\"}}\n</tool_call>";
     struct llama_model_file file = llama_tiny_chat(1, tool_template);
     struct engine *e = llama_must_open(&file);
     assert_true(flags(e) & TENSOR_TOKEN_TOOLS);
@@ -343,17 +349,25 @@ static void test_tools(void **state)
     struct llama_templates *templates = api->llama_templates_open(model, &knows_tools);
     assert_true(templates && knows_tools);
     for (size_t step = 1; step < 100; step += step < 10 ? 1 : 13) {
-        struct meaning m = understand(api, templates, call, step);
+        struct meaning m = understand(api, templates, call, step, false);
         assert_int_equal(m.n_calls, 1);
         assert_string_equal(m.name[0], "weather");
         assert_string_equal(m.id[0], "call_x");
         assert_non_null(strstr(m.arguments[0], "\"Rome\""));
         assert_int_equal(m.arguments[0][strlen(m.arguments[0]) - 1], '}');
-        m = understand(api, templates, "It will not rain.", step);
+        m = understand(api, templates, two, step, false);
+        assert_int_equal(m.n_calls, 2);
+        assert_false(m.enough);
+        m = understand(api, templates, two, step, true);
+        assert_int_equal(m.n_calls, 1);
+        assert_true(m.enough && strstr(m.arguments[0], "\"Rome\"") && !strstr(m.arguments[0], "Oslo"));
+        m = understand(api, templates, call, step, true);
+        assert_true(m.n_calls == 1 && !m.enough);
+        m = understand(api, templates, "It will not rain.", step, false);
         assert_int_equal(m.n_calls, 0);
         assert_string_equal(m.text, "It will not rain.");
-        (void)understand(api, templates, "<tool_call>\n{\"name\": \"weather\", \"argum", step); /* cut off */
-        (void)understand(api, templates, "<tool_call>{{{{]]]", step);
+        (void)understand(api, templates, "<tool_call>\n{\"name\": \"weather\", \"argum", step, false); /* cut off */
+        (void)understand(api, templates, "<tool_call>{{{{]]]", step, false);
     }
     api->llama_templates_close(templates);
     api->llama_model_free(model);
