@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -72,4 +73,27 @@ def test_the_printed_lines_work(demo):
     check(first)
     assert demo.stop() == 0
     check(demo())  # the same folder: the keys are still there
+    assert demo.stop() == 0
+
+
+def test_a_model_of_ones_own(demo, folder):
+    """What README.md says to a user with a GGUF file and a LoRA, done with the example's; but for cores and memory, of which
+    this machine may have fewer."""
+    text = demo()
+    port = re.search(r"http://127.0.0.1:(\d+)", text).group(1)
+    keys = dict(line.split() for line in (folder / "data/demo-keys").read_text().splitlines())
+    readme = (ROOT / "README.md").read_text()
+    section = readme[readme.index("### A language model of your own"):readme.index("## Use it")]
+    yaml, commands = re.findall(r"```(?:yaml)?\n(.*?)```", section, re.S)
+    (folder / "chat.yaml").write_text(re.sub(r"cpu: \d+, memory: \d+Gi", "cpu: 1, memory: 512Mi", yaml))
+    shutil.copy(ROOT / "examples/models/novelist.gguf", folder / "my-model.gguf")
+    shutil.copy(ROOT / "examples/models/cynic.gguf", folder / "my-lora.gguf")
+    for here, there in (("build/bulkhead", str(BUILD / "bulkhead")), ("demo-data", str(folder / "data")), (":8080", ":" + port)):
+        assert here in commands
+        commands = commands.replace(here, there)
+    ran = subprocess.run(["bash", "-ec", commands], cwd=folder, capture_output=True, text=True, timeout=CEILING_S,
+                         env={**os.environ, "ACME": keys["acme"]}, check=True).stdout
+    assert "Model acme/chat created" in ran and "Adapter acme/support created" in ran
+    answer = json.loads(ran.splitlines()[-1])
+    assert answer["model"] == "support" and answer["choices"][0]["message"]["content"]
     assert demo.stop() == 0
