@@ -104,6 +104,7 @@ def test_cards_tell_when_and_whose(lent):
         found = lent.http("GET", "/v1/models/" + name, lent.keys[tenant]).json
         listing = {m["id"]: m for m in lent.http("GET", "/v1/models", lent.keys[tenant]).json["data"]}
         assert found == {**listing[name.split(":")[-1]], "id": name}
+        assert lent.http("GET", "/v1/models/" + name.replace(":", "%3A"), lent.keys[tenant]).json == found
         return found["created"], found["owned_by"]
 
     def version(tenant):

@@ -313,18 +313,36 @@ static void models(struct gateway_request *r)
     answer(r, &body);
 }
 
+/* Some clients write the colon of BASE:ADAPTER as %3A. No name has a percent sign. */
+static struct str colon_decode(struct str name, char decoded[static 2 * LIMIT_NAME_BYTES + 1])
+{
+    for (size_t i = 0; i + 3 <= name.size && name.size - 2 <= 2 * LIMIT_NAME_BYTES + 1; i++) {
+        bool here =
+            name.data[i] == '%' && name.data[i + 1] == '3' && (name.data[i + 2] == 'A' || name.data[i + 2] == 'a');
+        if (!here)
+            continue;
+        memcpy(decoded, name.data, i);
+        decoded[i] = ':';
+        memcpy(decoded + i + 1, name.data + i + 3, name.size - i - 3);
+        return (struct str){decoded, name.size - 2};
+    }
+    return name;
+}
+
 static void model(struct gateway_request *r)
 {
     _buf_ struct buf body;
     buf_init(&body, KIB);
     struct gateway_card card;
     struct error err = {0};
-    int code = gateway_card_find(r, gateway_param(r, 0), &card, &err);
+    char decoded[2 * LIMIT_NAME_BYTES + 1];
+    struct str name = colon_decode(gateway_param(r, 0), decoded);
+    int code = gateway_card_find(r, name, &card, &err);
     if (code < 0) {
-        model_fail(r, gateway_param(r, 0), code, &err);
+        model_fail(r, name, code, &err);
         return;
     }
-    append_model(&body, gateway_param(r, 0), &card);
+    append_model(&body, name, &card);
     answer(r, &body);
 }
 
