@@ -210,7 +210,8 @@ def hostile(make_server, folder):
     shutil.copy(BUILD / "test/live/escape-worker", programs / "bulkhead-worker")
     for beside in ("engines", "guest"):
         os.symlink(BUILD / beside, programs / beside)
-    server = make_server(start=False)
+    server = make_server(start=False, config="apiVersion: bulkhead.dev/v1alpha1\nkind: Server\nmetadata: {name: s}\n"
+                                             f"spec: {{timeouts: {{request: {BOOT_S}s}}}}\n")
     server.program = programs / "bulkhead"
     server.start()
     (folder / "hostile.json").write_text("{}")

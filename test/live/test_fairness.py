@@ -143,21 +143,21 @@ def reset(sock):
 
 @pytest.mark.parametrize("leave", [socket.socket.close, reset], ids=["fin", "rst"])
 def test_a_running_lease_ends_with_its_client(server, folder, leave):
-    """The slot is free again long before the eight seconds of the step are over, and the worker lives on."""
-    key = give(server, folder, busy="8s")
+    """The slot is free again before the ten seconds of the step are over, and the worker lives on."""
+    key = give(server, folder, busy="10s")
     sock = send(server, key)
     running(server)
     workers = server.workers()
     leave(sock)
     wait_until(lambda: server.status()["device"]["used"] == 0, "the slot to be free")
-    assert gateway(server)["leases"] == 1 and gateway(server)["leaseSeconds"] < 8
+    assert gateway(server)["leases"] == 1 and gateway(server)["leaseSeconds"] < 10
     assert gone(server) == 1
     assert server.workers() == workers
     sock = send(server, key)  # and another one, now that a flag was set and cleared
     running(server)
     leave(sock)
     wait_until(lambda: gone(server) == 2, "the second to be gone")
-    assert gateway(server)["leaseSeconds"] < 16
+    assert gateway(server)["leaseSeconds"] < 20
     wait_until(lambda: server.status()["device"]["used"] == 0, "the slot to be free")
 
 
@@ -193,8 +193,8 @@ def test_a_lease_runs_on_while_one_of_its_clients_waits(server, folder):
 
 
 def test_onnx_runtime_gives_up_a_step_between_two_nodes(server, folder):
-    """A chain of products that takes far longer than one of them."""
-    n, side = 400, 1024
+    """A chain of products that takes longer than a lease may (30 s, then its worker is killed)."""
+    n, side = 3000, 1024
     nodes = [("MatMul", [f"v{i}", "v0"], [f"v{i + 1}"]) for i in range(n)]
     (folder / "chain.onnx").write_bytes(onnx_model.model(
         nodes, [("v0", onnx_model.FLOAT, [side, side])], [(f"v{n}", onnx_model.FLOAT, [side, side])]))
@@ -211,5 +211,5 @@ def test_onnx_runtime_gives_up_a_step_between_two_nodes(server, folder):
     sock.close()
     wait_until(lambda: server.status()["device"]["used"] == 0, "the slot to be free")
     assert gone(server) == 1 and server.workers() == workers
-    # 400 products of 2 × 1024³ operations are 859 GFLOP: not a second's work for one core
-    assert 0 < gateway(server)["leaseSeconds"] < 4, gateway(server)
+    # 3,000 products of 2 × 1024³ operations are 6.4 TFLOP, of which a core does some 0.1 in a second
+    assert 0 < gateway(server)["leaseSeconds"] < 30, gateway(server)

@@ -166,15 +166,15 @@ def test_a_model_over_its_memory_hurts_nobody_else(identity, folder):
 
 
 def test_requests_that_wait_for_a_deleted_model_get_their_404(server, folder):
-    (folder / "slow.json").write_text(json.dumps(dict(IDENTITY, busy="500ms")))
+    (folder / "slow.json").write_text(json.dumps(dict(IDENTITY, busy="4s")))
     server.apply(tenant_yaml("acme") + model_yaml("echo", "acme", "slow.json", batching={"maxSize": 1}))
     key = server.key("acme")
-    server.infer("echo", vector(1, [1, 2, 3, 4]), key)
     body = json.dumps({"inputs": vector(1, [1, 2, 3, 4])})
     connections = [server.connect() for _ in range(3)]
     for c in connections:
         c.request("POST", "/v2/models/echo/infer", body, {"Authorization": "Bearer " + key})
-    wait_until(lambda: server.status()["gateway"]["queued"] >= 1, "requests to queue")
+    wait_until(lambda: server.status()["device"]["used"] and server.status()["gateway"]["queued"] >= 1,
+               "one to run and others to queue")
     server.cli("delete", "model", "echo", "--tenant", "acme")
     statuses = sorted(c.getresponse().status for c in connections)
     assert statuses[0] == 200 and statuses[-1] == 404  # what runs is answered, what waits is told

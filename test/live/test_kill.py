@@ -125,7 +125,7 @@ def test_killed_supervisor_takes_everything_along(identity):
 
 
 def test_a_drain_answers_what_runs(server, folder):
-    (folder / "slow.json").write_text(json.dumps(dict(IDENTITY, busy="300ms")))
+    (folder / "slow.json").write_text(json.dumps(dict(IDENTITY, busy="3s")))
     server.apply(tenant_yaml("acme") + model_yaml("echo", "acme", "slow.json"))
     key = server.key("acme")
     server.infer("echo", vector(1, [1, 2, 3, 4]), key)
