@@ -12,6 +12,10 @@ import pytest
 
 from conftest import CEILING_S, ROOT, model_yaml, tenant_yaml, wait_until
 
+sys.path.insert(0, str(ROOT / "test/tools"))
+
+import gguf_hostile  # noqa: E402  (behind the path that finds it)
+
 PATH = "/v1/completions"
 
 
@@ -229,6 +233,39 @@ def test_a_chat_answers_with_json_alone(llm):
             said = choice["text"] if path == PATH else choice["message"]["content"]
             assert said.lstrip()[:1] in ("{", ""), said  # a model of random weights may not get to its end
             assert choice["finish_reason"] == "length" or isinstance(json.loads(said), dict)
+
+
+TOOL_TEMPLATE = """{% if tools %}{% for tool in tools %}{{ tool | tojson }}
+{% endfor %}{% endif %}{% for m in messages %}<{{ m.role }}>{% if m.tool_calls %}{% for c in m.tool_calls %}\
+{"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson }}}{% endfor %}{% else %}{{ m.content }}\
+{% endif %}<end>
+{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"""
+TOOLS = [{"type": "function", "function": {"name": name, "parameters": {
+    "type": "object", "properties": {"city": {"enum": ["Rome", "Oslo"]}}, "required": ["city"]}}} for name in ("weather", "news")]
+
+
+def test_tools_are_called(llm, folder):
+    """A model of random weights that is pushed towards a brace; the grammar does the rest."""
+    (folder / "tools.gguf").write_bytes(gguf_hostile.model_file().with_metadata(tokenizer__chat_template=TOOL_TEMPLATE))
+    llm.apply(model_yaml("caller", "acme", "tools.gguf", "llama", resources={"cpu": 1, "memory": "512Mi"}))
+    brace = post(llm, "/tokenize", {"model": "caller", "prompt": "{", "add_special_tokens": False})["tokens"][-1]
+    body = {"model": "caller", "messages": HI, "tools": TOOLS, "temperature": 1, "max_tokens": 200, "logit_bias": {brace: 100},
+            "tool_choice": {"type": "function", "function": {"name": "news"}}, "parallel_tool_calls": False}
+    for seed in range(3):
+        choice = post(llm, "/v1/chat/completions", {**body, "seed": seed})["choices"][0]
+        (call,) = choice["message"]["tool_calls"]
+        assert choice["finish_reason"] == "tool_calls" and call["type"] == "function" and call["id"].startswith("call_")
+        assert call["function"]["name"] == "news"
+        assert json.loads(call["function"]["arguments"])["city"] in ("Rome", "Oslo")
+        chunks = stream(llm, "/v1/chat/completions", prompt=None, **{**body, "seed": seed})
+        pieces = [t for c in chunks for t in c["choices"][0]["delta"].get("tool_calls", [])]
+        assert pieces[0]["function"]["name"] == "news" and {t["index"] for t in pieces} == {0}
+        assert json.loads("".join(t["function"]["arguments"] for t in pieces))["city"] in ("Rome", "Oslo")
+        assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
+    said = [*HI, {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": call["id"], "content": "nothing new"}]
+    assert post(llm, "/v1/chat/completions", {**body, "messages": said, "tool_choice": "none"})["choices"]
+    assert chat(llm, tools=TOOLS, status=400)["error"]["param"] == "tools"  # whose template knows none
 
 
 def test_embeddings(llm):
