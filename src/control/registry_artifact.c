@@ -15,7 +15,7 @@
 #define UPLOAD_PREFIX     ".upload-"
 #define UPLOAD_NAME_BYTES (sizeof UPLOAD_PREFIX + 22)
 /* Of an upload so many bytes go to the disk at once: else the last of many gigabytes would keep everybody waiting. */
-#define SYNC_BYTES (64 * MIB)
+#define SYNC_BYTES (4 * MIB)
 
 struct registry_upload {
     struct list _node;
@@ -62,7 +62,7 @@ int registry_io_error(struct error *err, const char *what)
 {
     int code = errno;
     if (code == ENOSPC || code == EDQUOT)
-        return error_set(err, -ERROR_IO, "%s: the server's disk is full", what);
+        return error_set(err, -ERROR_IO, "%s: the server's disk is full; free some space there and try again", what);
     return error_set(err, -ERROR_IO, "%s: %s", what, strerrordesc_np(code));
 }
 

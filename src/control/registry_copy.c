@@ -114,7 +114,9 @@ static int chunk_copy(struct registry_copy *copy, struct error *err)
     if (EVP_DigestUpdate(copy->sha256, chunk, (size_t)n) != 1)
         return error_set_default(err, -ERROR_INTERNAL);
     if (registry_write_all(copy->to, (struct str){chunk, (size_t)n}) < 0)
-        return registry_io_error(err, "cannot copy an artifact into memory");
+        return error_set(err, -ERROR_NO_MEMORY,
+                         "%s/%s version %u was not copied into memory, of which too little is free", copy->of.tenant,
+                         copy->of.model, copy->of.number);
     copy->copied_bytes += (uint64_t)n;
     copy->counted_bytes -= (uint64_t)n;
     copy->registry->copying_bytes -= (uint64_t)n;

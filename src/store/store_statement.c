@@ -111,7 +111,7 @@ int store_failure(struct store_sql *s, int code, struct error *err)
     }
     switch (code & 0xFF) {
     case SQLITE_FULL:
-        return error_set(err, ERROR_IO, "the disk of the store is full; nothing was changed");
+        return error_set(err, ERROR_IO, "the disk of the store is full; nothing was changed; free some space there and try again");
     case SQLITE_NOMEM:
         return error_set_default(err, ERROR_NO_MEMORY);
     case SQLITE_CONSTRAINT:

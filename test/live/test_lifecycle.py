@@ -10,12 +10,17 @@ import signal
 import stat
 import struct
 import subprocess
+import sys
 import threading
 import time
 
 import pytest
 
-from conftest import CEILING_S, IDENTITY, model_yaml, tenant_yaml, vector, wait_until
+from conftest import CEILING_S, IDENTITY, ROOT, model_yaml, tenant_yaml, vector, wait_until
+
+sys.path.insert(0, str(ROOT / "test/tools"))
+
+import gguf_random  # noqa: E402  (behind the path that finds it)
 
 SEED = int(os.environ.get("BULKHEAD_SEED", time.time_ns() % 1_000_000))
 ROUNDS = 12 if os.environ.get("BULKHEAD_SOAK") else 3
@@ -426,6 +431,47 @@ def test_a_full_disk_refuses_changes_and_serves_on(small_disk, make_server, fold
     server.start()
     assert names(server, "tenant") == expected
     assert infer(server, key).status == 200
+
+
+def stored(server):
+    """Artifacts, and what uploads have left."""
+    return sorted(path.name for path in (server.data / "store/artifacts").iterdir())
+
+
+def test_a_large_model_that_does_not_fit_the_disk_leaves_nothing(small_disk, make_server, folder):
+    """It breaks off in the middle, however often; quotas hold meanwhile, and what fits is taken."""
+    server = make_server()
+    key = one_model(server, folder, tenant={"quota": {"requestsPerMinute": 1, "burst": 6}})
+    before = stored(server)
+    gguf_random.write_model(folder / "large.gguf", "0.01B", "Q8_0")
+    assert (folder / "large.gguf").stat().st_size > 8 << 20  # the whole disk
+    large = model_yaml("large", "acme", "large.gguf", engine="llama")
+    for _ in range(3):
+        refused = server.apply(large, check=False)
+        assert refused.returncode == 1 and "disk is full; free some space there and try again" in refused.stderr, refused
+        assert str(server.data) not in refused.stderr
+        assert stored(server) == before
+    assert infer(server, key).status == 200
+    filler = small_disk()
+    for i in range(500):  # pages that the store has in reserve hold some
+        refused = server.cli("key", "create", "--tenant", "acme", "--name", f"k{i}", check=False)
+        if refused.returncode != 0:
+            break
+    assert "the disk of the store is full; nothing was changed; free some space" in refused.stderr, refused
+    keys = names(server, "key")
+    statuses = [infer(server, key).status for _ in range(12)]
+    assert statuses[0] == 200 and statuses[-1] == 429, statuses
+    filler.unlink()
+    later = server.key("acme", "later")  # no restart is needed
+    assert names(server, "key") == keys | {"later"}
+    subprocess.run(["mount", "-o", "remount,size=64m", server.data], check=True)
+    server.apply(large)
+    server.cli("delete", "model", "large", "--tenant", "acme")
+    assert stored(server) == before
+    assert server.stop() == 0
+    server.start()
+    assert names(server, "key") == keys | {"later"}
+    assert server.http("GET", "/v2/models/echo", later).status == 200
 
 
 def test_a_server_starts_on_a_full_disk(small_disk, make_server, folder):
