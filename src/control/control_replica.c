@@ -262,6 +262,7 @@ static void replica_stop(struct control *c, struct control_replica *replica)
     if (replica->stopping)
         return;
     replica->stopping = true;
+    fd_close(&replica->model_fd); /* so that many gigabytes are freed by the worker's end, and not by us */
     replica->version->n_stopping += !replica->lone;
     struct bus_replica body = {.replica_uid = replica->state.replica_uid, .reason = BUS_STOP_WANTED};
     (void)bus_conn_send(c->supervisor, BUS_REPLICA_STOP, &body, NULL, 0); /* without it we end anyway */
@@ -371,7 +372,8 @@ static bool version_idle(const struct control_version *v)
 {
     uint64_t kept_ns = v->failures > 0 ? v->start_after_ns + FAILURES_KEPT_NS : 0;
     return v->n_replicas == 0 && v->n_lone == 0 && v->demanded == 0 && !v->copying && !v->waits_copy &&
-           list_empty(&v->lones) && kept_ns < clock_monotonic_ns();
+           list_empty(&v->lones) && v->files[CONTROL_MODEL] < 0 && v->files[CONTROL_IMAGE] < 0 &&
+           kept_ns < clock_monotonic_ns();
 }
 
 /* One version has changed and nothing else: looking at all costs a walk through the store for each. */
@@ -557,6 +559,8 @@ static void on_ended(struct control *c, struct control_replica *replica, const s
     v->n_stopping -= replica->stopping && !replica->lone;
     if (!body->wanted)
         replica_lost(v, replica, body);
+    if (v->files[CONTROL_MODEL] < 0 && !v->copying) /* for the next, which need not wait for a copy then */
+        v->files[CONTROL_MODEL] = take_fd(&replica->model_fd);
     (void)map_remove(&c->replicas, body->replica_uid);
     replica_free(replica);
     reconcile_one(c, v);
