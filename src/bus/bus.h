@@ -8,8 +8,8 @@
 #include "base/cleanup.h"
 #include "bus/message.h"
 
-/* A connected pair, CLOEXEC, non-blocking on both ends. Nothing below relies on that: an OCI runtime that passes an end on
- * makes it blocking (runc does). */
+/* A connected pair, CLOEXEC, non-blocking on both ends. Nothing below relies on that: an OCI runtime that passes an end
+ * on makes it blocking (runc does). */
 must_check int bus_pair(int ret_fds[static 2], struct error *err);
 
 /* Sends one message; `fds` are borrowed. `self` and `peer` are checked against the matrix (assert: our own bug).

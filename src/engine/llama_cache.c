@@ -208,16 +208,19 @@ static bool cached(const struct llama *l, const struct llama_sequence *s)
     return l->cacheable && !(s->g.flags & GENERATION_NO_CACHE) && (s->g.cache_secret[0] || s->g.cache_secret[1]);
 }
 
-/* The prefix that has most in common with the sequence, of its tenant and adapter; -1: none. */
+/* The prefix that has most in common with the sequence, of its tenant and adapter; -1: none. What is left of the prompt
+ * is computed as it would be without the prefix: with an adapter one token alone would have other sums (llama_rows.c).
+ */
 static int32_t prefix_find(const struct llama *l, const struct llama_sequence *s, uint32_t *ret_common)
 {
     int32_t best = -1;
+    uint32_t left = s->g.adapter > 0 ? 2 : 1;
     *ret_common = 0;
-    for (uint32_t i = 0; cached(l, s) && i < l->token.sequences; i++) {
+    for (uint32_t i = 0; cached(l, s) && s->n_tokens > left && i < l->token.sequences; i++) {
         const struct llama_stream *m = &l->streams[i];
         if (!holds_prefix(m) || !secret_same(m->secret, s->g.cache_secret) || m->adapter != s->g.adapter)
             continue;
-        uint32_t n = 0, most = m->n_tokens < s->n_tokens - 1 ? m->n_tokens : s->n_tokens - 1;
+        uint32_t n = 0, most = m->n_tokens < s->n_tokens - left ? m->n_tokens : s->n_tokens - left;
         while (n < most && m->tokens[n] == s->tokens[n])
             n++;
         if (n > *ret_common) {

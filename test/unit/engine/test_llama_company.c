@@ -20,15 +20,16 @@ static struct llama_model_file example(const char *name)
 }
 
 /* Of 4 tokens to 264, neighbours often one apart, so that what is left of one beside another would be one token. */
-static void submit(struct engine *e, uint64_t id, uint32_t adapter)
+static void submit(struct engine *e, uint64_t id, uint32_t adapter, bool cache)
 {
-    static const uint32_t words[N_PROMPTS] = {3, 4, 5, 126, 127, 128, 129, 20, 19, 60, 263, 64};
+    static const uint32_t words[N_PROMPTS] = {3, 4, 5, 6, 7, 8, 126, 127, 128, 129, 263, 60};
     char prompt[2048];
     int size = snprintf(prompt, sizeof prompt, "What is");
     for (uint32_t i = 0; i < words[id]; i++) /* of 5 bytes at most */
         size += snprintf(prompt + size, sizeof prompt - (size_t)size, "%s", i % 4 == id % 4 ? " love" : " the");
     struct generation g = llama_prompt(prompt, N_TOKENS);
-    g.flags = GENERATION_IGNORE_END | GENERATION_LOGPROBS | GENERATION_NO_CACHE;
+    g.flags = GENERATION_IGNORE_END | GENERATION_LOGPROBS | (cache ? 0u : GENERATION_NO_CACHE);
+    g.cache_secret[0] = 6;
     g.n_top_logprobs = 2;
     g.adapter = adapter;
     llama_must_submit(e, id + 1, id % 3 + 1, &g);
@@ -45,18 +46,33 @@ static void same_bits(const struct told *a, const struct told *b)
                      a->tokens[i], (double)a->logprobs[i], b->tokens[i], (double)b->logprobs[i]);
 }
 
+/* The second time, all of the prompt but what must be left is there. */
+static void compare_cached(struct engine *e, uint32_t adapter)
+{
+    for (uint64_t id = 0; id < N_PROMPTS; id++) {
+        for (uint32_t i = 0; i < 2; i++) {
+            memset(&company, 0, sizeof company);
+            submit(e, id, adapter, true);
+            assert_int_equal(llama_turn_of(e, &company, 0, adapter), 0);
+        }
+        const struct told *again = recorder_of(&company, id + 1);
+        assert_int_equal(again->cached, again->prompt - 2);
+        same_bits(recorder_of(&alone, id + 1), again);
+    }
+}
+
 /* All at once, and one after the other while those before generate. */
 static void compare(struct engine *e, uint32_t adapter)
 {
     memset(&alone, 0, sizeof alone);
     for (uint64_t id = 0; id < N_PROMPTS; id++) {
-        submit(e, id, adapter);
+        submit(e, id, adapter, false);
         assert_int_equal(llama_turn_of(e, &alone, 0, adapter), 0);
     }
     for (uint32_t steps = 0; steps < 4; steps += 3) {
         memset(&company, 0, sizeof company);
         for (uint64_t id = 0; id < N_PROMPTS; id++) {
-            submit(e, id, adapter);
+            submit(e, id, adapter, false);
             if (steps > 0)
                 (void)llama_turn_of(e, &company, steps, adapter);
         }
@@ -64,11 +80,26 @@ static void compare(struct engine *e, uint32_t adapter)
         for (uint64_t id = 1; id <= N_PROMPTS; id++)
             same_bits(recorder_of(&alone, id), recorder_of(&company, id));
     }
+    if (adapter > 0)
+        compare_cached(e, adapter);
+}
+
+/* Of ggml's kernels for the model's own Q8_0, those of other processors sum up several rows in another order than one:
+ * seen with AVX before AVX2, not tried elsewhere. */
+static bool kernels_agree(void)
+{
+#ifdef __x86_64__
+    return !__builtin_cpu_supports("avx") || __builtin_cpu_supports("avx2");
+#else
+    return false;
+#endif
 }
 
 static void test_company_changes_nothing(void **state)
 {
     (void)state;
+    if (!kernels_agree())
+        skip();
     struct llama_model_file model = example("novelist"), scribe = example("scribe"), cynic = example("cynic");
     struct engine *e = llama_must_open(&model);
     struct error err;
