@@ -182,6 +182,20 @@ static bool batches_gain(const struct llama *l, bool repacked)
            !((type >= LLAMA_FTYPE_MOSTLY_Q2_K && type <= LLAMA_FTYPE_MOSTLY_Q6_K) || type == LLAMA_FTYPE_MOSTLY_Q2_K_S);
 }
 
+/* Repacked Q4_K has a kernel for 16 rows at once where the processor has AVX-512, and a slow one for single rows. */
+static uint32_t block_of(const struct llama *l, bool repacked)
+{
+#if defined(__x86_64__)
+    enum llama_ftype type = l->api->llama_model_ftype(l->model);
+    if (repacked && (type == LLAMA_FTYPE_MOSTLY_Q4_K_S || type == LLAMA_FTYPE_MOSTLY_Q4_K_M) &&
+        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq"))
+        return 16;
+#endif
+    (void)l;
+    (void)repacked;
+    return 0;
+}
+
 /* Of a computation, before any of it runs. */
 static bool on_node(struct ggml_tensor *node, bool ask, void *ctx)
 {
@@ -237,7 +251,8 @@ static void token_model_fill(struct llama *l, bool repacked)
     t->embedding = (uint32_t)l->api->llama_model_n_embd_out(l->model);
     l->windowed = l->api->llama_model_n_swa(l->model) > 0;
     l->cacheable = !l->api->llama_model_is_recurrent(l->model) && !l->api->llama_model_is_hybrid(l->model);
-    l->fills_gaps = l->cacheable && batches_gain(l, repacked);
+    l->block = l->cacheable ? block_of(l, repacked) : 0;
+    l->fills_gaps = l->cacheable && l->block == 0 && batches_gain(l, repacked);
     /* What an adapter leaves in a stream must be overwritten, from another one, before somebody else gets that. */
     if (!l->cacheable || t->sequences < 2)
         t->adapter_bytes = 0;

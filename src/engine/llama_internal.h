@@ -149,6 +149,7 @@ struct llama {
     bool cacheable;  /* a sequence can be cut: not with recurrent state */
     bool windowed;   /* some layers see the last tokens only; what llama.cpp saves of a sequence lacks the others */
     bool fills_gaps; /* one token more in a call costs less than one call more */
+    uint32_t block;  /* a call of so many tokens costs less than one of some fewer; 0: there is no such number */
     struct llama_sequence sequences[LLAMA_SEQUENCES];
     struct llama_stream streams[LLAMA_SEQUENCES]; /* [token.sequences] */
     uint64_t copied;                              /* streams in copies that the next decode call makes */

@@ -220,6 +220,60 @@ static void test_gaps(void **state)
     e->ops->close(e);
 }
 
+static struct llama_library counting;
+static const struct llama_library *counted;
+static uint32_t n_calls[LLAMA_SEQUENCES + 1]; /* of one token each of so many */
+
+static int32_t count_decode(struct llama_context *context, struct llama_batch batch)
+{
+    bool each = batch.n_tokens <= (int32_t)LLAMA_SEQUENCES;
+    for (int32_t i = 1; i < batch.n_tokens && each; i++)
+        each = batch.seq_id[i][0] != batch.seq_id[i - 1][0];
+    n_calls[each ? batch.n_tokens : 0]++;
+    return counted->llama_decode(context, batch);
+}
+
+/* Where whole blocks of tokens are cheaper: from 12 to 16 that generate it is one call of 16, with streams of others,
+ * of prompts and of nobody in between, and each is as alone. */
+static void test_blocks(void **state)
+{
+    (void)state;
+    struct engine *e = open_streams(20);
+    struct llama *l = llama_of(e);
+    l->block = 16;
+    l->fills_gaps = false;
+    fresh();
+    struct generation g = llama_prompt("the abacus", 100);
+    g.flags = GENERATION_IGNORE_END | GENERATION_LOGPROBS;
+    g.n_top_logprobs = 2;
+    llama_must_submit(e, 100, 1, &g);
+    assert_int_equal(llama_turn(e, &record, 0), 0);
+    for (uint64_t id = 1; id <= 20; id++) {
+        g.max_tokens = 40 + (uint32_t)(id * 7 % 20) * 3;
+        g.cache_secret[0] = id % 2;
+        llama_must_submit(e, id, 1, &g);
+    }
+    counted = l->api;
+    counting = *counted;
+    counting.llama_decode = count_decode;
+    l->api = &counting;
+    uint32_t n_filled = 0, left = 20;
+    for (uint32_t before = n_calls[16]; left > 0; before = n_calls[16]) {
+        uint32_t n = left;
+        left = (uint32_t)llama_turn(e, &record, 1);
+        assert_true(n >= 12 || n_calls[16] == before);
+        n_filled += n < 16 && n_calls[16] > before;
+    }
+    for (uint32_t n = 12; n < 16; n++)
+        assert_int_equal(n_calls[n], 0);
+    assert_true(n_filled > 0);
+    for (uint64_t id = 1; id <= 20; id++) {
+        assert_int_equal(recorder_of(&record, id)->n_tokens, 40 + id * 7 % 20 * 3);
+        (void)told_same(recorder_of(&record, id), recorder_of(&record, 100));
+    }
+    e->ops->close(e);
+}
+
 /* Cancels in every step of a life, with others beside, whose answers stay what they are. */
 static void test_cancel_at_every_step(void **state)
 {
@@ -548,6 +602,7 @@ int main(void)
         cmocka_unit_test(test_branches),
         cmocka_unit_test(test_all_streams),
         cmocka_unit_test(test_gaps),
+        cmocka_unit_test(test_blocks),
         cmocka_unit_test(test_cancel_at_every_step),
         cmocka_unit_test(test_turns_of_a_tenant),
         cmocka_unit_test(test_grammars),
