@@ -1,4 +1,4 @@
-"""A language model of one tenant, lent to others, who share its batch; with an adapter for each of them or without."""
+"""A language model of one tenant, lent to others, who share its batch or not; with an adapter for each of them or without."""
 
 HEAD = """apiVersion: bulkhead.dev/v1alpha1
 kind: Tenant
@@ -20,7 +20,7 @@ metadata: {name: lent, tenant: lab}
 spec:
   model: base
   tenants: [%(tenants)s]
-  sharedBatch: true
+  sharedBatch: %(shared)s
 """
 TENANT = """---
 apiVersion: bulkhead.dev/v1alpha1
@@ -39,9 +39,9 @@ spec:
 """
 
 
-def lent(source, cpu, memory, tenants, adapters=(), repack=False):
+def lent(source, cpu, memory, tenants, adapters=(), repack=False, shared=True):
     """YAML; adapters: a file for each of the tenants, who call it `voice`. The Grant comes behind those whom it names."""
     head = HEAD % {"source": source, "cpu": cpu, "memory": memory, "tenants": ", ".join(tenants),
-                   "repack": str(repack).lower()}
+                   "repack": str(repack).lower(), "shared": str(shared).lower()}
     return "".join(TENANT % name for name in tenants).lstrip("-\n") + "---\n" + head + "".join(
         ADAPTER % pair for pair in zip(tenants, adapters))
