@@ -16,6 +16,9 @@
 #define SILENT_LEASES_MAX 512u
 /* A tenant that was served in others' turns is stepped in them no more once it is so many turns ahead of its share. */
 #define TURNS_AHEAD 4u
+/* While so much of a prompt is left (some steps' worth), a turn in common would be a loss for all who generate: each
+ * of their tokens would wait for a step's part of that prompt, and a prompt costs the same in turns of its own. */
+#define PROMPT_SHARED_MAX 256u
 
 int gateway_batch_start(struct gateway_replica *replica)
 {
@@ -214,6 +217,8 @@ static bool may_share(const struct gateway_batch *b, const struct schedule_lease
         if (b->sequences[i].adapter != 0 || b->sequences[i].yields)
             continue;
         others = others || v != b->seat->version;
+        if (b->sequences[i].prompt_tokens - b->sequences[i].prompt_done > PROMPT_SHARED_MAX && !b->sequences[i].parked)
+            return false;
         if ((v != host && !v->shared_batch) || !schedule_may_join(v->gateway->schedule, &v->schedule, ahead_ns))
             return false;
     }

@@ -177,12 +177,12 @@ static void push(const struct channel_frame *frame)
     gateway_replica_pull(f.replica);
 }
 
-static void tell(uint64_t id, enum generation_event_kind kind, uint32_t completion)
+static void tell_of(uint64_t id, enum generation_event_kind kind, uint32_t prompt, uint32_t worked, uint32_t completion)
 {
     struct generation_event e = {.kind = kind,
                                  .text = kind == GENERATION_EVENT_TEXT ? STR("x") : (struct str){0},
-                                 .prompt_tokens = 3,
-                                 .prompt_done = 3,
+                                 .prompt_tokens = prompt,
+                                 .prompt_done = worked,
                                  .completion_tokens = completion,
                                  .finish = kind == GENERATION_EVENT_END ? GENERATION_STOP : GENERATION_RUNNING};
     size_t size = 0;
@@ -192,6 +192,11 @@ static void tell(uint64_t id, enum generation_event_kind kind, uint32_t completi
                                  .request_id = id,
                                  .lease_id = lease.lease_id,
                                  .length = size});
+}
+
+static void tell(uint64_t id, enum generation_event_kind kind, uint32_t completion)
+{
+    tell_of(id, kind, 3, 3, completion);
 }
 
 static void done(uint32_t more)
@@ -243,6 +248,32 @@ static void each_has_turns_of_its_own(void **state)
     assert_false(turn());
     assert_true(list_empty(&f.replica->batch->seats));
     assert_false(list_linked(&f.replica->in_busy));
+}
+
+/* Nobody's answers wait for a prompt of which much is left; the rest of it is no hindrance. */
+static void a_long_prompt_has_turns_of_its_own(void **state)
+{
+    (void)state;
+    guest->shared_batch = true;
+    ask(f.version, 1);
+    ask(guest, 1);
+    assert_true(turn());
+    tell_of(items[1][0], GENERATION_EVENT_PROGRESS, 900, 643, 0);
+    tell(items[0][0], GENERATION_EVENT_TEXT, 1);
+    done(2);
+    for (uint32_t i = 0; i < 4; i++) {
+        assert_true(turn());
+        assert_int_not_equal(lease.tenant_id, 0);
+        if (i == 3)
+            tell_of(items[1][0], GENERATION_EVENT_PROGRESS, 900, 644, 0);
+        else
+            tell(items[0][0], GENERATION_EVENT_TEXT, 2 + i);
+        done(2);
+    }
+    assert_true(turn());
+    assert_int_equal(lease.tenant_id, 0);
+    gateway_version_fail(f.version, ERROR_MODEL_NOT_FOUND, NULL);
+    gateway_version_fail(guest, ERROR_MODEL_NOT_FOUND, NULL);
 }
 
 /* Where all agree a turn is everybody's, and its cost is split by the tokens that each was served. */
@@ -628,6 +659,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(each_has_turns_of_its_own, setup, teardown),
         cmocka_unit_test_setup_teardown(who_agrees_shares_a_turn, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_long_prompt_has_turns_of_its_own, setup, teardown),
         cmocka_unit_test_setup_teardown(quotas_are_charged_as_turns_are, setup, teardown),
         cmocka_unit_test_setup_teardown(who_is_ahead_waits, setup, teardown),
         cmocka_unit_test_setup_teardown(a_lost_worker_takes_all_seats, setup, teardown),
