@@ -163,6 +163,7 @@ struct gateway_sequence {
     uint32_t max_tokens;
     uint32_t prompt_tokens, cached_tokens, prompt_done, completion_tokens; /* as last told */
     uint64_t prompt_bytes;                                                 /* 0: it was given as tokens */
+    uint32_t prompt_expected;                                              /* tokens, until the worker has told them */
     struct schedule_tokens_ticket tokens;
     uint64_t n_events, n_events_max;
     uint64_t ran_ns;  /* cost of the leases' time in which it was stepped, whoever else was */

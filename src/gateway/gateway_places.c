@@ -276,8 +276,9 @@ void gateway_places_take(struct gateway_request *r, struct gateway_sequence *s, 
     s->prompt_bytes = g->n_tokens > 0 ? 0 : g->prompt.size + g->tools.size;
     uint64_t expected = g->n_tokens > 0 ? g->n_tokens : s->prompt_bytes * p->prompt_tokens / p->prompt_bytes;
     uint32_t context = r->version->signature->token.context;
+    s->prompt_expected = expected < context ? (uint32_t)expected : context;
     schedule_tokens_admit(tokens_of(r), &line_of(r)->account, &s->tokens, r->tenant->schedule.weight,
-                          expected < context ? (uint32_t)expected : context);
+                          s->prompt_expected);
     struct gateway_line *line = line_of(r);
     (void)schedule_cancel(r->gateway->schedule, &r->schedule); /* there until its first one begins */
     list_remove(&r->node);                                     /* one each in turn */

@@ -203,6 +203,12 @@ static bool adapter_choose(struct gateway_batch *b)
     return least < UINT32_MAX;
 }
 
+/* Also of a prompt that waits behind others of its tenant, of which the worker has told nothing yet. */
+static uint32_t prompt_left(const struct gateway_sequence *s)
+{
+    return (s->prompt_tokens > 0 ? s->prompt_tokens : s->prompt_expected) - s->prompt_done;
+}
+
 /* Whether the turn may step everybody's sequences on the bare base: all agree, and nobody has been served in others'
  * turns far beyond what all get. */
 static bool may_share(const struct gateway_batch *b, const struct schedule_lease *lease)
@@ -217,7 +223,7 @@ static bool may_share(const struct gateway_batch *b, const struct schedule_lease
         if (b->sequences[i].adapter != 0 || b->sequences[i].yields)
             continue;
         others = others || v != b->seat->version;
-        if (b->sequences[i].prompt_tokens - b->sequences[i].prompt_done > PROMPT_SHARED_MAX && !b->sequences[i].parked)
+        if (prompt_left(&b->sequences[i]) > PROMPT_SHARED_MAX && !b->sequences[i].parked)
             return false;
         if ((v != host && !v->shared_batch) || !schedule_may_join(v->gateway->schedule, &v->schedule, ahead_ns))
             return false;

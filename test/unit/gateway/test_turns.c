@@ -19,12 +19,13 @@ static uint64_t items[2][ITEMS_MAX]; /* of the owner, of the guest */
 static uint32_t n_items[2];
 static uint64_t parked[16]; /* that the worker was told of */
 static uint32_t n_parked;
+static struct str asked;
 
 static void on_make(struct gateway_request *r, uint32_t index, struct generation *g)
 {
     (void)r;
     generation_init(g, GENERATION_COMPLETION);
-    g->prompt = STR("p");
+    g->prompt = asked;
     g->max_tokens = 100 + index;
 }
 
@@ -83,6 +84,7 @@ static int setup(void **state)
     static const struct channel_geometry geometry = {256, 1, 64 * KIB, 64 * KIB};
     static struct tensor_signature signature;
     signature = (struct tensor_signature){.token = {TENSOR_TOKEN_ANSWER, 1000, 2000, SEQUENCES, 50, 8, 0}};
+    asked = STR("p");
     n_ends = n_fails = n_parked = n_items[0] = n_items[1] = 0;
     fixture_init(&f, &geometry, 16 * KIB, 1, &signature);
     f.tenant.uid = OWNER;
@@ -272,6 +274,27 @@ static void a_long_prompt_has_turns_of_its_own(void **state)
     }
     assert_true(turn());
     assert_int_equal(lease.tenant_id, 0);
+    gateway_version_fail(f.version, ERROR_MODEL_NOT_FOUND, NULL);
+    gateway_version_fail(guest, ERROR_MODEL_NOT_FOUND, NULL);
+}
+
+/* The worker has told nothing of it, as it is behind others of its tenant. */
+static void a_long_prompt_is_known_by_its_bytes(void **state)
+{
+    (void)state;
+    static char text[8 * KIB];
+    memset(text, 'p', sizeof text);
+    guest->shared_batch = true;
+    ask(f.version, 1);
+    asked = (struct str){text, sizeof text};
+    ask(guest, 1);
+    for (uint32_t i = 0; i < 3; i++) {
+        assert_true(turn());
+        assert_int_not_equal(lease.tenant_id, 0);
+        if (lease.tenant_id == OWNER)
+            tell(items[0][0], GENERATION_EVENT_TEXT, 1 + i);
+        done(2);
+    }
     gateway_version_fail(f.version, ERROR_MODEL_NOT_FOUND, NULL);
     gateway_version_fail(guest, ERROR_MODEL_NOT_FOUND, NULL);
 }
@@ -660,6 +683,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(each_has_turns_of_its_own, setup, teardown),
         cmocka_unit_test_setup_teardown(who_agrees_shares_a_turn, setup, teardown),
         cmocka_unit_test_setup_teardown(a_long_prompt_has_turns_of_its_own, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_long_prompt_is_known_by_its_bytes, setup, teardown),
         cmocka_unit_test_setup_teardown(quotas_are_charged_as_turns_are, setup, teardown),
         cmocka_unit_test_setup_teardown(who_is_ahead_waits, setup, teardown),
         cmocka_unit_test_setup_teardown(a_lost_worker_takes_all_seats, setup, teardown),
