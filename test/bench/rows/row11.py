@@ -1,8 +1,8 @@
 """Row 11, eight tenants of one language model: one server that lends it to all of them, against a llama-server with one thread for
 each. Every tenant has one stream, one request after the other; first all on the bare base, then each with an adapter.
 
-Memory is the PSS of all processes of a side, taken after the runs and a rest: what is not used is given back after a second. A conversation may be as long on both sides (4,096 tokens, what
-the model says of itself), all eight at once. In Q8_0 llama.cpp maps the file, so that its processes share the weights too; in Q4_K
+Memory is the PSS of all processes of a side right after a run, and once more after the last one and a rest, in which our worker gives
+back what is not used. A conversation may be as long on both sides (4,096 tokens, what the model says of itself), all eight at once. In Q8_0 llama.cpp maps the file, so that its processes share the weights too; in Q4_K
 both sides repack them, which is llama-server's default, and each of its processes then has its own."""
 
 import contextlib
@@ -26,7 +26,7 @@ CPU, CONTEXT, RANK = 2, 4096, "8"
 STREAM_MIB = 2 * 48  # of the limit: half of what is beside the library is for cells, the rest for adapters and embeddings
 PROMPT, ANSWER, REQUESTS = (32, 192), (24, 72), 2
 MEMORY_WANTED, BARE_WANTED, ADAPTERS_WANTED = 0.3, 1.5, 1.0
-REST_S = 2.5  # before memory is looked at
+REST_S = 32  # LIMIT_REST_MS, and some time for it
 MIB = 1 << 20
 
 
@@ -55,7 +55,7 @@ class Sides:
         return measured(server, [Lane(port, lane, self.model, key) for port, lane, key in zip(ports, work, self.keys)])
 
     def run(self, settings, what, progress):
-        """([(ours, peers)], [bytes of ours over the peers']), and both in MiB at the end."""
+        """([(ours, peers)], [their bytes of memory, of each pair and at rest])"""
         pairs, memory = [], []
         for server in (self.ours, self.peers):
             self.once(server, jobs(what))
@@ -63,10 +63,12 @@ class Sides:
             order = (self.ours, self.peers) if pair % 2 == 0 else (self.peers, self.ours)
             runs = {server: self.once(server, jobs("%s %d" % (what, pair))) for server in order}
             pairs.append((runs[self.ours], runs[self.peers]))
-            time.sleep(REST_S)
             memory.append((pss(self.ours), pss(self.peers)))
             progress("%s, pair %d of %d: %.0f against %.0f tokens/s, %.0f against %.0f MiB" % (
                 what, pair + 1, settings.pairs, *(r["tokens_per_s"] for r in pairs[-1]), *(m / MIB for m in memory[-1])))
+        time.sleep(REST_S)
+        memory.append((pss(self.ours), pss(self.peers)))
+        progress("%s, at rest: %.0f against %.0f MiB" % (what, *(m / MIB for m in memory[-1])))
         return pairs, memory
 
 
@@ -76,9 +78,10 @@ def figures_of(what, pairs, memory):
             figure("  tokens/s, ratio", "x", ratio(pairs, "tokens_per_s")),
             figure("  CPU per token, ratio", "x", ratio(pairs, "cpu_us")),
             figure("  time to first token, ratio", "x", ratio(pairs, "first_ms")),
-            figure("  memory", "MiB", [a / MIB for a, _ in memory], "%.0f"),
-            figure("  8 x llama-server", "MiB", [b / MIB for _, b in memory], "%.0f"),
-            figure("  memory, ratio", "x", [a / b for a, b in memory])]
+            figure("  memory", "MiB", [a / MIB for a, _ in memory[:-1]], "%.0f"),
+            figure("  8 x llama-server", "MiB", [b / MIB for _, b in memory[:-1]], "%.0f"),
+            figure("  memory, ratio", "x", [a / b for a, b in memory[:-1]]),
+            figure("  memory at rest, ratio", "x", [a / b for a, b in memory[-1:]])]
 
 
 def run(settings, progress):
