@@ -17,49 +17,14 @@
 #include "catalog/catalog.h"
 #include "channel/channel.h"
 #include "gateway/gateway.h"
-#include "schedule/quota.h"
+#include "gateway/gateway_batch.h"
+#include "gateway/gateway_quota.h"
 #include "schedule/schedule.h"
-#include "schedule/tokens.h"
 
 #include <openssl/evp.h>
 #include <uv.h>
 
 #define GATEWAY_KEY_BYTES_MAX 128u /* longer credentials are nobody's */
-
-/* Requests that wait for others' reservations of one kind to end, first come, first served. */
-struct gateway_quota_queue {
-    struct gateway_quota *quota;
-    struct list requests;
-    struct list in_waited; /* gateway_quotas.waited */
-};
-
-/* What a tenant, or one of its keys, has used of its limits. Exists only while something of it is used. */
-struct gateway_quota {
-    struct schedule_quota schedule;
-    struct gateway_tenant *tenant;
-    struct list in_all;     /* gateway_quotas.all */
-    struct list in_changed; /* gateway_quotas.changed */
-    struct gateway_quota_queue queues[SCHEDULE_QUOTA_KINDS];
-    uint32_t n_requests; /* that point here, also refused ones until their answer is out: it stays as long */
-    uint64_t id;         /* of a key: in gateway_quotas.keys; 0: the tenant's own */
-    char key[CATALOG_KEY_ID_BYTES];
-};
-
-struct gateway_quotas {
-    struct map keys;     /* of keys */
-    struct list all;     /* struct gateway_quota; housekeeping goes round */
-    struct list waited;  /* struct gateway_quota_queue: those that hold requests */
-    struct list paused;  /* requests whose body is not read yet, by arrival */
-    uv_timer_t timer;    /* runs while there are some */
-    struct list changed; /* those whose use control was not told yet, first changed first */
-    struct hash_seed seed;
-    uint64_t tell_ns;    /* when to tell next */
-    uint32_t now_cursor; /* tenants whose use of now is looked at next */
-    uint32_t n;          /* in `all` */
-    bool restored;       /* what an earlier gateway counted is here */
-};
-
-enum { GATEWAY_QUOTA_TENANT, GATEWAY_QUOTA_KEY, GATEWAY_QUOTA_LEVELS };
 
 struct gateway_tenant {
     struct schedule_tenant schedule; /* first */
@@ -76,20 +41,6 @@ struct gateway_tenant {
     uint32_t n_waiting;  /* waiting for a signature */
     uint32_t classes;    /* bit per class that its requests may have */
     char name[LIMIT_NAME_BYTES + 1];
-};
-
-/* What of a tenant waits for a place in a running batch, in one class. */
-struct gateway_line {
-    struct schedule_tokens_account account;
-    struct list requests; /* with generations that have not begun, next first */
-};
-
-/* Who waits for a place in the running batches of a version's replicas. */
-struct gateway_places {
-    struct schedule_tokens tokens[SCHEDULE_CLASS_COUNT];
-    struct list versions;                 /* that may have requests in their lines */
-    bool critical;                        /* a critical request has come: a place is kept for the next */
-    uint64_t prompt_bytes, prompt_tokens; /* of texts of lately: how long a token is */
 };
 
 struct gateway_version {
@@ -153,78 +104,6 @@ enum gateway_replica_state {
     GATEWAY_REPLICA_DRAINING,
     GATEWAY_REPLICA_GONE, /* waiting for the supervisor's word that it ended */
     GATEWAY_REPLICA_STATE_COUNT
-};
-
-/* A sequence in a replica's running batch. */
-struct gateway_sequence {
-    struct gateway_request *request;
-    uint64_t id;    /* in the channel */
-    uint32_t index; /* of the request's generations */
-    uint32_t max_tokens;
-    uint32_t prompt_tokens, cached_tokens, prompt_done, completion_tokens; /* as last told */
-    uint64_t prompt_bytes;                                                 /* 0: it was given as tokens */
-    uint32_t prompt_expected;                                              /* tokens, until the worker has told them */
-    struct schedule_tokens_ticket tokens;
-    uint64_t n_events, n_events_max;
-    uint64_t ran_ns;  /* cost of the leases' time in which it was stepped, whoever else was */
-    uint32_t adapter; /* its number in the replica; 0: none */
-    bool parked;      /* its client does not read */
-    bool yields;      /* it is of a lower class than what runs now */
-    bool lifted;      /* its adapter was dropped for a higher class; until it is back */
-    bool told_parked; /* what the worker knows; that it may go on it learns with a lease */
-};
-
-/* What was cancelled may have sent events before it knew: they are dropped until a later lease has ended. */
-struct gateway_cancelled {
-    uint64_t id, lease_id;
-};
-
-/* A version asks the scheduler for a lease of a language model. It belongs to the version: which of its seats gets the
- * lease is the scheduler's choice. */
-struct gateway_turn {
-    struct schedule_request schedule; /* first */
-    struct list node;
-};
-
-/* A version that has something to run in a batch: the one of the replica itself, or one that it hosts. Each asks for
- * turns of its own; the replica runs one at a time (schedule/seat.c). */
-struct gateway_seat {
-    struct schedule_replica schedule; /* first */
-    struct gateway_version *version;
-    struct list in_batch;
-    uint32_t adapter; /* stepped last: the next turn is another's, where there is one */
-    uint32_t asked;   /* bit per class in which it has asked for a turn */
-};
-
-struct gateway_share {               /* of a running lease */
-    struct gateway_request *request; /* NULL: it has left the batch since, and its reservation does not cover this */
-    struct gateway_version *version;
-    struct gateway_quota *quotas[GATEWAY_QUOTA_LEVELS]; /* its; NULL: no limits there */
-    uint64_t served;                                    /* tokens, weighted */
-};
-
-struct gateway_batch {         /* of a replica of a language model */
-    struct schedule_host host; /* first */
-    struct gateway_replica *replica;
-    struct list in_look;
-    struct list seats;
-    struct gateway_seat *seat; /* of the running lease … */
-    struct gateway_turn *turn;
-    uint32_t class_top; /* the highest class that had something to run when it began, or since */
-    bool shared;        /* … which steps everybody's sequences, … */
-    uint32_t adapter;   /* … those with this adapter */
-    uint32_t n_sequences, n_cancelled;
-    uint32_t n_silent;     /* leases in a row without an event */
-    uint64_t n_events;     /* of the running lease */
-    uint64_t ran_until_ns; /* its time is noted in its sequences' ran_ns until then */
-    struct list adapters;  /* struct gateway_adapter: in the worker or on their way, the least recently used first */
-    uint32_t adapter_last; /* the last number that was chosen */
-    uint64_t slot_used;    /* bytes of the slot that no lease which has ended lies behind */
-    uint32_t n_shares;     /* of the running lease: of those that were told something, each request once */
-    struct gateway_share shares[LIMIT_SEQUENCES];
-    struct gateway_sequence sequences[LIMIT_SEQUENCES];
-    struct gateway_cancelled cancelled[2 * LIMIT_SEQUENCES];
-    char event[LIMIT_EVENT_BYTES]; /* the copy that is checked */
 };
 
 struct gateway_output { /* of the running lease */
@@ -417,92 +296,6 @@ must_check int gateway_authenticate(struct gateway *g, struct wire_exchange *x, 
                                     const char **ret_key_id, struct error *err);
 void gateway_connection_closed(void *ctx, void *connection);
 
-/* gateway_quota.c. Requests of the operator (over the bus) count in no quota. */
-void gateway_quotas_init(struct gateway *g);
-/* A new catalog was taken: its limits. */
-void gateway_quotas_set(struct gateway *g);
-/* Now and then: frees what is unused again, refuses who waited until its deadline. */
-void gateway_quotas_check(struct gateway *g, uint64_t now_ns);
-/* The tenant goes, and with it what it used. It has no requests. */
-void gateway_quotas_forget(struct gateway *g, struct gateway_tenant *t);
-/* At a request's head. 0, or a refusal that took nothing. */
-must_check int gateway_quota_enter(struct gateway_request *r, const char *key_id, struct error *err);
-int gateway_quota_refuse(struct gateway_request *r, int level, int code, const struct schedule_quota_refusal *refusal,
-                         struct error *err);
-/* What the catalog says; NULL: no limits. */
-const struct catalog_quota *gateway_quota_row(const struct gateway *g, const struct gateway_tenant *t, int level);
-
-/* gateway_flow.c: parts of gateway_quota_enter and gateway_quota_leave. */
-must_check int gateway_flow_enter(struct gateway_request *r, uint64_t now_ns, struct error *err);
-void gateway_flow_leave(struct gateway_request *r);
-/* Right after: the largest body that it may have, no more than `max`. */
-size_t gateway_quota_body_max(const struct gateway_request *r, size_t max);
-/* Later: its body is refused with `code`, `max` as above; which limit that was. */
-void gateway_body_explain(const struct gateway_request *r, int code, size_t max, struct error *err);
-/* After wire_accept: where its tenant's bytes per second are used up, its body is read later. */
-void gateway_quota_pace(struct gateway_request *r);
-/* Its body is here; a chunked one is counted now. */
-void gateway_quota_body(struct gateway_request *r);
-/* The answer is of that size: counts it. -ERROR_RESPONSE_TOO_LARGE. */
-must_check int gateway_quota_answer(struct gateway_request *r, size_t bytes, struct error *err);
-/* So many times the most expensive lease of lately is kept for a request: it may run alone, and be an expensive one. */
-#define GATEWAY_RESERVE_FACTOR 8u
-/* Of generations it is so many times what their tokens cost at most lately: sums of many vary less. */
-#define GATEWAY_RESERVE_TOKENS_FACTOR 2u
-/* Before it is queued; `amount` as schedule_quota_reserve. 0; 1: it waits, `next` is called later (or its version or
- * deadline ends it); or a refusal. */
-must_check int gateway_quota_reserve(struct gateway_request *r, enum schedule_quota_kind kind, uint64_t amount,
-                                     struct error *err);
-/* Before it is spent: whether so much may be used without taking what others reserved. */
-bool gateway_quota_fits(const struct gateway_request *r, enum schedule_quota_kind kind, uint64_t amount);
-/* It will use no more. */
-void gateway_quota_settle(struct gateway_request *r, enum schedule_quota_kind kind);
-/* Lets those go on that waited for a reservation to end. */
-void gateway_quotas_continue(struct gateway *g);
-/* Refuses those of a version that wait. */
-void gateway_quotas_fail(struct gateway_version *v, int code, const struct error *err);
-/* A lease of these requests ended, or was lost: each is charged its share of the time by rows. */
-void gateway_quota_charge(const struct schedule_lease *lease, uint64_t took_ns);
-/* Likewise of a lease that was pre-empted, whose requests run again: they keep their reservations. */
-void gateway_quota_charge_part(const struct schedule_lease *lease, uint64_t took_ns);
-/* A generation has used so much. */
-void gateway_quota_spend(struct gateway_request *r, enum schedule_quota_kind kind, uint64_t amount);
-/* A generation has ended, or was given up, after so many tokens that took so much of the device. */
-void gateway_quota_learn(struct gateway_version *v, uint64_t ran_ns, uint64_t n_tokens);
-/* What so much time of that lease costs: times its slots, and no more than all its requests may add up to. */
-uint64_t gateway_quota_cost(const struct schedule_lease *lease, uint64_t took_ns);
-/* A version's worker has used so much compute for nobody who is still there. */
-void gateway_quota_spend_rest(struct gateway_version *v, uint64_t amount);
-/* It is refused with this: does not count where that is not the client's fault. */
-void gateway_quota_refund(struct gateway_request *r, int code);
-/* Its end: gives back all that it still holds. */
-void gateway_quota_leave(struct gateway_request *r);
-/* The headers of its answer that tell what is left. */
-#define GATEWAY_QUOTA_HEADERS_MAX 17u
-struct gateway_quota_headers {
-    struct wire_header headers[GATEWAY_QUOTA_HEADERS_MAX + 2]; /* room for the answer's own */
-    uint32_t n;
-    char values[GATEWAY_QUOTA_HEADERS_MAX][24];
-};
-void gateway_quota_headers(const struct gateway_request *r, struct gateway_quota_headers *ret_headers);
-
-/* The state of the tenant, or with its id of that key of it; made when there is none. NULL: no memory. */
-struct gateway_quota *gateway_quota_get(struct gateway *g, struct gateway_tenant *t, const char *key_id);
-struct schedule_quota_time gateway_quota_time(void);
-
-/* gateway_quota_use.c */
-void gateway_quota_changed(struct gateway *g, struct gateway_quota *q);
-/* Tells control what changed, at most once a second, or `now`. */
-void gateway_quotas_tell(struct gateway *g, bool now);
-/* A new control: it is told all again. */
-void gateway_quotas_tell_all(struct gateway *g);
-/* Tells control which tenants use another amount now of what is not stored; a part of them with each call. */
-void gateway_now_tell(struct gateway *g);
-/* The tenant is about to be freed. */
-void gateway_now_forget(struct gateway *g, const struct gateway_tenant *t);
-/* What the store held when this gateway began. */
-void gateway_quotas_stored(struct gateway *g, const struct bus_quotas *body, int fd);
-
 /* gateway_catalog.c */
 must_check int gateway_catalog_take(struct gateway *g, int fd, size_t bytes, struct error *err);
 /* The one whose replicas a tenant's are: its own, or one that is lent to it. NULL: the catalog does not hold it, or no
@@ -549,126 +342,6 @@ void gateway_request_cancel(struct gateway_request *r);
 void gateway_demand(struct gateway_version *v);
 /* Answers all requests that wait or queue for a version with an error. */
 void gateway_version_fail(struct gateway_version *v, int code, const struct error *err);
-
-/* gateway_generate.c */
-/* An event of one of its generations, checked; the request may be gone afterwards. */
-void gateway_generate_event(struct gateway_request *r, uint32_t index, const struct generation_event *e);
-/* Its quota of tokens is used up: what still runs of it ends as if max_tokens were reached. May be gone afterwards. */
-void gateway_generate_cut(struct gateway_request *r);
-/* Ends it with an error, wherever its generations are. */
-void gateway_generate_fail(struct gateway_request *r, int code, const struct error *err);
-/* Takes its generations out of wherever they are; nothing of them comes any more. */
-void gateway_generate_stop(struct gateway_request *r);
-/* Its client reads again. */
-void gateway_generate_resume(struct gateway_request *r);
-
-/* gateway_places.c: who is next in the running batches */
-void gateway_places_init(struct gateway_version *v);
-void gateway_places_done(struct gateway_version *v); /* its requests are gone */
-/* Generations of a request wait for places. Until the first of them has one it queues with the scheduler, as any
- * request: bounds of queues, overload and its deadline take it out. Refusals are those of schedule_submit. */
-must_check int gateway_places_wait(struct gateway_request *r, struct error *err);
-/* They do so no more; accepts one that is in no line. */
-void gateway_places_leave(struct gateway_request *r);
-/* One that is in a line waits in that list instead, and for no place; or does so no more. */
-void gateway_places_aside(struct gateway_request *r, struct list *aside);
-void gateway_places_back(struct gateway_request *r);
-/* Whether a version may have one more place in the batch for that class. Lower classes cannot take all: an eighth, at
- * least one, is kept from batch, and one from both for critical requests once there was one. Nor can a tenant, of a
- * model that is lent: a sixteenth, at least one, is kept for those who have none in the batch, while there are such.
- * (None of this where there is a single place.) */
-bool gateway_places_open(const struct gateway_batch *b, const struct gateway_version *v, uint32_t class);
-/* The one that gets the next place in the batch, of `lowest` or a higher class; NULL: nobody waits who may have one. */
-struct gateway_request *gateway_places_next(const struct gateway_batch *b, uint32_t lowest);
-/* One of the version's own; NULL: none waits. */
-struct gateway_request *gateway_places_first(const struct gateway_version *v);
-/* The next generation of a request in a line, g, got its place: it has begun. */
-void gateway_places_take(struct gateway_request *r, struct gateway_sequence *s, const struct generation *g);
-/* The worker told this of it (checked), before it is noted in s. */
-void gateway_places_told(struct gateway_sequence *s, const struct generation_event *e);
-/* It leaves the batch; how many tokens were worked on. */
-uint64_t gateway_places_end(struct gateway_sequence *s);
-
-/* gateway_adapter.c: adapters in the workers */
-/* The catalog's row of a tenant's adapter, by "adapter" or "base:adapter"; NULL: it has none of that name. */
-const struct catalog_adapter *gateway_adapter_row(const struct gateway *g, const struct gateway_tenant *t,
-                                                  struct str name);
-/* 1: the request needs none, or it is loaded there under that number; 0: it comes, and the request waits for it aside
- * (gateway_adapter_wait) until it is back in its line; or the refusal. */
-must_check int gateway_adapter_get(struct gateway_batch *b, struct gateway_request *r, uint32_t *ret_number,
-                                   struct error *err);
-void gateway_adapter_wait(struct gateway_batch *b, struct gateway_request *r);
-/* A sequence in the batch names it, or no more. */
-void gateway_adapter_used(struct gateway_batch *b, uint32_t number, bool used);
-/* A lease that stepped those with it is over. */
-void gateway_adapter_stepped(struct gateway_batch *b, uint32_t number);
-/* Asks for those that are wanted, as far as there is room; drops what nobody may use. Requests may be gone. */
-void gateway_adapters_continue(struct gateway_batch *b);
-/* Whether the worker will say something of one. */
-bool gateway_adapters_expected(const struct gateway_batch *b);
-/* The worker's word. Negative: it broke the protocol. */
-must_check int gateway_adapter_frame(struct gateway_replica *replica, const struct channel_frame *f, struct error *err);
-void gateway_adapter_refused(struct gateway *g, const struct bus_adapter_refused *body);
-/* Control learns which are loaded, and what uses them, where that has changed. */
-void gateway_adapters_tell(struct gateway_batch *b);
-/* A new control: what the old one did not bring is asked for again. */
-void gateway_adapters_again(struct gateway_batch *b);
-/* A new catalog was taken. */
-void gateway_adapters_sweep(struct gateway *g);
-/* The replica is gone: who waited goes back to its line. */
-void gateway_adapters_lost(struct gateway_batch *b);
-
-/* gateway_share.c: who pays for a turn */
-/* Of the running lease: a sequence of the request was told of so many tokens, weighted. In a turn that is not shared
- * only those of whose turn it is count. */
-void gateway_share_add(struct gateway_batch *b, struct gateway_request *r, uint64_t served);
-/* A sequence is about to leave the batch. */
-void gateway_share_leave(struct gateway_batch *b, const struct gateway_sequence *s);
-/* The lease is over: ends it in the scheduler, and charges quotas. */
-void gateway_shares_complete(struct gateway_batch *b, struct schedule_lease *lease);
-/* The worker was lost with it, and its sequences are still there: whose turn it was pays, in the scheduler too. */
-void gateway_shares_lost(struct gateway_batch *b, const struct schedule_lease *lease);
-
-/* gateway_seat.c: who asks for turns */
-/* The seat of the batch, one of its version's, has got a turn of that class: whoever asked for it asks anew. */
-void gateway_seat_turn(struct gateway_batch *b, uint32_t class);
-/* The batch's lease is over and freed. Where there is more to step, and `again`, the seat has asked for its next one;
- * else it is let go. */
-void gateway_seat_done(struct gateway_batch *b, struct schedule_lease *lease, bool again);
-/* All seats go; the one of the running lease loses it. */
-void gateway_seats_lost(struct gateway_batch *b);
-/* Asks for turns where there is something to run; lets go what is drained. */
-void gateway_turns_look(struct gateway *g);
-/* Something of it has changed. */
-void gateway_batch_look(struct gateway_batch *b);
-void gateway_batches_look(struct gateway_version *v);
-/* A share of a running lease keeps its version until the lease is done. */
-void gateway_version_hold(struct gateway_version *v);
-void gateway_version_let_go(struct gateway_version *v);
-
-/* gateway_turn.c: the running batch of a replica */
-/* The running lease steps it. */
-bool gateway_is_stepped(const struct gateway_batch *b, const struct gateway_sequence *s);
-must_check int gateway_batch_start(struct gateway_replica *replica);
-void gateway_batch_free(struct gateway_replica *replica);
-/* The replica leaves: what it ran is lost. Before schedule_replica_remove, whose lease it takes over by then. */
-void gateway_batch_lost(struct gateway_replica *replica, const struct error *err);
-/* The lease was granted. Negative: it takes no frames. */
-must_check int gateway_turn_begin(struct gateway_replica *replica, struct schedule_lease *lease);
-must_check int gateway_turn_frame(struct gateway_replica *replica, const struct channel_frame *f, struct error *err);
-/* Something of a higher class came than there was in the running lease: what it steps makes way, within a step. */
-void gateway_batch_yield(struct gateway_batch *b);
-/* Those with that adapter, which is about to be dropped, are parked until it is back: within a step. */
-void gateway_sequences_lift(struct gateway_batch *b, uint32_t number);
-/* A request that has such a sequence, by the adapter's uid; NULL: there is none. */
-struct gateway_request *gateway_lifted_first(const struct gateway_batch *b, uint64_t adapter_uid);
-/* It is back, under that number; returns how many have it. */
-uint32_t gateway_lifted_return(struct gateway_batch *b, uint64_t adapter_uid, uint32_t number);
-/* Sends the word that a request's sequences are not to be stepped, or not wanted any more. */
-void gateway_batches_park(struct gateway_request *r, bool parked);
-void gateway_batches_cancel(struct gateway_request *r);
-/* Cancels one of them, and says what it was; false: there is none. */
-bool gateway_batches_take(struct gateway_request *r, struct gateway_sequence *ret_sequence);
 
 /* gateway_stats.c */
 /* A lease has succeeded; infer_ns: what the worker says that it took. */
