@@ -68,7 +68,7 @@ def test_what_engines_are_known_to_ask_is_no_news(make_server, level):
     apply_when_tested(server, tenant_yaml("acme") + "".join(
         model_yaml(name, "acme", str(ROOT / "examples" / source), engine=engine, isolation={"level": level})
         for name, source, engine in (("digits", "digits/digits.onnx", "onnx"), ("novelist", "models/novelist.gguf", "llama"))) +
-        (json.dumps(adapter) if "scribe" in names else ""))
+        (json.dumps(adapter) if "scribe" in names else ""), level)
     if level in ("container", "microvm"):
         server.fds = None  # the level's files are opened by the first who uses it, and kept
     key, connection = server.key("acme"), server.connect(BOOT_S)

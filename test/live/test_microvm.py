@@ -22,15 +22,15 @@ def config(more=""):
     return f"apiVersion: bulkhead.dev/v1alpha1\nkind: Server\nspec: {{timeouts: {{request: {BOOT_S}s}}{more}}}\n"
 
 
-def level(server):
-    return next(row for row in server.status()["isolation"]["levels"] if row["name"] == "microvm")
+def level(server, name="microvm"):
+    return next(row for row in server.status()["isolation"]["levels"] if row["name"] == name)
 
 
-def apply(server, yaml):
+def apply(server, yaml, name="microvm"):
     """The first one who asks starts the level's test, and is told so."""
     result = server.apply(yaml, check=False)
     if "still being tested" in result.stderr:
-        wait_until(lambda: level(server)["state"] != "testing", "the end of the test of level microvm", BOOT_S)
+        wait_until(lambda: level(server, name)["state"] != "testing", f"the end of the test of level {name}", BOOT_S)
         result = server.apply(yaml, check=False)
     assert result.returncode == 0, result.stderr
     return result
