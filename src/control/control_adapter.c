@@ -77,6 +77,7 @@ void control_demand_adapter(struct control *c, const struct bus_demand_adapter *
     }
     refuse(c, body, r < 0 ? r : error_set_default(&err, ERROR_NO_MEMORY), &err);
 }
+
 /* --- what is loaded --- */
 
 static struct control_adapter *find(const struct control_replica *r, uint64_t uid)

@@ -161,6 +161,7 @@ void control_replica_loaded(struct control *c, const struct bus_replica_loaded *
 void control_replica_blocked(struct control *c, const struct bus_replica_blocked *body);
 void control_demand(struct control *c, const struct bus_demand *body);
 void control_demand_lone(struct control *c, const struct bus_demand_lone *body);
+
 /* control_copy.c: artifacts into sealed memory while everything else goes on. */
 void control_copies_init(struct control *c);
 /* registry_copy_* of that artifact; nothing but *of must live on. `done` is called once, from the loop and never from

@@ -41,7 +41,7 @@ __attribute__((tls_model("initial-exec"))) thread_local bound_state bound;
 class bound_error : public std::bad_alloc
 {
   public:
-    const char *what() const noexcept override { return "it takes too long, or too much memory; make it simpler"; }
+    const char *what() const noexcept override { return LLAMA_BOUND_TEXT; }
 };
 
 uint64_t thread_ns()

@@ -21,6 +21,9 @@
 constexpr uint64_t LLAMA_TEMPLATE_NS = UINT64_C(200) * 1000 * 1000;
 constexpr uint64_t LLAMA_GRAMMAR_NS = UINT64_C(100) * 1000 * 1000;
 
+/* What a bound's end is called to people. */
+constexpr const char *LLAMA_BOUND_TEXT = "it takes too long, or too much memory; make it simpler";
+
 /* While one lives, this thread's operator new throws std::bad_alloc once `ns` of its processor time are over, or more
  * than 64 MiB beyond what there was at first are in use; and again soon after, where that is caught and it goes on. One
  * at a time per thread. */

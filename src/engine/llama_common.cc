@@ -54,7 +54,7 @@ template <typename Function> auto guarded(char *error, Function function) -> dec
         return function();
     } catch (const std::exception &e) {
         if (error)
-            explain(error, llama_bound_reached() ? "it takes too long, or too much memory; make it simpler" : e.what());
+            explain(error, llama_bound_reached() ? LLAMA_BOUND_TEXT : e.what());
     } catch (...) {
         if (error)
             explain(error, "it failed without a reason");

@@ -205,6 +205,8 @@ void llama_adapter_embed(struct llama *l, uint32_t number);
 
 /* Room for the matrices of an adapter whose file lora_scan has seen. */
 must_check int llama_matrices_begin(struct llama_adapter *a, struct str file, struct error *err);
+/* By its name, as llama.cpp reads them from an adapter's file. */
+bool llama_is_matrix(const struct ggml_tensor *t);
 /* A node of a computation with l->learned, before it runs. */
 void llama_matrices_look(struct llama *l, const struct ggml_tensor *node);
 /* Whoever computes with `a` computes with `other` from now on, or with `a` itself. False: they are not of one kind, or

@@ -18,6 +18,11 @@ static bool ends_with(const struct ggml_tensor *t, const char *suffix)
     return n > m && memcmp(t->name + n - m, suffix, m) == 0;
 }
 
+bool llama_is_matrix(const struct ggml_tensor *t)
+{
+    return ends_with(t, ".lora_a") || ends_with(t, ".lora_b");
+}
+
 static struct llama_matrix *matrix_of(struct llama_adapter *a, const struct ggml_tensor *t)
 {
     for (uint32_t i = 0; i < a->n_matrices; i++)
@@ -38,8 +43,7 @@ void llama_matrices_look(struct llama *l, const struct ggml_tensor *node)
             m->scale = node->op_params[0];
         return;
     }
-    bool either = ends_with(t, ".lora_a") || ends_with(t, ".lora_b");
-    if (!either || t->op != GGML_OP_NONE || matrix_of(a, t))
+    if (!llama_is_matrix(t) || t->op != GGML_OP_NONE || matrix_of(a, t))
         return;
     if (a->n_matrices < a->n_tensors)
         a->matrices[a->n_matrices] = (struct llama_matrix){.tensor = t, .data = t->data};

@@ -33,12 +33,7 @@ void llama_rows_call(struct llama *l, uint32_t n_tokens, bool one_each)
 
 static bool of_adapter(const struct ggml_tensor *node)
 {
-    static const char a[] = ".lora_a", b[] = ".lora_b";
-    if (node->op != GGML_OP_MUL_MAT || node->ne[2] != 1 || node->ne[3] != 1)
-        return false;
-    size_t size = strnlen(node->src[0]->name, sizeof node->src[0]->name);
-    const char *end = node->src[0]->name + size - (sizeof a - 1);
-    return size >= sizeof a && (memcmp(end, a, sizeof a - 1) == 0 || memcmp(end, b, sizeof b - 1) == 0);
+    return node->op == GGML_OP_MUL_MAT && node->ne[2] == 1 && node->ne[3] == 1 && llama_is_matrix(node->src[0]);
 }
 
 static struct ggml_tensor *copy_of(struct llama_rows *r, const struct ggml_tensor *t)

@@ -215,11 +215,11 @@ static bool may_pass(const struct gateway_batch *b, const struct gateway_version
                                                            v->tenant->schedule.weight, most, first);
 }
 
-/* How many tokens the prompt of a request has, as far as its body's size tells. */
-static uint32_t prompt_guess(const struct gateway_request *r)
+/* How many tokens so many bytes of a prompt are, as far as those of lately tell; no more than a context holds. */
+static uint32_t prompt_guess(const struct gateway_version *v, uint64_t bytes)
 {
-    const struct gateway_version *host = gateway_version_host(r->version);
-    uint64_t tokens = r->body.size * host->places.prompt_tokens / host->places.prompt_bytes;
+    const struct gateway_version *host = gateway_version_host(v);
+    uint64_t tokens = bytes * host->places.prompt_tokens / host->places.prompt_bytes;
     return tokens < host->signature->token.context ? (uint32_t)tokens : host->signature->token.context;
 }
 
@@ -231,7 +231,8 @@ static struct gateway_request *next_beside(const struct gateway_batch *b, const 
 {
     const struct gateway_line *best = NULL;
     const struct gateway_request *r = line_first(first);
-    struct schedule_tokens_barred barred = {.weight = r->tenant->schedule.weight, .expected = prompt_guess(r)};
+    struct schedule_tokens_barred barred = {.weight = r->tenant->schedule.weight,
+                                            .expected = prompt_guess(r->version, r->body.size)};
     bool stuck = is_stuck(b, r->version);
     list_each(node, &b->replica->version->places.versions)
     {
@@ -272,11 +273,9 @@ struct gateway_request *gateway_places_first(const struct gateway_version *v)
 
 void gateway_places_take(struct gateway_request *r, struct gateway_sequence *s, const struct generation *g)
 {
-    const struct gateway_places *p = &gateway_version_host(r->version)->places;
-    s->prompt_bytes = g->n_tokens > 0 ? 0 : g->prompt.size + g->tools.size;
-    uint64_t expected = g->n_tokens > 0 ? g->n_tokens : s->prompt_bytes * p->prompt_tokens / p->prompt_bytes;
-    uint32_t context = r->version->signature->token.context;
-    s->prompt_expected = expected < context ? (uint32_t)expected : context;
+    uint32_t context = r->version->signature->token.context, given = g->n_tokens < context ? g->n_tokens : context;
+    s->prompt_bytes = given > 0 ? 0 : g->prompt.size + g->tools.size;
+    s->prompt_expected = given > 0 ? given : prompt_guess(r->version, s->prompt_bytes);
     schedule_tokens_admit(tokens_of(r), &line_of(r)->account, &s->tokens, r->tenant->schedule.weight,
                           s->prompt_expected);
     struct gateway_line *line = line_of(r);
