@@ -43,9 +43,9 @@
  *           when it takes the frame; the host may write over it once it has taken the DONE of a LEASE that it pushed
  *           later. More than the model's `sequences` at once, living and parked, is -ERROR_PEER.
  *   LEASE   host → guest: the right to step until `a` microseconds (≥ 1) are over. No payload, b = 0, index = the
- *           adapter whose sequences are stepped (0: the bare base), tenant_id = whose sequences, 0: everybody's. It
- *           ends at the first boundary of a step behind its time, or when there is nothing left that it may step, or,
- *           early, when another lease is better: the guest says DONE, status 0, a = microseconds, b = how many
+ *           kind of adapters whose sequences are stepped (0: those on the bare base), tenant_id = whose sequences, 0:
+ *           everybody's. It ends at the first boundary of a step behind its time, or when there is nothing left that it
+ * may step, or, early, when another lease is better: the guest says DONE, status 0, a = microseconds, b = how many
  *           sequences of the whole worker could be stepped further. One lease at a time.
  *   PART    guest → host, in a lease only: what came of request_id: payload = one event (tensor/generation.h), at most
  *           LIMIT_EVENT_BYTES; index and a are 0. FINAL: its last event (END), after which the id is free. With
@@ -58,10 +58,11 @@
  *   RESUME  host → guest. Both ignore unknown ids. index = the number of the sequence's adapter (0: it has none), which
  *           is another one when that was dropped while the sequence was parked, and has been loaded again.
  *   ADAPTER guest → host, at any time: an adapter has come (WORKER_ADAPTER on the bus) and is loaded, status 0, or is
- *           not, status negative; index = its number. An engine that takes none says -ERROR_UNSUPPORTED.
- *   ADAPTER_DROP  host → guest, at any time: the adapter `index` is not wanted any more: its memory and its cached
- *           prefixes go, and a sequence that still names it ends with an error when it is to be stepped; one that is
- *           parked keeps its cells. Unknown numbers are ignored. With a channel's epoch all adapters go.
+ *           not, status negative; index = its number, a = its kind, ≥ 1 and < 2³² (0 when it is not loaded): those of
+ * one kind can be stepped together. An engine that takes none says -ERROR_UNSUPPORTED. ADAPTER_DROP  host → guest, at
+ * any time: the adapter `index` is not wanted any more: its memory and its cached prefixes go, and a sequence that
+ * still names it ends with an error when it is to be stepped; one that is parked keeps its cells. Unknown numbers are
+ * ignored. With a channel's epoch all adapters go.
  *
  * What a sequence does wrong is told by its own END (finish ERROR), never by the lease: a DONE with a status means that
  * the engine failed, and all its sequences are gone. With a channel's epoch all sequences end. */
@@ -78,14 +79,15 @@ enum channel_frame_type {
                      …). request_id 0: of the whole lease, items in their order along axis 0. Piece 0 begins with a
                      struct channel_tensor; FINAL marks the last piece of this output; WAIT: the guest waits for CREDIT
                    */
-    CHANNEL_CREDIT,  /* host → guest: the pieces of this slot were taken; its memory may be written again */
-    CHANNEL_CANCEL,  /* host → guest: request_id of lease_id is not wanted any more */
-    CHANNEL_PARK,    /* host → guest: keep the sequence but do not step it (tokens) */
-    CHANNEL_RESUME,  /* host → guest */
-    CHANNEL_DONE,    /* guest → host: the lease is over: slot, lease_id, status, a = microseconds the worker took; on
-                        failure   payload = text */
-    CHANNEL_STATS,   /* guest → host: a = steps, b = items since the last one */
-    CHANNEL_ADAPTER, /* guest → host: index = the adapter's number ≥ 1, status 0 or why it is not loaded */
+    CHANNEL_CREDIT, /* host → guest: the pieces of this slot were taken; its memory may be written again */
+    CHANNEL_CANCEL, /* host → guest: request_id of lease_id is not wanted any more */
+    CHANNEL_PARK,   /* host → guest: keep the sequence but do not step it (tokens) */
+    CHANNEL_RESUME, /* host → guest */
+    CHANNEL_DONE,   /* guest → host: the lease is over: slot, lease_id, status, a = microseconds the worker took; on
+                       failure   payload = text */
+    CHANNEL_STATS,  /* guest → host: a = steps, b = items since the last one */
+    CHANNEL_ADAPTER, /* guest → host: index = the adapter's number ≥ 1, status 0 or why it is not loaded, a = its kind
+                      */
     CHANNEL_ADAPTER_DROP, /* host → guest: index = the adapter's number ≥ 1 */
     CHANNEL_BLOCKED, /* guest → host, before a LOAD or DONE: the filter has refused `a` ≥ 1 calls (UINT32_MAX: or
                         more) of the number `index` since the worker began; BLOCKED_OTHERS (base/blocked.h) is one */

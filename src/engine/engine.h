@@ -57,7 +57,7 @@ struct engine_sink {
 struct engine_turn {
     uint64_t budget_ns; /* the turn ends at the first boundary of a step behind it; ≥ 1 */
     uint64_t tenant_id; /* only sequences of this tenant; 0: of all */
-    uint32_t adapter;   /* only sequences with this adapter, and those to be refused; 0: on the bare base */
+    uint32_t kind;      /* only sequences with adapters of it, and those to be refused; 0: on the bare base */
     uint32_t ret_left;  /* out, on success: how many of these could be stepped further */
 };
 
@@ -129,11 +129,13 @@ struct engine_ops {
     /* Its adapter, where it has one, goes by that number now: it was dropped while the sequence was parked, and loaded
      * again, the same bytes. */
     int (*resume)(struct engine *e, uint64_t request_id, uint32_t adapter, struct error *err);
-    /* An adapter for the model, under a number ≥ 1, not UINT32_MAX, that none has: turns and sequences name it from
-     * then on. `data` is the file, mapped, and `fd` the same; both are borrowed and not needed any more after the call.
+    /* An adapter for the model, under a number ≥ 1, not UINT32_MAX, that none has: sequences name it from then
+     * on. `data` is the file, mapped, and `fd` the same; both are borrowed and not needed any more after the call.
      * May take seconds. -ERROR_REFUSED (the file's fault, err for people), -ERROR_NO_MEMORY (more than the signature's
-     * adapter_bytes, or too many), -ERROR_INVALID_ARGUMENT. Both NULL: it takes none. */
-    int (*adapter_load)(struct engine *e, uint32_t number, int fd, struct str data, struct error *err);
+     * adapter_bytes, or too many), -ERROR_INVALID_ARGUMENT. *ret_kind ≥ 1: turns name adapters by it, and those of one
+     * kind are stepped together; never given to another kind again. Both NULL: it takes none. */
+    int (*adapter_load)(struct engine *e, uint32_t number, int fd, struct str data, uint32_t *ret_kind,
+                        struct error *err);
     /* Its memory and its cached prefixes go; its sequences end with an error in the next step, but those that are
      * parked, which keep what they have: they do so when they are resumed under a number that is not loaded. 0: all of
      * them. */

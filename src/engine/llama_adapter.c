@@ -68,7 +68,8 @@ static int file_open(int fd, FILE **ret_file, struct error *err)
     return 0;
 }
 
-int llama_adapter_load(struct engine *e, uint32_t number, int fd, struct str data, struct error *err)
+int llama_adapter_load(struct engine *e, uint32_t number, int fd, struct str data, uint32_t *ret_kind,
+                       struct error *err)
 {
     struct llama *l = llama_of(e);
     struct llama_adapter *place = NULL;
@@ -104,6 +105,7 @@ int llama_adapter_load(struct engine *e, uint32_t number, int fd, struct str dat
         return r;
     }
     *place = a;
+    *ret_kind = number;
     return 0;
 }
 

@@ -193,7 +193,8 @@ must_check int llama_pace_decode_once(struct llama *l, struct llama_context *con
 /* --- llama_adapter.c --- */
 
 /* See engine_ops. */
-must_check int llama_adapter_load(struct engine *e, uint32_t number, int fd, struct str data, struct error *err);
+must_check int llama_adapter_load(struct engine *e, uint32_t number, int fd, struct str data, uint32_t *ret_kind,
+                                  struct error *err);
 void llama_adapter_drop(struct engine *e, uint32_t number);
 bool llama_adapter_loaded(struct llama *l, uint32_t number); /* 0 always is; of others sequences are ended */
 /* What `context` computes with from now on. */

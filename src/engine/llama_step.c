@@ -31,7 +31,7 @@ struct step {
 static bool allowed(const struct step *t, const struct llama_sequence *s)
 {
     return s->state != LLAMA_FREE && !s->parked && (t->turn->tenant_id == 0 || s->tenant_id == t->turn->tenant_id) &&
-           (s->g.adapter == t->turn->adapter || !llama_adapter_loaded(t->l, s->g.adapter));
+           (s->g.adapter == t->turn->kind || !llama_adapter_loaded(t->l, s->g.adapter));
 }
 
 /* A new sequence waits until there is a stream for it. */
@@ -225,7 +225,7 @@ static bool fillable(const struct step *t, uint32_t from, uint32_t to)
 {
     bool fits = true;
     for (uint32_t i = from; i < to && fits; i++)
-        fits = answers(t, i) || t->turn->adapter == 0 || t->l->streams[i].taint == t->turn->adapter;
+        fits = answers(t, i) || t->turn->kind == 0 || t->l->streams[i].taint == t->turn->kind;
     return fits;
 }
 
@@ -504,7 +504,7 @@ int llama_token_step(struct engine *e, struct engine_turn *turn, const struct en
     struct step t = {.l = llama_of(e), .turn = turn, .sink = sink, .err = err};
     uint64_t start_ns = clock_monotonic_ns(), now_ns = start_ns;
     int r = 0;
-    llama_adapter_use(t.l, turn->adapter);
+    llama_adapter_use(t.l, turn->kind);
     for (bool first = true; r == 0 && anything(&t) > 0; first = false) {
         if (!first && (now_ns - start_ns >= turn->budget_ns || (sink->more && !sink->more(sink->ctx))))
             break;

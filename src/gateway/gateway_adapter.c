@@ -85,7 +85,7 @@ static struct gateway_adapter *find_number(const struct gateway_batch *b, uint32
 {
     list_each(node, &b->adapters)
     {
-        if (gateway_adapter_at(node)->number == number && number > 0)
+        if (gateway_adapter_at(node)->worn.number == number && number > 0)
             return gateway_adapter_at(node);
     }
     return NULL;
@@ -126,7 +126,7 @@ void gateway_adapter_drop(struct gateway_batch *b, struct gateway_adapter *a)
 {
     struct gateway_replica *replica = b->replica;
     assert(a->n_sequences == 0);
-    struct channel_frame frame = {.type = CHANNEL_ADAPTER_DROP, .index = a->number};
+    struct channel_frame frame = {.type = CHANNEL_ADAPTER_DROP, .index = a->worn.number};
     if (a->state == ADAPTER_LOADED && replica->channel && channel_push(replica->channel, &frame) == 0)
         channel_ring(replica->channel);
     struct gateway_version *v = a->version;
@@ -137,7 +137,7 @@ void gateway_adapter_drop(struct gateway_batch *b, struct gateway_adapter *a)
     list_remove(&a->in_batch);
     if (!gateway_adapter_nobody_aside(a) || gateway_adapter_is_missed(b, a)) {
         a->state = ADAPTER_WANTED;
-        a->number = 0;
+        a->worn = (struct gateway_worn){0};
         a->unserved = false;
         a->wanted_ns = a->wanted_ns > 0 ? a->wanted_ns : uv_hrtime();
         list_append(&b->adapters, &a->in_batch);
@@ -164,7 +164,7 @@ static void refuse(struct gateway_batch *b, struct gateway_adapter *a, int statu
                     text ? text : error_text(NULL, status));
     a->refusal.retry_after_ms = (uint32_t)(REFUSED_NS / NS_PER_MS);
     a->state = ADAPTER_REFUSED;
-    a->number = 0;
+    a->worn = (struct gateway_worn){0};
     a->refused_until_ns = uv_hrtime() + REFUSED_NS;
     struct error refusal = a->refusal;
     gateway_version_hold(a->version);
@@ -209,7 +209,7 @@ static void ask(struct gateway_batch *b, struct gateway_adapter *a)
                                       .epoch = replica->channel->epoch};
     if (bus_conn_send(g->control, BUS_DEMAND_ADAPTER, &body, NULL, 0) < 0)
         return; /* control is away; asked again when it is back */
-    a->number = ++b->adapter_last;
+    a->worn.number = ++b->adapter_last;
     a->state = ADAPTER_ASKED;
     if (!list_linked(&replica->in_busy))
         list_append(&g->busy, &replica->in_busy);
@@ -312,9 +312,10 @@ static struct gateway_adapter *adapter_new(struct gateway_batch *b, const struct
     return a;
 }
 
-int gateway_adapter_get(struct gateway_batch *b, struct gateway_request *r, uint32_t *ret_number, struct error *err)
+int gateway_adapter_get(struct gateway_batch *b, struct gateway_request *r, struct gateway_worn *ret_worn,
+                        struct error *err)
 {
-    *ret_number = 0;
+    *ret_worn = (struct gateway_worn){0};
     if (r->adapter_uid == 0)
         return 1;
     const struct catalog_adapter *row = row_of(r);
@@ -337,8 +338,10 @@ int gateway_adapter_get(struct gateway_batch *b, struct gateway_request *r, uint
         return 0;
     list_remove(&a->in_batch);
     list_append(&b->adapters, &a->in_batch);
-    *ret_number = a->state == ADAPTER_LOADED ? a->number : 0;
-    return a->state == ADAPTER_LOADED;
+    if (a->state != ADAPTER_LOADED)
+        return 0;
+    *ret_worn = a->worn;
+    return 1;
 }
 
 void gateway_adapter_wait(struct gateway_batch *b, struct gateway_request *r)
@@ -373,7 +376,7 @@ static void loaded(struct gateway_batch *b, struct gateway_adapter *a)
     a->state = ADAPTER_LOADED;
     a->counted = true;
     gateway_metrics_adapter(a->version, BUS_METRICS_ADAPTER_LOADED, a->bytes);
-    a->n_sequences = gateway_lifted_return(b, a->uid, a->number);
+    a->n_sequences = gateway_lifted_return(b, a->uid, a->worn);
     a->unserved = !gateway_adapter_nobody_aside(a);
     for (uint32_t class = 0; class < SCHEDULE_CLASS_COUNT; class ++)
         aside_back(a, class);
@@ -386,12 +389,15 @@ int gateway_adapter_frame(struct gateway_replica *replica, const struct channel_
     struct gateway_adapter *a = b ? find_number(b, f->index) : NULL;
     if (!a || (a->state != ADAPTER_ASKED && a->state != ADAPTER_STRAY))
         return error_set(err, ERROR_PEER, "word of an adapter that was not asked for");
+    if (f->status == 0 ? f->a == 0 || f->a > UINT32_MAX : f->a != 0)
+        return error_set(err, ERROR_PEER, "an adapter of no kind");
     if (a->state == ADAPTER_STRAY) {
         a->state = f->status == 0 ? ADAPTER_LOADED : ADAPTER_WANTED;
         gateway_adapter_drop(b, a);
     } else if (f->status < 0) {
         refuse(b, a, f->status, NULL);
     } else {
+        a->worn.kind = (uint32_t)f->a;
         loaded(b, a);
     }
     gateway_adapters_continue(b);
@@ -439,7 +445,7 @@ void gateway_adapters_again(struct gateway_batch *b)
         gateway_version_hold(stray->version);
         list_prepend(&b->adapters, &stray->in_batch);
         a->state = ADAPTER_WANTED;
-        a->number = 0;
+        a->worn = (struct gateway_worn){0};
     }
     gateway_adapters_continue(b);
 }

@@ -23,7 +23,7 @@ struct gateway_adapter {
     struct gateway_version *version;
     uint64_t uid, bytes;
     char name[LIMIT_NAME_BYTES + 1];
-    uint32_t number; /* in the worker; 0: not asked for */
+    struct gateway_worn worn; /* its number in the worker; 0: not asked for */
     uint32_t n_sequences;
     bool counted;            /* in the figures, as loaded */
     bool told;               /* control knows of it … */

@@ -134,7 +134,8 @@ static bool may_be_lifted(const struct gateway_batch *b, const struct gateway_ad
                           uint64_t now_ns)
 {
     for (uint32_t i = 0; i < b->n_sequences; i++)
-        if (b->sequences[i].adapter == a->number && (uint32_t)b->sequences[i].request->schedule.priority <= class)
+        if (b->sequences[i].worn.number == a->worn.number &&
+            (uint32_t)b->sequences[i].request->schedule.priority <= class)
             return false;
     return a->n_sequences > 0 && !a->stale && now_ns >= a->kept_until_ns;
 }
@@ -202,7 +203,7 @@ bool gateway_adapter_makes_way(const struct gateway_batch *b, const struct gatew
 static void evict(struct gateway_batch *b, struct gateway_adapter *gone)
 {
     if (gone->n_sequences > 0)
-        gateway_sequences_lift(b, gone->number);
+        gateway_sequences_lift(b, gone->worn.number);
     gone->n_sequences = 0;
     gateway_metrics_adapter(gone->version, BUS_METRICS_ADAPTER_EVICTED, 0);
     gateway_adapter_drop(b, gone);

@@ -32,6 +32,12 @@ struct gateway_places {
     uint64_t prompt_bytes, prompt_tokens; /* of texts of lately: how long a token is */
 };
 
+/* The adapter that a sequence computes with, or none (0, 0). */
+struct gateway_worn {
+    uint32_t number; /* in the replica */
+    uint32_t kind;   /* as its worker says: those of one kind can be stepped together */
+};
+
 /* A sequence in a replica's running batch. */
 struct gateway_sequence {
     struct gateway_request *request;
@@ -43,11 +49,11 @@ struct gateway_sequence {
     uint32_t prompt_expected;                                              /* tokens, until the worker has told them */
     struct schedule_tokens_ticket tokens;
     uint64_t n_events, n_events_max;
-    uint64_t ran_ns;  /* cost of the leases' time in which it was stepped, whoever else was */
-    uint32_t adapter; /* its number in the replica; 0: none */
-    bool parked;      /* its client does not read */
-    bool yields;      /* it is of a lower class than what runs now */
-    bool lifted;      /* its adapter was dropped for a higher class; until it is back */
+    uint64_t ran_ns; /* cost of the leases' time in which it was stepped, whoever else was */
+    struct gateway_worn worn;
+    bool parked; /* its client does not read */
+    bool yields; /* it stays behind in the turn that runs: it is of a lower class, or its tenant's own turn is for it */
+    bool lifted; /* its adapter was dropped for a higher class; until it is back */
     bool told_parked; /* what the worker knows; that it may go on it learns with a lease */
 };
 
@@ -69,8 +75,8 @@ struct gateway_seat {
     struct schedule_replica schedule; /* first */
     struct gateway_version *version;
     struct list in_batch;
-    uint32_t adapter; /* stepped last: the next turn is another's, where there is one */
-    uint32_t asked;   /* bit per class in which it has asked for a turn */
+    uint32_t kind;  /* of adapters, stepped last: the next turn is another's, where there is one */
+    uint32_t asked; /* bit per class in which it has asked for a turn */
 };
 
 struct gateway_share {               /* of a running lease */
@@ -89,7 +95,7 @@ struct gateway_batch {         /* of a replica of a language model */
     struct gateway_turn *turn;
     uint32_t class_top; /* the highest class that had something to run when it began, or since */
     bool shared;        /* … which steps everybody's sequences, … */
-    uint32_t adapter;   /* … those with this adapter */
+    uint32_t kind;      /* … those with adapters of this kind; 0: those on the bare base */
     uint32_t n_sequences, n_cancelled;
     uint32_t n_silent;     /* leases in a row without an event */
     uint64_t n_events;     /* of the running lease */
@@ -147,14 +153,14 @@ uint64_t gateway_places_end(struct gateway_sequence *s);
 /* The catalog's row of a tenant's adapter, by "adapter" or "base:adapter"; NULL: it has none of that name. */
 const struct catalog_adapter *gateway_adapter_row(const struct gateway *g, const struct gateway_tenant *t,
                                                   struct str name);
-/* 1: the request needs none, or it is loaded there under that number; 0: it comes, and the request waits for it aside
+/* 1: the request needs none, or it is loaded there as told; 0: it comes, and the request waits for it aside
  * (gateway_adapter_wait) until it is back in its line; or the refusal. */
-must_check int gateway_adapter_get(struct gateway_batch *b, struct gateway_request *r, uint32_t *ret_number,
+must_check int gateway_adapter_get(struct gateway_batch *b, struct gateway_request *r, struct gateway_worn *ret_worn,
                                    struct error *err);
 void gateway_adapter_wait(struct gateway_batch *b, struct gateway_request *r);
 /* A sequence in the batch names it, or no more. */
 void gateway_adapter_used(struct gateway_batch *b, uint32_t number, bool used);
-/* A lease that stepped those with it is over. */
+/* A lease that stepped one with it is over, or the sequence is. */
 void gateway_adapter_stepped(struct gateway_batch *b, uint32_t number);
 /* Asks for those that are wanted, as far as there is room; drops what nobody may use. Requests may be gone. */
 void gateway_adapters_continue(struct gateway_batch *b);
@@ -216,8 +222,8 @@ void gateway_batch_yield(struct gateway_batch *b);
 void gateway_sequences_lift(struct gateway_batch *b, uint32_t number);
 /* A request that has such a sequence, by the adapter's uid; NULL: there is none. */
 struct gateway_request *gateway_lifted_first(const struct gateway_batch *b, uint64_t adapter_uid);
-/* It is back, under that number; returns how many have it. */
-uint32_t gateway_lifted_return(struct gateway_batch *b, uint64_t adapter_uid, uint32_t number);
+/* It is back; returns how many have it. */
+uint32_t gateway_lifted_return(struct gateway_batch *b, uint64_t adapter_uid, struct gateway_worn worn);
 /* Sends the word that a request's sequences are not to be stepped, or not wanted any more. */
 void gateway_batches_park(struct gateway_request *r, bool parked);
 void gateway_batches_cancel(struct gateway_request *r);

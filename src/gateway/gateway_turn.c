@@ -57,7 +57,7 @@ static uint64_t events_max(const struct gateway_request *r, const struct generat
 }
 
 /* Puts the next generation of a request into the batch: 1; 0: the slot has no room for it now. */
-static int sequence_start(struct gateway_batch *b, struct gateway_request *r, uint32_t adapter)
+static int sequence_start(struct gateway_batch *b, struct gateway_request *r, struct gateway_worn worn)
 {
     struct gateway_replica *replica = b->replica;
     uint64_t room = replica->channel->geometry.inbox_slot_bytes - b->slot_used;
@@ -66,7 +66,7 @@ static int sequence_start(struct gateway_batch *b, struct gateway_request *r, ui
     r->generate->make(r, r->n_started, &g);
     g.cache_secret[0] = cache_secret(r, 0);
     g.cache_secret[1] = cache_secret(r, 1);
-    g.adapter = adapter;
+    g.adapter = worn.number;
     size_t size = generation_size(&g);
     if (size > room)
         return 0;
@@ -80,7 +80,7 @@ static int sequence_start(struct gateway_batch *b, struct gateway_request *r, ui
         .id = ++replica->gateway->request_id_last,
         .index = r->n_started,
         .max_tokens = g.max_tokens,
-        .adapter = adapter,
+        .worn = worn,
         .n_events_max = events_max(r, &g),
     };
     struct channel_frame item = {
@@ -90,7 +90,7 @@ static int sequence_start(struct gateway_batch *b, struct gateway_request *r, ui
     b->slot_used += (size + CHANNEL_DATA_ALIGN - 1) & ~(uint64_t)(CHANNEL_DATA_ALIGN - 1);
     b->n_sequences++;
     gateway_places_take(r, s, &g);
-    gateway_adapter_used(b, adapter, true);
+    gateway_adapter_used(b, worn.number, true);
     if (r->begun_ns == 0)
         r->begun_ns = uv_hrtime();
     return 1;
@@ -100,15 +100,15 @@ static int sequence_start(struct gateway_batch *b, struct gateway_request *r, ui
 static int place_fill(struct gateway_batch *b, struct gateway_request *r)
 {
     struct error err = {0};
-    uint32_t adapter;
-    int code = gateway_adapter_get(b, r, &adapter, &err);
+    struct gateway_worn worn;
+    int code = gateway_adapter_get(b, r, &worn, &err);
     if (code == 0)
         gateway_adapter_wait(b, r);
     else if (code < 0)
         gateway_generate_fail(r, code, &err);
     if (code <= 0)
         return 1;
-    code = b->slot_used < b->replica->channel->geometry.inbox_slot_bytes ? sequence_start(b, r, adapter) : 0;
+    code = b->slot_used < b->replica->channel->geometry.inbox_slot_bytes ? sequence_start(b, r, worn) : 0;
     if (code >= 0 || code == -ERROR_PEER)
         return code;
     gateway_generate_fail(r, -ERROR_INTERNAL, NULL); /* a surface that asks for what cannot be said */
@@ -126,24 +126,6 @@ static int places_fill(struct gateway_batch *b, enum schedule_class lowest)
     return code < 0 ? code : 0;
 }
 
-/* Those of a lower class than the turn's stay behind; the worker learns who goes on, and who does not. */
-static int classes_send(struct gateway_batch *b, enum schedule_class lowest)
-{
-    for (uint32_t i = 0; i < b->n_sequences; i++) {
-        struct gateway_sequence *s = &b->sequences[i];
-        s->yields = s->request->schedule.priority > lowest;
-        bool parked = s->parked || s->yields || s->lifted;
-        if (parked == s->told_parked)
-            continue;
-        struct channel_frame frame = {.type = parked ? CHANNEL_PARK : CHANNEL_RESUME, .request_id = s->id};
-        frame.index = parked ? 0 : s->adapter;
-        if (channel_push(b->replica->channel, &frame) < 0)
-            return -ERROR_PEER;
-        s->told_parked = parked;
-    }
-    return 0;
-}
-
 /* The highest class of what runs, or could. */
 static uint32_t class_top(const struct gateway_batch *b)
 {
@@ -158,7 +140,7 @@ static uint32_t class_top(const struct gateway_batch *b)
 
 bool gateway_is_stepped(const struct gateway_batch *b, const struct gateway_sequence *s)
 {
-    return !s->parked && !s->yields && !s->lifted && s->adapter == b->adapter &&
+    return !s->parked && !s->yields && !s->lifted && s->worn.kind == b->kind &&
            (b->shared || s->request->version == b->seat->version);
 }
 
@@ -188,18 +170,26 @@ static void lease_end(struct gateway_replica *replica, bool again)
     gateway_seat_done(replica->batch, take(&replica->lease), again);
 }
 
-/* The adapters of a tenant take turns, and so does its bare base among them: the next number after the last one. */
-static bool adapter_choose(struct gateway_batch *b)
+/* Those of a lower class than the turn's stay behind. */
+static void classes_set(struct gateway_batch *b, enum schedule_class lowest)
+{
+    for (uint32_t i = 0; i < b->n_sequences; i++)
+        b->sequences[i].yields = b->sequences[i].request->schedule.priority > lowest;
+}
+
+/* Those of a tenant's sequences that can be stepped together take turns with its others: the next kind of adapters
+ * after the last one, or none. False: it has nothing to step. */
+static bool kind_choose(struct gateway_batch *b)
 {
     uint32_t next = UINT32_MAX, least = UINT32_MAX;
     for (uint32_t i = 0; i < b->n_sequences; i++) {
         const struct gateway_sequence *s = &b->sequences[i];
         if (s->parked || s->yields || s->lifted || s->request->version != b->seat->version)
             continue;
-        least = s->adapter < least ? s->adapter : least;
-        next = s->adapter > b->seat->adapter && s->adapter < next ? s->adapter : next;
+        least = s->worn.kind < least ? s->worn.kind : least;
+        next = s->worn.kind > b->seat->kind && s->worn.kind < next ? s->worn.kind : next;
     }
-    b->adapter = b->seat->adapter = next < UINT32_MAX ? next : least < UINT32_MAX ? least : 0;
+    b->kind = b->seat->kind = next < UINT32_MAX ? next : least < UINT32_MAX ? least : 0;
     return least < UINT32_MAX;
 }
 
@@ -209,26 +199,49 @@ static uint32_t prompt_left(const struct gateway_sequence *s)
     return (s->prompt_tokens > 0 ? s->prompt_tokens : s->prompt_expected) - s->prompt_done;
 }
 
-/* Whether the turn may step everybody's sequences on the bare base: all agree, and nobody has been served in others'
- * turns far beyond what all get. */
-static bool may_share(const struct gateway_batch *b, const struct schedule_lease *lease)
+static bool agrees(const struct gateway_batch *b, const struct gateway_version *v)
 {
-    const struct gateway_version *host = b->replica->version;
+    return v == b->replica->version || v->shared_batch;
+}
+
+/* Whether the turn steps others' sequences too: then those stay behind whose tenants do not agree, or have been served
+ * in others' turns far beyond what all get, and those with a long prompt. */
+static void share_choose(struct gateway_batch *b, const struct schedule_lease *lease)
+{
     uint64_t ahead_ns = TURNS_AHEAD * LIMIT_QUANTUM_US * NS_PER_US * lease->slots;
-    if (b->adapter != 0)
-        return false;
-    bool others = false;
+    bool behind[LIMIT_SEQUENCES], shares = agrees(b, b->seat->version), others = false;
     for (uint32_t i = 0; i < b->n_sequences; i++) {
-        const struct gateway_version *v = b->sequences[i].request->version;
-        if (b->sequences[i].adapter != 0 || b->sequences[i].yields)
+        const struct gateway_sequence *s = &b->sequences[i];
+        struct gateway_version *v = s->request->version;
+        bool own = v == b->seat->version, is_long = prompt_left(s) > PROMPT_SHARED_MAX;
+        behind[i] = false;
+        if (s->worn.kind != b->kind || s->yields || s->parked || s->lifted)
             continue;
-        others = others || v != b->seat->version;
-        if (prompt_left(&b->sequences[i]) > PROMPT_SHARED_MAX && !b->sequences[i].parked)
-            return false;
-        if ((v != host && !v->shared_batch) || !schedule_may_join(v->gateway->schedule, &v->schedule, ahead_ns))
-            return false;
+        shares = shares && !(own && is_long);
+        behind[i] =
+            !own && (is_long || !agrees(b, v) || !schedule_may_join(v->gateway->schedule, &v->schedule, ahead_ns));
+        others = others || (!own && !behind[i]);
     }
-    return others;
+    b->shared = shares && others;
+    for (uint32_t i = 0; i < b->n_sequences && b->shared; i++)
+        b->sequences[i].yields = b->sequences[i].yields || behind[i];
+}
+
+/* The worker learns who goes on, and who does not. */
+static int parks_send(struct gateway_batch *b)
+{
+    for (uint32_t i = 0; i < b->n_sequences; i++) {
+        struct gateway_sequence *s = &b->sequences[i];
+        bool parked = s->parked || s->yields || s->lifted;
+        if (parked == s->told_parked)
+            continue;
+        struct channel_frame frame = {.type = parked ? CHANNEL_PARK : CHANNEL_RESUME, .request_id = s->id};
+        frame.index = parked ? 0 : s->worn.number;
+        if (channel_push(b->replica->channel, &frame) < 0)
+            return -ERROR_PEER;
+        s->told_parked = parked;
+    }
+    return 0;
 }
 
 int gateway_turn_begin(struct gateway_replica *replica, struct schedule_lease *lease)
@@ -245,22 +258,23 @@ int gateway_turn_begin(struct gateway_replica *replica, struct schedule_lease *l
     b->shared = false;
     b->ran_until_ns = lease->started_ns;
     int code = places_fill(b, lease->priority);
-    if (code >= 0)
-        code = classes_send(b, lease->priority);
+    classes_set(b, lease->priority);
     b->class_top = class_top(b);
-    bool some = adapter_choose(b);
+    bool some = kind_choose(b);
     if (code >= 0 && !some && b->slot_used == 0) { /* they went away meanwhile, or others took the places */
         lease_end(replica, false);
         replica->gateway->look_again = true;
         gateway_replica_rest(replica);
         return 0;
     }
-    b->shared = may_share(b, lease);
+    share_choose(b, lease);
+    if (code >= 0)
+        code = parks_send(b);
     replica->lease_id = ++replica->gateway->lease_id_last;
     struct channel_frame frame = {.type = CHANNEL_LEASE,
                                   .lease_id = replica->lease_id,
                                   .tenant_id = b->shared ? 0 : b->seat->version->tenant->uid,
-                                  .index = b->adapter,
+                                  .index = b->kind,
                                   .a = LIMIT_QUANTUM_US};
     if (code >= 0)
         code = channel_push(replica->channel, &frame);
@@ -292,7 +306,9 @@ static void sequence_remove(struct gateway_batch *b, struct gateway_sequence *s)
     ran_note(b);
     gateway_quota_learn(s->request->version, s->ran_ns, gateway_places_end(s));
     gateway_share_leave(b, s);
-    uint32_t adapter = s->adapter;
+    uint32_t adapter = s->worn.number;
+    if (b->replica->lease && gateway_is_stepped(b, s))
+        gateway_adapter_stepped(b, adapter);
     *s = b->sequences[--b->n_sequences];
     gateway_adapter_used(b, adapter, false);
 }
@@ -423,7 +439,9 @@ static int on_done(struct gateway_replica *replica, const struct channel_frame *
     uint64_t took_ns = uv_hrtime() - lease->started_ns;
     g->stats.lease_ns += took_ns;
     ran_note(b);
-    gateway_adapter_stepped(b, b->adapter);
+    for (uint32_t i = 0; i < b->n_sequences; i++)
+        if (gateway_is_stepped(b, &b->sequences[i]))
+            gateway_adapter_stepped(b, b->sequences[i].worn.number);
     cancelled_forget(b, replica->lease_id);
     gateway_replica_rest(replica);
     replica->version->idle_since_ns = uv_hrtime();
@@ -531,7 +549,7 @@ void gateway_sequences_lift(struct gateway_batch *b, uint32_t number)
     ran_note(b);
     for (uint32_t i = 0; i < b->n_sequences; i++) {
         struct gateway_sequence *s = &b->sequences[i];
-        if (s->adapter != number)
+        if (s->worn.number != number)
             continue;
         s->lifted = true;
         park_tell(b, s);
@@ -546,7 +564,7 @@ struct gateway_request *gateway_lifted_first(const struct gateway_batch *b, uint
     return NULL;
 }
 
-uint32_t gateway_lifted_return(struct gateway_batch *b, uint64_t adapter_uid, uint32_t number)
+uint32_t gateway_lifted_return(struct gateway_batch *b, uint64_t adapter_uid, struct gateway_worn worn)
 {
     uint32_t n = 0;
     for (uint32_t i = 0; i < b->n_sequences; i++) {
@@ -554,7 +572,7 @@ uint32_t gateway_lifted_return(struct gateway_batch *b, uint64_t adapter_uid, ui
         if (!s->lifted || s->request->adapter_uid != adapter_uid)
             continue;
         s->lifted = false; /* the worker learns the number with the word that it goes on */
-        s->adapter = number;
+        s->worn = worn;
         n++;
     }
     return n;

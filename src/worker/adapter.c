@@ -30,7 +30,7 @@ int worker_bus_look(struct worker *w)
     return r;
 }
 
-static int adapter_load(struct worker *w, const struct worker_adapter *a)
+static int adapter_load(struct worker *w, const struct worker_adapter *a, uint32_t *ret_kind)
 {
     const void *data = NULL;
     struct error err = {0};
@@ -41,7 +41,7 @@ static int adapter_load(struct worker *w, const struct worker_adapter *a)
     int r = bus_memfd_map(a->fd, a->bytes, &data);
     if (r < 0)
         return r;
-    r = w->ops->adapter_load(w->engine, a->number, a->fd, (struct str){data, a->bytes}, &err);
+    r = w->ops->adapter_load(w->engine, a->number, a->fd, (struct str){data, a->bytes}, ret_kind, &err);
     (void)munmap((void *)(uintptr_t)data, a->bytes);
     return r;
 }
@@ -59,8 +59,10 @@ int worker_adapters_load(struct worker *w)
         const struct worker_adapter *a = &w->adapters[0];
         struct channel_frame frame = {.type = CHANNEL_ADAPTER, .index = a->number};
         bool late = a->epoch != w->channel->epoch; /* of an earlier gateway, whose numbers mean nothing any more */
+        uint32_t kind = 0;
         if (!late)
-            frame.status = adapter_load(w, a);
+            frame.status = adapter_load(w, a, &kind);
+        frame.a = kind;
         forget(w, 0);
         if (!late)
             r = worker_push(w, &frame);

@@ -35,11 +35,11 @@ static int on_trial_event(void *ctx, uint64_t request_id, const struct generatio
 }
 
 /* A token with it: what the library would fail on in a worker that serves, it fails on here. */
-static int adapter_try(struct worker *w, struct error *err)
+static int adapter_try(struct worker *w, uint32_t kind, struct error *err)
 {
     static const int32_t token = 0;
     bool answers = w->signature->token.flags & TENSOR_TOKEN_ANSWER;
-    struct engine_turn turn = {.budget_ns = TRIAL_NS, .adapter = 1};
+    struct engine_turn turn = {.budget_ns = TRIAL_NS, .kind = kind};
     struct engine_token_sink sink = {.ctx = err, .event = on_trial_event};
     struct generation g;
     generation_init(&g, answers ? GENERATION_COMPLETION : GENERATION_EMBEDDING);
@@ -56,15 +56,16 @@ static int adapter_try(struct worker *w, struct error *err)
 static int adapter_check(struct worker *w, int fd, struct error *err)
 {
     const void *data = NULL;
+    uint32_t kind = 0;
     uint64_t bytes = w->config.adapter_bytes;
     if (!w->ops->adapter_load)
         return error_set(err, ERROR_UNSUPPORTED, "The engine %s takes no adapters.", w->ops->name);
     int r = bus_memfd_map(fd, bytes, &data);
     if (r < 0)
         return r;
-    r = w->ops->adapter_load(w->engine, 1, fd, (struct str){data, bytes}, err);
+    r = w->ops->adapter_load(w->engine, 1, fd, (struct str){data, bytes}, &kind, err);
     (void)munmap((void *)(uintptr_t)data, bytes);
-    return r < 0 ? r : adapter_try(w, err);
+    return r < 0 ? r : adapter_try(w, kind, err);
 }
 
 /* An engine may well fail because of what it was refused. */

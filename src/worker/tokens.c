@@ -241,7 +241,7 @@ int worker_tokens_lease(struct worker *w, const struct channel_frame *f)
     t->unrung = false;
     w->rest_ms = 0;
     uint64_t start_ns = clock_monotonic_ns(), budget_ns = f->a * NS_PER_US, took_ns = 0;
-    struct engine_turn turn = {.tenant_id = f->tenant_id, .adapter = f->index};
+    struct engine_turn turn = {.tenant_id = f->tenant_id, .kind = f->index};
     struct engine_token_sink sink = {.ctx = w, .event = on_event, .more = on_more};
     struct error err = {0};
     int left = 0;

@@ -189,7 +189,7 @@ static inline bool recorder_more(void *ctx)
 
 static inline int llama_turn_of(struct engine *e, struct recorder *r, uint32_t steps, uint32_t adapter)
 {
-    struct engine_turn turn = {.budget_ns = UINT64_C(60) * 1000 * 1000 * 1000, .adapter = adapter};
+    struct engine_turn turn = {.budget_ns = UINT64_C(60) * 1000 * 1000 * 1000, .kind = adapter};
     struct engine_token_sink sink = {.ctx = r, .event = recorder_event, .more = recorder_more};
     struct error err = {0};
     r->steps_max = steps;
@@ -218,9 +218,10 @@ static inline struct llama_model_file llama_tiny_adapter(uint64_t seed)
 
 static inline int llama_give(struct engine *e, uint32_t number, const struct llama_model_file *m, struct error *err)
 {
+    uint32_t kind = 0;
     memset(err, 0, sizeof *err);
-    int r = e->ops->adapter_load(e, number, m->fd, (struct str){m->data, m->size}, err);
-    assert_true(r == 0 || (err->code == r && err->text[0]));
+    int r = e->ops->adapter_load(e, number, m->fd, (struct str){m->data, m->size}, &kind, err);
+    assert_true((r == 0 && kind > 0) || (err->code == r && err->text[0]));
     return r;
 }
 

@@ -387,7 +387,7 @@ static void test_an_adapter_that_is_not_there(void **state)
         llama_must_submit(e, 2, 1, &with);
         with.adapter = UINT32_MAX;
         llama_must_submit(e, 3, 2, &with);
-        struct engine_turn turn = {.budget_ns = UINT64_C(60) * 1000 * 1000 * 1000, .adapter = adapter};
+        struct engine_turn turn = {.budget_ns = UINT64_C(60) * 1000 * 1000 * 1000, .kind = adapter};
         struct engine_token_sink sink = {.ctx = &record, .event = recorder_event, .more = recorder_more};
         struct error err = {0};
         assert_int_equal(e->ops->token_step(e, &turn, &sink, &err), adapter == 0 ? 0 : 1);

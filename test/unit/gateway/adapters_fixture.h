@@ -220,9 +220,16 @@ static inline void push(const struct channel_frame *frame)
     gateway_replica_pull(w.f.replica);
 }
 
+static inline void loaded_of_kind(uint32_t number, uint64_t kind)
+{
+    push(&(struct channel_frame){.type = CHANNEL_ADAPTER, .index = number, .a = kind});
+}
+
+/* Each is of a kind of its own, which has its number. */
 static inline void loaded(uint32_t number, int status)
 {
-    push(&(struct channel_frame){.type = CHANNEL_ADAPTER, .index = number, .status = status});
+    push(&(struct channel_frame){
+        .type = CHANNEL_ADAPTER, .index = number, .status = status, .a = status == 0 ? number : 0});
 }
 
 static inline void end(uint64_t id, uint32_t left)

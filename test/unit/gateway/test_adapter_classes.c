@@ -42,8 +42,8 @@ static void come(uint32_t i)
 /* As its turn would do; but its class's may be long in coming. */
 static void stand_aside(uint32_t place)
 {
-    uint32_t number;
-    assert_int_equal(gateway_adapter_get(w.f.replica->batch, seen[place].r, &number, NULL), 0);
+    struct gateway_worn worn;
+    assert_int_equal(gateway_adapter_get(w.f.replica->batch, seen[place].r, &worn, NULL), 0);
     gateway_adapter_wait(w.f.replica->batch, seen[place].r);
     gateway_adapters_continue(w.f.replica->batch);
 }

@@ -352,6 +352,72 @@ static void others_give_what_they_have_too_much(void **state)
     borrower_end();
 }
 
+/* The owner's a0 and the borrower's b0 run, b0 of that kind where a0 is of kind 7; how many of the next turns step
+ * both. */
+static uint32_t turns_in_common(uint32_t kind)
+{
+    uint32_t n = 0;
+    catalog_give(2, 500, 4, 0);
+    borrower_start();
+    borrower->shared_batch = true;
+    (void)ask_for("a0", 500);
+    assert_false(turn());
+    loaded_of_kind(demanded.number, 7);
+    assert_true(turn());
+    assert_true(lease.tenant_id == TENANT && lease.index == 7);
+    lease_over(1);
+    asking = borrower;
+    (void)ask_for("b0", 900);
+    asking = NULL;
+    while (turn(), n_demanded == 0)
+        lease_over(1);
+    loaded_of_kind(demanded.number, kind);
+    for (uint32_t i = 0; i < 6; i++) {
+        lease_over(2);
+        assert_true(turn());
+        assert_true(lease.index == 7 || lease.index == kind);
+        n += lease.tenant_id == 0;
+    }
+    gateway_replica_kill(w.f.replica, BUS_STOP_PROTOCOL);
+    borrower_end();
+    return n;
+}
+
+static void those_of_one_kind_share_a_turn(void **state)
+{
+    (void)state;
+    assert_in_range(turns_in_common(7), 5, 6); /* the first may be of before */
+}
+
+static void those_of_two_kinds_share_none(void **state)
+{
+    (void)state;
+    assert_int_equal(turns_in_common(8), 0);
+}
+
+static int setup_kind_0(void **state)
+{
+    static const uint64_t kind = 0;
+    *state = (void *)(uintptr_t)&kind;
+    return setup_room(10 * BYTES, 2 * BYTES);
+}
+
+static int setup_kind_large(void **state)
+{
+    static const uint64_t kind = UINT64_C(1) << 32;
+    *state = (void *)(uintptr_t)&kind;
+    return setup_room(10 * BYTES, 2 * BYTES);
+}
+
+static void one_of_no_kind_is_a_lie(void **state)
+{
+    (void)state;
+    (void)ask_for("a0", 500);
+    assert_false(turn());
+    loaded_of_kind(demanded.number, **(const uint64_t **)state);
+    assert_false(alive());
+}
+
 /* Two wait, and there is room for one: each is used before it goes for the other. */
 static void one_that_came_is_used(void **state)
 {
@@ -505,6 +571,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_changed_one_is_another, setup, teardown),
         cmocka_unit_test_setup_teardown(places_are_bounded, setup, teardown),
         cmocka_unit_test_setup_teardown(others_give_what_they_have_too_much, setup, teardown),
+        cmocka_unit_test_setup_teardown(those_of_one_kind_share_a_turn, setup, teardown),
+        cmocka_unit_test_setup_teardown(those_of_two_kinds_share_none, setup, teardown),
+        {"one_of_no_kind_is_a_lie", one_of_no_kind_is_a_lie, setup_kind_0, teardown, NULL},
+        {"one_of_too_large_a_kind_is_a_lie", one_of_no_kind_is_a_lie, setup_kind_large, teardown, NULL},
         cmocka_unit_test_setup_teardown(one_that_came_is_used, setup, teardown),
         cmocka_unit_test_setup_teardown(one_in_use_makes_way, setup, teardown),
         cmocka_unit_test_setup_teardown(who_has_begun_goes_on, setup, teardown),

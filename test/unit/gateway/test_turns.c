@@ -8,15 +8,15 @@
 
 #include <cmocka.h>
 
-enum { OWNER = 100, GUEST = 200, SEQUENCES = 4, ANSWER = 100, ITEMS_MAX = 64 };
+enum { OWNER = 100, GUEST = 200, THIRD = 300, SEQUENCES = 4, ANSWER = 100, ITEMS_MAX = 64 };
 
 static struct lease_fixture f;
-static struct gateway_tenant guest_tenant;
-static struct gateway_version *guest;
+static struct gateway_tenant guest_tenant, third_tenant;
+static struct gateway_version *guest, *third; /* the third one where a test wants it */
 
 static uint32_t n_ends, n_fails;
-static uint64_t items[2][ITEMS_MAX]; /* of the owner, of the guest */
-static uint32_t n_items[2];
+static uint64_t items[3][ITEMS_MAX]; /* of the owner, of the guest, of the third */
+static uint32_t n_items[3];
 static uint64_t parked[16]; /* that the worker was told of */
 static uint32_t n_parked;
 static struct str asked;
@@ -54,28 +54,41 @@ static void on_fail(struct gateway_request *r, int code, const struct error *err
 
 static const struct gateway_generate ops = {on_make, on_event, on_end, on_fail};
 
-/* The guest's version, as the catalog makes it of a loan that the owner's replicas serve. */
-static void guest_start(void)
+/* A guest's version, as the catalog makes it of a loan that the owner's replicas serve. */
+static struct gateway_version *guest_start(struct gateway_tenant *tenant, uint64_t uid)
 {
-    guest_tenant = (struct gateway_tenant){.uid = GUEST, .classes = 1u << SCHEDULE_INTERACTIVE};
-    schedule_tenant_set(f.g.schedule, &guest_tenant.schedule,
+    *tenant = (struct gateway_tenant){.uid = uid, .classes = 1u << SCHEDULE_INTERACTIVE};
+    schedule_tenant_set(f.g.schedule, &tenant->schedule,
                         &(struct schedule_tenant_config){.weight = 1, .queue_max = 100});
-    guest = calloc(1, sizeof *guest);
-    assert_non_null(guest);
-    guest->gateway = &f.g;
-    guest->tenant = &guest_tenant;
-    guest->uid = f.version->uid;
-    guest->batch_max = 1;
-    guest->class = SCHEDULE_INTERACTIVE;
-    guest->replicas_max = 1;
-    gateway_version_lists_init(guest);
-    guest->host = f.version;
-    list_append(&f.version->guests, &guest->in_guests);
-    guest->signature = malloc(sizeof *guest->signature);
-    assert_non_null(guest->signature);
-    *guest->signature = *f.version->signature;
-    schedule_target_set(f.g.schedule, &guest->schedule, &guest_tenant.schedule,
+    struct gateway_version *v = calloc(1, sizeof *v);
+    assert_non_null(v);
+    v->gateway = &f.g;
+    v->tenant = tenant;
+    v->uid = f.version->uid;
+    v->batch_max = 1;
+    v->class = SCHEDULE_INTERACTIVE;
+    v->replicas_max = 1;
+    gateway_version_lists_init(v);
+    v->host = f.version;
+    list_append(&f.version->guests, &v->in_guests);
+    v->signature = malloc(sizeof *v->signature);
+    assert_non_null(v->signature);
+    *v->signature = *f.version->signature;
+    schedule_target_set(f.g.schedule, &v->schedule, &tenant->schedule,
                         &(struct schedule_target_config){.batch_rows_max = 1, .batch_bytes_max = 32 * KIB});
+    return v;
+}
+
+static void guest_stop(struct gateway_version *v)
+{
+    assert_int_equal(v->n_requests + v->n_held, 0);
+    gateway_places_done(v);
+    list_remove(&v->in_guests);
+    schedule_target_remove(f.g.schedule, &v->schedule);
+    schedule_tenant_remove(f.g.schedule, &v->tenant->schedule);
+    gateway_stats_free(v);
+    free(v->signature);
+    free(v);
 }
 
 static int setup(void **state)
@@ -85,29 +98,33 @@ static int setup(void **state)
     static struct tensor_signature signature;
     signature = (struct tensor_signature){.token = {TENSOR_TOKEN_ANSWER, 1000, 2000, SEQUENCES, 50, 8, 0}};
     asked = STR("p");
-    n_ends = n_fails = n_parked = n_items[0] = n_items[1] = 0;
+    n_ends = n_fails = n_parked = n_items[0] = n_items[1] = n_items[2] = 0;
     fixture_init(&f, &geometry, 16 * KIB, 1, &signature);
     f.tenant.uid = OWNER;
     f.version->batch_max = LIMIT_BATCH_ITEMS;
     struct schedule_lease *none;
     schedule_replica_remove(f.g.schedule, &f.replica->schedule, 1, &none);
     assert_int_equal(gateway_batch_start(f.replica), 0);
-    guest_start();
+    guest = guest_start(&guest_tenant, GUEST);
+    third = NULL;
     return 0;
+}
+
+static int setup_long(void **state)
+{
+    static uint32_t tokens = 1000;
+    int r = setup(state);
+    *state = &tokens;
+    return r;
 }
 
 static int teardown(void **state)
 {
     (void)state;
     gateway_replica_kill(f.replica, BUS_STOP_PROTOCOL);
-    assert_int_equal(guest->n_requests + guest->n_held, 0);
-    gateway_places_done(guest);
-    list_remove(&guest->in_guests);
-    schedule_target_remove(f.g.schedule, &guest->schedule);
-    schedule_tenant_remove(f.g.schedule, &guest_tenant.schedule);
-    gateway_stats_free(guest);
-    free(guest->signature);
-    free(guest);
+    guest_stop(guest);
+    if (third)
+        guest_stop(third);
     fixture_done(&f);
     return 0;
 }
@@ -159,7 +176,7 @@ static bool turn(void)
     gateway_dispatch(&f.g);
     while (channel_pull(f.guest, &frame, &err) == 1) {
         if (frame.type == CHANNEL_ITEM) {
-            uint32_t whose = frame.tenant_id == GUEST;
+            uint32_t whose = frame.tenant_id == GUEST ? 1 : frame.tenant_id == THIRD ? 2 : 0;
             items[whose][n_items[whose]++] = frame.request_id;
         }
         if (frame.type == CHANNEL_PARK || frame.type == CHANNEL_RESUME)
@@ -426,6 +443,41 @@ static void who_is_ahead_waits(void **state)
     assert_int_equal(n_alone, 1);
 }
 
+/* A turn is still everybody's but theirs whose own turn it must be: who does not agree, or has a long prompt. */
+static void one_stays_behind(void **state)
+{
+    const uint32_t *long_prompt = *state; /* its tokens; NULL: it does not agree */
+    guest->shared_batch = true;
+    third = guest_start(&third_tenant, THIRD);
+    third->shared_batch = long_prompt != NULL;
+    struct gateway_version *versions[] = {f.version, guest, third};
+    for (uint32_t i = 0; i < 3; i++)
+        ask(versions[i], 1);
+    uint32_t told[3] = {0}, n_shared = 0, n_third = 0;
+    for (uint32_t i = 0; i < 24; i++) {
+        assert_true(turn());
+        if (i == 0 && long_prompt) { /* it is not known to be long yet */
+            assert_int_equal(lease.tenant_id, 0);
+            tell_of(items[2][0], GENERATION_EVENT_PROGRESS, *long_prompt, 3, 0);
+        } else if (lease.tenant_id == 0) {
+            assert_int_equal(n_parked, 1);
+            assert_true(is_parked(items[2][0]));
+            n_shared++;
+            for (uint32_t whose = 0; whose < 2; whose++)
+                tell(items[whose][0], GENERATION_EVENT_TEXT, ++told[whose]);
+        } else {
+            assert_int_equal(lease.tenant_id, THIRD); /* the others always share theirs */
+            assert_int_equal(n_parked, 0);
+            n_third++;
+            tell_of(items[2][0], GENERATION_EVENT_PROGRESS, long_prompt ? *long_prompt : 100, 3 + n_third, 0);
+        }
+        done(3);
+    }
+    assert_true(n_shared > 0 && n_third > 0);
+    for (uint32_t i = 0; i < 3; i++)
+        gateway_version_fail(versions[i], ERROR_MODEL_NOT_FOUND, NULL);
+}
+
 /* A loss of the worker fails both; a sequence that is parked asks for nothing. */
 static void a_lost_worker_takes_all_seats(void **state)
 {
@@ -686,6 +738,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_long_prompt_is_known_by_its_bytes, setup, teardown),
         cmocka_unit_test_setup_teardown(quotas_are_charged_as_turns_are, setup, teardown),
         cmocka_unit_test_setup_teardown(who_is_ahead_waits, setup, teardown),
+        cmocka_unit_test_setup_teardown(one_stays_behind, setup, teardown),
+        {"one_stays_behind_with_a_long_prompt", one_stays_behind, setup_long, teardown, NULL},
         cmocka_unit_test_setup_teardown(a_lost_worker_takes_all_seats, setup, teardown),
         cmocka_unit_test_setup_teardown(nobody_holds_all_places, setup, teardown),
         cmocka_unit_test_setup_teardown(places_are_kept_for_somebody_only, setup, teardown),

@@ -342,6 +342,7 @@ static void told_of(struct fixture *f, uint32_t number, int status)
     assert_int_equal(frame.type, CHANNEL_ADAPTER);
     assert_int_equal(frame.index, number);
     assert_int_equal(frame.status, status);
+    assert_int_equal(frame.a > 0, status == 0);
 }
 
 static struct told *adapted(struct fixture *f, uint64_t id, uint32_t number)
