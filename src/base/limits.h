@@ -78,6 +78,8 @@
  * 2 to 15 ms where SHA-256 takes 2 GB/s to 400 MB/s and the file is in the page cache. A huge page is as large. */
 #define LIMIT_COPIES           16u
 #define LIMIT_COPY_SLICE_BYTES (2 * MIB)
+/* Of a removed file, or of memory given back, so much is freed before somebody else's turn: 1 to 4 ms on ext4. */
+#define LIMIT_REMOVE_SLICE_BYTES (8 * MIB)
 
 /* Describing a model at apply: processes at once, how long one may take, and what it may answer. A signature of 128
  * tensors with the longest name and rank is 128 × (255 + 8 × 8 + 16) B = 43 KiB. */

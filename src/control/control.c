@@ -223,6 +223,7 @@ static void on_prepare(uv_prepare_t *prepare)
 {
     struct control *c = prepare->data;
     control_publish_flush(c);
+    control_removals_look(c);
     bool wanted = control_publish_waits(c) || c->reconcile_at_ns != UINT64_MAX;
     bool active = uv_is_active((uv_handle_t *)&c->timer) != 0;
     if (wanted && !active)
@@ -309,6 +310,7 @@ static int connect_all(struct control *c, int bus_fd, int admin_fd, struct error
     (void)uv_prepare_init(&c->loop, &c->prepare); /* these always succeed on a fresh loop */
     (void)uv_timer_init(&c->loop, &c->timer);
     control_copies_init(c);
+    control_removals_init(c);
     c->prepare.data = c->timer.data = c;
     (void)uv_prepare_start(&c->prepare, on_prepare);
     int r = bus_conn_open(&c->loop, bus_fd, BUS_CONTROL, BUS_SUPERVISOR, &events, c, &c->supervisor);

@@ -27,7 +27,7 @@ static const struct filter_row rows[] = {
     {"fdatasync", FILTER_ALWAYS, "SQLite: nothing is acknowledged before"},
     {"fstat", FILTER_ALWAYS, "sizes of files (glibc 2.39 and later)"},
     {"fsync", FILTER_ALWAYS, "SQLite, artifacts, folders"},
-    {"ftruncate", FILTER_ALWAYS, "SQLite's journal; sizes of catalogs and artifacts"},
+    {"ftruncate", FILTER_ALWAYS, "SQLite's journal; sizes of catalogs; removed files grow shorter"},
     {"futex", FILTER_ALWAYS, "locks of SQLite, libcrypto and malloc"},
     {"getcwd", FILTER_ALWAYS, "SQLite makes paths absolute"},
     {"getdents64", FILTER_ALWAYS, "the sweep of artifacts that nobody names"},

@@ -92,6 +92,7 @@ struct control {
     struct list copies, copies_waiting; /* struct control_copy */
     uint32_t n_copies;                  /* in `copies`, ≤ LIMIT_COPIES */
     uv_idle_t copy_idle;                /* active while there are any */
+    uv_idle_t remove_idle;              /* active while removed files are freed */
     struct map ingests;                 /* id → struct control_ingest: processes that open a model */
     struct list ingest_queue;           /* struct control_apply, in their order */
     uint32_t n_adapter_waits;           /* copies of adapters for replicas */
@@ -173,6 +174,11 @@ struct control_copy *control_copy_start(struct control *c, const struct registry
 void control_copy_cancel(struct control_copy *p);
 /* All of them end with -ERROR_DRAINING: the registry closes. */
 void control_copies_end(struct control *c);
+
+/* control_remove.c: removed files are freed while everything else goes on. */
+void control_removals_init(struct control *c);
+/* Called in each turn of the loop: starts what has been left to be freed. */
+void control_removals_look(struct control *c);
 
 /* control_adapter.c */
 void control_demand_adapter(struct control *c, const struct bus_demand_adapter *body);

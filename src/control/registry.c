@@ -189,6 +189,8 @@ int registry_open(const struct registry_config *config, struct registry **ret_re
         return error_set_default(err, -ERROR_NO_MEMORY);
     r->config = *config;
     list_init(&r->uploads);
+    list_init(&r->copies);
+    list_init(&r->removals);
     int rc = config->store->open(config->database, &r->store, err);
     if (rc >= 0)
         rc = registry_count(r, err);
@@ -207,6 +209,7 @@ void registry_close(struct registry *r)
     if (!r)
         return;
     registry_upload_orphan_all(r);
+    registry_removals_end(r);
     r->config.store->close(r->store);
     free(r);
 }

@@ -142,7 +142,7 @@ must_check int registry_get(struct registry *r, enum resource_kind kind, struct 
 
 /* Tenant: refused (-ERROR_CONFLICT) while it has models or adapters, or is lent a model; its keys go with it. Model:
  * refused likewise while a Grant lends it or an Adapter of its owner rests on it; its versions go with it; artifacts no
- * version names any more are unlinked after commit. */
+ * version names any more are removed after commit. */
 must_check int registry_delete(struct registry *r, enum resource_kind kind, struct str tenant, struct str name,
                                struct registry_change *ret_change, struct error *err);
 
@@ -162,6 +162,12 @@ must_check int registry_upload_write(struct registry_upload *u, struct str chunk
 must_check int registry_upload_finish(struct registry_upload *u, char ret_hex[static 65], uint64_t *ret_bytes,
                                       struct error *err);
 void registry_upload_abort(struct registry_upload *u); /* accepts NULL */
+
+/* Is there anything left of removed files? */
+bool registry_removing(const struct registry *r);
+/* Frees at most LIMIT_REMOVE_SLICE_BYTES of them; only while there is something. Blocks on the file system for that
+ * long. */
+void registry_remove_step(struct registry *r);
 
 /* What tenants and keys have used; put is durable when it returns, and changes no generation. -ERROR_PEER for a row
  * that bus_quota_check refuses: nothing is stored then. */

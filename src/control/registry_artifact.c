@@ -12,8 +12,7 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
-#define UPLOAD_PREFIX     ".upload-"
-#define UPLOAD_NAME_BYTES (sizeof UPLOAD_PREFIX + 22)
+#define UPLOAD_NAME_BYTES (sizeof REGISTRY_UPLOAD_PREFIX + 22)
 /* Of an upload so many bytes go to the disk at once: else the last of many gigabytes would keep everybody waiting. */
 #define SYNC_BYTES (4 * MIB)
 
@@ -69,7 +68,7 @@ int registry_io_error(struct error *err, const char *what)
 static bool sweep_wants(struct registry *r, struct str name, int *ret_rc, struct error *err)
 {
     uint8_t digest[STORE_DIGEST_BYTES];
-    if (str_starts(name, STR(UPLOAD_PREFIX)))
+    if (str_starts(name, STR(REGISTRY_UPLOAD_PREFIX)) || str_starts(name, STR(REGISTRY_REMOVED_PREFIX)))
         return true;
     if (registry_hex_decode(name, digest) < 0)
         return false; /* not ours */
@@ -93,7 +92,7 @@ int registry_artifact_sweep(struct registry *r, struct error *err)
     while (rc >= 0 && (entry = readdir(folder))) {
         if (!sweep_wants(r, str_from(entry->d_name), &rc, err))
             continue;
-        if (unlinkat(r->config.artifacts_dir, entry->d_name, 0) < 0 && errno != ENOENT)
+        if (registry_remove(r, entry->d_name) < 0)
             rc = registry_io_error(err, "cannot remove a leftover artifact");
         removed++;
     }
@@ -125,7 +124,7 @@ void registry_artifact_release(struct registry *r, const uint8_t digest[static S
     struct error err = {0};
     bool used = true;
     int rc = r->config.store->artifact_used(r->store, digest, &used, &err);
-    if (rc >= 0 && !used && unlinkat(r->config.artifacts_dir, hex, 0) < 0 && errno != ENOENT)
+    if (rc >= 0 && !used && registry_remove(r, hex) < 0)
         rc = registry_io_error(&err, "cannot remove an artifact");
     if (rc < 0)
         log_warn("artifact_kept", "digest=%s: %s", hex, error_text(&err, rc));
@@ -151,7 +150,7 @@ static void upload_drop(struct registry_upload *u)
         return;
     fd_close(&u->fd);
     if (u->name[0])
-        (void)unlinkat(u->registry->config.artifacts_dir, u->name, 0); /* what stays is swept at the next start */
+        (void)!registry_remove(u->registry, u->name); /* what stays is swept at the next start */
     list_remove(&u->_node);
     u->registry->n_uploads--;
     u->registry = NULL;
@@ -190,7 +189,7 @@ int registry_upload_begin(struct registry *r, struct registry_upload **ret_uploa
     }
     char random[22 + 1];
     random_base62(random, 22);
-    (void)snprintf(u->name, sizeof u->name, UPLOAD_PREFIX "%s", random); /* fits by construction */
+    (void)snprintf(u->name, sizeof u->name, REGISTRY_UPLOAD_PREFIX "%s", random); /* fits by construction */
     u->fd = openat(r->config.artifacts_dir, u->name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (u->fd < 0) {
         int rc = registry_io_error(err, "cannot store an artifact");
@@ -237,9 +236,12 @@ static int upload_keep(struct registry_upload *u, const char *hex, struct error 
     int folder = u->registry->config.artifacts_dir;
     if (fsync(u->fd) < 0)
         return registry_io_error(err, "cannot store the artifact");
+    /* What has that name already is replaced, for it may be damaged. */
+    _close_ int old = openat(folder, hex, O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (renameat(folder, u->name, folder, hex) < 0)
         return registry_io_error(err, "cannot store the artifact");
     u->name[0] = '\0';
+    registry_remove_fd(u->registry, &old);
     if (fsync(folder) < 0)
         return registry_io_error(err, "cannot store the artifact");
     return 0;

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <openssl/evp.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 
 #define CHUNK_BYTES (64 * KIB)
 /* What a model that is put into memory leaves to everything else. */
@@ -16,9 +17,11 @@
 _Static_assert(LIMIT_COPY_SLICE_BYTES % CHUNK_BYTES == 0, "a slice is whole chunks");
 
 struct registry_copy {
+    struct list node; /* in registry.copies */
     struct registry *registry;
     struct registry_version of;
     int from, to;
+    ino_t inode; /* of `from` */
     EVP_MD_CTX *sha256;
     uint64_t copied_bytes;  /* ≤ of.artifact_bytes */
     uint64_t counted_bytes; /* of registry.copying_bytes: what it has still to take */
@@ -50,8 +53,10 @@ static int copy_open(struct registry_copy *copy, struct error *err)
     if (copy->from < 0 && errno == ENOENT)
         return error_set(err, -ERROR_IO, "the stored artifact of Model %s/%s version %u is missing", v->tenant,
                          v->model, v->number);
-    if (copy->from < 0)
+    struct stat info;
+    if (copy->from < 0 || fstat(copy->from, &info) < 0)
         return registry_io_error(err, "cannot open an artifact");
+    copy->inode = info.st_ino;
     copy->to = memfd_create("artifact", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (copy->to < 0)
         return registry_io_error(err, "cannot copy an artifact into memory");
@@ -68,6 +73,7 @@ int registry_copy_begin(struct registry *r, const struct registry_version *v, st
     if (!copy)
         return error_set_default(err, -ERROR_NO_MEMORY);
     *copy = (struct registry_copy){.registry = r, .of = *v, .from = -1, .to = -1};
+    list_append(&r->copies, &copy->node);
     int rc = copy_open(copy, err);
     if (rc >= 0)
         rc = memory_check(r, v, err);
@@ -81,13 +87,19 @@ int registry_copy_begin(struct registry *r, const struct registry_version *v, st
     return 0;
 }
 
+bool registry_copy_reads(const struct list *copy, ino_t inode)
+{
+    return container_of(copy, struct registry_copy, node)->inode == inode;
+}
+
 void registry_copy_free(struct registry_copy *copy)
 {
     if (!copy)
         return;
     copy->registry->copying_bytes -= copy->counted_bytes;
+    list_remove(&copy->node);
     fd_close(&copy->from);
-    fd_close(&copy->to);
+    registry_remove_fd(copy->registry, &copy->to);
     EVP_MD_CTX_free(copy->sha256);
     free(copy);
 }

@@ -7,17 +7,24 @@
 #include "catalog/catalog.h"
 #include "control/registry.h"
 
+#include <sys/types.h>
+
 #define REGISTRY_UPLOADS_MAX 8u
 /* A stored document: 16 labels and 16 annotations of 2 × 63 bytes, a source of 1 KiB, each character escaped as 6. */
 #define REGISTRY_DOCUMENT_BYTES (64 * KIB)
 #define REGISTRY_TITLE_BYTES    (3 * (LIMIT_NAME_BYTES + 1))
 #define REGISTRY_HEX_BYTES      (2 * STORE_DIGEST_BYTES)
+/* Names in the folder of artifacts that are none of an artifact's: not complete yet, and to be freed. */
+#define REGISTRY_UPLOAD_PREFIX  ".upload-"
+#define REGISTRY_REMOVED_PREFIX ".removed-"
 
 struct registry {
     struct registry_config config;
     struct store *store;
     struct list uploads; /* struct registry_upload._node */
     uint32_t n_uploads;
+    struct list copies;     /* struct registry_copy */
+    struct list removals;   /* struct removal: what is freed in slices */
     uint64_t copying_bytes; /* what the copies that are under way have still to take */
     uint64_t n_tenants, n_models, n_grants, n_adapters, n_keys; /* committed, for the limits */
 };
@@ -109,7 +116,7 @@ must_check int registry_artifact_sweep(struct registry *r, struct error *err);
 /* Size of a stored artifact; -ERROR_NOT_FOUND. */
 must_check int registry_artifact_bytes(struct registry *r, const uint8_t digest[static STORE_DIGEST_BYTES],
                                        uint64_t *ret_bytes, struct error *err);
-/* Unlinks it unless a version still names it. Failures are logged: the sweep of the next start repeats it. */
+/* Removes it unless a version still names it. Failures are logged: the sweep of the next start repeats it. */
 void registry_artifact_release(struct registry *r, const uint8_t digest[static STORE_DIGEST_BYTES]);
 /* The error for a failed file operation of ours (errno): what an operator can act on, without the path. */
 int registry_io_error(struct error *err, const char *what);
@@ -117,6 +124,22 @@ int registry_io_error(struct error *err, const char *what);
 must_check int registry_write_all(int fd, struct str data);
 /* Ends the uploads that are still open; their owners abort them later without harm. */
 void registry_upload_orphan_all(struct registry *r);
+
+/* --- registry_copy.c --- */
+
+/* Does that one, of registry.copies, read the file of this inode? */
+bool registry_copy_reads(const struct list *copy, ino_t inode);
+
+/* --- registry_remove.c --- */
+
+/* Removes that entry of the folder of artifacts: a small file at once; a larger one gets another name at once and is
+ * freed by registry_remove_step. -1 with errno; that it is not there is no failure. */
+must_check int registry_remove(struct registry *r, const char *name);
+/* Closes it (-1: nothing). Where that may be the last of a larger file or memory that has no name, it is freed by
+ * registry_remove_step; open for writing, and not sealed. */
+void registry_remove_fd(struct registry *r, int *fd);
+/* The registry closes: what is not freed yet is left to the sweep of the next start. */
+void registry_removals_end(struct registry *r);
 
 /* --- registry_apply.c and registry_check.c --- */
 
