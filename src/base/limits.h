@@ -26,6 +26,13 @@
 #define LIMIT_HEAD_TIMEOUT_MS  10000u
 #define LIMIT_IDLE_TIMEOUT_MS  75000u
 #define LIMIT_WRITE_TIMEOUT_MS 30000u
+/* HTTP: what may be in a JSON body. The gateway's one thread parses a value in 20 to 80 ns, so 31 MB of small ones
+ * would keep everybody waiting for the better part of a second. For a language model, strings, arrays and objects:
+ * 26,000 messages have 130,000; numbers beyond that are tokens. For any other, members of objects, as tensors are
+ * arrays. */
+#define LIMIT_JSON_NODES (128 * 1024u)
+/* Of tensors as JSON: 32 images of 3×224×224 are 4.8 million numbers; what is larger is sent as binary data. */
+#define LIMIT_JSON_ENTRIES (5 * 1024 * 1024u)
 /* A body slower than this over any window of LIMIT_BODY_WINDOW_MS is cut off with 408. */
 #define LIMIT_BODY_RATE_BYTES_PER_S 1024u
 #define LIMIT_BODY_WINDOW_MS        5000u
@@ -74,8 +81,9 @@
 #define LIMIT_CPUS                1024u  /* processors that are told apart; a multiple of 64 */
 #define LIMIT_BATCH_PREFERRED     8u     /* preferred sizes of a model's batches */
 
-/* Copies of artifacts into memory that are under way at once, and how much of one is copied before somebody else's turn:
- * 2 to 15 ms where SHA-256 takes 2 GB/s to 400 MB/s and the file is in the page cache. A huge page is as large. */
+/* Copies of artifacts into memory that are under way at once, and how much of one is copied before somebody else's
+ * turn: 2 to 15 ms where SHA-256 takes 2 GB/s to 400 MB/s and the file is in the page cache. A huge page is as large.
+ */
 #define LIMIT_COPIES           16u
 #define LIMIT_COPY_SLICE_BYTES (2 * MIB)
 /* Of a removed file, or of memory given back, so much is freed before somebody else's turn: 1 to 4 ms on ext4. */
@@ -170,9 +178,9 @@
 #define LIMIT_GATHERED_BYTES (32 * MIB)
 /* How long a language model's lease may step (DESIGN §6). */
 #define LIMIT_QUANTUM_US 20000u
-/* A language model that had nothing to step for so long gives back what of its memory is not used. Not sooner: pages that
- * come again are cleared, 48 MiB for a chat's next question, and 16 streams that begin together pay a fifth of a turn's
- * processor time. */
+/* A language model that had nothing to step for so long gives back what of its memory is not used. Not sooner: pages
+ * that come again are cleared, 48 MiB for a chat's next question, and 16 streams that begin together pay a fifth of a
+ * turn's processor time. */
 #define LIMIT_REST_MS 30000u
 /* Sequences that one replica works on at once. */
 #define LIMIT_SEQUENCES 64u

@@ -2,6 +2,8 @@
  * a shape's rank, so deep nesting costs 16 bytes a level and no stack. */
 #include "tensor/oip_internal.h"
 
+#include "base/json.h"
+
 #include <stdio.h>
 
 /* Big integers stay text, so that their range can be told; so do numbers beyond FP64. */
@@ -62,6 +64,13 @@ int oip_json_parse(struct oip_json *json, struct str text, struct arena *arena, 
 {
     if (text.size == 0)
         return error_set(err, ERROR_INVALID_JSON, "The body holds no JSON; an inference request is a JSON object.");
+    static const struct json_bound bound = {
+        .nodes = LIMIT_JSON_ENTRIES, .members = LIMIT_JSON_NODES, .entries = LIMIT_JSON_ENTRIES};
+    if (!json_within(text, &bound))
+        return error_set(err, ERROR_INVALID_REQUEST,
+                         "The JSON holds too much: at most %u entries of arrays, strings and arrays, and %u members of "
+                         "objects, are taken; send large tensors as binary data.",
+                         LIMIT_JSON_ENTRIES, LIMIT_JSON_NODES);
     json->_arena = arena;
     json->_heap_bytes = 0;
     size_t memory_max = yyjson_read_max_memory_usage(text.size, READ_FLAGS);

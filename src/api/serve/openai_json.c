@@ -1,5 +1,7 @@
 #include "api/serve/openai_json.h"
 
+#include "base/json.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -46,8 +48,22 @@ void openai_json_alloc_init(yyjson_alc *alc, struct arena *arena)
     *alc = (yyjson_alc){alloc, alloc_again, alloc_free, arena};
 }
 
-yyjson_val *openai_json_parse(struct str body, struct arena *arena, struct openai_error *error)
+static bool body_within(enum openai_kind kind, struct str body, struct openai_error *error)
 {
+    bool tokens = kind == OPENAI_COMPLETION || kind == OPENAI_EMBEDDING || kind == OPENAI_DETOKENIZE;
+    uint32_t entries = LIMIT_JSON_NODES + (tokens ? LIMIT_PROMPT_TOKENS : 0);
+    struct json_bound bound = {.nodes = LIMIT_JSON_NODES, .members = LIMIT_JSON_NODES, .entries = entries};
+    return json_within(body, &bound) ||
+           openai_refuse(error, ERROR_INVALID_REQUEST, "request_too_large", NULL,
+                         "The JSON body of your request holds too much: at most %u strings, arrays and objects, and %u "
+                         "entries of arrays and objects, are taken.",
+                         LIMIT_JSON_NODES, entries);
+}
+
+yyjson_val *openai_json_parse(enum openai_kind kind, struct str body, struct arena *arena, struct openai_error *error)
+{
+    if (!body_within(kind, body, error))
+        return NULL;
     yyjson_alc alc;
     openai_json_alloc_init(&alc, arena);
     yyjson_read_err failure;

@@ -11,8 +11,9 @@ bool openai_refuse(struct openai_error *error, int code, const char *name, const
     __attribute__((format(printf, 5, 6)));
 bool openai_refuse_memory(struct openai_error *error);
 
-/* The root of a body, or NULL: refused. All of it lies in the arena. */
-yyjson_val *openai_json_parse(struct str body, struct arena *arena, struct openai_error *error);
+/* The root of a body, or NULL: refused, before it is parsed where it holds more values than a request of its kind has.
+ * All of it lies in the arena. */
+yyjson_val *openai_json_parse(enum openai_kind kind, struct str body, struct arena *arena, struct openai_error *error);
 /* An allocator whose memory is the arena's; its address must last. */
 void openai_json_alloc_init(yyjson_alc *alc, struct arena *arena);
 

@@ -279,54 +279,54 @@ static bool take_parameters(struct openai_reader *p, yyjson_val *value)
 }
 
 static const struct field {
-    const char *name;
+    struct str name; /* a literal: NUL-terminated */
     unsigned kinds;
     bool (*read)(struct openai_reader *p, yyjson_val *value);
 } fields[] = {
-    {"model", IN_ALL & ~IN_GENERATE, take_model},
-    {"messages", IN_CHAT, openai_take_messages},
-    {"prompt", IN_COMPLETION | IN_TOKENIZE, openai_take_prompts},
-    {"content", IN_TOKENIZE, openai_take_prompts},
-    {"input", IN_EMBEDDING, openai_take_prompts},
-    {"tokens", IN_DETOKENIZE, openai_take_prompts},
-    {"text_input", IN_GENERATE, take_text_input},
-    {"parameters", IN_GENERATE, take_parameters},
-    {"max_tokens", IN_SAMPLED, take_max_tokens},
-    {"max_completion_tokens", IN_CHAT, take_max_tokens},
-    {"n", IN_TEXT, take_n},
-    {"best_of", IN_COMPLETION, take_best_of},
-    {"stream", IN_TEXT, take_stream},
-    {"stream_options", IN_TEXT, take_stream_options},
-    {"temperature", IN_SAMPLED, take_temperature},
-    {"top_p", IN_SAMPLED, take_top_p},
-    {"top_k", IN_SAMPLED, take_top_k},
-    {"min_p", IN_SAMPLED, take_min_p},
-    {"frequency_penalty", IN_SAMPLED, take_frequency_penalty},
-    {"presence_penalty", IN_SAMPLED, take_presence_penalty},
-    {"seed", IN_SAMPLED, take_seed},
-    {"stop", IN_SAMPLED, take_stop},
-    {"logit_bias", IN_TEXT, take_logit_bias},
-    {"logprobs", IN_CHAT, take_chat_logprobs},
-    {"logprobs", IN_COMPLETION, take_logprobs},
-    {"top_logprobs", IN_CHAT, take_top_logprobs},
-    {"response_format", IN_SAMPLED, openai_take_response_format},
-    {"grammar", IN_SAMPLED, openai_take_grammar},
-    {"tools", IN_CHAT, openai_take_tools},
-    {"tool_choice", IN_CHAT, openai_take_tool_choice},
-    {"parallel_tool_calls", IN_CHAT, take_parallel_tool_calls},
-    {"ignore_eos", IN_SAMPLED, take_ignore_eos},
-    {"cache_prompt", IN_SAMPLED | IN_EMBEDDING, take_cache_prompt},
-    {"add_special_tokens", IN_TOKENIZE, take_add_special},
-    {"add_special", IN_TOKENIZE, take_add_special},
-    {"echo", IN_COMPLETION, take_echo},
-    {"encoding_format", IN_EMBEDDING, take_encoding_format},
-    {"dimensions", IN_EMBEDDING, take_dimensions},
-    {"modalities", IN_CHAT, take_modalities},
-    {"suffix", IN_COMPLETION, take_nothing},
-    {"audio", IN_CHAT, take_nothing},
-    {"functions", IN_CHAT, take_nothing},
-    {"function_call", IN_CHAT, take_nothing},
-    {"web_search_options", IN_CHAT, take_nothing},
+    {STR("model"), IN_ALL & ~IN_GENERATE, take_model},
+    {STR("messages"), IN_CHAT, openai_take_messages},
+    {STR("prompt"), IN_COMPLETION | IN_TOKENIZE, openai_take_prompts},
+    {STR("content"), IN_TOKENIZE, openai_take_prompts},
+    {STR("input"), IN_EMBEDDING, openai_take_prompts},
+    {STR("tokens"), IN_DETOKENIZE, openai_take_prompts},
+    {STR("text_input"), IN_GENERATE, take_text_input},
+    {STR("parameters"), IN_GENERATE, take_parameters},
+    {STR("max_tokens"), IN_SAMPLED, take_max_tokens},
+    {STR("max_completion_tokens"), IN_CHAT, take_max_tokens},
+    {STR("n"), IN_TEXT, take_n},
+    {STR("best_of"), IN_COMPLETION, take_best_of},
+    {STR("stream"), IN_TEXT, take_stream},
+    {STR("stream_options"), IN_TEXT, take_stream_options},
+    {STR("temperature"), IN_SAMPLED, take_temperature},
+    {STR("top_p"), IN_SAMPLED, take_top_p},
+    {STR("top_k"), IN_SAMPLED, take_top_k},
+    {STR("min_p"), IN_SAMPLED, take_min_p},
+    {STR("frequency_penalty"), IN_SAMPLED, take_frequency_penalty},
+    {STR("presence_penalty"), IN_SAMPLED, take_presence_penalty},
+    {STR("seed"), IN_SAMPLED, take_seed},
+    {STR("stop"), IN_SAMPLED, take_stop},
+    {STR("logit_bias"), IN_TEXT, take_logit_bias},
+    {STR("logprobs"), IN_CHAT, take_chat_logprobs},
+    {STR("logprobs"), IN_COMPLETION, take_logprobs},
+    {STR("top_logprobs"), IN_CHAT, take_top_logprobs},
+    {STR("response_format"), IN_SAMPLED, openai_take_response_format},
+    {STR("grammar"), IN_SAMPLED, openai_take_grammar},
+    {STR("tools"), IN_CHAT, openai_take_tools},
+    {STR("tool_choice"), IN_CHAT, openai_take_tool_choice},
+    {STR("parallel_tool_calls"), IN_CHAT, take_parallel_tool_calls},
+    {STR("ignore_eos"), IN_SAMPLED, take_ignore_eos},
+    {STR("cache_prompt"), IN_SAMPLED | IN_EMBEDDING, take_cache_prompt},
+    {STR("add_special_tokens"), IN_TOKENIZE, take_add_special},
+    {STR("add_special"), IN_TOKENIZE, take_add_special},
+    {STR("echo"), IN_COMPLETION, take_echo},
+    {STR("encoding_format"), IN_EMBEDDING, take_encoding_format},
+    {STR("dimensions"), IN_EMBEDDING, take_dimensions},
+    {STR("modalities"), IN_CHAT, take_modalities},
+    {STR("suffix"), IN_COMPLETION, take_nothing},
+    {STR("audio"), IN_CHAT, take_nothing},
+    {STR("functions"), IN_CHAT, take_nothing},
+    {STR("function_call"), IN_CHAT, take_nothing},
+    {STR("web_search_options"), IN_CHAT, take_nothing},
 };
 enum { N_FIELDS = sizeof fields / sizeof fields[0] };
 _Static_assert(N_FIELDS <= 64, "one bit each");
@@ -334,7 +334,7 @@ _Static_assert(N_FIELDS <= 64, "one bit each");
 static const struct field *field_find(enum openai_kind kind, struct str name, size_t *ret_index)
 {
     for (size_t i = 0; i < N_FIELDS; i++) {
-        if ((fields[i].kinds >> kind & 1) && str_equal(str_from(fields[i].name), name)) {
+        if ((fields[i].kinds >> kind & 1) && str_equal(fields[i].name, name)) {
             *ret_index = i;
             return &fields[i];
         }
@@ -351,11 +351,11 @@ static bool members_take(struct openai_reader *p, yyjson_val *root)
         if (!field)
             continue;
         if (p->seen >> index & 1) /* another reader of the same bytes may take the other one */
-            return openai_refuse(p->error, ERROR_INVALID_REQUEST, "invalid_value", field->name, "'%s' is there twice.",
-                                 field->name);
+            return openai_refuse(p->error, ERROR_INVALID_REQUEST, "invalid_value", field->name.data,
+                                 "'%s' is there twice.", field->name.data);
         p->seen |= UINT64_C(1) << index;
         yyjson_val *value = yyjson_obj_iter_get_val(key);
-        p->name = field->name;
+        p->name = field->name.data;
         if (!yyjson_is_null(value) && !field->read(p, value))
             return false;
     }
@@ -419,7 +419,7 @@ bool openai_request_decode(enum openai_kind kind, struct str body, struct arena 
     ret_request->common.temperature = text ? 1 : 0;
     ret_request->common.max_tokens = text ? 0 : 1;
     openai_json_alloc_init(&p.alc, arena);
-    yyjson_val *root = openai_json_parse(body, arena, ret_error);
+    yyjson_val *root = openai_json_parse(kind, body, arena, ret_error);
     if (!root || !members_take(&p, root) || !whole_check(&p))
         return false;
     if (kind != OPENAI_CHAT && ret_request->common.max_tokens == 0)

@@ -317,7 +317,7 @@ static void test_prompts(void **state)
 static char *list(const char *before, const char *each, size_t n, const char *after)
 {
     struct buf b;
-    buf_init(&b, 4 * MIB);
+    buf_init(&b, 8 * MIB);
     buf_append_text(&b, before);
     for (size_t i = 0; i < n; i++) {
         if (i > 0)
@@ -354,6 +354,56 @@ static void test_limits(void **state)
             free(body);
         }
     }
+}
+
+/* `before`, `each` n times, `after`: is it taken? What is refused was not parsed. */
+static bool taken(enum openai_kind kind, const char *before, const char *each, size_t n, const char *after)
+{
+    char *body = list(before, each, n, after);
+    bool whole = decode(kind, body);
+    if (!whole) {
+        assert_int_equal(error.code, -ERROR_INVALID_REQUEST);
+        assert_string_equal(error.name, "request_too_large");
+        assert_non_null(strstr(error.message, "131072"));
+        assert_true(arena.bytes <= 64 * KIB);
+    }
+    free(body);
+    return whole;
+}
+
+/* The gateway has one thread: what takes long to parse is refused before it is, but for what has its good reasons. */
+static void test_values(void **state)
+{
+    (void)state;
+    static const char text[] = "{\"model\":\"m\",\"prompt\":\"hi\",\"x\":[";
+    arena_done(&arena);
+    arena_init(&arena, 256 * MIB);
+    for (int more = -1; more <= 1; more++) {
+        size_t nodes =
+            LIMIT_JSON_NODES - 7 + (size_t)more; /* the object, model and m, prompt and hi, x and its array */
+        assert_int_equal(taken(OPENAI_COMPLETION, text, "\"\"", nodes, "]}"), more <= 0);
+        size_t numbers = LIMIT_JSON_NODES + LIMIT_PROMPT_TOKENS - 3 + (size_t)more; /* three members */
+        assert_int_equal(taken(OPENAI_COMPLETION, text, "1", numbers, "]}"), more <= 0);
+        /* chats have no tokens */
+        numbers = LIMIT_JSON_NODES - 6 + (size_t)more; /* three members, a message with two */
+        assert_int_equal(taken(OPENAI_CHAT, CHAT ",\"x\":[", "1", numbers, "]}"), more <= 0);
+    }
+    assert_true(taken(OPENAI_COMPLETION, "{\"model\":\"m\",\"prompt\":[", "12", LIMIT_PROMPT_TOKENS, "]}"));
+    assert_int_equal(request.prompts[0].n_tokens, LIMIT_PROMPT_TOKENS);
+    assert_true(taken(OPENAI_DETOKENIZE, "{\"model\":\"m\",\"tokens\":[", "12", LIMIT_PROMPT_TOKENS, "]}"));
+    assert_true(taken(OPENAI_EMBEDDING, "{\"model\":\"m\",\"input\":[", "[1,2,3,4,5]", LIMIT_EMBEDDINGS, "]}"));
+    assert_true(taken(OPENAI_CHAT, "{\"model\":\"m\",\"messages\":[", "{\"role\":\"user\",\"content\":\"x, [y]: {z}\"}",
+                      26000, "]}"));
+    assert_true(taken(OPENAI_GENERATE, "{\"text_input\":\"", ":[{, \\\"\\\\", 200000, "\"}")); /* all in one string */
+    assert_false(taken(OPENAI_CHAT, CHAT ",", "\"a\":1", 200000, "}"));
+    assert_false(taken(OPENAI_CHAT, CHAT ",\"logit_bias\":{", "\"1\":0", 200000, "}}"));
+    assert_false(taken(OPENAI_CHAT, CHAT ",\"tools\":[", "{}", 200000, "]}"));
+    assert_false(taken(OPENAI_CHAT, CHAT ",\"stop\":[", "\"\"", 200000, "]}"));
+    assert_false(
+        taken(OPENAI_CHAT, "{\"model\":\"m\",\"messages\":[", "{\"role\":\"user\",\"content\":\"x\"}", 30000, "]}"));
+    assert_false(taken(OPENAI_TOKENIZE, "{\"model\":\"m\",\"prompt\":\"x\",\"y\":[", "[]", 200000, "]}"));
+    assert_false(taken(OPENAI_GENERATE, "{\"text_input\":\"x\",\"parameters\":{", "\"\":0", 200000, "}}"));
+    assert_false(taken(OPENAI_EMBEDDING, "{\"model\":\"m\",\"input\":[", "[0]", 200000, "]}"));
 }
 
 /* Deep nesting costs memory, not stack; and memory ends with the arena. */
@@ -429,6 +479,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_generate), TEST(test_chat),    TEST(test_messages), TEST(test_tools_and_formats),
         TEST(test_numbers),  TEST(test_prompts), TEST(test_limits),   TEST(test_hostile),
+        TEST(test_values),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

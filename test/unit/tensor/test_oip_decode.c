@@ -339,6 +339,40 @@ static void test_deep(void **state)
     free(json);
 }
 
+static int decode_many(struct fixture *f, const char *before, const char *each, size_t n, const char *after)
+{
+    size_t size = strlen(before), unit = strlen(each);
+    char *json = malloc(size + n * unit + strlen(after) + 1);
+    assert_non_null(json);
+    memcpy(json, before, size + 1);
+    for (size_t i = 0; i < n; i++, size += unit)
+        memcpy(json + size, each, unit);
+    memcpy(json + size - (n > 0), after, strlen(after) + 1); /* over the last comma */
+    int status = decode(f, json);
+    free(json);
+    return status;
+}
+
+/* What takes the gateway's one thread long is refused before it is parsed. */
+static void test_values(void **state)
+{
+    struct fixture *f = *state;
+    static const char tensor[] = "{\"inputs\":[{\"name\":\"x\",\"datatype\":\"UINT8\",\"shape\":[5242880],\"data\":[";
+    arena_done(&f->arena);
+    arena_init(&f->arena, 512 * MIB);
+    /* its own entries: a member and four of the input, two arrays' first, a dimension */
+    assert_int_equal(decode_many(f, tensor, "7,", LIMIT_JSON_ENTRIES - 7, "]}]}"), -ERROR_INVALID_TENSOR);
+    assert_non_null(strstr(f->err.text, "has 5242873"));
+    assert_int_equal(decode_many(f, tensor, "7,", LIMIT_JSON_ENTRIES - 6, "]}]}"), -ERROR_INVALID_REQUEST);
+    assert_non_null(strstr(f->err.text, "binary"));
+    static const char parameters[] = "{\"inputs\":[],\"parameters\":{";
+    assert_int_equal(decode_many(f, parameters, "\"\":0,", LIMIT_JSON_NODES - 2, "}}"), 0);
+    assert_int_equal(decode_many(f, parameters, "\"\":0,", LIMIT_JSON_NODES - 1, "}}"), -ERROR_INVALID_REQUEST);
+    assert_non_null(strstr(f->err.text, "131072 members"));
+    assert_int_equal(decode_many(f, "{\"inputs\":[],\"parameters\":{\"a\":[", "[],", LIMIT_JSON_ENTRIES, "]}}"),
+                     -ERROR_INVALID_REQUEST);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -347,6 +381,7 @@ int main(void)
         with_fixture(test_id),           with_fixture(test_parameters),      with_fixture(test_output_choice),
         with_fixture(test_shapes),       with_fixture(test_too_many),        with_fixture(test_binary_sizes),
         with_fixture(test_binary_order), with_fixture(test_binary_contents), with_fixture(test_deep),
+        with_fixture(test_values),
     };
     return cmocka_run_group_tests_name("oip_decode", tests, NULL, NULL);
 }
