@@ -14,8 +14,10 @@
 #define LEASE_EVENTS_MAX 65536u
 /* A prompt of a million tokens is worked on in pieces of 512, each of which is told. */
 #define SILENT_LEASES_MAX 512u
-/* A tenant that was served in others' turns is stepped in them no more once it is so many turns ahead of its share. */
-#define TURNS_AHEAD 4u
+/* A tenant that was served in others' turns is stepped in them no more once it is so many turns ahead of its share: a
+ * prompt's worth, or else its answer would stand still behind each prompt until all others have had as much, and they
+ * would be stepped with less company meanwhile. */
+#define TURNS_AHEAD 16u
 /* While so much of a prompt is left (some steps' worth), a turn in common would be a loss for all who generate: each
  * of their tokens would wait for a step's part of that prompt, and a prompt costs the same in turns of its own. */
 #define PROMPT_SHARED_MAX 256u

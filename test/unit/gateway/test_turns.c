@@ -426,11 +426,11 @@ static void who_is_ahead_waits(void **state)
     ask(f.version, 1);
     ask(guest, 1);
     uint32_t n_shared = 0, n_alone = 0;
-    for (uint32_t i = 1; i <= 40 && n_alone == 0; i++) {
+    for (uint32_t i = 1; i <= 45 && n_alone == 0; i++) {
         assert_true(turn());
         n_shared += lease.tenant_id == 0;
         n_alone += lease.tenant_id == OWNER;
-        wait_us(5000);
+        wait_us(20000);
         if (lease.tenant_id != OWNER)
             tell(items[1][0], GENERATION_EVENT_TEXT, 2 * i);
         if (lease.tenant_id != GUEST && i == 1)
@@ -439,7 +439,7 @@ static void who_is_ahead_waits(void **state)
             tell(items[0][0], GENERATION_EVENT_TEXT, 2);
         done(2);
     }
-    assert_true(n_shared >= 1); /* four, where the machine has time */
+    assert_true(n_shared >= 1); /* sixteen, where the machine has time */
     assert_int_equal(n_alone, 1);
 }
 
