@@ -19,13 +19,13 @@ LONG = os.environ.get("BULKHEAD_LONG") or os.environ.get("BULKHEAD_SOAK")
 SHAPE = gguf_random.Shape(320, 4096, 24, 32, 8, 11008, 512)
 
 
-def write_large(path):
+def write_large(path, shape=SHAPE, seed=1):
     """Layers of zeros, which change nothing, are holes in the file; the embeddings, which are the output's matrix too, lie
     behind them. So whatever comes last is most like itself, and is said again and again."""
-    embeddings, final, *layers = gguf_random.tensors(SHAPE, "Q8_0", 1)
+    embeddings, final, *layers = gguf_random.tensors(shape, "Q8_0", seed)
     tensors = layers + [final, embeddings]
     with open(path, "wb") as file:
-        file.write(b"".join(data for _, data in gguf_file.header(gguf_random.metadata(SHAPE), tensors)))
+        file.write(b"".join(data for _, data in gguf_file.header(gguf_random.metadata(shape), tensors)))
         for tensor in tensors:
             end = file.tell() + gguf_file.size(tensor) + gguf_file.padding(gguf_file.size(tensor))
             for chunk in tensor.chunks() if tensor in (final, embeddings) else ():
