@@ -311,6 +311,7 @@ static int connect_all(struct control *c, int bus_fd, int admin_fd, struct error
     (void)uv_timer_init(&c->loop, &c->timer);
     control_copies_init(c);
     control_removals_init(c);
+    control_stores_init(c);
     c->prepare.data = c->timer.data = c;
     (void)uv_prepare_start(&c->prepare, on_prepare);
     int r = bus_conn_open(&c->loop, bus_fd, BUS_CONTROL, BUS_SUPERVISOR, &events, c, &c->supervisor);

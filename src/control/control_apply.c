@@ -10,9 +10,10 @@
 #include <string.h>
 #include <sys/mman.h>
 
-/*   (asks the registry) ──wanted──► QUEUED ──► COPYING ──► OPENING ──described──► (asks again)
- *          │ else                                │ fails     │ refused
- *          └──────────────► done ◄───────────────┴───────────┘                              */
+/*   (asks the registry) ──wanted──► QUEUED ──► COPYING ──► OPENING ──described──────────────► (asks again)
+ *          │ else                                │ fails     │  │ └────unpacked──► STORING ──►
+ *          │                                     │           │ refused               │ fails
+ *          └──────────────► done ◄───────────────┴───────────┴───────────────────────┘              */
 struct control_apply {
     struct list node; /* in control.ingest_queue while QUEUED, else alone */
     struct control *control;
@@ -24,6 +25,7 @@ struct control_apply {
     struct control_copy *copying;   /* NULL: none */
     int files[2];                   /* what the process gets: model (or image), adapter; -1: not copied (yet) */
     struct control_ingest *opening; /* NULL: none */
+    struct control_store *storing;  /* the root of its image; NULL: none */
 };
 
 /* One process of the supervisor's. It stays in the map until the supervisor says that it is gone. */
@@ -46,6 +48,8 @@ static void apply_free(struct control_apply *a)
 {
     list_remove(&a->node);
     copying_end(a);
+    a->control->n_ingest_stores -= a->storing != NULL;
+    control_store_cancel(a->storing);
     if (a->opening)
         a->opening->apply = NULL;
     registry_ingest_done(&a->ingest);
@@ -136,7 +140,8 @@ static void on_copied(void *ctx, int rc, int *fd, const struct error *err)
 /* Starts what has a place. */
 static void queue_run(struct control *c)
 {
-    while (c->ingests.count + c->n_ingest_copies < LIMIT_INGESTS && !list_empty(&c->ingest_queue)) {
+    while (c->ingests.count + c->n_ingest_copies + c->n_ingest_stores < LIMIT_INGESTS &&
+           !list_empty(&c->ingest_queue)) {
         struct control_apply *a = container_of(c->ingest_queue.next, struct control_apply, node);
         list_remove(&a->node);
         list_init(&a->node);
@@ -270,31 +275,43 @@ static int signature_take(struct control_apply *a, int fd, uint64_t bytes)
     return r;
 }
 
-/* Its head is looked at here, and no more of it: what else is in it reads whoever puts it onto a file system. */
-static int image_take(struct control_apply *a, int fd, uint64_t bytes, struct error *err)
+static void on_stored(void *ctx, int rc, const struct error *err)
 {
-    const void *data = NULL;
-    if (!a->control->registry)
-        return error_set_default(err, ERROR_DRAINING);
-    if (bytes == 0 || bytes > LIMIT_IMAGE_RESULT_BYTES || bus_memfd_map(fd, bytes, &data) < 0)
-        return error_set(err, ERROR_REFUSED, "what was unpacked from it is not readable");
-    int r = registry_ingest_image(a->control->registry, &a->ingest, (struct str){data, bytes}, err);
-    (void)munmap((void *)(uintptr_t)data, bytes); /* our own mapping */
-    return r;
+    struct control_apply *a = ctx;
+    struct control *c = a->control;
+    a->storing = NULL;
+    c->n_ingest_stores--;
+    if (rc >= 0)
+        apply_step(a);
+    else
+        apply_refuse(a, rc, error_text(err, rc));
+    queue_run(c);
+}
+
+static void image_take(struct control_apply *a, int fd, uint64_t bytes)
+{
+    struct control *c = a->control;
+    struct error err = {0};
+    int r = control_store_start(c, &a->ingest, fd, bytes, on_stored, a, &a->storing, &err);
+    if (r >= 0)
+        c->n_ingest_stores++;
+    else
+        apply_refuse(a, r, error_text(&err, r));
 }
 
 void control_ingest_done(struct control *c, const struct bus_ingest_done *body, int fd)
 {
     struct control_apply *a = ingest_take(c, body->id);
-    struct error err = {0};
-    bool image = a && a->ingest.wanted_image;
-    int r = image ? image_take(a, fd, body->bytes, &err) : a ? signature_take(a, fd, body->bytes) : 0;
-    if (image && r < 0)
-        apply_refuse(a, r, error_text(&err, r));
-    else if (a && r >= 0)
-        apply_step(a);
-    else if (a)
-        apply_refuse(a, r, r == -ERROR_NO_MEMORY ? error_info(r)->text : "what it says of the model is not readable");
+    if (a && a->ingest.wanted_image) {
+        image_take(a, fd, body->bytes);
+    } else if (a) {
+        int r = signature_take(a, fd, body->bytes);
+        if (r >= 0)
+            apply_step(a);
+        else
+            apply_refuse(a, r,
+                         r == -ERROR_NO_MEMORY ? error_info(r)->text : "what it says of the model is not readable");
+    }
     queue_run(c);
 }
 

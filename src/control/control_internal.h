@@ -97,6 +97,9 @@ struct control {
     struct list ingest_queue;           /* struct control_apply, in their order */
     uint32_t n_adapter_waits;           /* copies of adapters for replicas */
     uint32_t n_ingest_copies;           /* of those whose model is being copied for the process */
+    struct list stores;                 /* struct control_store */
+    uint32_t n_ingest_stores;           /* of those whose image's root is being stored */
+    uv_idle_t store_idle;               /* active while there are any */
     struct map tenants_now;             /* tenant uid → struct bus_tenant_now: those that use something */
     bool quota_told;                    /* the gateway knows what was used */
     uint64_t quota_purge_ns;            /* when to forget next */
@@ -174,6 +177,18 @@ struct control_copy *control_copy_start(struct control *c, const struct registry
 void control_copy_cancel(struct control_copy *p);
 /* All of them end with -ERROR_DRAINING: the registry closes. */
 void control_copies_end(struct control *c);
+
+/* control_store.c: the root of an image, out of that memory into the store, while everything else goes on. */
+struct control_store;
+void control_stores_init(struct control *c);
+/* registry_root_* of it: `done` is called once, from the loop and never from inside this call, with 0 or negative and err;
+ * fd is the caller's, *ingest must live on. -ERROR_REFUSED: no such memory. */
+typedef void (*control_stored_cb)(void *ctx, int rc, const struct error *err);
+must_check int control_store_start(struct control *c, struct registry_ingest *ingest, int fd, uint64_t bytes,
+                                   control_stored_cb done, void *ctx, struct control_store **ret_store,
+                                   struct error *err);
+/* Nobody waits for it any more: `done` is not called, what is not complete is removed. Accepts NULL. */
+void control_store_cancel(struct control_store *p);
 
 /* control_remove.c: removed files are freed while everything else goes on. */
 void control_removals_init(struct control *c);

@@ -114,10 +114,15 @@ void registry_ingest_init(struct registry_ingest *ingest);
 void registry_ingest_done(struct registry_ingest *ingest);
 /* The signature of `wanted` (copied), ≤ LIMIT_SIGNATURE_BYTES. */
 must_check int registry_ingest_add(struct registry_ingest *ingest, struct str signature);
-/* The root of `wanted`, ≤ LIMIT_IMAGE_RESULT_BYTES, mapped: it becomes an artifact. -ERROR_REFUSED for what is no root.
- */
-must_check int registry_ingest_image(struct registry *r, struct registry_ingest *ingest, struct str root,
-                                     struct error *err);
+/* The root of `wanted`, ≤ LIMIT_IMAGE_RESULT_BYTES, mapped, becomes an artifact, in slices; ingest and mapping outlive
+ * it. begin: -ERROR_REFUSED for what is no root. */
+struct registry_root;
+must_check int registry_root_begin(struct registry *r, struct registry_ingest *ingest, struct str root,
+                                   struct registry_root **ret_root, struct error *err);
+/* At most LIMIT_COPY_SLICE_BYTES more: 1, or 0 when the ingest has it; blocks on the disk for that long. After 0 or a
+ * failure only registry_root_free may follow. */
+must_check int registry_root_step(struct registry_root *root, struct error *err);
+void registry_root_free(struct registry_root *root); /* accepts NULL; what is not complete is removed */
 /* Such an apply came to nothing: removes the artifacts that `body` names and no version does, but for those that
  * somebody has uploaded again since it began. */
 void registry_apply_drop(struct registry *r, struct str body, const struct registry_ingest *ingest);

@@ -36,39 +36,68 @@ static const struct unpacked *unpacked_find(const struct registry_ingest *ingest
     return NULL;
 }
 
-static int root_store(struct registry *r, struct str root, struct unpacked *u, struct error *err)
-{
-    struct registry_upload *upload = NULL;
-    char hex[REGISTRY_HEX_BYTES + 1];
-    int rc = registry_upload_begin(r, &upload, err);
-    if (rc >= 0)
-        rc = registry_upload_write(upload, root, err);
-    if (rc < 0) {
-        registry_upload_abort(upload);
-        return rc;
-    }
-    rc = registry_upload_finish(upload, hex, &u->root_bytes, err);
-    return rc < 0 ? rc : registry_hex_decode((struct str){hex, REGISTRY_HEX_BYTES}, u->root);
-}
+struct registry_root {
+    struct registry_ingest *ingest;
+    struct registry_upload *upload;
+    struct unpacked *unpacked;
+    struct str rest;
+};
 
-int registry_ingest_image(struct registry *r, struct registry_ingest *ingest, struct str root, struct error *err)
+int registry_root_begin(struct registry *r, struct registry_ingest *ingest, struct str root,
+                        struct registry_root **ret_root, struct error *err)
 {
     struct image_head head;
     int rc = root.size > LIMIT_IMAGE_RESULT_BYTES ? -ERROR_PEER : image_head_read(root, &head, err);
-    struct unpacked *u = rc < 0 ? NULL : calloc(1, sizeof *u);
+    struct registry_root *made = rc < 0 ? NULL : calloc(1, sizeof *made);
     if (rc < 0)
         return rc;
-    if (!u)
+    if (!made || !(made->unpacked = calloc(1, sizeof *made->unpacked))) {
+        registry_root_free(made);
         return error_set_default(err, -ERROR_NO_MEMORY);
-    memcpy(u->source, ingest->wanted.digest, sizeof u->source);
-    memcpy(u->manifest, head.manifest, sizeof u->manifest);
-    memcpy(u->index, head.index, sizeof u->index);
-    rc = root_store(r, root, u, err);
+    }
+    made->ingest = ingest;
+    made->rest = root;
+    memcpy(made->unpacked->source, ingest->wanted.digest, sizeof made->unpacked->source);
+    memcpy(made->unpacked->manifest, head.manifest, sizeof made->unpacked->manifest);
+    memcpy(made->unpacked->index, head.index, sizeof made->unpacked->index);
+    rc = registry_upload_begin(r, &made->upload, err);
     if (rc < 0) {
-        free(u);
+        registry_root_free(made);
         return rc;
     }
-    list_append(&ingest->images, &u->node);
+    *ret_root = made;
+    return 0;
+}
+
+void registry_root_free(struct registry_root *root)
+{
+    if (!root)
+        return;
+    registry_upload_abort(root->upload);
+    free(root->unpacked);
+    free(root);
+}
+
+int registry_root_step(struct registry_root *root, struct error *err)
+{
+    struct str slice = root->rest;
+    if (slice.size > LIMIT_COPY_SLICE_BYTES)
+        slice.size = LIMIT_COPY_SLICE_BYTES;
+    int rc = registry_upload_write(root->upload, slice, err);
+    root->rest = str_skip(root->rest, slice.size);
+    if (rc < 0 || root->rest.size > 0)
+        return rc < 0 ? rc : 1;
+    struct registry_upload *upload = root->upload;
+    struct unpacked *u = root->unpacked;
+    char hex[REGISTRY_HEX_BYTES + 1];
+    root->upload = NULL;
+    rc = registry_upload_finish(upload, hex, &u->root_bytes, err);
+    if (rc >= 0)
+        rc = registry_hex_decode((struct str){hex, REGISTRY_HEX_BYTES}, u->root);
+    if (rc < 0)
+        return rc;
+    list_append(&root->ingest->images, &u->node);
+    root->unpacked = NULL;
     return 0;
 }
 
