@@ -131,6 +131,10 @@
 #define LIMIT_SHARED_MEMBERS  16u
 #define LIMIT_SHARED_LEAVE_MS 5000u
 #define LIMIT_LONE_WORKERS    8u
+/* Of these for language models' generations, which may run long: of one tenant half as many. And how long after its
+ * loss the second try of one may begin. */
+#define LIMIT_LONE_GENERATIONS 4u
+#define LIMIT_LONE_WAIT_MS     30000u
 
 /* What a replica can keep in its /tmp; counted as its memory too. Engines write nothing; an extension may unpack
  * itself. */

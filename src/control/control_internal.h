@@ -24,7 +24,8 @@ struct control_replica {
     uint64_t memory_bytes; /* its limit; 0 = not looked up yet */
     int model_fd; /* its model, for further replicas of the version, whoever's, so that they share its pages; or -1 */
     bool loaded, stopping;
-    bool lone; /* for one request of the gateway's; counts for no version's replicas */
+    bool lone;  /* for one request of the gateway's; counts for no version's replicas */
+    bool lends; /* lone: its request may be another tenant's than the model */
     uint64_t loaded_ns;
     struct blocked_list blocked;      /* system calls that its filter refused */
     struct control_adapter *adapters; /* owned [LIMIT_ADAPTERS_LOADED]; NULL: never any */

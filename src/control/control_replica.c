@@ -189,6 +189,7 @@ static int replica_start(struct control *c, struct control_version *version, con
     }
     replica->version = version;
     replica->lone = body.flags & BUS_START_LONE;
+    replica->lends = row->lends;
     replica->state = (struct bus_replica_state){.replica_uid = body.replica_uid,
                                                 .version_uid = row->uid,
                                                 .tenant_uid = row->tenant_uid,
@@ -546,6 +547,8 @@ static void replica_lost(struct control_version *v, const struct control_replica
         v->shared_losses = replica->loaded ? v->shared_losses + 1 : SHARED_LOSSES_MAX;
         return;
     }
+    if (replica->lone && replica->lends) /* one tenant's request, for which the others' worker does not start later */
+        return;
     /* What waited was told so by the gateway, which asks again when there is something new to run. */
     if (!replica->lone)
         v->demanded = v->n_replicas;

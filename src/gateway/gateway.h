@@ -182,6 +182,9 @@ struct gateway_generate {
     int (*event)(struct gateway_request *r, uint32_t index, const struct generation_event *event, struct error *err);
     void (*end)(struct gateway_request *r);                                     /* all have ended: answer */
     void (*fail)(struct gateway_request *r, int code, const struct error *err); /* it is over: answer */
+    /* All generations begin anew, as if nothing had been told of any: forget it. False, forgetting nothing: the client
+     * knows some of it. Called once at most; NULL: never. */
+    bool (*again)(struct gateway_request *r);
 };
 
 /* From a gateway_signature_wait's `next` on, for a model whose signature says that it is a language model: runs

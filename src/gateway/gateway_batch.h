@@ -138,7 +138,8 @@ void gateway_places_back(struct gateway_request *r);
  * model that is lent: a sixteenth, at least one, is kept for those who have none in the batch, while there are such.
  * (None of this where there is a single place.) */
 bool gateway_places_open(const struct gateway_batch *b, const struct gateway_version *v, uint32_t class);
-/* The one that gets the next place in the batch, of `lowest` or a higher class; NULL: nobody waits who may have one. */
+/* The one that gets the next place in the batch, of `lowest` or a higher class; NULL: nobody waits who may have one. In
+ * a worker that was started for one request that one. */
 struct gateway_request *gateway_places_next(const struct gateway_batch *b, uint32_t lowest);
 /* One of the version's own; NULL: none waits. */
 struct gateway_request *gateway_places_first(const struct gateway_version *v);
@@ -211,8 +212,15 @@ void gateway_version_let_go(struct gateway_version *v);
 bool gateway_is_stepped(const struct gateway_batch *b, const struct gateway_sequence *s);
 must_check int gateway_batch_start(struct gateway_replica *replica);
 void gateway_batch_free(struct gateway_replica *replica);
-/* The replica leaves: what it ran is lost. Before schedule_replica_remove, whose lease it takes over by then. */
-void gateway_batch_lost(struct gateway_replica *replica, const struct error *err);
+/* What becomes of it when a worker is lost. */
+enum gateway_again {
+    GATEWAY_AGAIN_NEVER,
+    GATEWAY_AGAIN_ALL,
+    GATEWAY_AGAIN_OTHERS, /* not those whose turn it was alone: the lease had no end */
+};
+/* The replica leaves: what it ran is lost, or tried again alone as far as its clients know nothing of it. Before
+ * schedule_replica_remove, whose lease it takes over by then. */
+void gateway_batch_lost(struct gateway_replica *replica, const struct error *err, enum gateway_again again);
 /* The lease was granted. Negative: it takes no frames. */
 must_check int gateway_turn_begin(struct gateway_replica *replica, struct schedule_lease *lease);
 must_check int gateway_turn_frame(struct gateway_replica *replica, const struct channel_frame *f, struct error *err);

@@ -127,6 +127,8 @@ void gateway_generate_stop(struct gateway_request *r)
     gateway_batches_cancel(r);
     settle(r);
     r->n_ended = r->n_started = r->n_generations;
+    if (r->lone)
+        gateway_lone_left(r);
 }
 
 void gateway_generate_fail(struct gateway_request *r, int code, const struct error *err)
@@ -154,6 +156,8 @@ void gateway_generate_resume(struct gateway_request *r)
 static void all_ended(struct gateway_request *r)
 {
     settle(r); /* its last words may be read slowly */
+    if (r->lone)
+        gateway_lone_left(r);
     gateway_stats_generated(r);
     r->generate->end(r);
 }

@@ -160,7 +160,8 @@ struct gateway_replica {
  *      HANDLED, WAITING ─ language models ─► GENERATING ──────────────────────────┘
  *      (any but ANSWERED) ─ refused, failed, client gone ─────┴────────────────────┘
  *
- * LEASED ─ its shared worker was lost ─► QUEUED, once, for a worker of its own (gateway_lone.c).
+ * LEASED ─ its shared worker was lost ─► QUEUED, once, for a worker of its own (gateway_lone.c). What is GENERATING
+ * stays that, and waits for one.
  */
 enum gateway_request_state {
     GATEWAY_REQUEST_READING = 1,
@@ -208,9 +209,11 @@ struct gateway_request {
     uint32_t n_generations, n_started, n_ended;
     uint32_t n_choices;   /* so many generations after each other have one prompt */
     uint64_t tokens_max;  /* that all of them can take */
+    uint64_t tokens_paid; /* of its quotas; when it is tried again, … */
+    uint64_t tokens_free; /* … so many of these cost nothing */
     uint64_t begun_ns;    /* the first of them got its place; 0: none yet */
     bool streaming;       /* the head of its answer is out */
-    bool aside;           /* it waits for its adapter and not in a line */
+    bool aside;           /* it waits for its adapter, or to be tried again, and not in a line */
     uint64_t adapter_uid; /* of the catalog, when it came; 0: the bare base */
     char adapter_name[LIMIT_NAME_BYTES + 1];
     uint64_t streamed_bytes; /* of an answer that streams, so far */
@@ -387,9 +390,17 @@ void gateway_lease_lost(struct gateway_replica *replica, struct schedule_lease *
 /* Queues a request of a lost lease again. Failure means that it gets no second try, or none any more; nothing has
  * changed. */
 must_check int gateway_lone_start(struct gateway_request *r);
+/* The same for a request whose generations, or some of them, ran in a lost worker: all begin anew. */
+must_check int gateway_lone_generate(struct gateway_request *r);
+/* Its next generation waits for a place there. */
+void gateway_lone_wait(struct gateway_request *r);
+/* The request whose next generation waits for a place in that worker, or NULL. */
+struct gateway_request *gateway_lone_next(const struct gateway_lone *lone);
+/* Nobody waits for anything of it. */
+bool gateway_lone_is_over(const struct gateway_lone *lone);
 /* Asks control for workers, as far as there may be more. Once per turn of the loop. */
 void gateway_lones_demand(struct gateway *g);
-/* It was answered, or its client has gone. */
+/* It was answered, or its client has gone, or all its generations are over. */
 void gateway_lone_left(struct gateway_request *r);
 /* Whose replica that is; NULL: nobody's. */
 struct gateway_lone *gateway_lone_of(struct gateway *g, uint64_t replica_uid);

@@ -7,20 +7,30 @@
  * first, so that one with many cannot hold up the others.
  *
  *   waiting ──demanded──► running ──its worker's end (or the refusal of one)──► (freed)
- *      └──the request has gone away──► (freed) */
+ *      └──the request has gone away──► (freed)
+ *
+ * Generations of a language model are tried again where their client has been told nothing of them: all of the request
+ * begin anew, in a running batch of its own. That worker is one more replica of its model's to those who ask for turns
+ * and step it (its tenant has a seat there, and pays as elsewhere); but it is in nobody's count of replicas, and its
+ * places are for that request alone, which stands aside of all lines. As generations may take long, few of the workers
+ * are for them, and fewer for those of one tenant; one whose second try has not begun in time is lost for good. */
 #include "gateway/gateway_internal.h"
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/random.h"
 
 struct gateway_lone {
-    struct schedule_target schedule; /* first */
+    struct schedule_target schedule; /* first; of tensors */
     struct list node;                /* in gateway.lones_waiting or .lones_running */
     struct gateway_version *version; /* which stays as long, as for a request */
     struct gateway_request *request; /* NULL once it was answered */
     struct gateway_replica *replica; /* NULL before it is announced */
     uint64_t replica_uid;            /* ours to choose; 0: waits */
     uint64_t demanded_ns;
+    bool generates;          /* of a language model; its request is NULL as soon as all generations are over */
+    struct list generations; /* its request, while a generation of it waits for a place there */
+    uint64_t until_ns;       /* the first of them has begun by then */
 };
 
 static struct gateway_lone *lone_at(struct list *node)
@@ -35,7 +45,8 @@ static void lone_free(struct gateway_lone *lone)
     if (lone->replica_uid != 0)
         g->n_lones_running--;
     list_remove(&lone->node);
-    schedule_target_remove(g->schedule, &lone->schedule);
+    if (!lone->generates)
+        schedule_target_remove(g->schedule, &lone->schedule);
     free(lone);
     v->n_requests--;
     gateway_version_release(v);
@@ -48,6 +59,26 @@ static uint32_t running_of(struct gateway *g, const struct gateway_tenant *tenan
     return n;
 }
 
+/* The model was deleted, or is not lent any more: nothing begins. */
+static bool is_gone(const struct gateway_lone *lone)
+{
+    return lone->version->generation != lone->version->gateway->stats.generation;
+}
+
+static bool may_run(struct gateway *g, const struct gateway_lone *lone)
+{
+    uint32_t all = 0, own = 0;
+    if (!lone->generates)
+        return true;
+    list_each(node, &g->lones_running)
+    {
+        const struct gateway_lone *other = lone_at(node);
+        all += other->generates;
+        own += other->generates && other->version->tenant == lone->version->tenant;
+    }
+    return all < LIMIT_LONE_GENERATIONS && own < LIMIT_LONE_GENERATIONS / 2 && !is_gone(lone);
+}
+
 static struct gateway_lone *lone_next(struct gateway *g)
 {
     struct gateway_lone *best = NULL;
@@ -57,6 +88,8 @@ static struct gateway_lone *lone_next(struct gateway *g)
         struct gateway_lone *lone = lone_at(node);
         if (best && lone->version->tenant == best->version->tenant)
             continue; /* they come in the order of their loss: mostly one tenant's behind each other */
+        if (!may_run(g, lone))
+            continue;
         uint32_t n = running_of(g, lone->version->tenant);
         if (n < least) {
             least = n;
@@ -85,16 +118,35 @@ void gateway_lones_demand(struct gateway *g)
     }
 }
 
+/* NULL: it gets no second try. */
+static struct gateway_lone *lone_new(const struct gateway_request *r)
+{
+    struct gateway_version *v = r->version;
+    bool may = !r->tried_alone && !r->gateway->draining && v->generation == r->gateway->stats.generation;
+    struct gateway_lone *lone = may ? calloc(1, sizeof *lone) : NULL;
+    if (!lone)
+        return NULL;
+    list_init(&lone->generations);
+    lone->version = v;
+    return lone;
+}
+
+static void lone_wait(struct gateway_lone *lone, struct gateway_request *r)
+{
+    lone->version->n_requests++;
+    lone->request = r;
+    r->lone = lone;
+    r->tried_alone = true;
+    list_append(&r->gateway->lones_waiting, &lone->node);
+}
+
 int gateway_lone_start(struct gateway_request *r)
 {
     struct gateway *g = r->gateway;
     struct gateway_version *v = r->version;
-    if (r->tried_alone || g->draining || v->generation != g->stats.generation)
-        return -ERROR_WORKER_LOST;
-    struct gateway_lone *lone = calloc(1, sizeof *lone);
+    struct gateway_lone *lone = lone_new(r);
     if (!lone)
-        return -ERROR_NO_MEMORY;
-    lone->version = v;
+        return -ERROR_WORKER_LOST;
     schedule_target_set(g->schedule, &lone->schedule, &v->tenant->schedule,
                         &(struct schedule_target_config){.device = v->schedule.device,
                                                          .weight = v->schedule.weight,
@@ -116,12 +168,48 @@ int gateway_lone_start(struct gateway_request *r)
         return code;
     }
     gateway_request_state_set(r, GATEWAY_REQUEST_QUEUED);
-    v->n_requests++;
-    lone->request = r;
-    r->lone = lone;
-    r->tried_alone = true;
-    list_append(&g->lones_waiting, &lone->node);
+    lone_wait(lone, r);
     return 0;
+}
+
+int gateway_lone_generate(struct gateway_request *r)
+{
+    struct gateway_lone *lone = r->generate->again && !r->stopped ? lone_new(r) : NULL;
+    if (!lone || !r->generate->again(r)) {
+        free(lone);
+        return -ERROR_WORKER_LOST;
+    }
+    gateway_places_leave(r);
+    gateway_batches_cancel(r);
+    r->n_started = r->n_ended = 0;
+    r->tokens_free = r->tokens_paid;
+    lone->generates = true;
+    lone->until_ns = uv_hrtime() + LIMIT_LONE_WAIT_MS * NS_PER_MS;
+    lone_wait(lone, r);
+    gateway_lone_wait(r);
+    log_info("generation_again", "tenant=%s model=%s: its worker was lost; it is tried once more, alone",
+             r->tenant->name, r->version->model);
+    return 0;
+}
+
+void gateway_lone_wait(struct gateway_request *r)
+{
+    struct gateway_lone *lone = r->lone;
+    r->aside = true;
+    list_append(&lone->generations, &r->node);
+    if (lone->replica && lone->replica->batch)
+        gateway_batch_look(lone->replica->batch);
+}
+
+struct gateway_request *gateway_lone_next(const struct gateway_lone *lone)
+{
+    bool waits = !list_empty(&lone->generations) && (lone->request->n_started > 0 || !is_gone(lone));
+    return waits ? lone->request : NULL;
+}
+
+bool gateway_lone_is_over(const struct gateway_lone *lone)
+{
+    return !lone->generates || !lone->request;
 }
 
 void gateway_lone_left(struct gateway_request *r)
@@ -152,7 +240,9 @@ void gateway_lone_take(struct gateway_lone *lone, struct gateway_replica *replic
 {
     lone->replica = replica;
     replica->lone = lone;
-    replica->version = lone->version; /* which it holds */
+    replica->version = gateway_version_host(lone->version); /* which it holds */
+    if (lone->generates)
+        list_append(&replica->version->replicas, &replica->in_version);
 }
 
 void gateway_lone_ended(struct gateway_lone *lone, int code, const struct error *err)
@@ -163,8 +253,10 @@ void gateway_lone_ended(struct gateway_lone *lone, int code, const struct error 
         lone->request = NULL;
         r->lone = NULL;
     }
-    if (r && r->state != GATEWAY_REQUEST_ANSWERED) {      /* else its client still reads */
-        (void)schedule_cancel(g->schedule, &r->schedule); /* a leased one was given back with its replica */
+    if (r && lone->generates) {
+        gateway_generate_fail(r, code, err);
+    } else if (r && r->state != GATEWAY_REQUEST_ANSWERED) { /* else its client still reads */
+        (void)schedule_cancel(g->schedule, &r->schedule);   /* a leased one was given back with its replica */
         gateway_fail(r, code, err);
     }
     lone_free(lone);
@@ -197,10 +289,28 @@ void gateway_lones_drain(struct gateway *g)
     }
 }
 
+/* Those that do not come to their second try. */
+static void generations_check(struct list *lones, uint64_t now_ns, const struct error *lost)
+{
+    list_each_safe(node, lones)
+    {
+        struct gateway_lone *lone = lone_at(node);
+        struct gateway_request *r = lone->generates ? lone->request : NULL;
+        if (!r || r->n_started > 0)
+            continue;
+        if (is_gone(lone))
+            gateway_generate_fail(r, -ERROR_MODEL_NOT_FOUND, NULL);
+        else if (lone->until_ns <= now_ns)
+            gateway_generate_fail(r, lost->code, lost);
+    }
+}
+
 void gateway_lones_check(struct gateway *g, uint64_t now_ns)
 {
     struct error err = {0};
     (void)error_set_default(&err, ERROR_WORKER_LOST);
+    generations_check(&g->lones_waiting, now_ns, &err);
+    generations_check(&g->lones_running, now_ns, &err);
     list_each_safe(node, &g->lones_running)
     {
         struct gateway_lone *lone = lone_at(node);

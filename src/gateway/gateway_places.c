@@ -87,6 +87,10 @@ static void line_leave(struct gateway_request *r)
 
 int gateway_places_wait(struct gateway_request *r, struct error *err)
 {
+    if (r->lone) {
+        gateway_lone_wait(r);
+        return 0;
+    }
     int code = r->begun_ns == 0 ? lobby_enter(r, err) : 0;
     if (code < 0)
         return code;
@@ -112,7 +116,10 @@ void gateway_places_aside(struct gateway_request *r, struct list *aside)
 void gateway_places_back(struct gateway_request *r)
 {
     line_leave(r);
-    line_enter(r);
+    if (r->lone)
+        gateway_lone_wait(r);
+    else
+        line_enter(r);
 }
 
 /* What a class and those below it may hold of n places. */
@@ -245,9 +252,18 @@ static struct gateway_request *next_beside(const struct gateway_batch *b, const 
     return best ? line_first(best) : NULL;
 }
 
+static struct gateway_request *next_alone(const struct gateway_batch *b, uint32_t lowest)
+{
+    struct gateway_request *r = gateway_lone_next(b->replica->lone);
+    bool open = b->replica->state == GATEWAY_REPLICA_READY && b->n_sequences < places_of(b->replica->version);
+    return r && open && (uint32_t)r->schedule.priority <= lowest ? r : NULL;
+}
+
 struct gateway_request *gateway_places_next(const struct gateway_batch *b, uint32_t lowest)
 {
     const struct gateway_version *v = b->replica->version;
+    if (b->replica->lone)
+        return next_alone(b, lowest);
     for (uint32_t class = 0; class <= lowest; class ++) {
         struct schedule_tokens_account *account = schedule_tokens_next(&v->places.tokens[class]);
         if (!account || !class_open(b, class))
@@ -276,6 +292,13 @@ void gateway_places_take(struct gateway_request *r, struct gateway_sequence *s, 
     uint32_t context = r->version->signature->token.context, given = g->n_tokens < context ? g->n_tokens : context;
     s->prompt_bytes = given > 0 ? 0 : g->prompt.size + g->tools.size;
     s->prompt_expected = given > 0 ? given : prompt_guess(r->version, s->prompt_bytes);
+    if (r->lone) { /* beside all lines: what it was served in its first try has been counted there */
+        list_remove(&r->node);
+        r->aside = false;
+        if (++r->n_started < r->n_generations)
+            gateway_lone_wait(r);
+        return;
+    }
     schedule_tokens_admit(tokens_of(r), &line_of(r)->account, &s->tokens, r->tenant->schedule.weight,
                           s->prompt_expected);
     struct gateway_line *line = line_of(r);

@@ -90,7 +90,7 @@ static void channel_drop(struct gateway_replica *replica)
 }
 
 /* Out of the scheduler and off the channel; what it was running is lost, or tried again. */
-static void replica_leave(struct gateway_replica *replica, const struct error *err, bool again)
+static void replica_leave(struct gateway_replica *replica, const struct error *err, enum gateway_again again)
 {
     struct gateway *g = replica->gateway;
     gateway_blocked_tell(replica);
@@ -98,11 +98,11 @@ static void replica_leave(struct gateway_replica *replica, const struct error *e
     state_set(replica, GATEWAY_REPLICA_GONE);
     struct schedule_lease *lease = NULL;
     if (replica->batch)
-        gateway_batch_lost(replica, err);
+        gateway_batch_lost(replica, err, again);
     if (scheduled && replica->schedule.target)
         schedule_replica_remove(g->schedule, &replica->schedule, uv_hrtime(), &lease);
     if (lease)
-        gateway_lease_lost(replica, lease, err, again);
+        gateway_lease_lost(replica, lease, err, again == GATEWAY_AGAIN_ALL);
     channel_drop(replica);
 }
 
@@ -113,8 +113,8 @@ static void replica_free(struct gateway_replica *replica)
     for (uint32_t i = 0; i < LIMIT_TENSORS; i++)
         free(replica->outputs[i].copy);
     (void)map_remove(&replica->gateway->replicas, replica->uid);
+    list_remove(&replica->in_version);
     if (v && !replica->lone) {
-        list_remove(&replica->in_version);
         v->n_replicas--;
         v->demanded = v->demanded > v->n_replicas ? v->n_replicas : v->demanded;
     }
@@ -131,7 +131,11 @@ void gateway_replica_kill(struct gateway_replica *replica, enum bus_stop_reason 
     struct error err = {0};
     (void)error_set_default(&err, ERROR_WORKER_LOST);
     /* A lease without end is its model's own doing. A broken channel in a shared worker may be anybody's there. */
-    replica_leave(replica, &err, replica->level == LEVEL_SHARED && reason == BUS_STOP_PROTOCOL);
+    bool shared = replica->level == LEVEL_SHARED;
+    replica_leave(replica, &err,
+                  shared && reason == BUS_STOP_PROTOCOL  ? GATEWAY_AGAIN_ALL
+                  : shared && reason == BUS_STOP_OVERDUE ? GATEWAY_AGAIN_OTHERS
+                                                         : GATEWAY_AGAIN_NEVER);
     (void)bus_conn_send(replica->gateway->supervisor, BUS_REPLICA_STOP, &body, NULL, 0); /* without it we end anyway */
 }
 
@@ -342,17 +346,23 @@ static int on_loaded(struct gateway_replica *replica, const struct channel_frame
     state_set(replica, GATEWAY_REPLICA_READY);
     replica->loaded = true;
     list_remove(&replica->in_busy);
+    bool tokens = v->signature->token.sequences > 0;
     if (replica->lone) {
-        schedule_replica_add(v->gateway->schedule, &replica->schedule, gateway_lone_target(replica->lone));
+        if (tokens)
+            code = gateway_batch_start(replica);
+        else
+            schedule_replica_add(v->gateway->schedule, &replica->schedule, gateway_lone_target(replica->lone));
+        if (code < 0)
+            return error_set_default(err, code);
         loaded_tell(replica, NULL);
         return 0;
     }
     v->refused_until_ns = 0;
     v->demanded = 0;
     v->idle_since_ns = uv_hrtime();
-    v->cancellable = f->flags & CHANNEL_CANCELLABLE && v->signature->token.sequences == 0 && !v->disobeyed;
+    v->cancellable = f->flags & CHANNEL_CANCELLABLE && !tokens && !v->disobeyed;
     gateway_version_schedule(v);
-    if (v->signature->token.sequences > 0)
+    if (tokens)
         code = gateway_batch_start(replica);
     else
         schedule_replica_add(v->gateway->schedule, &replica->schedule, &v->schedule);
@@ -441,7 +451,7 @@ static void drained_tell(struct gateway_replica *replica)
     struct bus_replica body = {.replica_uid = replica->uid, .reason = BUS_STOP_DRAINED};
     struct error err = {0};
     (void)error_set_default(&err, ERROR_WORKER_LOST);
-    replica_leave(replica, &err, false);
+    replica_leave(replica, &err, GATEWAY_AGAIN_NEVER);
     (void)bus_conn_send(replica->gateway->supervisor, BUS_REPLICA_STOP, &body, NULL, 0); /* without it we end anyway */
 }
 
@@ -456,7 +466,8 @@ void gateway_replica_idle(struct gateway_replica *replica)
     gateway_replica_rest(replica);
     if (replica->version)
         replica->version->idle_since_ns = uv_hrtime();
-    if (replica->state == GATEWAY_REPLICA_DRAINING || replica->lone) /* one request, and no other */
+    bool over = replica->lone && gateway_lone_is_over(replica->lone); /* one request, and no other */
+    if (replica->state == GATEWAY_REPLICA_DRAINING || over)
         drained_tell(replica);
 }
 
@@ -540,8 +551,10 @@ static void on_ended(struct gateway_replica *replica, const struct bus_replica_s
     struct error err = {0};
     (void)error_set_default(&err, body->out_of_memory ? ERROR_MODEL_MEMORY_EXCEEDED : ERROR_WORKER_LOST);
     err.retry_after_ms = body->out_of_memory ? 0 : 1000;
+    /* A language model is in no worker with others: there it is all who use it that shared the worker. */
+    bool again = body->shared_lost > 0 || (replica->batch && replica->level == LEVEL_SHARED && !body->wanted);
     if (replica->state != GATEWAY_REPLICA_GONE)
-        replica_leave(replica, &err, body->shared_lost > 0);
+        replica_leave(replica, &err, again ? GATEWAY_AGAIN_ALL : GATEWAY_AGAIN_NEVER);
     if (v)
         v->n_requests++; /* keep it a moment longer than its replica */
     struct gateway_lone *lone = replica->lone;

@@ -68,6 +68,7 @@ struct gateway_request *gateway_request_new(struct gateway *g)
     r->adapter_uid = 0;
     r->lone = NULL;
     r->tried_alone = false;
+    r->tokens_paid = r->tokens_free = 0;
     r->id = ++g->request_id_last;
     r->held_bytes = 0;
     return r;

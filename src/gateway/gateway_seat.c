@@ -40,6 +40,10 @@ static uint32_t classes_wanted(const struct gateway_batch *b, const struct gatew
     for (uint32_t i = 0; i < b->n_sequences; i++)
         if (!b->sequences[i].parked && !b->sequences[i].lifted && b->sequences[i].request->version == v)
             wanted |= 1u << b->sequences[i].request->schedule.priority;
+    if (b->replica->lone) {
+        const struct gateway_request *r = gateway_places_next(b, SCHEDULE_CLASS_COUNT - 1);
+        return r && r->version == v ? wanted | 1u << r->schedule.priority : wanted;
+    }
     for (uint32_t class = 0; class < SCHEDULE_CLASS_COUNT && v->n_generating > 0; class ++)
         if (!list_empty(&v->lines[class].requests) && gateway_places_open(b, v, class))
             wanted |= 1u << class;
@@ -173,6 +177,9 @@ static bool seats_look(struct gateway_batch *b)
     for (uint32_t i = 0; i < b->n_sequences; i++)
         if (!b->sequences[i].parked) /* also one that yields: its class has a share */
             all = seat_take(b, b->sequences[i].request->version) && all;
+    struct gateway_request *alone = b->replica->lone ? gateway_lone_next(b->replica->lone) : NULL;
+    if (alone)
+        all = seat_take(b, alone->version) && all;
     list_each_safe(waiting, &b->replica->version->places.versions)
     {
         struct gateway_version *v = container_of(waiting, struct gateway_version, in_generating);

@@ -339,6 +339,16 @@ static void served_count(struct gateway_batch *b, const struct gateway_sequence 
     gateway_share_add(b, s->request, served);
 }
 
+/* What a lost try has cost already costs nothing. */
+static void tokens_pay(struct gateway_request *r, uint64_t tokens)
+{
+    uint64_t paid = tokens < r->tokens_free ? tokens : r->tokens_free;
+    r->tokens_free -= paid;
+    r->tokens_paid += tokens - paid;
+    if (tokens > paid)
+        gateway_quota_spend(r, SCHEDULE_TOKENS, tokens - paid);
+}
+
 /* False: the answer goes beyond what may be used; that of it is neither charged nor told. A prompt is charged when it
  * is known, and once for all its choices. */
 static bool counts_take(struct gateway_batch *b, struct gateway_sequence *s, const struct generation_event *e)
@@ -346,16 +356,15 @@ static bool counts_take(struct gateway_batch *b, struct gateway_sequence *s, con
     struct gateway_request *r = s->request;
     uint32_t prompt = e->prompt_tokens - s->prompt_tokens, answer = e->completion_tokens - s->completion_tokens;
     if (prompt > 0 && s->index % r->n_choices == 0)
-        gateway_quota_spend(r, SCHEDULE_TOKENS, prompt);
+        tokens_pay(r, prompt);
     served_count(b, s, e);
     gateway_places_told(s, e);
     s->prompt_tokens = e->prompt_tokens;
     s->cached_tokens = e->cached_tokens;
     s->prompt_done = e->prompt_done;
-    if (answer > 0 && !gateway_quota_fits(r, SCHEDULE_TOKENS, answer))
+    if (answer > r->tokens_free && !gateway_quota_fits(r, SCHEDULE_TOKENS, answer - r->tokens_free))
         return false;
-    if (answer > 0)
-        gateway_quota_spend(r, SCHEDULE_TOKENS, answer);
+    tokens_pay(r, answer);
     s->completion_tokens = e->completion_tokens;
     return true;
 }
@@ -463,13 +472,20 @@ int gateway_turn_frame(struct gateway_replica *replica, const struct channel_fra
     return f->type == CHANNEL_PART ? on_part(replica, f, err) : on_done(replica, f, err);
 }
 
-void gateway_batch_lost(struct gateway_replica *replica, const struct error *err)
+void gateway_batch_lost(struct gateway_replica *replica, const struct error *err, enum gateway_again again)
 {
     struct gateway_batch *b = replica->batch;
+    const struct gateway_version *hung =
+        again == GATEWAY_AGAIN_OTHERS && replica->lease && !b->shared ? b->seat->version : NULL;
     if (replica->lease)
         gateway_shares_lost(b, replica->lease);
     replica->lease = NULL;
     gateway_seats_lost(b);
+    while (again != GATEWAY_AGAIN_NEVER && b->n_sequences > 0) { /* takes all of its sequences out, as failing does */
+        struct gateway_request *r = b->sequences[b->n_sequences - 1].request;
+        if (r->version == hung || gateway_lone_generate(r) < 0)
+            gateway_generate_fail(r, err->code, err);
+    }
     sequences_fail(b, err->code, err);
     gateway_adapters_lost(b);
 }

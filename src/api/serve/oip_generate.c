@@ -117,7 +117,17 @@ static void on_fail(struct gateway_request *r, int code, const struct error *err
         gateway_stream_end(r);
 }
 
-static const struct gateway_generate generate = {.make = on_make, .event = on_event, .end = on_end, .fail = on_fail};
+static bool on_again(struct gateway_request *r)
+{
+    struct generate_call *call = gateway_user(r);
+    if (gateway_streams(r)) /* a stream begins with the first words */
+        return false;
+    buf_clear(&call->text);
+    return true;
+}
+
+static const struct gateway_generate generate = {
+    .make = on_make, .event = on_event, .end = on_end, .fail = on_fail, .again = on_again};
 
 static void on_signature(struct gateway_request *r, const struct tensor_signature *signature)
 {

@@ -9,15 +9,35 @@
 /* An answer of one choice's text as JSON takes six bytes for each at most; with probabilities more. */
 #define ANSWER_BYTES_MAX (64 * MIB)
 
-static void call_release(void *user)
+/* Nothing has been said yet. */
+static void generations_init(struct openai_call *call)
 {
-    struct openai_call *call = user;
+    const struct openai_request *q = &call->request;
+    for (uint32_t i = 0; i < call->n; i++) {
+        call->usage[i] = (struct openai_usage){0};
+        call->offsets[i] = 0;
+        openai_choice_init(&call->choices[i], LIMIT_GATHERED_BYTES / call->n);
+        if (call->vectors)
+            call->vectors[i] = (struct openai_vector){0};
+        if (q->echo)
+            buf_append_str(&call->choices[i].text, q->prompts[i / q->n].text);
+    }
+}
+
+static void generations_done(struct openai_call *call)
+{
     for (uint32_t i = 0; i < call->n; i++) {
         if (call->choices)
             openai_choice_done(&call->choices[i]);
         if (call->vectors)
             free(call->vectors[i].values);
     }
+}
+
+static void call_release(void *user)
+{
+    struct openai_call *call = user;
+    generations_done(call);
     buf_done(&call->out);
     buf_done(&call->tokens);
 }
@@ -83,16 +103,8 @@ static bool call_prepare(struct gateway_request *r, struct openai_call *call)
         call->vectors = NULL;
         return false;
     }
-    for (uint32_t i = 0; i < n; i++) {
-        call->usage[i] = (struct openai_usage){0};
-        call->offsets[i] = 0;
-        openai_choice_init(&call->choices[i], LIMIT_GATHERED_BYTES / n);
-        if (vectors)
-            call->vectors[i] = (struct openai_vector){0};
-    }
     call->n = n;
-    for (uint32_t i = 0; q->echo && i < n; i++)
-        buf_append_str(&call->choices[i].text, q->prompts[i / q->n].text);
+    generations_init(call);
     return true;
 }
 
@@ -155,7 +167,21 @@ static void on_fail(struct gateway_request *r, int code, const struct error *err
         gateway_fail(r, code, err);
 }
 
-static const struct gateway_generate generate = {.make = on_make, .event = on_event, .end = on_end, .fail = on_fail};
+static bool on_again(struct gateway_request *r)
+{
+    struct openai_call *call = gateway_user(r);
+    if (call->told)
+        return false;
+    generations_done(call);
+    generations_init(call);
+    buf_clear(&call->tokens);
+    call->gathered_bytes = 0;
+    (void)!gateway_hold(r, call->tokens.capacity, NULL); /* less never fails */
+    return true;
+}
+
+static const struct gateway_generate generate = {
+    .make = on_make, .event = on_event, .end = on_end, .fail = on_fail, .again = on_again};
 
 /* What the model can do decides here. */
 static bool model_check(const struct openai_call *call, const struct tensor_signature *signature,

@@ -24,6 +24,7 @@ struct openai_call {
     struct buf out;        /* events, or the answer */
     struct buf tokens;     /* TOKENIZE: int32_t */
     size_t gathered_bytes; /* of all choices and vectors */
+    bool told;             /* the client of a stream knows some of what the model said */
 };
 
 /* Makes the call's state; NULL: refused and answered. `call->request` is filled in. */

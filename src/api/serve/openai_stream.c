@@ -72,8 +72,10 @@ int openai_stream_event(struct gateway_request *r, struct openai_call *call, uin
             return begun;
     }
     buf_clear(&json);
-    if (openai_chunk_event(&call->answer, index, event, logprobs, q->include_usage, &call->offsets[index], &json))
+    if (openai_chunk_event(&call->answer, index, event, logprobs, q->include_usage, &call->offsets[index], &json)) {
         append_event(call, &json);
+        call->told = true;
+    }
     int written = out_write(r, call);
     if (written >= 0 && call->out.capacity > 2 * CHUNK_BYTES_MAX) /* of an echo; the request may be gone otherwise */
         buf_done(&call->out);

@@ -14,7 +14,9 @@ static struct {
     struct gateway_request *r; /* NULL: over */
     int code;
     char text[ERROR_TEXT_BYTES_MAX];
+    uint32_t n_events, n_ends, n_fails, n_again;
 } seen[8];
+static bool is_told; /* clients know some of what has come, so that nothing is tried again */
 static uint32_t n_seen;
 
 static inline void on_make(struct gateway_request *r, uint32_t index, struct generation *g)
@@ -29,10 +31,11 @@ static inline void on_make(struct gateway_request *r, uint32_t index, struct gen
 static inline int on_event(struct gateway_request *r, uint32_t index, const struct generation_event *e,
                            struct error *err)
 {
-    (void)r;
     (void)index;
     (void)e;
     (void)err;
+    for (uint32_t i = 0; i < n_seen; i++)
+        seen[i].n_events += seen[i].r == r;
     return 0;
 }
 
@@ -42,6 +45,8 @@ static inline void over(struct gateway_request *r, int code, const struct error 
         if (seen[i].r == r) {
             seen[i].r = NULL;
             seen[i].code = code;
+            seen[i].n_ends += code == 0;
+            seen[i].n_fails += code != 0;
             (void)snprintf(seen[i].text, sizeof seen[i].text, "%s", err ? error_text(err, code) : "");
         }
     gateway_answer(r, 200, NULL, NULL, 0, STR("x"));
@@ -57,7 +62,17 @@ static inline void on_fail(struct gateway_request *r, int code, const struct err
     over(r, code, err);
 }
 
-static const struct gateway_generate ops = {on_make, on_event, on_end, on_fail};
+static inline bool on_again(struct gateway_request *r)
+{
+    for (uint32_t i = 0; i < n_seen && !is_told; i++)
+        if (seen[i].r == r) {
+            seen[i].n_again++;
+            seen[i].n_events = 0;
+        }
+    return !is_told;
+}
+
+static const struct gateway_generate ops = {on_make, on_event, on_end, on_fail, on_again};
 
 /* A tenant with a model m and n adapters a0 … of 100 bytes each, uids `uid0` and on; and one with an adapter b0. */
 static inline void catalog_give(uint64_t generation, uint64_t uid0, uint32_t n, uint64_t budget)
@@ -116,6 +131,7 @@ static inline int setup_room(uint64_t room, uint64_t budget)
     w.f.tenant.classes = (1u << SCHEDULE_CLASS_COUNT) - 1;
     memset(seen, 0, sizeof seen);
     n_seen = 0;
+    is_told = false;
     catalog_give(1, 500, 4, budget);
     return 0;
 }
@@ -169,6 +185,8 @@ static inline uint32_t ask_for(const char *adapter, uint64_t uid)
 
 static struct bus_demand_adapter demanded;
 static uint32_t n_demanded, n_dropped, n_dropped_sum, dropped, n_items, n_parked, n_resumed, resumed_under;
+static uint64_t lones[8]; /* workers for one request that control was asked for in that turn */
+static uint32_t n_lones;
 static uint64_t items[8];
 static uint32_t item_adapters[8];
 static struct channel_frame lease;
@@ -181,11 +199,13 @@ static inline bool turn(void)
     struct error err = {0};
     bool leased = false;
     gateway_dispatch(&w.f.g);
-    n_demanded = n_dropped = n_items = n_parked = n_resumed = 0;
+    n_demanded = n_dropped = n_items = n_parked = n_resumed = n_lones = 0;
     while (bus_recv(w.control, BUS_CONTROL, BUS_GATEWAY, &m) > 0) {
         if (m.type == BUS_DEMAND_ADAPTER) {
             demanded = m.body.DEMAND_ADAPTER;
             n_demanded++;
+        } else if (m.type == BUS_DEMAND_LONE) {
+            lones[n_lones++] = m.body.DEMAND_LONE.replica_uid;
         }
         bus_message_done(&m);
     }
