@@ -1,6 +1,7 @@
 /* See llama_bound.h. */
 #include "engine/llama_bound.h"
 
+#include "jinja/lexer.h"
 #include "llama-grammar.h"
 
 #include <cstdlib>
@@ -23,16 +24,21 @@ namespace
 {
 
 constexpr int64_t BYTES_MAX = INT64_C(64) * 1024 * 1024;
+/* Of the 8 MiB that a thread has at least; the rest is for what does not allocate on its way down. */
+constexpr uintptr_t STACK_BYTES_MAX = UINT64_C(2) * 1024 * 1024;
 constexpr unsigned CALLS_PER_LOOK = 64; /* at the clock: a look takes as long as some allocations */
 /* Beyond, for who catches what is thrown; the library sometimes does, and goes on: it comes again then. */
 constexpr int64_t GRACE_BYTES = INT64_C(1) * 1024 * 1024;
 constexpr uint64_t GRACE_NS = UINT64_C(5) * 1000 * 1000;
+constexpr uintptr_t GRACE_STACK_BYTES = UINT64_C(256) * 1024;
 
 struct bound_state {
     bool on, reached;
     unsigned calls;
     int64_t bytes, bytes_max;
     uint64_t end_ns;
+    uintptr_t stack_end;  /* it grows downwards */
+    uintptr_t stack_told; /* where it was when it was last thrown for; 0: it was above the end since */
 };
 
 /* Never allocated: operator new looks at it. */
@@ -51,9 +57,30 @@ uint64_t thread_ns()
     return static_cast<uint64_t>(t.tv_sec) * 1000000000 + static_cast<uint64_t>(t.tv_nsec);
 }
 
+uintptr_t stack_now()
+{
+    return reinterpret_cast<uintptr_t>(__builtin_frame_address(0));
+}
+
+bool stack_reached()
+{
+    uintptr_t now = stack_now();
+    if (now >= bound.stack_end) {
+        bound.stack_told = 0;
+        return false;
+    }
+    if (bound.stack_told > 0 && now + GRACE_STACK_BYTES >= bound.stack_told)
+        return false;
+    bound.stack_told = now;
+    bound.reached = true;
+    return true;
+}
+
 bool bound_reached(size_t size)
 {
     bound.bytes += static_cast<int64_t>(size);
+    if (stack_reached())
+        return true;
     bool look = ++bound.calls % CALLS_PER_LOOK == 0 || size >= 65536;
     uint64_t now_ns = look ? thread_ns() : 0;
     if (bound.bytes <= bound.bytes_max && now_ns <= bound.end_ns)
@@ -118,7 +145,7 @@ void operator delete(void *p, std::size_t) noexcept
 
 llama_bound::llama_bound(uint64_t ns)
 {
-    bound = {true, false, 0, 0, BYTES_MAX, thread_ns() + ns};
+    bound = {true, false, 0, 0, BYTES_MAX, thread_ns() + ns, stack_now() - STACK_BYTES_MAX, 0};
 }
 
 llama_bound::~llama_bound()
@@ -181,6 +208,54 @@ void llama_json_check(const std::string &json)
         } else if ((c == ']' || c == '}') && depth > 0) {
             depth--;
         }
+    }
+}
+
+/* --- templates --- */
+
+namespace
+{
+
+/* Of one {{ expression }} or {% statement %}: the library's code recurses over both, 840 bytes of stack for an operator
+ * and some thousand for a bracket. Of 71 templates in the field the longest has about a hundred, with four brackets. */
+constexpr unsigned BLOCK_TOKENS_MAX = 1024;
+constexpr unsigned BLOCK_BRACKETS_MAX = 64;
+
+int bracket(jinja::token::type type)
+{
+    switch (type) {
+    case jinja::token::open_paren:
+    case jinja::token::open_square_bracket:
+    case jinja::token::open_curly_bracket:
+        return 1;
+    case jinja::token::close_paren:
+    case jinja::token::close_square_bracket:
+    case jinja::token::close_curly_bracket:
+        return -1;
+    default:
+        return 0;
+    }
+}
+
+bool outside(jinja::token::type type)
+{
+    return type == jinja::token::text || type == jinja::token::comment || type == jinja::token::close_statement ||
+           type == jinja::token::close_expression;
+}
+
+} // namespace
+
+void llama_template_check(const char *text)
+{
+    jinja::lexer lexer;
+    unsigned tokens = 0;
+    int brackets = 0;
+    for (const auto &token : lexer.tokenize(text).tokens) {
+        bool end = outside(token.t);
+        tokens = end ? 0 : tokens + 1;
+        brackets = end ? 0 : brackets + bracket(token.t);
+        if (tokens > BLOCK_TOKENS_MAX || brackets > static_cast<int>(BLOCK_BRACKETS_MAX))
+            refuse("its template has an expression that is too long");
     }
 }
 

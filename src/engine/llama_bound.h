@@ -8,6 +8,10 @@
  * the same thread has come to its end. And the two loops that could go on without allocating (the search for left
  * recursion, classes of characters) are counted out beforehand.
  *
+ * The same operator new looks at the stack: a template's macro that calls itself allocates each time. Its expressions are
+ * walked without, so they are looked at first. What remains is a template that makes JSON of a value which contains itself,
+ * or thousands of others one within the other: that ends the worker, as there is no way into the library's code for it.
+ *
  * Everything here throws std::exception, whose text is for people. */
 #ifndef BULKHEAD_ENGINE_LLAMA_BOUND_H
 #define BULKHEAD_ENGINE_LLAMA_BOUND_H
@@ -17,15 +21,17 @@
 #include <cstdint>
 #include <string>
 
-/* Processor time of this thread for a conversation's template, a grammar, and one token's way through a grammar. */
+/* Processor time of this thread for a template's opening, which tries it on some conversations, for a conversation's
+ * template, a grammar, and one token's way through a grammar. */
+constexpr uint64_t LLAMA_OPEN_NS = UINT64_C(2000) * 1000 * 1000;
 constexpr uint64_t LLAMA_TEMPLATE_NS = UINT64_C(200) * 1000 * 1000;
 constexpr uint64_t LLAMA_GRAMMAR_NS = UINT64_C(100) * 1000 * 1000;
 
 /* What a bound's end is called to people. */
-constexpr const char *LLAMA_BOUND_TEXT = "it takes too long, or too much memory; make it simpler";
+constexpr const char *LLAMA_BOUND_TEXT = "it takes too long, too much memory, or is nested too deeply; make it simpler";
 
-/* While one lives, this thread's operator new throws std::bad_alloc once `ns` of its processor time are over, or more
- * than 64 MiB beyond what there was at first are in use; and again soon after, where that is caught and it goes on. One
+/* While one lives, this thread's operator new throws std::bad_alloc once `ns` of its processor time are over, more
+ * than 64 MiB beyond what there was at first are in use, or the stack is 2 MiB deeper than here; and again soon after, where that is caught and it goes on. One
  * at a time per thread. */
 class llama_bound
 {
@@ -41,6 +47,8 @@ bool llama_bound_reached();
 
 /* JSON as the gateway writes it (no spaces): nesting, names, references and patterns that the library survives. */
 void llama_json_check(const std::string &json);
+/* A chat template in Jinja, within a bound. */
+void llama_template_check(const char *text);
 /* A GBNF grammar: makes it once within a bound of LLAMA_GRAMMAR_NS, so that making it again ends as soon. */
 void llama_grammar_check(const llama_vocab *vocab, const std::string &grammar);
 

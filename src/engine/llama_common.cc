@@ -214,8 +214,14 @@ llama_templates *llama_templates_open(const llama_model *model, bool *ret_tools)
 {
     *ret_tools = false;
     return guarded(nullptr, [&]() -> llama_templates * {
-        if (!llama_model_chat_template(model, nullptr))
+        const char *text = llama_model_chat_template(model, nullptr);
+        const char *with_tools = llama_model_chat_template(model, "tool_use");
+        if (!text)
             return nullptr;
+        llama_bound bound(LLAMA_OPEN_NS);
+        llama_template_check(text);
+        if (with_tools)
+            llama_template_check(with_tools);
         auto t = std::make_unique<llama_templates>();
         t->templates = common_chat_templates_init(model, "");
         if (!common_chat_templates_was_explicit(t->templates.get()))

@@ -191,7 +191,7 @@ static bool model_check(const struct openai_call *call, const struct tensor_sign
         uint32_t flag;
         const char *text;
     } needs[OPENAI_KIND_COUNT] = {
-        [OPENAI_CHAT] = {TENSOR_TOKEN_CHAT, "has no chat template; use /v1/completions"},
+        [OPENAI_CHAT] = {TENSOR_TOKEN_CHAT, "has no chat template that can be used; use /v1/completions"},
         [OPENAI_COMPLETION] = {TENSOR_TOKEN_ANSWER, "does not generate text"},
         [OPENAI_EMBEDDING] = {TENSOR_TOKEN_EMBED, "does not give embeddings"},
     };

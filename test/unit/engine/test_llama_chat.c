@@ -181,6 +181,46 @@ static void test_hostile_chats(void **state)
     llama_model_done(&loops);
 }
 
+/* Templates that call themselves, or whose expressions the library would walk deeper than the stack. */
+static void test_deep_templates(void **state)
+{
+    (void)state;
+    static const char recursive[] =
+        "{% macro f(x) %}{{ f(x) }}{% endmacro %}{% macro g() %}{% call g() %}x{% endcall %}{% endmacro %}"
+        "{% for m in messages %}{% if m.content == 'macro' %}{{ f(1) }}{% elif m.content == 'call' %}{{ g() }}"
+        "{% else %}<{{ m.role }}>{{ m.content }}{% endif %}{% endfor %}<assistant>";
+    struct llama_model_file model = llama_tiny_chat(1, recursive);
+    struct engine *e = llama_must_open(&model);
+    memset(&record, 0, sizeof record);
+    assert_true(flags(e) & TENSOR_TOKEN_CHAT);
+    struct generation deep = chat("[{\"role\":\"user\",\"content\":\"macro\"}]", 5),
+                      called = chat("[{\"role\":\"user\",\"content\":\"call\"}]", 5),
+                      good = chat("[{\"role\":\"user\",\"content\":\"hi\"}]", 5);
+    llama_must_submit(e, 1, 1, &deep);
+    llama_must_submit(e, 2, 1, &called);
+    llama_must_submit(e, 3, 1, &good);
+    run(e);
+    assert_int_equal(told(1)->status, -ERROR_INVALID_REQUEST);
+    assert_int_equal(told(2)->status, -ERROR_INVALID_REQUEST);
+    assert_int_equal(told(3)->status, 0);
+    e->ops->close(e);
+    llama_model_done(&model);
+    /* those that are run into when the model is opened have no chat, but all else */
+    struct str always[] = {filled("<assistant>{{ ", '(', 100000, "1"), filled("<assistant>{{ ", '-', 100000, "1 }}"),
+                           filled("<assistant>{{ a", '!', 1100, " }}"), filled("<assistant>{{ ", '[', 65, " }}")};
+    for (size_t i = 0; i < sizeof always / sizeof always[0]; i++) {
+        char *text = strndup(always[i].data, always[i].size);
+        assert_non_null(text);
+        model = llama_tiny_chat(1, text);
+        e = llama_must_open(&model);
+        assert_int_equal(flags(e) & (TENSOR_TOKEN_CHAT | TENSOR_TOKEN_ANSWER), TENSOR_TOKEN_ANSWER);
+        e->ops->close(e);
+        llama_model_done(&model);
+        free(text);
+        free((void *)(uintptr_t)always[i].data);
+    }
+}
+
 static void test_schemas(void **state)
 {
     (void)state;
@@ -381,6 +421,7 @@ int main(void)
         cmocka_unit_test(test_template_makes_the_prompt),
         cmocka_unit_test(test_what_cannot_be_a_chat),
         cmocka_unit_test(test_hostile_chats),
+        cmocka_unit_test(test_deep_templates),
         cmocka_unit_test(test_schemas),
         cmocka_unit_test(test_grammars),
         cmocka_unit_test(test_no_fence_around_json),
