@@ -115,6 +115,13 @@ struct llama_rows {
     bool one_each;     /* one token of each stream */
 };
 
+/* llama_alone.c */
+#define LLAMA_ALONE_MAX 3u
+struct llama_alone {
+    uint64_t call_ns[LLAMA_ALONE_MAX + 1]; /* of a call with a token each of so many sequences; 0: there was none yet */
+    uint32_t n_choices;
+};
+
 /* llama_threads.c */
 struct llama_pace {
     uint32_t n;                      /* threads of the next decode call */
@@ -144,6 +151,7 @@ struct llama {
     struct tensor_token_model token;
     uint32_t n_threads, n_vocabulary;
     struct llama_pace pace;
+    struct llama_alone alone;
     uint32_t prompt_tokens; /* of a step in which nobody generates; LLAMA_PREFILL_LEAST to LLAMA_BATCH_TOKENS */
     uint64_t age;
     bool cacheable;  /* a sequence can be cut: not with recurrent state */
@@ -189,6 +197,13 @@ must_check bool llama_pace_decode(struct llama *l, struct llama_context *context
                                   int *ret_status);
 /* llama_decode with one thread, which is never given up and tells nothing about the host. Returns its status. */
 must_check int llama_pace_decode_once(struct llama *l, struct llama_context *context, struct llama_batch batch);
+
+/* --- llama_alone.c --- */
+
+/* A call with a token each of n sequences, and nothing else, took so long. */
+void llama_alone_note(struct llama *l, uint32_t n, uint64_t took_ns);
+/* Whether n sequences get a call each. */
+bool llama_alone_choose(struct llama *l, uint32_t n);
 
 /* --- llama_adapter.c --- */
 

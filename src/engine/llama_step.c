@@ -24,6 +24,7 @@ struct step {
     const struct engine_token_sink *sink;
     struct error *err;
     uint32_t n_answers; /* sequences that generate, in this step */
+    bool each_alone;    /* each of them gets a call of its own */
     uint64_t filled;    /* streams that got a token which nobody wants */
 };
 
@@ -272,6 +273,8 @@ static struct span span_of(const struct step *t, uint32_t first)
     struct span span;
     if (block_of(t, first, &span))
         return span;
+    if (t->each_alone)
+        return (struct span){first, first + 1};
     uint32_t gap_max = l->fills_gaps && t->n_answers >= GAP_ANSWERS_MIN ? GAP_MAX : 0;
     span = (struct span){first, first + 1};
     for (uint32_t i = first + 1; i < l->token.sequences && i - span.to <= gap_max; i++)
@@ -286,10 +289,14 @@ static int decode(struct step *t, bool one_each)
     if (l->batch.n_tokens == 0)
         return 0;
     int status;
+    uint32_t rows = (uint32_t)l->batch.n_tokens;
+    uint64_t start_ns = clock_monotonic_ns();
     llama_rows_call(l, l->adapter > 0 ? (uint32_t)l->batch.n_tokens : 0, one_each);
     while (!llama_pace_decode(l, l->context, l->batch, false, &status))
         for (uint32_t i = 0; i < l->token.sequences; i++)
             llama_stream_cut(l, i);
+    if (one_each && t->filled == 0)
+        llama_alone_note(l, rows, clock_monotonic_ns() - start_ns);
     for (uint32_t i = 0; t->filled >> i; i++)
         if (t->filled >> i & 1)
             llama_stream_cut(l, i);
@@ -372,6 +379,7 @@ static int answers_step(struct step *t)
     t->n_answers = 0;
     for (uint32_t i = 0; i < l->token.sequences; i++)
         t->n_answers += answers(t, i);
+    t->each_alone = llama_alone_choose(l, t->n_answers);
     for (uint32_t first = 0; first < l->token.sequences && r == 0; first = span.to) {
         span = (struct span){first, first + 1};
         if (!answers(t, first))
