@@ -45,8 +45,8 @@
  *   LEASE   host → guest: the right to step until `a` microseconds (≥ 1) are over. No payload, b = 0, index = the
  *           kind of adapters whose sequences are stepped (0: those on the bare base), tenant_id = whose sequences, 0:
  *           everybody's. It ends at the first boundary of a step behind its time, or when there is nothing left that it
- * may step, or, early, when another lease is better: the guest says DONE, status 0, a = microseconds, b = how many
- *           sequences of the whole worker could be stepped further. One lease at a time.
+ *           may step, or, early, when another lease is better: the guest says DONE, status 0, a = microseconds, b = how
+ *           many sequences of the whole worker could be stepped further. One lease at a time.
  *   PART    guest → host, in a lease only: what came of request_id: payload = one event (tensor/generation.h), at most
  *           LIMIT_EVENT_BYTES; index and a are 0. FINAL: its last event (END), after which the id is free. With
  *           request_id 0, no payload and WAIT: the slot is full; the guest goes on when it has CREDIT. DONE frees the
@@ -59,10 +59,10 @@
  *           is another one when that was dropped while the sequence was parked, and has been loaded again.
  *   ADAPTER guest → host, at any time: an adapter has come (WORKER_ADAPTER on the bus) and is loaded, status 0, or is
  *           not, status negative; index = its number, a = its kind, ≥ 1 and < 2³² (0 when it is not loaded): those of
- * one kind can be stepped together. An engine that takes none says -ERROR_UNSUPPORTED. ADAPTER_DROP  host → guest, at
- * any time: the adapter `index` is not wanted any more: its memory and its cached prefixes go, and a sequence that
- * still names it ends with an error when it is to be stepped; one that is parked keeps its cells. Unknown numbers are
- * ignored. With a channel's epoch all adapters go.
+ *           one kind can be stepped together. An engine that takes none says -ERROR_UNSUPPORTED.
+ *   ADAPTER_DROP  host → guest, at any time: the adapter `index` is not wanted any more: its memory and its cached
+ *           prefixes go, and a sequence that still names it ends with an error when it is to be stepped; one that is
+ *           parked keeps its cells. Unknown numbers are ignored. With a channel's epoch all adapters go.
  *
  * What a sequence does wrong is told by its own END (finish ERROR), never by the lease: a DONE with a status means that
  * the engine failed, and all its sequences are gone. With a channel's epoch all sequences end. */

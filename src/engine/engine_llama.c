@@ -49,7 +49,6 @@ static void llama_close(struct engine *e)
         (void)fclose(l->file); /* read only */
     free(l->candidates);
     free(l->cells);
-    free(l->rows.copies);
     free(l);
 }
 
@@ -201,7 +200,6 @@ static bool on_node(struct ggml_tensor *node, bool ask, void *ctx)
 {
     if (ask) {
         llama_cells_look(ctx, node);
-        llama_matrices_look(ctx, node);
         llama_rows_look(ctx, node);
     }
     return false; /* not interested in what comes of it */

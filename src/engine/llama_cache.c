@@ -231,18 +231,23 @@ static int32_t prefix_find(const struct llama *l, const struct llama_sequence *s
     return best;
 }
 
-/* Smaller is better: beside one that is stepped in the same calls, near the first, without a copy. */
-static uint32_t place_cost(const struct llama *l, const struct llama_sequence *s, uint32_t id)
+static bool stepped_with(struct llama *l, const struct llama_sequence *s, const struct llama_sequence *other)
 {
-    const struct llama_sequence *below = id > 0 ? l->streams[id - 1].owner : NULL;
-    const struct llama_sequence *above = id + 1 < l->token.sequences ? l->streams[id + 1].owner : NULL;
-    bool beside = (below && below->g.adapter == s->g.adapter) || (above && above->g.adapter == s->g.adapter);
+    const struct llama_adapter *a = llama_adapter_find(l, s->g.adapter);
+    return other && llama_adapter_is(l, other->g.adapter, a ? a->kind : 0);
+}
+
+/* Smaller is better: beside one that is stepped in the same calls, near the first, without a copy. */
+static uint32_t place_cost(struct llama *l, const struct llama_sequence *s, uint32_t id)
+{
+    bool beside = (id > 0 && stepped_with(l, s, l->streams[id - 1].owner)) ||
+                  (id + 1 < l->token.sequences && stepped_with(l, s, l->streams[id + 1].owner));
     uint32_t taint = l->streams[id].taint;
     return id + (s->g.adapter > 0 && !beside ? 2 * LLAMA_SEQUENCES : 0u) +
            (taint > 0 && taint != s->g.adapter ? LLAMA_SEQUENCES : 0u);
 }
 
-static int32_t place_next(const struct llama *l, const struct llama_sequence *s, uint64_t tried)
+static int32_t place_next(struct llama *l, const struct llama_sequence *s, uint64_t tried)
 {
     int32_t best = -1;
     for (uint32_t i = 0; i < l->token.sequences; i++)

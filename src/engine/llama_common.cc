@@ -7,6 +7,7 @@
 #include "common.h"
 #include "json-schema-to-grammar.h"
 #include "json.h"
+#include "llama-adapter.h"
 #include "llama.h"
 
 #include <cstdio>
@@ -377,4 +378,21 @@ bool llama_sampler_apply_safe(llama_sampler *s, llama_token_data_array *tokens, 
         llama_sampler_apply(s, tokens);
         return true;
     });
+}
+
+size_t llama_adapter_matrices(const llama_adapter_lora *lora, ggml_tensor **tensors, size_t max)
+{
+    size_t n = 0;
+    for (const auto &pair : lora->ab_map)
+        for (ggml_tensor *tensor : {pair.second.a, pair.second.b}) {
+            if (n < max)
+                tensors[n] = tensor;
+            n++;
+        }
+    return n;
+}
+
+float llama_adapter_alpha(const llama_adapter_lora *lora)
+{
+    return lora->alpha;
 }

@@ -1,6 +1,6 @@
 /* What llama.cpp's C API lacks, out of libllama-common.so: chat templates, the parser of what a model answers under
- * one, and grammars of JSON schemas. The face of llama_common.cc, which is C++ and a shared library of its own
- * (libbulkhead-llama.so): bulkhead-worker stays C. No exception leaves it.
+ * one, grammars of JSON schemas, and what a LoRA consists of. The face of llama_common.cc, which is C++ and a shared
+ * library of its own (libbulkhead-llama.so): bulkhead-worker stays C. No exception leaves it.
  *
  * Worker only. Errors come as text for people in `error` [LLAMA_COMMON_ERROR_BYTES]. */
 #ifndef BULKHEAD_ENGINE_LLAMA_COMMON_H
@@ -71,6 +71,14 @@ struct llama_sampler *llama_grammar_sampler(const struct llama_vocab *vocab, con
  * sampler can only be freed. */
 bool llama_sampler_accept_safe(struct llama_sampler *s, int32_t token, char *error);
 bool llama_sampler_apply_safe(struct llama_sampler *s, llama_token_data_array *tokens, char *error);
+
+struct llama_adapter_lora;
+struct ggml_tensor;
+
+/* The tensors of a LoRA, in no order; returns how many there are, of which at most `max` are told. */
+size_t llama_adapter_matrices(const struct llama_adapter_lora *lora, struct ggml_tensor **tensors, size_t max);
+/* What its products are scaled with, before the rank; 0: they are not. */
+float llama_adapter_alpha(const struct llama_adapter_lora *lora);
 
 #ifdef __cplusplus
 }

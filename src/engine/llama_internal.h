@@ -91,28 +91,52 @@ struct llama_cells {
     size_t stream_bytes;
 };
 
-/* One of an adapter's, in the order of a computation. */
+/* One of a kind's, in the order of their names. */
 struct llama_matrix {
-    struct ggml_tensor *tensor;
-    void *data;    /* its own; the tensor may point to another adapter's */
-    int32_t scale; /* bits of the number that comes on top, at the second of a pair */
+    struct ggml_tensor *tensor; /* llama.cpp's; its `extra` is this */
+    size_t offset;              /* in a slot */
+};
+
+/* Adapters that differ in nothing but numbers: of the same tensors, shapes, types and scale. llama.cpp knows one of
+ * them, whose tensors show what lies in the slot of the one that is computed with. llama_kinds.c */
+struct llama_kind {
+    uint32_t n_adapters; /* 0: no entry */
+    uint32_t number;
+    struct llama_adapter_lora *lora; /* owned */
+    float alpha;
+    bool plain;                    /* all are matrices that activations are multiplied with */
+    bool seen;                     /* in a decode call */
+    bool odd;                      /* and there not all as llama_rows.c expects them */
+    struct llama_matrix *matrices; /* owned [n_matrices] */
+    uint32_t n_matrices;
+    char *slots; /* of slot_bytes each; within `mapping`, and without access where nobody is */
+    size_t slot_bytes;
+    uint32_t n_slots;
+    uint64_t taken; /* slots */
+    void *mapping;  /* owned */
+    size_t mapping_bytes;
+    struct ggml_tensor *copies; /* owned [n_copies_max]; llama_rows.c */
+    uint32_t n_copies_max;
 };
 
 struct llama_adapter {
-    uint32_t number; /* 0: no entry */
-    uint64_t bytes;  /* of its file, and about so many of memory */
-    struct llama_adapter_lora *lora;
-    struct llama_matrix *matrices; /* owned [n_tensors] */
-    uint32_t n_tensors;            /* of its file */
-    uint32_t n_matrices;           /* found; 0 before the first decode call with it */
+    uint32_t number;       /* 0: no entry */
+    uint32_t kind;         /* what turns name it by: its own where it cannot be computed together with others */
+    uint64_t bytes;        /* of its file, and about so many of memory */
+    struct llama_kind *of; /* one of llama.kinds */
+    uint32_t slot;
 };
 
 /* llama_rows.c */
 struct llama_rows {
-    struct ggml_tensor *copies; /* owned [n_max]; NULL until the first adapter */
-    uint32_t n_max, n;
-    uint32_t n_tokens; /* of the running call; 0: it is without an adapter */
-    bool one_each;     /* one token of each stream */
+    struct llama_kind *kind;  /* of the running call; NULL: it is without an adapter */
+    bool one_each;            /* one token of each stream */
+    bool mixed;               /* of several adapters */
+    uint32_t n_copies;        /* of the kind's */
+    uint32_t n_uses, n_known; /* of its matrices, by nodes; as they are expected */
+    /* Slots: of each token where each stream has one, and of those whose logits are wanted; and these for ggml. */
+    int32_t all[LLAMA_SEQUENCES], wanted[LLAMA_SEQUENCES];
+    struct ggml_tensor ids_all, ids_wanted;
 };
 
 /* llama_alone.c */
@@ -166,9 +190,9 @@ struct llama {
     bool cells_known; /* `cells` are all that there are */
     struct llama_rows rows;
     struct llama_adapter adapters[LIMIT_ADAPTERS_LOADED];
-    uint32_t adapter;              /* what `context` computes with; 0: none */
-    struct llama_adapter *worn;    /* the adapter that `context` has, whose tensors may show another's; NULL: none */
-    struct llama_adapter *learned; /* its matrices are looked for in the next decode call; NULL: nobody's */
+    struct llama_kind kinds[LIMIT_ADAPTERS_LOADED];
+    uint32_t last_kind;      /* number */
+    struct llama_kind *worn; /* what `context` computes with; NULL: the bare base */
     struct engine_stats stats;
     /* of the event being made */
     char text[TOKEN_TEXT_BYTES];
@@ -211,33 +235,42 @@ bool llama_alone_choose(struct llama *l, uint32_t n);
 must_check int llama_adapter_load(struct engine *e, uint32_t number, int fd, struct str data, uint32_t *ret_kind,
                                   struct error *err);
 void llama_adapter_drop(struct engine *e, uint32_t number);
+/* NULL: it is not loaded, or 0. */
+struct llama_adapter *llama_adapter_find(struct llama *l, uint32_t number);
 bool llama_adapter_loaded(struct llama *l, uint32_t number); /* 0 always is; of others sequences are ended */
-/* What `context` computes with from now on. */
-void llama_adapter_use(struct llama *l, uint32_t number);
-/* What the embedder computes with: what `context` does, whose turn it is in. */
+/* Whether it is loaded and of that kind; 0 is the bare base's, and no other's. */
+bool llama_adapter_is(struct llama *l, uint32_t number, uint32_t kind);
+/* What `context` computes with from now on, where rows have nothing else; NULL: the bare base. */
+void llama_adapter_use(struct llama *l, const struct llama_adapter *a);
+/* What the embedder computes with; 0, or loaded. */
 void llama_adapter_embed(struct llama *l, uint32_t number);
 
-/* --- llama_matrices.c --- */
+/* --- llama_kinds.c --- */
 
-/* Room for the matrices of an adapter whose file lora_scan has seen. */
-must_check int llama_matrices_begin(struct llama_adapter *a, struct str file, struct error *err);
-/* By its name, as llama.cpp reads them from an adapter's file. */
-bool llama_is_matrix(const struct ggml_tensor *t);
-/* A node of a computation with l->learned, before it runs. */
-void llama_matrices_look(struct llama *l, const struct ggml_tensor *node);
-/* Whoever computes with `a` computes with `other` from now on, or with `a` itself. False: they are not of one kind, or
- * not known yet, and nothing happened. */
-bool llama_matrices_show(struct llama_adapter *a, const struct llama_adapter *other);
+/* Puts what llama.cpp has made of a file where those of its kind are: sets kind, of and slot. The LoRA belongs to the
+ * kind then, or is gone, also after a failure. */
+must_check int llama_kind_join(struct llama *l, struct llama_adapter *a, struct llama_adapter_lora *lora,
+                               struct error *err);
+/* False: it was the last of its kind, and that must not be in use any more: llama_kind_done ends it. */
+bool llama_kind_leave(struct llama_adapter *a);
+void llama_kind_done(struct llama *l, struct llama_kind *k);
+/* Whoever computes with the kind's LoRA computes with that adapter from now on. */
+void llama_kind_show(const struct llama_adapter *a);
+/* NULL: it is none of the kind's. */
+const struct llama_matrix *llama_kind_matrix(const struct llama_kind *k, const struct ggml_tensor *t);
 
 /* --- llama_rows.c --- */
 
-/* Before the first adapter is used. */
-must_check int llama_rows_begin(struct llama *l, struct error *err);
-/* Before each decode call, which is one computation: of n_tokens (0: without an adapter), one of each of its streams
- * or several of each. */
-void llama_rows_call(struct llama *l, uint32_t n_tokens, bool one_each);
+/* Before each decode call, which is one computation: without an adapter, or with those of one kind in this order, one
+ * token of each of its streams or several of each, all of one adapter then. */
+void llama_rows_begin(struct llama *l, struct llama_kind *k, bool one_each);
+void llama_rows_add(struct llama *l, const struct llama_adapter *a, bool wanted);
+/* The same call once more, after it was given up. */
+void llama_rows_again(struct llama *l);
 /* A node of a computation, before any of it runs. */
 void llama_rows_look(struct llama *l, struct ggml_tensor *node);
+/* After the call. False: what came of it is not to be used. */
+must_check bool llama_rows_done(struct llama *l);
 
 /* --- llama_cells.c --- */
 

@@ -19,8 +19,10 @@
     X(ggml_backend_load)                     \
     X(ggml_backend_reg_get_proc_address)     \
     X(ggml_threadpool_params_default)        \
+    X(llama_adapter_alpha)                   \
     X(llama_adapter_lora_free)               \
     X(llama_adapter_lora_init_from_file_ptr) \
+    X(llama_adapter_matrices)                \
     X(llama_attach_threadpool)               \
     X(llama_backend_init)                    \
     X(llama_batch_free)                      \

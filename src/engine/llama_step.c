@@ -23,16 +23,17 @@ struct step {
     const struct engine_turn *turn;
     const struct engine_token_sink *sink;
     struct error *err;
-    uint32_t n_answers; /* sequences that generate, in this step */
+    uint32_t only;      /* adapter of those that get their next token; 0: all of the turn */
+    uint32_t n_answers; /* of them */
     bool each_alone;    /* each of them gets a call of its own */
     uint64_t filled;    /* streams that got a token which nobody wants */
 };
 
-/* A sequence whose adapter is not there is of any turn's adapter, so that it comes to its end. */
+/* A sequence whose adapter is not there is of any turn's kind, so that it comes to its end. */
 static bool allowed(const struct step *t, const struct llama_sequence *s)
 {
     return s->state != LLAMA_FREE && !s->parked && (t->turn->tenant_id == 0 || s->tenant_id == t->turn->tenant_id) &&
-           (s->g.adapter == t->turn->kind || !llama_adapter_loaded(t->l, s->g.adapter));
+           (llama_adapter_is(t->l, s->g.adapter, t->turn->kind) || !llama_adapter_loaded(t->l, s->g.adapter));
 }
 
 /* A new sequence waits until there is a stream for it. */
@@ -187,7 +188,8 @@ static uint32_t part_of(struct llama_sequence *const group[], uint32_t n)
     return 0;
 }
 
-/* The next call: neighbours, from the first stream on, whose prompts get something in this step. False: nobody's. */
+/* The next call: neighbours of one adapter, from the first stream on, whose prompts get something in this step. False:
+ * nobody's. */
 static bool prompts_put(struct step *t)
 {
     struct llama *l = t->l;
@@ -196,7 +198,7 @@ static bool prompts_put(struct step *t)
     batch_clear(l);
     for (uint32_t i = 0; i < l->token.sequences; i++) {
         struct llama_sequence *s = l->streams[i].owner;
-        bool wants = s && runs(t, s) && s->n_wanted > 0;
+        bool wants = s && runs(t, s) && s->n_wanted > 0 && (n == 0 || s->g.adapter == group[0]->g.adapter);
         if (!wants && n > 0)
             break;
         if (!wants)
@@ -218,15 +220,19 @@ static bool prompts_put(struct step *t)
 static bool answers(const struct step *t, uint32_t id)
 {
     const struct llama_sequence *s = t->l->streams[id].owner;
-    return s && runs(t, s) && !prefills(s);
+    return s && runs(t, s) && !prefills(s) && (t->only == 0 || s->g.adapter == t->only);
 }
 
-/* Not with an adapter where others' streams lie: nothing of it may get in there. */
+/* Of an adapter's turn only where that was already, or another one of its kind, which computes what is put there:
+ * nothing of it may get anywhere else. */
 static bool fillable(const struct step *t, uint32_t from, uint32_t to)
 {
     bool fits = true;
-    for (uint32_t i = from; i < to && fits; i++)
-        fits = answers(t, i) || t->turn->kind == 0 || t->l->streams[i].taint == t->turn->kind;
+    for (uint32_t i = from; i < to && fits; i++) {
+        uint32_t taint = t->l->streams[i].taint;
+        fits = answers(t, i) || t->turn->kind == 0 ||
+               (llama_adapter_is(t->l, taint, t->turn->kind) && (t->only == 0 || taint == t->only));
+    }
     return fits;
 }
 
@@ -283,28 +289,54 @@ static struct span span_of(const struct step *t, uint32_t first)
     return span;
 }
 
+/* Who computes the rows of the call: each answer's and prompt's sequence's own adapter, and in a gap whose it was. */
+static int adapters_put(struct step *t, bool one_each)
+{
+    struct llama *l = t->l;
+    const struct llama_batch *b = &l->batch;
+    const struct llama_adapter *first = NULL;
+    for (int32_t i = 0; i < b->n_tokens; i++) {
+        const struct llama_stream *m = &l->streams[b->seq_id[i][0]];
+        bool given = m->owner && m->owner->n_given > 0;
+        const struct llama_adapter *a =
+            t->turn->kind > 0 ? llama_adapter_find(l, given ? m->owner->g.adapter : m->taint) : NULL;
+        if (i == 0) {
+            first = a;
+            llama_adapter_use(l, a);
+            llama_rows_begin(l, a ? a->of : NULL, one_each);
+        }
+        if ((t->turn->kind > 0 && !a) || (a && a->of != first->of))
+            return error_set(t->err, ERROR_ENGINE, "A call has rows of adapters that are not of one kind.");
+        if (a)
+            llama_rows_add(l, a, b->logits[i]);
+    }
+    return 0;
+}
+
 static int decode(struct step *t, bool one_each)
 {
     struct llama *l = t->l;
     if (l->batch.n_tokens == 0)
         return 0;
-    int status;
+    int status, r = adapters_put(t, one_each);
+    if (r < 0)
+        return r;
     uint32_t rows = (uint32_t)l->batch.n_tokens;
     uint64_t start_ns = clock_monotonic_ns();
-    llama_rows_call(l, l->adapter > 0 ? (uint32_t)l->batch.n_tokens : 0, one_each);
-    while (!llama_pace_decode(l, l->context, l->batch, false, &status))
+    while (!llama_pace_decode(l, l->context, l->batch, false, &status)) {
+        llama_rows_again(l);
         for (uint32_t i = 0; i < l->token.sequences; i++)
             llama_stream_cut(l, i);
+    }
     if (one_each && t->filled == 0)
         llama_alone_note(l, rows, clock_monotonic_ns() - start_ns);
     for (uint32_t i = 0; t->filled >> i; i++)
         if (t->filled >> i & 1)
             llama_stream_cut(l, i);
     t->filled = 0;
-    if (status != 0)
+    if (!llama_rows_done(l) || status != 0)
         return error_set(t->err, ERROR_ENGINE, "The model could not be stepped further.");
     l->copied = 0;
-    l->learned = NULL;
     for (uint32_t i = 0; i < LLAMA_SEQUENCES; i++)
         l->sequences[i].n_done += l->sequences[i].n_given;
     return 0;
@@ -370,17 +402,24 @@ static int call(struct step *t, bool one_each)
     return r < 0 ? r : results_give(t);
 }
 
+static uint32_t answers_count(const struct step *t)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < t->l->token.sequences; i++)
+        n += answers(t, i);
+    return n;
+}
+
 /* A token for each that generates, in the order of the streams. */
-static int answers_step(struct step *t)
+static int answers_of(struct step *t, uint32_t only)
 {
     struct llama *l = t->l;
     struct span span;
     int r = 0;
-    t->n_answers = 0;
-    for (uint32_t i = 0; i < l->token.sequences; i++)
-        t->n_answers += answers(t, i);
+    t->only = only;
+    t->n_answers = answers_count(t);
     t->each_alone = llama_alone_choose(l, t->n_answers);
-    for (uint32_t first = 0; first < l->token.sequences && r == 0; first = span.to) {
+    for (uint32_t first = 0; first < l->token.sequences && r == 0 && t->n_answers > 0; first = span.to) {
         span = (struct span){first, first + 1};
         if (!answers(t, first))
             continue;
@@ -394,6 +433,24 @@ static int answers_step(struct step *t)
         }
         r = call(t, true);
     }
+    t->only = 0;
+    return r;
+}
+
+/* Together, or those of one adapter after the other, where a computation has not shown yet that they can be. */
+static int answers_step(struct step *t)
+{
+    struct llama *l = t->l;
+    bool together = true;
+    int r = 0;
+    for (uint32_t i = 0; i < LIMIT_ADAPTERS_LOADED; i++)
+        if (l->adapters[i].number > 0 && l->adapters[i].kind == t->turn->kind)
+            together = l->adapters[i].of->seen && !l->adapters[i].of->odd;
+    if (together)
+        return answers_of(t, 0);
+    for (uint32_t i = 0; i < LIMIT_ADAPTERS_LOADED && r == 0; i++)
+        if (l->adapters[i].number > 0 && l->adapters[i].kind == t->turn->kind)
+            r = answers_of(t, l->adapters[i].number);
     return r;
 }
 
@@ -482,9 +539,10 @@ static int step(struct step *t)
     for (uint32_t i = 0; i < LLAMA_SEQUENCES && r == 0; i++)
         if (allowed(t, &l->sequences[i]) && l->sequences[i].state == LLAMA_LISTING)
             r = llama_list(l, &l->sequences[i], t->sink);
+    bool busy = answers_count(t) > 0;
     if (r == 0)
         r = answers_step(t);
-    prompts_want(t, t->n_answers > 0 && l->prompt_tokens > LLAMA_PREFILL_BUSY ? LLAMA_PREFILL_BUSY : l->prompt_tokens);
+    prompts_want(t, busy && l->prompt_tokens > LLAMA_PREFILL_BUSY ? LLAMA_PREFILL_BUSY : l->prompt_tokens);
     while (r == 0 && prompts_put(t))
         r = call(t, false);
     return r;
@@ -512,7 +570,6 @@ int llama_token_step(struct engine *e, struct engine_turn *turn, const struct en
     struct step t = {.l = llama_of(e), .turn = turn, .sink = sink, .err = err};
     uint64_t start_ns = clock_monotonic_ns(), now_ns = start_ns;
     int r = 0;
-    llama_adapter_use(t.l, turn->kind);
     for (bool first = true; r == 0 && anything(&t) > 0; first = false) {
         if (!first && (now_ns - start_ns >= turn->budget_ns || (sink->more && !sink->more(sink->ctx))))
             break;

@@ -6,19 +6,6 @@ enum { N_PROMPTS = 12, N_TOKENS = 32 };
 
 static struct recorder alone, company;
 
-static struct llama_model_file example(const char *name)
-{
-    struct llama_model_file m;
-    char path[4096];
-    (void)snprintf(path, sizeof path, "%s/examples/models/%s.gguf", getenv("BULKHEAD_SOURCE"), name);
-    m.fd = open(path, O_RDONLY | O_CLOEXEC);
-    assert_true(m.fd >= 0);
-    m.size = (size_t)lseek(m.fd, 0, SEEK_END);
-    m.data = mmap(NULL, m.size, PROT_READ, MAP_SHARED, m.fd, 0);
-    assert_true(m.data != MAP_FAILED);
-    return m;
-}
-
 /* Of 4 tokens to 264, neighbours often one apart, so that what is left of one beside another would be one token. */
 static void submit(struct engine *e, uint64_t id, uint32_t adapter, bool cache)
 {
@@ -37,13 +24,7 @@ static void submit(struct engine *e, uint64_t id, uint32_t adapter, bool cache)
 
 static void same_bits(const struct told *a, const struct told *b)
 {
-    assert_int_equal(a->n_tokens, N_TOKENS);
-    assert_int_equal(b->n_tokens, N_TOKENS);
-    for (uint32_t i = 0; i < N_TOKENS; i++)
-        if (a->tokens[i] != b->tokens[i] || memcmp(&a->logprobs[i], &b->logprobs[i], sizeof a->logprobs[i]) != 0 ||
-            memcmp(&a->gaps[i], &b->gaps[i], sizeof a->gaps[i]) != 0)
-            fail_msg("sequence %llu, token %u: %d at %.9g, in company %d at %.9g", (unsigned long long)a->request_id, i,
-                     a->tokens[i], (double)a->logprobs[i], b->tokens[i], (double)b->logprobs[i]);
+    told_same_bits(a, b, N_TOKENS);
 }
 
 /* The second time, all of the prompt but what must be left is there. */
@@ -84,23 +65,13 @@ static void compare(struct engine *e, uint32_t adapter)
         compare_cached(e, adapter);
 }
 
-/* Of ggml's kernels for the model's own Q8_0, those of other processors sum up several rows in another order than one:
- * seen with AVX before AVX2, not tried elsewhere. */
-static bool kernels_agree(void)
-{
-#ifdef __x86_64__
-    return !__builtin_cpu_supports("avx") || __builtin_cpu_supports("avx2");
-#else
-    return false;
-#endif
-}
-
 static void test_company_changes_nothing(void **state)
 {
     (void)state;
-    if (!kernels_agree())
+    if (!llama_kernels_agree())
         skip();
-    struct llama_model_file model = example("novelist"), scribe = example("scribe"), cynic = example("cynic");
+    struct llama_model_file model = llama_example("novelist"), scribe = llama_example("scribe"),
+                            cynic = llama_example("cynic");
     struct engine *e = llama_must_open(&model);
     struct error err;
     assert_int_equal(llama_give(e, 1, &scribe, &err), 0);

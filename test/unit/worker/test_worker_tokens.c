@@ -343,6 +343,7 @@ static void told_of(struct fixture *f, uint32_t number, int status)
     assert_int_equal(frame.index, number);
     assert_int_equal(frame.status, status);
     assert_int_equal(frame.a > 0, status == 0);
+    llama_kinds[number] = (uint32_t)frame.a;
 }
 
 static struct told *adapted(struct fixture *f, uint64_t id, uint32_t number)
@@ -351,7 +352,7 @@ static struct told *adapted(struct fixture *f, uint64_t id, uint32_t number)
     g.adapter = number;
     item(f, id, &g);
     push(f, (struct channel_frame){
-                .type = CHANNEL_LEASE, .lease_id = ++f->lease_id, .a = 30 * SECOND_US, .index = number});
+                .type = CHANNEL_LEASE, .lease_id = ++f->lease_id, .a = 30 * SECOND_US, .index = llama_kinds[number]});
     assert_int_equal(finish(f), 0);
     return recorder_of(&f->record, id);
 }
@@ -364,12 +365,15 @@ static void test_adapters(void **state)
     give(f, 3, 7, &first);
     told_of(f, 3, 0);
     give(f, 3, 7, &first);
+    uint32_t kind = llama_kinds[3];
     told_of(f, 3, -ERROR_INVALID_ARGUMENT);
+    llama_kinds[3] = kind;
     give(f, 4, 7, &f->model); /* a model, not an adapter */
     told_of(f, 4, -ERROR_REFUSED);
     give(f, 5, 6, &second); /* for another gateway: not a word */
     give(f, 6, 7, &second);
     told_of(f, 6, 0);
+    assert_int_equal(llama_kinds[6], kind);
     const struct told *base = adapted(f, 1, 0), *a = adapted(f, 2, 3), *b = adapted(f, 3, 6);
     assert_true(base->n_tokens == 20 && a->n_tokens == 20 && b->n_tokens == 20);
     assert_memory_not_equal(a->tokens, base->tokens, 20 * sizeof(int32_t));
