@@ -62,6 +62,31 @@ def processes():
     return found
 
 
+def stand_still(pid):
+    """Stops a process where it is: when this returns it runs no further until SIGCONT."""
+    os.kill(pid, signal.SIGSTOP)
+    end = time.monotonic() + CEILING_S
+    while pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "T":
+        assert time.monotonic() < end, f"process {pid} does not stand still"
+        os.sched_yield()  # the signal is on its way
+
+
+@contextlib.contextmanager
+def standing(server):
+    """The workers of a server stand still meanwhile: what they run does not end, however long anything else takes. Not for
+    ever: a lease is ended after 30 s while there is no estimate, then after 8 times that, and at least 1 s."""
+    pids = server.workers()
+    assert pids
+    for pid in pids:
+        stand_still(pid)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
 def cgroups():
     """Every cgroup of ours, in any hierarchy."""
     found = set()

@@ -5,7 +5,7 @@ import threading
 
 import onnx_model
 import pytest
-from conftest import IDENTITY, model_yaml, tenant_yaml, vector, wait_until
+from conftest import IDENTITY, model_yaml, standing, tenant_yaml, vector, wait_until
 from test_metrics import metrics
 
 
@@ -14,6 +14,13 @@ def give(server, folder, key=True, busy=None, model="m", tenant="acme", spec=Non
     (folder / f"{tenant}-{model}.json").write_text(json.dumps(dict(IDENTITY, **({"busy": busy} if busy else {}))))
     server.apply(tenant_yaml(tenant, **(spec or {})) + model_yaml(model, tenant, f"{tenant}-{model}.json", **model_spec))
     return server.key(tenant) if key else None
+
+
+def give_started(server, folder, **more):
+    """As give(), with a replica that is there, for standing()."""
+    key = give(server, folder, replicas={"min": 1}, **more)
+    wait_until(lambda: server.http("GET", "/v2/models/m/ready", key).status == 200, "the model")
+    return key
 
 
 def ask(server, key, model="m", headers=None, connection=None, **more):
@@ -64,35 +71,39 @@ def test_a_long_time_out_is_cut_to_the_servers(make_server, folder):
     """Also where microseconds or nanoseconds would overflow."""
     server = make_server(config="apiVersion: bulkhead.dev/v1alpha1\nkind: Server\nmetadata: {name: s}\n"
                                 "spec: {timeouts: {request: 300ms}}\n")
-    key = give(server, folder, busy="3s")
-    assert ask(server, key).status == 200  # what runs may run on
-    first = send(server, key)
-    running(server)
-    for wish in ({"headers": {"X-Request-Timeout-Ms": "18446744073709551615"}}, {"parameters": {"timeout": 2**63 - 1}}, {}):
-        answer = ask(server, key, **wish)
-        assert (answer.status, answer.code) == (503, "deadline_exceeded"), wish
-        assert int(answer.headers["Retry-After"]) >= 1
+    key = give_started(server, folder, busy="1s")
+    with standing(server):
+        first = send(server, key)
+        running(server)
+        wishes = {"headers": {"X-Request-Timeout-Ms": "18446744073709551615"}}, {"parameters": {"timeout": 2**63 - 1}}, {}
+        for wish in wishes:
+            answer = ask(server, key, **wish)
+            assert (answer.status, answer.code) == (503, "deadline_exceeded"), wish
+            assert int(answer.headers["Retry-After"]) >= 1
+    # what runs may run on
     assert first.recv(12) == b"HTTP/1.1 200"
     first.close()
 
 
 def test_what_cannot_make_its_deadline_leaves_the_queue(server, folder):
     """Refused at once where the estimate says so, dropped when its time is over where not; nobody else is hurt."""
-    key = give(server, folder, busy="2s", batching={"maxSize": 1})
-    holder = send(server, key)  # there is no estimate yet
-    running(server)
-    expired = ask(server, key, headers={"X-Request-Timeout-Ms": "50"})
-    assert (expired.status, expired.code) == (503, "deadline_exceeded")
-    expired = ask(server, key, parameters={"timeout": 50000})  # microseconds
-    assert (expired.status, expired.code) == (503, "deadline_exceeded")
-    assert "Retry-After" in expired.headers
+    key = give_started(server, folder, busy="2s", batching={"maxSize": 1})
+    with standing(server):
+        holder = send(server, key)  # there is no estimate yet
+        running(server)
+        expired = ask(server, key, headers={"X-Request-Timeout-Ms": "50"})
+        assert (expired.status, expired.code) == (503, "deadline_exceeded")
+        expired = ask(server, key, parameters={"timeout": 50000})  # microseconds
+        assert (expired.status, expired.code) == (503, "deadline_exceeded")
+        assert "Retry-After" in expired.headers
     assert holder.recv(12) == b"HTTP/1.1 200"
     holder.close()
     assert ask(server, key, headers={"X-Request-Timeout-Ms": "20"}).status == 200  # it could start at once: it may try
-    holder = send(server, key)
-    running(server)
-    refused = ask(server, key, headers={"X-Request-Timeout-Ms": "500"})  # behind 2 s
-    assert (refused.status, refused.code) == (503, "deadline_exceeded")
+    with standing(server):
+        holder = send(server, key)
+        running(server)
+        refused = ask(server, key, headers={"X-Request-Timeout-Ms": "500"})  # behind 2 s
+        assert (refused.status, refused.code) == (503, "deadline_exceeded")
     assert ask(server, key).status == 200
     holder.close()
     wait_until(lambda: server.status()["device"]["used"] == 0, "the device to be free")
@@ -102,33 +113,35 @@ def test_what_cannot_make_its_deadline_leaves_the_queue(server, folder):
 
 def test_deadlines_by_the_hundred_leave_no_trace(server, folder):
     """Counters and queue are as before, and the queue's depth is all there again."""
-    key = give(server, folder, busy="1500ms", spec={"quota": {"queueDepth": 8}}, batching={"maxSize": 1})
+    key = give_started(server, folder, busy="1500ms", spec={"quota": {"queueDepth": 8}}, batching={"maxSize": 1})
     for _ in range(2):
-        holder = send(server, key)
-        running(server)
         statuses = []
 
         def client():
             statuses.append(ask(server, key, headers={"X-Request-Timeout-Ms": "1"}).status)
 
-        for _ in range(6):
-            threads = [threading.Thread(target=client) for _ in range(8)]
-            for t in threads:
-                t.start()
-            for t in threads:
-                t.join()
+        with standing(server):
+            holder = send(server, key)
+            running(server)
+            for _ in range(6):
+                threads = [threading.Thread(target=client) for _ in range(8)]
+                for t in threads:
+                    t.start()
+                for t in threads:
+                    t.join()
         assert set(statuses) <= {503, 429} and 503 in statuses
         assert holder.recv(12) == b"HTTP/1.1 200"
         holder.close()
     wait_until(lambda: gateway(server)["queued"] == 0 and server.status()["device"]["used"] == 0, "an empty queue")
-    holder = send(server, key)
-    running(server)
-    waiting = [send(server, key) for _ in range(8)]
-    wait_until(lambda: gateway(server)["queued"] == 8, "all eight to wait")
-    assert ask(server, key).status == 429
-    for sock in waiting:
-        sock.close()
-    wait_until(lambda: gateway(server)["queued"] == 0, "them to be gone with their clients")
+    with standing(server):
+        holder = send(server, key)
+        running(server)
+        waiting = [send(server, key) for _ in range(8)]
+        wait_until(lambda: gateway(server)["queued"] == 8, "all eight to wait")
+        assert ask(server, key).status == 429
+        for sock in waiting:
+            sock.close()
+        wait_until(lambda: gateway(server)["queued"] == 0, "them to be gone with their clients")
     assert gone(server) == 8
     assert holder.recv(12) == b"HTTP/1.1 200"
     holder.close()
@@ -163,11 +176,16 @@ def test_a_running_lease_ends_with_its_client(server, folder, leave):
 
 def test_a_half_closed_client_still_gets_its_answer(server, folder):
     """Asked with a 100 whether it is there; and the lease is not given up."""
-    key = give(server, folder, busy="1s")
-    for http, first in (("1.1", b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200"), ("1.0", b"HTTP/1.1 200")):
-        sock = send(server, key, http=http)
-        sock.shutdown(socket.SHUT_WR)
+    key = give_started(server, folder, busy="1s")
+    asked = b"HTTP/1.1 100 Continue\r\n\r\n"
+    for http, first in (("1.1", asked + b"HTTP/1.1 200"), ("1.0", b"HTTP/1.1 200")):
         received = b""
+        with standing(server):
+            sock = send(server, key, http=http)
+            sock.shutdown(socket.SHUT_WR)
+            running(server)
+            if http == "1.1":
+                received = sock.recv(len(asked), socket.MSG_WAITALL)
         while piece := sock.recv(65536):
             received += piece
         assert received.startswith(first), received
@@ -176,11 +194,12 @@ def test_a_half_closed_client_still_gets_its_answer(server, folder):
 
 
 def test_a_lease_runs_on_while_one_of_its_clients_waits(server, folder):
-    key = give(server, folder, busy="1s")
-    holder = send(server, key)
-    running(server)
-    batch = [send(server, key) for _ in range(3)]
-    wait_until(lambda: gateway(server)["queued"] == 3, "three to wait")
+    key = give_started(server, folder, busy="1s")
+    with standing(server):
+        holder = send(server, key)
+        running(server)
+        batch = [send(server, key) for _ in range(3)]
+        wait_until(lambda: gateway(server)["queued"] == 3, "three to wait")
     assert holder.recv(12) == b"HTTP/1.1 200"
     holder.close()
     wait_until(lambda: gateway(server)["queued"] == 0, "the three to run together")

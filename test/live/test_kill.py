@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from conftest import IDENTITY, model_yaml, tenant_yaml, vector, wait_until
+from conftest import IDENTITY, model_yaml, standing, tenant_yaml, vector, wait_until
 from load import Load
 
 SEED = int(os.environ.get("BULKHEAD_SEED", time.time_ns() % 1_000_000))
@@ -125,15 +125,17 @@ def test_killed_supervisor_takes_everything_along(identity):
 
 
 def test_a_drain_answers_what_runs(server, folder):
-    (folder / "slow.json").write_text(json.dumps(dict(IDENTITY, busy="3s")))
-    server.apply(tenant_yaml("acme") + model_yaml("echo", "acme", "slow.json"))
+    (folder / "echo.json").write_text(json.dumps(IDENTITY))
+    server.apply(tenant_yaml("acme") + model_yaml("echo", "acme", "echo.json", replicas={"min": 1}))
     key = server.key("acme")
-    server.infer("echo", vector(1, [1, 2, 3, 4]), key)
+    wait_until(lambda: server.http("GET", "/v2/models/echo/ready", key).status == 200, "the model")
     connection = server.connect()
-    connection.request("POST", "/v2/models/echo/infer", json.dumps({"inputs": vector(1, [1, 2, 3, 4])}),
-                       {"Authorization": "Bearer " + key})
-    wait_until(lambda: server.status()["device"]["used"] == 1, "the request to run")
-    server.process.send_signal(signal.SIGTERM)
+    with standing(server):
+        connection.request("POST", "/v2/models/echo/infer", json.dumps({"inputs": vector(1, [1, 2, 3, 4])}),
+                           {"Authorization": "Bearer " + key})
+        wait_until(lambda: server.status()["device"]["used"] == 1, "the request to run")
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_log("draining")
     answer = connection.getresponse()
     assert answer.status == 200 and json.loads(answer.read())["outputs"][0]["data"] == [1, 2, 3, 4]
     assert server.process.wait(15) == 0

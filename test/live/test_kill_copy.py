@@ -5,7 +5,6 @@ No moment is guessed: control is stopped again and again, and looked at; in the 
 on which the whole came between two looks tries once more."""
 import contextlib
 import os
-import pathlib
 import signal
 import subprocess
 import threading
@@ -13,7 +12,7 @@ import time
 
 import pytest
 
-from conftest import BULKHEAD, CEILING_S, model_yaml, tenant_yaml, vector, wait_until
+from conftest import BULKHEAD, CEILING_S, model_yaml, stand_still, tenant_yaml, vector, wait_until
 from load import Load
 from test_large_model import gguf_random, write_large
 
@@ -97,9 +96,7 @@ class Large:
         """Lets control run for a moment at a time until it is in that state, and stands still: its pid. None: `over` before."""
         pid = self.server.pid("control")
         while True:
-            os.kill(pid, signal.SIGSTOP)
-            while pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "T":
-                os.sched_yield()  # it is on its way
+            stand_still(pid)
             if state(pid):
                 return pid
             os.kill(pid, signal.SIGCONT)
