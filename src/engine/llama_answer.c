@@ -27,6 +27,9 @@ int llama_chat_begin(struct llama *l, struct llama_sequence *s, struct str *ret_
         .grammar_size = schema ? 0 : g->grammar.size,
         .one_call = g->flags & GENERATION_ONE_CALL,
     };
+    /* the templates' code has other words for it */
+    if (schema && !l->api->llama_schema_check(g->grammar.data, g->grammar.size, reason))
+        return error_set(err, ERROR_INVALID_REQUEST, "The schema of the response format is refused: %s.", reason);
     s->chat = l->api->llama_chat_open(l->templates, &request, &ret_prompt->data, &ret_prompt->size, reason);
     if (!s->chat)
         return error_set(err, ERROR_INVALID_REQUEST, "The model's chat template does not take these messages: %s.",

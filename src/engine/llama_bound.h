@@ -8,9 +8,10 @@
  * the same thread has come to its end. And the two loops that could go on without allocating (the search for left
  * recursion, classes of characters) are counted out beforehand.
  *
- * The same operator new looks at the stack: a template's macro that calls itself allocates each time. Its expressions are
- * walked without, so they are looked at first. What remains is a template that makes JSON of a value which contains itself,
- * or thousands of others one within the other: that ends the worker, as there is no way into the library's code for it.
+ * The same operator new looks at the stack: a template's macro that calls itself allocates each time. Its expressions
+ * are walked without, so they are looked at first. What remains is a template that makes JSON of a value which contains
+ * itself, or thousands of others one within the other: that ends the worker, as there is no way into the library's code
+ * for it.
  *
  * Everything here throws std::exception, whose text is for people. */
 #ifndef BULKHEAD_ENGINE_LLAMA_BOUND_H
@@ -31,8 +32,8 @@ constexpr uint64_t LLAMA_GRAMMAR_NS = UINT64_C(100) * 1000 * 1000;
 constexpr const char *LLAMA_BOUND_TEXT = "it takes too long, too much memory, or is nested too deeply; make it simpler";
 
 /* While one lives, this thread's operator new throws std::bad_alloc once `ns` of its processor time are over, more
- * than 64 MiB beyond what there was at first are in use, or the stack is 2 MiB deeper than here; and again soon after, where that is caught and it goes on. One
- * at a time per thread. */
+ * than 64 MiB beyond what there was at first are in use, or the stack is 2 MiB deeper than here; and again soon after,
+ * where that is caught and it goes on. One at a time per thread. */
 class llama_bound
 {
   public:

@@ -238,6 +238,15 @@ void llama_templates_close(llama_templates *t)
     delete t;
 }
 
+bool llama_schema_check(const char *schema, size_t size, char *error)
+{
+    return guarded(error, [&]() -> bool {
+        llama_bound bound(LLAMA_GRAMMAR_NS);
+        (void)json_schema_to_grammar(schema_of(schema, size));
+        return true;
+    });
+}
+
 llama_chat *llama_chat_open(const llama_templates *t, const llama_chat_request *request, const char **ret_prompt,
                             size_t *ret_prompt_size, char *error)
 {

@@ -35,6 +35,8 @@ struct llama_chat_request {
     bool one_call; /* at most one call of a tool */
 };
 
+/* Whether a grammar can be made of a JSON schema; if not, error says why. */
+bool llama_schema_check(const char *schema, size_t size, char *error);
 /* Applies the template; the prompt belongs to the chat. NULL: error says why. */
 struct llama_chat *llama_chat_open(const struct llama_templates *t, const struct llama_chat_request *request,
                                    const char **ret_prompt, size_t *ret_prompt_size, char *error);

@@ -84,6 +84,7 @@
     X(llama_sampler_init_temp)               \
     X(llama_sampler_init_top_k)              \
     X(llama_sampler_init_top_p)              \
+    X(llama_schema_check)                    \
     X(llama_set_abort_callback)              \
     X(llama_set_adapters_lora)               \
     X(llama_set_n_threads)                   \

@@ -235,6 +235,17 @@ def test_a_chat_answers_with_json_alone(llm):
             assert choice["finish_reason"] == "length" or isinstance(json.loads(said), dict)
 
 
+def test_null_members_refusals_and_schemas_that_make_no_sense(llm):
+    """What clients send back of earlier answers; and a schema's fault is not called the messages'."""
+    said = {"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}], "name": None, "tool_calls": None,
+            "tool_call_id": None, "reasoning_content": None, "audio": None, "function_call": None}
+    assert chat(llm, messages=[*HI, said, *HI], max_tokens=2)["choices"]
+    for schema in ({"type": "nonsense"}, {"$ref": "#/nowhere"}, {"type": "string", "pattern": "^(a$"}):
+        form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+        error = chat(llm, response_format=form, status=400)["error"]
+        assert error["message"].startswith("The schema of the response format is refused: "), error
+
+
 TOOL_TEMPLATE = """{% if tools %}{% for tool in tools %}{{ tool | tojson }}
 {% endfor %}{% endif %}{% for m in messages %}<{{ m.role }}>{% if m.tool_calls %}{% for c in m.tool_calls %}\
 {"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson }}}{% endfor %}{% else %}{{ m.content }}\

@@ -115,6 +115,22 @@ bool openai_refuse_type(struct openai_error *error, const char *param, const cha
                          openai_json_type(value));
 }
 
+bool openai_once(yyjson_val *object, const struct str *names, size_t n, const char *param, struct openai_error *error)
+{
+    uint32_t seen = 0;
+    yyjson_obj_iter iter = yyjson_obj_iter_with(object);
+    for (yyjson_val *key; (key = yyjson_obj_iter_next(&iter));) {
+        size_t i = 0;
+        while (i < n && !str_equal(names[i], openai_json_str(key)))
+            i++;
+        if (i < n && (seen >> i & 1))
+            return openai_refuse(error, ERROR_INVALID_REQUEST, "invalid_value", param, "'%s' of '%s' is there twice.",
+                                 names[i].data, param);
+        seen |= i < n ? 1u << i : 0;
+    }
+    return true;
+}
+
 bool openai_take_bool(yyjson_val *value, const char *param, bool *ret, struct openai_error *error)
 {
     if (!yyjson_is_bool(value))

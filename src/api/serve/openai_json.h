@@ -27,6 +27,14 @@ const char *openai_json_type(yyjson_val *value);
 /* "Invalid type for 'param': expected WANTED, but got … instead." */
 bool openai_refuse_type(struct openai_error *error, const char *param, const char *wanted, yyjson_val *value);
 
+/* Refuses an object that has one of these members twice: another reader of the same bytes may take the other one.
+ * `param` names the object; anything but an object is fine. */
+must_check bool openai_once(yyjson_val *object, const struct str *names, size_t n, const char *param,
+                            struct openai_error *error);
+#define OPENAI_ONCE(object, param, error, ...)                                                                       \
+    openai_once((object), (const struct str[]){__VA_ARGS__}, sizeof(struct str[]){__VA_ARGS__} / sizeof(struct str), \
+                (param), (error))
+
 must_check bool openai_take_bool(yyjson_val *value, const char *param, bool *ret, struct openai_error *error);
 must_check bool openai_take_int(yyjson_val *value, const char *param, int64_t min, int64_t max, int64_t *ret,
                                 struct openai_error *error);

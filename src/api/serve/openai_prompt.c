@@ -120,9 +120,30 @@ static bool refuse_missing(struct openai_reader *p, size_t index, const char *me
                          "Missing required parameter: '%s'.", here.text);
 }
 
+static void text_set(yyjson_val *value, struct str text)
+{
+    (void)yyjson_set_strn(value, text.data, text.size); /* fails for NULL and containers only */
+}
+
+/* The models' templates know text only. */
+static void refusal_rename(yyjson_val *part)
+{
+    yyjson_obj_iter iter = yyjson_obj_iter_with(part);
+    for (yyjson_val *key; (key = yyjson_obj_iter_next(&iter));) {
+        if (yyjson_equals_str(key, "type"))
+            text_set(yyjson_obj_iter_get_val(key), STR("text"));
+        else if (yyjson_equals_str(key, "text"))
+            text_set(key, STR("ignored"));
+        else if (yyjson_equals_str(key, "refusal"))
+            text_set(key, STR("text"));
+    }
+}
+
 static bool part_check(struct openai_reader *p, size_t index, yyjson_val *part)
 {
     struct place here = place(index, "content");
+    if (!OPENAI_ONCE(part, here.text, p->error, STR("type"), STR("text"), STR("refusal")))
+        return false;
     yyjson_val *type = yyjson_obj_get(part, "type");
     if (!yyjson_is_obj(part))
         return openai_refuse_type(p->error, here.text, "an array of objects", part);
@@ -132,7 +153,11 @@ static bool part_check(struct openai_reader *p, size_t index, yyjson_val *part)
                              "Invalid content of '%s': the only type of content that is supported here is 'text'.",
                              here.text);
     yyjson_val *text = yyjson_obj_get(part, refusal ? "refusal" : "text");
-    return yyjson_is_str(text) || openai_refuse_type(p->error, here.text, "text in each part", text);
+    if (!yyjson_is_str(text))
+        return openai_refuse_type(p->error, here.text, "text in each part", text);
+    if (refusal)
+        refusal_rename(part);
+    return true;
 }
 
 static bool content_check(struct openai_reader *p, size_t index, yyjson_val *message, bool needed)
@@ -164,32 +189,60 @@ static bool calls_check(struct openai_reader *p, size_t index, yyjson_val *calls
     yyjson_arr_foreach(calls, i, n, call)
     {
         yyjson_val *function = yyjson_obj_get(call, "function");
-        if (!yyjson_is_str(yyjson_obj_get(call, "id")) || !yyjson_is_str(yyjson_obj_get(function, "name")) ||
+        if (!OPENAI_ONCE(call, here.text, p->error, STR("id"), STR("type"), STR("function")) ||
+            !OPENAI_ONCE(function, here.text, p->error, STR("name"), STR("arguments")))
+            return false;
+        if (!yyjson_equals_str(yyjson_obj_get(call, "type"), "function") ||
+            !yyjson_is_str(yyjson_obj_get(call, "id")) || !yyjson_is_str(yyjson_obj_get(function, "name")) ||
             !yyjson_is_str(yyjson_obj_get(function, "arguments")))
-            return openai_refuse(p->error, ERROR_INVALID_REQUEST, "invalid_value", here.text,
-                                 "Invalid '%s': each call needs the strings id, function.name and function.arguments.",
-                                 here.text);
+            return openai_refuse(
+                p->error, ERROR_INVALID_REQUEST, "invalid_value", here.text,
+                "Invalid '%s': each call needs the type 'function' and the strings id, function.name and "
+                "function.arguments.",
+                here.text);
     }
     return true;
 }
 
-static bool message_check(struct openai_reader *p, size_t index, yyjson_val *message, bool *ret_developer)
+/* A text that need not be there; null is as good as none, and templates know none of it. */
+static bool text_check(struct openai_reader *p, size_t index, yyjson_val *message, const char *member)
+{
+    yyjson_val *value = yyjson_obj_get(message, member);
+    if (!value || yyjson_is_str(value))
+        return true;
+    if (!yyjson_is_null(value))
+        return openai_refuse_type(p->error, place(index, member).text, "a string", value);
+    text_set(value, STR(""));
+    return true;
+}
+
+static bool members_check(struct openai_reader *p, size_t index, yyjson_val *message)
 {
     if (!yyjson_is_obj(message))
         return openai_refuse_type(p->error, place(index, "").text, "an object", message);
+    return OPENAI_ONCE(message, place(index, "").text, p->error, STR("role"), STR("content"), STR("name"),
+                       STR("tool_calls"), STR("tool_call_id"), STR("reasoning_content")) &&
+           text_check(p, index, message, "name") && text_check(p, index, message, "reasoning_content");
+}
+
+static bool message_check(struct openai_reader *p, size_t index, yyjson_val *message)
+{
+    if (!members_check(p, index, message))
+        return false;
     yyjson_val *role = yyjson_obj_get(message, "role");
     yyjson_val *calls = yyjson_obj_get(message, "tool_calls");
+    bool calling = calls && !yyjson_is_null(calls);
     if (!role)
         return refuse_missing(p, index, "role");
-    if (yyjson_equals_str(role, "assistant")) {
-        bool calling = calls && !yyjson_is_null(calls);
-        return content_check(p, index, message, !calling) && (!calling || calls_check(p, index, calls));
-    }
-    if (yyjson_equals_str(role, "tool"))
-        return (yyjson_is_str(yyjson_obj_get(message, "tool_call_id")) || refuse_missing(p, index, "tool_call_id")) &&
-               content_check(p, index, message, true);
-    *ret_developer = *ret_developer || yyjson_equals_str(role, "developer");
-    if (yyjson_equals_str(role, "developer") || yyjson_equals_str(role, "system") || yyjson_equals_str(role, "user"))
+    if (yyjson_equals_str(role, "tool") && !yyjson_is_str(yyjson_obj_get(message, "tool_call_id")))
+        return refuse_missing(p, index, "tool_call_id");
+    if (!text_check(p, index, message, "tool_call_id") || (calling && !calls_check(p, index, calls)))
+        return false;
+    if (yyjson_equals_str(role, "assistant"))
+        return content_check(p, index, message, !calling);
+    if (yyjson_equals_str(role, "developer")) /* the models' templates know the role by its old name */
+        text_set(role, STR("system"));
+    if (yyjson_equals_str(role, "system") || yyjson_equals_str(role, "user") || yyjson_equals_str(role, "tool"))
         return content_check(p, index, message, true);
     struct place here = place(index, "role");
     return openai_refuse(p->error, ERROR_INVALID_REQUEST, "invalid_value", here.text,
@@ -198,31 +251,8 @@ static bool message_check(struct openai_reader *p, size_t index, yyjson_val *mes
                          here.text);
 }
 
-/* The models' templates know the role by its old name. */
-static bool developers_rename(struct openai_reader *p, yyjson_val *messages, struct str *ret_text)
-{
-    yyjson_mut_doc *doc = yyjson_mut_doc_new(&p->alc);
-    yyjson_mut_val *copy = doc ? yyjson_val_mut_copy(doc, messages) : NULL;
-    if (!copy)
-        return openai_refuse_memory(p->error);
-    size_t i, n, size = 0;
-    yyjson_mut_val *message;
-    yyjson_mut_arr_foreach(copy, i, n, message)
-    {
-        yyjson_mut_val *role = yyjson_mut_obj_get(message, "role");
-        if (yyjson_mut_equals_str(role, "developer"))
-            yyjson_mut_set_str(role, "system");
-    }
-    char *text = yyjson_mut_val_write_opts(copy, YYJSON_WRITE_NOFLAG, &p->alc, &size, NULL);
-    if (!text)
-        return openai_refuse_memory(p->error);
-    *ret_text = (struct str){text, size};
-    return true;
-}
-
 bool openai_take_messages(struct openai_reader *p, yyjson_val *value)
 {
-    bool developer = false;
     size_t i, n;
     yyjson_val *message;
     if (!yyjson_is_arr(value))
@@ -231,12 +261,11 @@ bool openai_take_messages(struct openai_reader *p, yyjson_val *value)
         return refuse_empty(p);
     yyjson_arr_foreach(value, i, n, message)
     {
-        if (!message_check(p, i, message, &developer))
+        if (!message_check(p, i, message))
             return false;
     }
     if (!prompts_alloc(p, 1))
         return false;
     p->request->prompts[0] = (struct openai_prompt){0};
-    struct str *text = &p->request->prompts[0].text;
-    return developer ? developers_rename(p, value, text) : openai_json_write(p, value, text);
+    return openai_json_write(p, value, &p->request->prompts[0].text);
 }

@@ -57,6 +57,8 @@ static bool take_stream_options(struct openai_reader *p, yyjson_val *value)
 {
     if (!yyjson_is_obj(value))
         return openai_refuse_type(p->error, p->name, "an object", value);
+    if (!OPENAI_ONCE(value, p->name, p->error, STR("include_usage")))
+        return false;
     yyjson_val *usage = yyjson_obj_get(value, "include_usage");
     p->stream_options = true;
     return !usage || yyjson_is_null(usage) ||
@@ -234,6 +236,10 @@ static bool take_logit_bias(struct openai_reader *p, yyjson_val *value)
                                  "Invalid key in '%s': must be the number of a token.", p->name);
         if (!openai_take_number(yyjson_obj_iter_get_val(key), p->name, -100, 100, &bias, p->error))
             return false;
+        for (uint32_t i = 0; i < g->n_biases; i++)
+            if (biases[i].token == (int32_t)token)
+                return openai_refuse(p->error, ERROR_INVALID_REQUEST, "invalid_value", p->name,
+                                     "Invalid '%s': token %d is there twice.", p->name, biases[i].token);
         biases[g->n_biases++] = (struct generation_bias){(int32_t)token, bias};
     }
     g->biases = biases;

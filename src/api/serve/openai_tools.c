@@ -26,6 +26,10 @@ bool openai_take_response_format(struct openai_reader *p, yyjson_val *value)
 {
     if (!yyjson_is_obj(value))
         return openai_refuse_type(p->error, p->name, "an object", value);
+    yyjson_val *format = yyjson_obj_get(value, "json_schema");
+    if (!OPENAI_ONCE(value, p->name, p->error, STR("type"), STR("json_schema")) ||
+        !OPENAI_ONCE(format, "response_format.json_schema", p->error, STR("name"), STR("schema"), STR("strict")))
+        return false;
     yyjson_val *type = yyjson_obj_get(value, "type");
     if (yyjson_equals_str(type, "text"))
         return true;
@@ -33,7 +37,7 @@ bool openai_take_response_format(struct openai_reader *p, yyjson_val *value)
         return grammar_set(p, GENERATION_JSON_SCHEMA, p->name, STR("{}"));
     if (!yyjson_equals_str(type, "json_schema"))
         return refuse_value(p, "response_format.type", "'text', 'json_object' and 'json_schema'");
-    yyjson_val *schema = yyjson_obj_get(yyjson_obj_get(value, "json_schema"), "schema");
+    yyjson_val *schema = yyjson_obj_get(format, "schema");
     struct str text;
     if (!schema || yyjson_is_null(schema))
         return openai_refuse(p->error, ERROR_INVALID_REQUEST, "missing_required_parameter",
@@ -67,6 +71,30 @@ static bool name_valid(yyjson_val *name)
     return true;
 }
 
+static bool tool_check(struct openai_reader *p, yyjson_val *tool)
+{
+    yyjson_val *function = yyjson_obj_get(tool, "function");
+    yyjson_val *parameters = yyjson_obj_get(function, "parameters");
+    yyjson_val *description = yyjson_obj_get(function, "description");
+    if (!OPENAI_ONCE(tool, p->name, p->error, STR("type"), STR("function")) ||
+        !OPENAI_ONCE(function, "tools.function", p->error, STR("name"), STR("description"), STR("parameters"),
+                     STR("strict")))
+        return false;
+    if (!yyjson_equals_str(yyjson_obj_get(tool, "type"), "function"))
+        return refuse_value(p, "tools.type", "'function'");
+    if (!name_valid(yyjson_obj_get(function, "name")))
+        return openai_refuse(p->error, ERROR_INVALID_REQUEST, "invalid_value", "tools.function.name",
+                             "Invalid 'tools.function.name': it must be 1 to %u letters, digits, '_' and '-'.",
+                             LIMIT_NAME_BYTES);
+    if (parameters && !yyjson_is_null(parameters) && !yyjson_is_obj(parameters))
+        return openai_refuse_type(p->error, "tools.function.parameters", "an object", parameters);
+    if (description && !yyjson_is_null(description) && !yyjson_is_str(description))
+        return openai_refuse_type(p->error, "tools.function.description", "a string", description);
+    if (yyjson_is_null(description))
+        (void)yyjson_set_strn(description, "", 0); /* none; templates know no null there */
+    return true;
+}
+
 bool openai_take_tools(struct openai_reader *p, yyjson_val *value)
 {
     size_t i, n;
@@ -80,16 +108,8 @@ bool openai_take_tools(struct openai_reader *p, yyjson_val *value)
                              p->name, LIMIT_TOOLS, yyjson_arr_size(value));
     yyjson_arr_foreach(value, i, n, tool)
     {
-        yyjson_val *function = yyjson_obj_get(tool, "function");
-        yyjson_val *parameters = yyjson_obj_get(function, "parameters");
-        if (!yyjson_equals_str(yyjson_obj_get(tool, "type"), "function"))
-            return refuse_value(p, "tools.type", "'function'");
-        if (!name_valid(yyjson_obj_get(function, "name")))
-            return openai_refuse(p->error, ERROR_INVALID_REQUEST, "invalid_value", "tools.function.name",
-                                 "Invalid 'tools.function.name': it must be 1 to %u letters, digits, '_' and '-'.",
-                                 LIMIT_NAME_BYTES);
-        if (parameters && !yyjson_is_null(parameters) && !yyjson_is_obj(parameters))
-            return openai_refuse_type(p->error, "tools.function.parameters", "an object", parameters);
+        if (!tool_check(p, tool))
+            return false;
     }
     p->tools = yyjson_arr_size(value) > 0 ? value : NULL;
     return true;
@@ -104,7 +124,13 @@ bool openai_take_tool_choice(struct openai_reader *p, yyjson_val *value)
                yyjson_equals_str(value, "required") ||
                refuse_value(p, p->name, "'none', 'auto', 'required' and the name of a function");
     }
-    yyjson_val *name = yyjson_obj_get(yyjson_obj_get(value, "function"), "name");
+    yyjson_val *type = yyjson_obj_get(value, "type"), *function = yyjson_obj_get(value, "function");
+    if (!OPENAI_ONCE(value, p->name, p->error, STR("type"), STR("function")) ||
+        !OPENAI_ONCE(function, p->name, p->error, STR("name")))
+        return false;
+    if (type && !yyjson_equals_str(type, "function"))
+        return refuse_value(p, "tool_choice.type", "'function'");
+    yyjson_val *name = yyjson_obj_get(function, "name");
     if (!name_valid(name))
         return openai_refuse_type(p->error, p->name, "a string or an object that names a function", value);
     p->tool_only = openai_json_str(name);

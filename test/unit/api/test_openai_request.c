@@ -138,6 +138,14 @@ static void test_messages(void **state)
          "\"tool_call_id\":\"1\",\"content\":\"ok\"},{\"role\":\"assistant\",\"content\":[{\"type\":\"refusal\","
          "\"refusal\":\"no\"}]}]}");
     assert_memory_equal(request.prompts[0].text.data, "[{\"role\":\"system\"", 17);
+    /* what is null counts as absent, what was refused is a text: the worker's reader knows neither */
+    good(OPENAI_CHAT, "{\"model\":\"m\",\"messages\":[{\"role\":\"assistant\",\"name\":null,\"tool_call_id\":null,"
+                      "\"reasoning_content\":null,\"tool_calls\":null,\"content\":[{\"type\":\"refusal\",\"text\":1,"
+                      "\"refusal\":\"no\"}]}]}");
+    assert_true(
+        str_equal(request.prompts[0].text,
+                  STR("[{\"role\":\"assistant\",\"name\":\"\",\"tool_call_id\":\"\",\"reasoning_content\":\"\","
+                      "\"tool_calls\":null,\"content\":[{\"type\":\"text\",\"ignored\":1,\"text\":\"no\"}]}]")));
 #define M(messages) "{\"model\":\"m\",\"messages\":" messages "}"
     static const struct refusal rows[] = {
         {OPENAI_CHAT, "{\"model\":\"m\"}", "messages", "missing_required_parameter", "Missing required parameter"},
@@ -157,6 +165,29 @@ static void test_messages(void **state)
         {OPENAI_CHAT, M("[{\"role\":\"assistant\"}]"), "messages[0].content", "missing_required_parameter", ""},
         {OPENAI_CHAT, M("[{\"role\":\"assistant\",\"tool_calls\":[{}]}]"), "messages[0].tool_calls", "invalid_value",
          "function.arguments"},
+        {OPENAI_CHAT,
+         M("[{\"role\":\"assistant\",\"tool_calls\":[{\"id\":\"1\",\"function\":{\"name\":\"f\",\"arguments\":\"\"}}]}]"),
+         "messages[0].tool_calls", "invalid_value", "type 'function'"},
+        {OPENAI_CHAT, M("[{\"role\":\"user\",\"content\":\"x\",\"tool_calls\":5}]"), "messages[0].tool_calls",
+         "invalid_type", "an integer"},
+        {OPENAI_CHAT, M("[{\"role\":\"user\",\"content\":\"x\",\"name\":5}]"), "messages[0].name", "invalid_type",
+         "an integer"},
+        {OPENAI_CHAT, M("[{\"role\":\"user\",\"content\":\"x\",\"tool_call_id\":[]}]"), "messages[0].tool_call_id",
+         "invalid_type", "an array"},
+        {OPENAI_CHAT, M("[{\"role\":\"user\",\"content\":\"x\",\"reasoning_content\":{}}]"),
+         "messages[0].reasoning_content", "invalid_type", "an object"},
+        /* the worker's reader takes the last of two, this one the first */
+        {OPENAI_CHAT, M("[{\"role\":\"user\",\"role\":\"no role\",\"content\":\"x\"}]"), "messages[0]", "invalid_value",
+         "'role' of 'messages[0]' is there twice"},
+        {OPENAI_CHAT, M("[{\"role\":\"user\",\"content\":\"x\",\"content\":5}]"), "messages[0]", "invalid_value",
+         "twice"},
+        {OPENAI_CHAT,
+         M("[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"x\",\"type\":\"image_url\"}]}]"),
+         "messages[0].content", "invalid_value", "twice"},
+        {OPENAI_CHAT,
+         M("[{\"role\":\"assistant\",\"tool_calls\":[{\"id\":\"1\",\"type\":\"function\",\"function\":{\"name\":"
+           "\"f\",\"name\":5,\"arguments\":\"\"}}]}]"),
+         "messages[0].tool_calls", "invalid_value", "twice"},
         {OPENAI_CHAT, M("[{\"role\":\"assistant\",\"tool_calls\":{}}]"), "messages[0].tool_calls", "invalid_type",
          "an object"},
     };
@@ -169,6 +200,9 @@ static void test_tools_and_formats(void **state)
     (void)state;
     good(OPENAI_CHAT, CHAT ",\"tools\":[" TOOL "],\"parallel_tool_calls\":false}");
     assert_true(str_equal(request.common.tools, STR("[" TOOL "]")));
+    good(OPENAI_CHAT, CHAT ",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"description\":null}}]}");
+    assert_true(str_equal(request.common.tools,
+                          STR("[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"description\":\"\"}}]")));
     good(OPENAI_CHAT, CHAT ",\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":\"g\"}},\"tools\":[" TOOL
                            ",{\"type\":\"function\",\"function\":{\"name\":\"g\"}}]}");
     assert_true(str_equal(request.common.tools, STR("[{\"type\":\"function\",\"function\":{\"name\":\"g\"}}]")));
@@ -203,6 +237,25 @@ static void test_tools_and_formats(void **state)
          "invalid_parameter_combination", "response_format"},
         {OPENAI_CHAT, CHAT ",\"response_format\":{\"type\":\"json_object\"},\"grammar\":\"x\"}", "grammar",
          "invalid_parameter_combination", "both"},
+        {OPENAI_CHAT, CHAT ",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"a\",\"description\":1}}]}",
+         "tools.function.description", "invalid_type", "an integer"},
+        {OPENAI_CHAT, CHAT ",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"a\",\"name\":\"b c\"}}]}",
+         "tools.function", "invalid_value", "'name' of 'tools.function' is there twice"},
+        {OPENAI_CHAT, CHAT ",\"tools\":[{\"type\":\"function\",\"type\":\"x\",\"function\":{\"name\":\"a\"}}]}",
+         "tools", "invalid_value", "twice"},
+        {OPENAI_CHAT, CHAT ",\"tool_choice\":{\"type\":\"x\",\"function\":{\"name\":\"f\"}},\"tools\":[" TOOL "]}",
+         "tool_choice.type", "invalid_value", "'function'"},
+        {OPENAI_CHAT, CHAT ",\"tool_choice\":{\"function\":{\"name\":\"f\",\"name\":\"g\"}},\"tools\":[" TOOL "]}",
+         "tool_choice", "invalid_value", "twice"},
+        {OPENAI_CHAT, CHAT ",\"response_format\":{\"type\":\"json_object\",\"type\":\"text\"}}", "response_format",
+         "invalid_value", "twice"},
+        {OPENAI_CHAT,
+         CHAT ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"schema\":{},\"schema\":1}}}",
+         "response_format.json_schema", "invalid_value", "twice"},
+        {OPENAI_CHAT, CHAT ",\"stream\":true,\"stream_options\":{\"include_usage\":true,\"include_usage\":false}}",
+         "stream_options", "invalid_value", "twice"},
+        {OPENAI_CHAT, CHAT ",\"logit_bias\":{\"5\":1,\"05\":2}}", "logit_bias", "invalid_value",
+         "token 5 is there twice"},
         {OPENAI_CHAT, CHAT ",\"functions\":[]}", "functions", "unsupported_parameter", "not supported"},
         {OPENAI_CHAT, CHAT ",\"modalities\":[\"text\",\"audio\"]}", "modalities", "invalid_value", "'text'"},
     };
