@@ -65,30 +65,31 @@ static bool is_gone(const struct gateway_lone *lone)
     return lone->version->generation != lone->version->gateway->stats.generation;
 }
 
-static bool may_run(struct gateway *g, const struct gateway_lone *lone)
+/* Of generations; NULL: of all tenants. */
+static uint32_t generating_of(struct gateway *g, const struct gateway_tenant *tenant)
 {
-    uint32_t all = 0, own = 0;
-    if (!lone->generates)
-        return true;
+    uint32_t n = 0;
     list_each(node, &g->lones_running)
     {
-        const struct gateway_lone *other = lone_at(node);
-        all += other->generates;
-        own += other->generates && other->version->tenant == lone->version->tenant;
+        const struct gateway_lone *lone = lone_at(node);
+        n += lone->generates && (!tenant || lone->version->tenant == tenant);
     }
-    return all < LIMIT_LONE_GENERATIONS && own < LIMIT_LONE_GENERATIONS / 2 && !is_gone(lone);
+    return n;
 }
 
 static struct gateway_lone *lone_next(struct gateway *g)
 {
     struct gateway_lone *best = NULL;
     uint32_t least = UINT32_MAX;
+    bool full = generating_of(g, NULL) >= LIMIT_LONE_GENERATIONS;
     list_each(node, &g->lones_waiting)
     {
         struct gateway_lone *lone = lone_at(node);
         if (best && lone->version->tenant == best->version->tenant)
             continue; /* they come in the order of their loss: mostly one tenant's behind each other */
-        if (!may_run(g, lone))
+        if (lone->generates && (full || is_gone(lone)))
+            continue;
+        if (lone->generates && generating_of(g, lone->version->tenant) >= LIMIT_LONE_GENERATIONS / 2)
             continue;
         uint32_t n = running_of(g, lone->version->tenant);
         if (n < least) {
