@@ -33,6 +33,10 @@
 #define LIMIT_JSON_NODES (128 * 1024u)
 /* Of tensors as JSON: 32 images of 3×224×224 are 4.8 million numbers; what is larger is sent as binary data. */
 #define LIMIT_JSON_ENTRIES (5 * 1024 * 1024u)
+/* Bodies from this size on may take longer than all else in a turn of the gateway's loop: once these have taken so long,
+ * the others' turn is the next one. A small body takes less than a millisecond. */
+#define LIMIT_TURN_BYTES (256 * KIB)
+#define LIMIT_TURN_MS    10u
 /* A body slower than this over any window of LIMIT_BODY_WINDOW_MS is cut off with 408. */
 #define LIMIT_BODY_RATE_BYTES_PER_S 1024u
 #define LIMIT_BODY_WINDOW_MS        5000u

@@ -48,6 +48,7 @@ static void on_check(uv_check_t *check)
     struct gateway *g = check->data;
     channels_pull(g);
     gateway_dispatch(g);
+    gateway_large_turn(g);
 }
 
 /* True when every channel is asleep: nothing came meanwhile. */
@@ -344,6 +345,7 @@ static int state_init(struct gateway *g, int bus_fd, struct error *err)
     list_init(&g->busy);
     gateway_quotas_init(g);
     list_init(&g->look);
+    list_init(&g->large);
     list_init(&g->connections);
     list_init(&g->requests_free);
     g->memory.bytes_max = g->config.bodies_bytes_max; /* as much again */

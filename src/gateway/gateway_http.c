@@ -285,8 +285,10 @@ static void on_end(void *ctx, struct wire_exchange *x)
     g->stats.bytes_in += x->body.size;
     r->body = x->body;
     gateway_quota_body(r);
-    gateway_request_state_set(r, GATEWAY_REQUEST_HANDLED);
-    r->route->handler(r);
+    if (r->body.size >= LIMIT_TURN_BYTES)
+        gateway_large_add(r);
+    else
+        gateway_request_handle(r);
 }
 
 static void on_body_refused(void *ctx, struct wire_exchange *x, int code)

@@ -320,6 +320,10 @@ void gateway_request_cancel(struct gateway_request *r)
         wait_end(r);
         gateway_request_drop(r);
         return;
+    case GATEWAY_REQUEST_LARGE:
+        list_remove(&r->node);
+        gateway_request_drop(r);
+        return;
     case GATEWAY_REQUEST_QUEUED:
         (void)schedule_cancel(g->schedule, &r->schedule); /* queued: always taken out */
         gateway_request_drop(r);

@@ -157,6 +157,7 @@ struct gateway_replica {
  *                                                               ┌─pre-empted─┐
  *   READING ─body─► HANDLED ─► WAITING (for a signature) ─► QUEUED ─────► LEASED ─► ANSWERED
  *                      └────────────────────────────────────┘ │                    ▲
+ *      READING ─ large body ─► LARGE ─► HANDLED
  *      HANDLED, WAITING ─ language models ─► GENERATING ──────────────────────────┘
  *      (any but ANSWERED) ─ refused, failed, client gone ─────┴────────────────────┘
  *
@@ -171,6 +172,7 @@ enum gateway_request_state {
     GATEWAY_REQUEST_LEASED,
     GATEWAY_REQUEST_GENERATING, /* its generations queue or run */
     GATEWAY_REQUEST_ANSWERED,
+    GATEWAY_REQUEST_LARGE, /* its large body is there; handled when it is its turn */
     GATEWAY_REQUEST_STATE_COUNT
 };
 
@@ -183,7 +185,7 @@ struct gateway_request {
     const struct gateway_route *route;
     struct gateway_tenant *tenant;
     struct gateway_version *version;
-    struct list node;                                   /* in version->waiting, a quota's queue or the free list */
+    struct list node; /* in version->waiting, gateway.large, a quota's queue or the free list */
     struct gateway_quota *quotas[GATEWAY_QUOTA_LEVELS]; /* that it counts in; NULL: no limits there */
     struct schedule_quota_ticket tickets[GATEWAY_QUOTA_LEVELS];
     enum bus_metrics_refusal refused_by; /* by which limit, where one did */
@@ -248,6 +250,8 @@ struct gateway {
     struct list busy;        /* replicas whose channel is looked at every turn */
     struct list look;        /* struct gateway_batch: does it need a turn, or is it drained? */
     bool look_again;         /* a turn had nothing to step: what it took back is asked for before the loop sleeps */
+    struct list large;       /* requests whose large bodies wait to be handled */
+    uint64_t large_last;     /* uid of the tenant whose was handled last; 0: none */
     struct list connections; /* struct gateway_connection */
     struct list lones_waiting, lones_running;
     uint32_t n_lones_running; /* demanded, so that their replicas exist or will */
@@ -292,6 +296,14 @@ must_check int gateway_bus_answers_start(struct gateway *g);
 void gateway_bus_infer(struct gateway *g, const struct bus_infer *body, int fd);
 /* The control process that asked is gone: nobody waits for these answers, and the next one counts from 1 again. */
 void gateway_bus_infers_lost(struct gateway *g);
+
+/* gateway_large.c */
+/* Its body is there: the route's handler, which may free r. */
+void gateway_request_handle(struct gateway_request *r);
+/* The same for a body of LIMIT_TURN_BYTES or more, in this turn of the loop or in a later one. */
+void gateway_large_add(struct gateway_request *r);
+/* Once per turn, when all that sockets had is read: handles some, the tenants one by one. */
+void gateway_large_turn(struct gateway *g);
 
 /* gateway_auth.c: the tenant of a request's key, and the key's id (CATALOG_KEY_ID_BYTES in the request's head). 0, or
  * -ERROR_UNAUTHENTICATED; -ERROR_NO_MEMORY says nothing about the key. */

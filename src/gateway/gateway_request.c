@@ -10,7 +10,10 @@
 #define ARENA_BASE_BYTES    (256 * KIB)
 
 static const bool moves[GATEWAY_REQUEST_STATE_COUNT][GATEWAY_REQUEST_STATE_COUNT] = {
-    [GATEWAY_REQUEST_READING] = {[GATEWAY_REQUEST_HANDLED] = true, [GATEWAY_REQUEST_ANSWERED] = true},
+    [GATEWAY_REQUEST_READING] = {[GATEWAY_REQUEST_HANDLED] = true,
+                                 [GATEWAY_REQUEST_LARGE] = true,
+                                 [GATEWAY_REQUEST_ANSWERED] = true},
+    [GATEWAY_REQUEST_LARGE] = {[GATEWAY_REQUEST_HANDLED] = true, [GATEWAY_REQUEST_ANSWERED] = true},
     [GATEWAY_REQUEST_HANDLED] = {[GATEWAY_REQUEST_WAITING] = true,
                                  [GATEWAY_REQUEST_QUEUED] = true,
                                  [GATEWAY_REQUEST_GENERATING] = true,
