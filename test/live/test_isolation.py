@@ -169,7 +169,7 @@ def test_requests_that_wait_for_a_deleted_model_get_their_404(server, folder):
     (folder / "echo.json").write_text(json.dumps(IDENTITY))
     server.apply(tenant_yaml("acme") + model_yaml("echo", "acme", "echo.json", batching={"maxSize": 1}, replicas={"min": 1, "max": 1}))
     key = server.key("acme")
-    wait_until(lambda: server.http("GET", "/v2/models/echo/ready", key).status == 200, "the model")
+    server.wait_log("replica_loaded")
     body = json.dumps({"inputs": vector(1, [1, 2, 3, 4])})
     connections = [server.connect() for _ in range(3)]
     with standing(server):

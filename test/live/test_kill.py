@@ -128,7 +128,7 @@ def test_a_drain_answers_what_runs(server, folder):
     (folder / "echo.json").write_text(json.dumps(IDENTITY))
     server.apply(tenant_yaml("acme") + model_yaml("echo", "acme", "echo.json", replicas={"min": 1}))
     key = server.key("acme")
-    wait_until(lambda: server.http("GET", "/v2/models/echo/ready", key).status == 200, "the model")
+    server.wait_log("replica_loaded")
     connection = server.connect()
     with standing(server):
         connection.request("POST", "/v2/models/echo/infer", json.dumps({"inputs": vector(1, [1, 2, 3, 4])}),
