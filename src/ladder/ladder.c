@@ -76,7 +76,8 @@ uint32_t ladder_parts_meant(enum ladder_level level)
 
 const struct ladder_row ladder_rows[] = {
     {LADDER_SHARED, LADDER_FAULTS, 0, LADDER_LIMITED,
-     "a worker shared with other tenants' models: when any of them crashes, its requests are tried once more, alone"},
+     "a worker shared with other tenants' models or requests: when it crashes, each request in it is tried once more, "
+     "alone, other than streams that have begun"},
     {LADDER_SHARED, LADDER_MEMORY, LADDER_LIMITS, LADDER_NOT_CONTAINED,
      "one address space with other tenants' models: a flaw in the engine or in one model can read the others; only "
      "all of them together are limited"},

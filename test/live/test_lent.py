@@ -52,6 +52,7 @@ class Stream(threading.Thread):
         super().__init__()
         self.connection = server.connect(timeout=120)
         self.text, self.finish, self.error, self.begun = "", None, None, threading.Event()
+        self.tokens = 0  # as their probabilities tell, where they were asked for
         self.arguments = ("POST", "/v1/completions", json.dumps(
             {"model": model, "prompt": "The old man", "max_tokens": 12, "temperature": 0, "stream": True, **body}),
             {"Authorization": "Bearer " + server.keys[tenant], "Content-Type": "application/json",
@@ -71,6 +72,7 @@ class Stream(threading.Thread):
                 self.begun.set()
                 for choice in chunk["choices"]:
                     self.text += choice["text"]
+                    self.tokens += len((choice["logprobs"] or {"tokens": []})["tokens"])
                     self.finish = choice["finish_reason"] or self.finish
         self.begun.set()
 

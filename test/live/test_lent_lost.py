@@ -210,3 +210,23 @@ def test_a_request_that_kills_costs_others_no_answer(lent):
             break
     else:
         pytest.fail(f"{ROUNDS} such requests, and never two losses by one of them")
+
+
+def test_a_stream_that_has_not_begun_is_tried_again(lent):
+    """Its worker stands still, so that nothing of it has been told, and is lost: the client sees one whole stream."""
+    for pause in range(ROUNDS):
+        served(lent, "bob", "novelist")
+        before, pid = len(again(lent)), shared(lent)
+        os.kill(pid, signal.SIGSTOP)
+        stream = Stream(lent, "bob", "novelist", logprobs=1, **LONG)
+        stream.join(0.1 + pause % 8 / 10)  # until it is in the worker; standing still for long is another matter
+        kill(pid)
+        stream.join(300)
+        tried = again(lent)[before:]
+        assert stream.status == 200 or (stream.status == 503 and not tried)
+        if stream.status == 200:
+            assert (stream.finish, stream.error, stream.tokens) == ("length", None, LONG["max_tokens"])
+        if tried == ["bob"]:
+            break
+    else:
+        pytest.fail(f"{ROUNDS} losses, and never while it waited there")
