@@ -2,7 +2,8 @@
  * gateway_internal.h. docs/internals/scheduler.md says by which rules.
  *
  * gateway_generate.c (a request's generations) → gateway_places.c (their lines) → gateway_adapter.c (what they compute
- * with) → gateway_seat.c (asks for turns) → gateway_turn.c (steps them) → gateway_share.c (who pays). */
+ * with) → gateway_seat.c (asks for turns) → gateway_choose.c (what a turn steps) → gateway_turn.c (begins and ends it)
+ * → gateway_share.c (who pays). */
 #ifndef BULKHEAD_GATEWAY_BATCH_H
 #define BULKHEAD_GATEWAY_BATCH_H
 
@@ -207,9 +208,17 @@ void gateway_batches_look(struct gateway_version *v);
 void gateway_version_hold(struct gateway_version *v);
 void gateway_version_let_go(struct gateway_version *v);
 
-/* gateway_turn.c: the running batch of a replica */
+/* gateway_choose.c: what a turn steps */
+/* Sets which sequences the lease that begins steps (gateway_is_stepped) and which yield. False: its seat has nothing
+ * to step, but perhaps to begin. */
+bool gateway_turn_choose(struct gateway_batch *b, const struct schedule_lease *lease);
 /* The running lease steps it. */
 bool gateway_is_stepped(const struct gateway_batch *b, const struct gateway_sequence *s);
+uint32_t gateway_sequences_stepped(const struct gateway_batch *b); /* how many */
+/* The highest class of what runs, or could. */
+uint32_t gateway_class_top(const struct gateway_batch *b);
+
+/* gateway_turn.c: the running batch of a replica */
 must_check int gateway_batch_start(struct gateway_replica *replica);
 void gateway_batch_free(struct gateway_replica *replica);
 /* What becomes of it when a worker is lost. */

@@ -14,14 +14,6 @@
 #define LEASE_EVENTS_MAX 65536u
 /* A prompt of a million tokens is worked on in pieces of 512, each of which is told. */
 #define SILENT_LEASES_MAX 512u
-/* A tenant that was served in others' turns is stepped in them no more once it is so many turns ahead of its share: a
- * prompt's worth, or else its answer would stand still behind each prompt until all others have had as much, and they
- * would be stepped with less company meanwhile. */
-#define TURNS_AHEAD 16u
-/* While so much of a prompt is left (some steps' worth), a turn in common would be a loss for all who generate: each
- * of their tokens would wait for a step's part of that prompt, and a prompt costs the same in turns of its own. */
-#define PROMPT_SHARED_MAX 256u
-
 int gateway_batch_start(struct gateway_replica *replica)
 {
     struct gateway_batch *b = calloc(1, sizeof *b);
@@ -128,32 +120,6 @@ static int places_fill(struct gateway_batch *b, enum schedule_class lowest)
     return code < 0 ? code : 0;
 }
 
-/* The highest class of what runs, or could. */
-static uint32_t class_top(const struct gateway_batch *b)
-{
-    const struct gateway_request *waits = gateway_places_next(b, SCHEDULE_CLASS_COUNT - 1);
-    uint32_t top = waits ? (uint32_t)waits->schedule.priority : SCHEDULE_CLASS_COUNT;
-    for (uint32_t i = 0; i < b->n_sequences; i++) {
-        uint32_t class = b->sequences[i].request->schedule.priority;
-        top = !b->sequences[i].parked && !b->sequences[i].lifted && class < top ? class : top;
-    }
-    return top;
-}
-
-bool gateway_is_stepped(const struct gateway_batch *b, const struct gateway_sequence *s)
-{
-    return !s->parked && !s->yields && !s->lifted && s->worn.kind == b->kind &&
-           (b->shared || s->request->version == b->seat->version);
-}
-
-static uint32_t sequences_stepped(const struct gateway_batch *b)
-{
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < b->n_sequences; i++)
-        n += gateway_is_stepped(b, &b->sequences[i]);
-    return n;
-}
-
 /* What those that the running lease steps would have cost if each had been alone: noted whenever that changes. */
 static void ran_note(struct gateway_batch *b)
 {
@@ -170,63 +136,6 @@ static void ran_note(struct gateway_batch *b)
 static void lease_end(struct gateway_replica *replica, bool again)
 {
     gateway_seat_done(replica->batch, take(&replica->lease), again);
-}
-
-/* Those of a lower class than the turn's stay behind. */
-static void classes_set(struct gateway_batch *b, enum schedule_class lowest)
-{
-    for (uint32_t i = 0; i < b->n_sequences; i++)
-        b->sequences[i].yields = b->sequences[i].request->schedule.priority > lowest;
-}
-
-/* Those of a tenant's sequences that can be stepped together take turns with its others: the next kind of adapters
- * after the last one, or none. False: it has nothing to step. */
-static bool kind_choose(struct gateway_batch *b)
-{
-    uint32_t next = UINT32_MAX, least = UINT32_MAX;
-    for (uint32_t i = 0; i < b->n_sequences; i++) {
-        const struct gateway_sequence *s = &b->sequences[i];
-        if (s->parked || s->yields || s->lifted || s->request->version != b->seat->version)
-            continue;
-        least = s->worn.kind < least ? s->worn.kind : least;
-        next = s->worn.kind > b->seat->kind && s->worn.kind < next ? s->worn.kind : next;
-    }
-    b->kind = b->seat->kind = next < UINT32_MAX ? next : least < UINT32_MAX ? least : 0;
-    return least < UINT32_MAX;
-}
-
-/* Also of a prompt that waits behind others of its tenant, of which the worker has told nothing yet. */
-static uint32_t prompt_left(const struct gateway_sequence *s)
-{
-    return (s->prompt_tokens > 0 ? s->prompt_tokens : s->prompt_expected) - s->prompt_done;
-}
-
-static bool agrees(const struct gateway_batch *b, const struct gateway_version *v)
-{
-    return v == b->replica->version || v->shared_batch;
-}
-
-/* Whether the turn steps others' sequences too: then those stay behind whose tenants do not agree, or have been served
- * in others' turns far beyond what all get, and those with a long prompt. */
-static void share_choose(struct gateway_batch *b, const struct schedule_lease *lease)
-{
-    uint64_t ahead_ns = TURNS_AHEAD * LIMIT_QUANTUM_US * NS_PER_US * lease->slots;
-    bool behind[LIMIT_SEQUENCES], shares = agrees(b, b->seat->version), others = false;
-    for (uint32_t i = 0; i < b->n_sequences; i++) {
-        const struct gateway_sequence *s = &b->sequences[i];
-        struct gateway_version *v = s->request->version;
-        bool own = v == b->seat->version, is_long = prompt_left(s) > PROMPT_SHARED_MAX;
-        behind[i] = false;
-        if (s->worn.kind != b->kind || s->yields || s->parked || s->lifted)
-            continue;
-        shares = shares && !(own && is_long);
-        behind[i] =
-            !own && (is_long || !agrees(b, v) || !schedule_may_join(v->gateway->schedule, &v->schedule, ahead_ns));
-        others = others || (!own && !behind[i]);
-    }
-    b->shared = shares && others;
-    for (uint32_t i = 0; i < b->n_sequences && b->shared; i++)
-        b->sequences[i].yields = b->sequences[i].yields || behind[i];
 }
 
 /* The worker learns who goes on, and who does not. */
@@ -260,16 +169,13 @@ int gateway_turn_begin(struct gateway_replica *replica, struct schedule_lease *l
     b->shared = false;
     b->ran_until_ns = lease->started_ns;
     int code = places_fill(b, lease->priority);
-    classes_set(b, lease->priority);
-    b->class_top = class_top(b);
-    bool some = kind_choose(b);
+    bool some = gateway_turn_choose(b, lease);
     if (code >= 0 && !some && b->slot_used == 0) { /* they went away meanwhile, or others took the places */
         lease_end(replica, false);
         replica->gateway->look_again = true;
         gateway_replica_rest(replica);
         return 0;
     }
-    share_choose(b, lease);
     if (code >= 0)
         code = parks_send(b);
     replica->lease_id = ++replica->gateway->lease_id_last;
@@ -443,8 +349,9 @@ static int on_done(struct gateway_replica *replica, const struct channel_frame *
     struct schedule_lease *lease = replica->lease;
     if (!lease || f->lease_id != replica->lease_id)
         return error_set(err, ERROR_PEER, "the end of a lease it does not hold");
-    b->n_silent = b->n_events > 0 || sequences_stepped(b) == 0 ? 0 : b->n_silent + 1;
-    if (f->status >= 0 && (b->n_silent > SILENT_LEASES_MAX || (b->n_events == 0 && f->b == 0 && sequences_stepped(b))))
+    b->n_silent = b->n_events > 0 || gateway_sequences_stepped(b) == 0 ? 0 : b->n_silent + 1;
+    if (f->status >= 0 &&
+        (b->n_silent > SILENT_LEASES_MAX || (b->n_events == 0 && f->b == 0 && gateway_sequences_stepped(b))))
         return error_set(err, ERROR_PEER, "the end of a lease in which it did nothing");
     g->stats.leases++;
     uint64_t took_ns = uv_hrtime() - lease->started_ns;
@@ -548,7 +455,7 @@ static void sequence_resume(struct gateway_batch *b, struct gateway_sequence *s)
 
 void gateway_batch_yield(struct gateway_batch *b)
 {
-    uint32_t top = b->replica->lease ? class_top(b) : SCHEDULE_CLASS_COUNT;
+    uint32_t top = b->replica->lease ? gateway_class_top(b) : SCHEDULE_CLASS_COUNT;
     if (top >= b->class_top)
         return;
     b->class_top = top;
