@@ -72,10 +72,10 @@ def stand_still(pid):
 
 
 @contextlib.contextmanager
-def standing(server):
-    """The workers of a server stand still meanwhile: what they run does not end, however long anything else takes. Not for
+def standing(server, *pids):
+    """The workers of a server, or these of them, stand still meanwhile: what they run does not end, however long anything else takes. Not for
     ever: a lease is ended after 30 s while there is no estimate, then after 8 times that, and at least 1 s."""
-    pids = server.workers()
+    pids = pids or server.workers()
     assert pids
     for pid in pids:
         stand_still(pid)

@@ -1,12 +1,10 @@
 """Generations that wait for a place in a running batch: they are bounded, shed, refused and reserve compute as any request."""
 import json
-import os
-import signal
 from contextlib import contextmanager
 
 import pytest
 
-from conftest import ROOT, model_yaml, tenant_yaml, wait_until
+from conftest import ROOT, model_yaml, standing, tenant_yaml, wait_until
 
 GGUF = str(ROOT / "examples/models/novelist.gguf")
 
@@ -34,13 +32,10 @@ def stopped(server):
     """Its worker stands still in the middle of a lease: whoever comes now waits."""
     pid, = [r["status"]["pid"] for r in server.status()["replicas"]]
     wait_until(lambda: server.status()["device"]["used"] == 0, "it to rest")
-    os.kill(pid, signal.SIGSTOP)
-    try:
+    with standing(server, pid):
         first = send(server)
         wait_until(lambda: server.status()["device"]["used"] == 1, "its lease")
         yield first
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 def send(server, headers="", **body):

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from conftest import IDENTITY, model_yaml, standing, tenant_yaml, vector, wait_until
+from conftest import CEILING_S, IDENTITY, model_yaml, standing, tenant_yaml, vector, wait_until
 from load import Load
 
 SEED = int(os.environ.get("BULKHEAD_SEED", time.time_ns() % 1_000_000))
@@ -118,7 +118,7 @@ def test_killed_supervisor_takes_everything_along(identity):
     mounts = mount_namespace(identity.workers()[0])
     assert mounts in mount_namespaces()
     assert identity.stop(signal.SIGKILL) == -signal.SIGKILL
-    wait_until(lambda: not any(os.path.exists(f"/proc/{p}/exe") for p in children), "the children to end", 5)
+    wait_until(lambda: not any(os.path.exists(f"/proc/{p}/exe") for p in children), "the children to end")
     wait_until(lambda: mounts not in mount_namespaces(), "the worker's mounts to be gone")
     identity.start()  # starts clean on the same folder
     assert identity.infer("echo", vector(1, [1, 2, 3, 4]), identity.acme).status == 200
@@ -138,7 +138,7 @@ def test_a_drain_answers_what_runs(server, folder):
         server.wait_log("draining")
     answer = connection.getresponse()
     assert answer.status == 200 and json.loads(answer.read())["outputs"][0]["data"] == [1, 2, 3, 4]
-    assert server.process.wait(15) == 0
+    assert server.process.wait(CEILING_S) == 0
     server.reader.join()
     server.process = None
 

@@ -4,6 +4,7 @@ replica, its removal. Nothing half-written is served or stays, and the same work
 No moment is guessed: control is stopped again and again, and looked at; in the middle it is killed where it stands. A machine
 on which the whole came between two looks tries once more."""
 import contextlib
+import http.client
 import os
 import signal
 import subprocess
@@ -165,7 +166,7 @@ def test_in_the_middle_of_a_cold_start(large, victim):
     answers = []
 
     def ask():
-        with contextlib.suppress(OSError, ConnectionError):
+        with contextlib.suppress(OSError, http.client.HTTPException):
             answers.append(large.asked())
 
     for _ in range(ATTEMPTS):

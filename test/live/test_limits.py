@@ -12,7 +12,7 @@ import threading
 
 import pytest
 
-from conftest import CEILING_S, IDENTITY, ROOT, Answer, model_yaml, tenant_yaml, vector, wait_until
+from conftest import CEILING_S, IDENTITY, ROOT, Answer, model_yaml, standing, tenant_yaml, vector, wait_until
 
 LIMITS_H = (ROOT / "src/base/limits.h").read_text()
 LIMITS_MD = (ROOT / "docs/limits.md").read_text()
@@ -508,12 +508,8 @@ def test_request_rate(serving, burst):
 def worker_stopped(server):
     """The model's worker holds still meanwhile. It is loaded and has no estimate yet, so it is not overdue for 30 s."""
     assert server.http("GET", "/v2/models/echo", server.acme).status == 200
-    worker, = server.workers()
-    os.kill(worker, signal.SIGSTOP)
-    try:
+    with standing(server):
         yield
-    finally:
-        os.kill(worker, signal.SIGCONT)
 
 
 def test_queue_depth(serving):

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from conftest import IDENTITY, model_yaml, tenant_yaml, vector, wait_until
+from conftest import IDENTITY, model_yaml, standing, tenant_yaml, vector, wait_until
 from load import Load
 
 INPUTS = vector(1, [1, 2, 3, 4])
@@ -60,12 +60,8 @@ def stopped(server, model="slow"):
     """That model's worker holds still meanwhile. It is ended after eight times what its leases took lately, so let them
     take a second (HELD), or let there have been none: then it is 30 s."""
     worker, = [r["status"]["pid"] for r in server.status()["replicas"] if r["status"]["model"] == model]
-    os.kill(worker, signal.SIGSTOP)
-    try:
+    with standing(server, worker):
         yield worker
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(worker, signal.SIGCONT)
 
 
 def in_flight(server, stack, n, key=None, model="slow"):
