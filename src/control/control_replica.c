@@ -190,10 +190,18 @@ static int replica_start(struct control *c, struct control_version *version, con
     replica->version = version;
     replica->lone = body.flags & BUS_START_LONE;
     replica->lends = row->lends;
-    replica->state = (struct bus_replica_state){.replica_uid = body.replica_uid,
-                                                .version_uid = row->uid,
-                                                .tenant_uid = row->tenant_uid,
-                                                .phase = BUS_REPLICA_STARTING};
+    /* As the supervisor will say; the gateway may say that it is loaded before that comes. */
+    struct bus_replica_state *state = &replica->state;
+    *state = (struct bus_replica_state){.replica_uid = body.replica_uid,
+                                        .version_uid = row->uid,
+                                        .model_uid = row->model_uid,
+                                        .tenant_uid = row->tenant_uid,
+                                        .phase = BUS_REPLICA_STARTING,
+                                        .level = body.level,
+                                        .version_number = row->number};
+    memcpy(state->engine, body.engine, sizeof state->engine);
+    memcpy(state->tenant, body.tenant, sizeof state->tenant);
+    memcpy(state->model, body.model, sizeof state->model);
     replica->memory_bytes = row->memory_bytes;
     replica_count(c, replica, 1);
     const int fds[2] = {fd, row->image_bytes > 0 ? version->files[CONTROL_IMAGE] : fd};
