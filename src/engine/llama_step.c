@@ -1,5 +1,6 @@
 /* A turn: steps, each of a token for each sequence that generates, then of tokens of prompts, shared among the tenants
- * whose prompts are not worked off, LLAMA_PREFILL_BUSY of them while others wait for their next token.
+ * whose prompts are not worked off, or, while others wait for their next token, LLAMA_PREFILL_BUSY for one after the
+ * other.
  *
  * llama.cpp computes neighbouring streams together that get equally many tokens, and anything else one after the other,
  * in one decode call or in several; so every call is one such computation. That of a sequence is the same in any
@@ -151,15 +152,59 @@ static uint32_t prompts_share(struct llama_sequence *const prompts[], uint32_t n
     return room;
 }
 
+/* Of each tenant the oldest prompt first, the tenants by turns, then each one's next. */
+static void prompts_order(struct llama_sequence *prompts[], uint32_t n, uint64_t turn)
+{
+    uint32_t keys[LLAMA_SEQUENCES], tenant[LLAMA_SEQUENCES], behind[LLAMA_SEQUENCES], tenants = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        behind[i] = 0;
+        tenant[i] = tenants;
+        for (uint32_t j = 0; j < i; j++)
+            if (prompts[j]->tenant_id == prompts[i]->tenant_id) {
+                behind[i]++;
+                tenant[i] = tenant[j];
+            }
+        tenants += behind[i] == 0;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        struct llama_sequence *s = prompts[i];
+        uint32_t key = behind[i] * tenants + (tenant[i] + tenants - (uint32_t)(turn % tenants)) % tenants, at = i;
+        for (; at > 0 && keys[at - 1] > key; at--) {
+            keys[at] = keys[at - 1];
+            prompts[at] = prompts[at - 1];
+        }
+        keys[at] = key;
+        prompts[at] = s;
+    }
+}
+
+/* Beside answers there is little room, and a call costs as much as ten tokens before it has any: so one prompt gets all
+ * of it, and others what that leaves only where it brings them to their end. */
+static void prompts_want_few(struct llama_sequence *prompts[], uint32_t n, uint64_t turn, uint32_t room)
+{
+    bool first = true;
+    prompts_order(prompts, n, turn);
+    for (uint32_t i = 0; i < n && room > 0; i++) {
+        struct llama_sequence *s = prompts[i];
+        if (!first && left_of(s) > room)
+            continue;
+        s->n_wanted = left_of(s) < room ? left_of(s) : room;
+        room -= s->n_wanted;
+        first = false;
+    }
+}
+
 /* What each prompt gets in this step: whole blocks where it can, and never one token, nor all but one. */
-static void prompts_want(struct step *t, uint32_t room)
+static void prompts_want(struct step *t, bool busy)
 {
     struct llama *l = t->l;
     struct llama_sequence *prompts[LLAMA_SEQUENCES];
-    uint32_t n = prompts_of(t, prompts), before = 0;
+    uint32_t n = prompts_of(t, prompts), room = l->prompt_tokens, before = 0;
     for (uint32_t i = 0; i < LLAMA_SEQUENCES; i++)
         l->sequences[i].n_wanted = 0;
-    while (n > 0 && room > 0 && room != before) {
+    if (busy)
+        prompts_want_few(prompts, n, l->stats.steps, room < LLAMA_PREFILL_BUSY ? room : LLAMA_PREFILL_BUSY);
+    while (n > 0 && !busy && room > 0 && room != before) {
         before = room;
         room = prompts_share(prompts, n, (uint32_t)(l->stats.steps % n), room);
     }
@@ -542,7 +587,7 @@ static int step(struct step *t)
     bool busy = answers_count(t) > 0;
     if (r == 0)
         r = answers_step(t);
-    prompts_want(t, busy && l->prompt_tokens > LLAMA_PREFILL_BUSY ? LLAMA_PREFILL_BUSY : l->prompt_tokens);
+    prompts_want(t, busy);
     while (r == 0 && prompts_put(t))
         r = call(t, false);
     return r;
