@@ -316,6 +316,18 @@ must_check int llama_end(struct llama *l, struct llama_sequence *s, const struct
 /* Tells a part of a LISTING sequence's answer. */
 must_check int llama_list(struct llama *l, struct llama_sequence *s, const struct engine_token_sink *sink);
 
+/* --- llama_prompts.c --- */
+
+/* Tokens of its that are not computed yet; with more than one it is at its prompt. */
+static inline uint32_t llama_left_of(const struct llama_sequence *s)
+{
+    return s->n_tokens - s->n_done;
+}
+/* Sets n_wanted of these, which are at their prompts, the oldest first, and 0 of all other sequences; `busy`: others
+ * wait for their next token. Changes the order of `prompts`. What each gets are whole blocks where it can, and never
+ * one token, nor all but one. */
+void llama_prompts_want(struct llama *l, struct llama_sequence *prompts[], uint32_t n, bool busy);
+
 /* --- llama_step.c --- */
 
 must_check int llama_token_step(struct engine *e, struct engine_turn *turn, const struct engine_token_sink *sink,
