@@ -71,22 +71,34 @@ static bool agrees(const struct gateway_batch *b, const struct gateway_version *
     return v == b->replica->version || v->shared_batch;
 }
 
+/* Its other sequences too then have turns of their own: who has one long prompt may have many, of which some are near
+ * their end at any time, and each token of others' would wait for these. */
+static bool has_long_prompt(const struct gateway_batch *b, const struct gateway_version *v)
+{
+    bool found = false;
+    for (uint32_t i = 0; i < b->n_sequences && !found; i++) {
+        const struct gateway_sequence *s = &b->sequences[i];
+        found = s->request->version == v && !s->parked && prompt_left(s) > PROMPT_SHARED_MAX;
+    }
+    return found;
+}
+
 /* Whether the turn steps others' sequences too: then those stay behind whose tenants do not agree, or have been served
- * in others' turns far beyond what all get, and those with a long prompt. */
+ * in others' turns far beyond what all get, or have a long prompt. */
 static void share_choose(struct gateway_batch *b, const struct schedule_lease *lease)
 {
     uint64_t ahead_ns = TURNS_AHEAD * LIMIT_QUANTUM_US * NS_PER_US * lease->slots;
-    bool behind[LIMIT_SEQUENCES], shares = agrees(b, b->seat->version), others = false;
+    const struct gateway_version *turn_of = b->seat->version;
+    bool behind[LIMIT_SEQUENCES], shares = agrees(b, turn_of) && !has_long_prompt(b, turn_of), others = false;
     for (uint32_t i = 0; i < b->n_sequences; i++) {
         const struct gateway_sequence *s = &b->sequences[i];
         struct gateway_version *v = s->request->version;
-        bool own = v == b->seat->version, is_long = prompt_left(s) > PROMPT_SHARED_MAX;
+        bool own = v == turn_of;
         behind[i] = false;
         if (s->worn.kind != b->kind || s->yields || s->parked || s->lifted)
             continue;
-        shares = shares && !(own && is_long);
-        behind[i] =
-            !own && (is_long || !agrees(b, v) || !schedule_may_join(v->gateway->schedule, &v->schedule, ahead_ns));
+        behind[i] = !own && (!agrees(b, v) || has_long_prompt(b, v) ||
+                             !schedule_may_join(v->gateway->schedule, &v->schedule, ahead_ns));
         others = others || (!own && !behind[i]);
     }
     b->shared = shares && others;
