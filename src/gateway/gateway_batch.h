@@ -58,6 +58,12 @@ struct gateway_sequence {
     bool told_parked; /* what the worker knows; that it may go on it learns with a lease */
 };
 
+/* No turn steps it, whoever's that is, as long as one of these holds. */
+static inline bool gateway_rests(const struct gateway_sequence *s)
+{
+    return s->parked || s->yields || s->lifted;
+}
+
 /* What was cancelled may have sent events before it knew: they are dropped until a later lease has ended. */
 struct gateway_cancelled {
     uint64_t id, lease_id;

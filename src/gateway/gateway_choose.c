@@ -13,8 +13,7 @@
 
 bool gateway_is_stepped(const struct gateway_batch *b, const struct gateway_sequence *s)
 {
-    return !s->parked && !s->yields && !s->lifted && s->worn.kind == b->kind &&
-           (b->shared || s->request->version == b->seat->version);
+    return !gateway_rests(s) && s->worn.kind == b->kind && (b->shared || s->request->version == b->seat->version);
 }
 
 uint32_t gateway_sequences_stepped(const struct gateway_batch *b)
@@ -51,7 +50,7 @@ static bool kind_choose(struct gateway_batch *b)
     uint32_t next = UINT32_MAX, least = UINT32_MAX;
     for (uint32_t i = 0; i < b->n_sequences; i++) {
         const struct gateway_sequence *s = &b->sequences[i];
-        if (s->parked || s->yields || s->lifted || s->request->version != b->seat->version)
+        if (gateway_rests(s) || s->request->version != b->seat->version)
             continue;
         least = s->worn.kind < least ? s->worn.kind : least;
         next = s->worn.kind > b->seat->kind && s->worn.kind < next ? s->worn.kind : next;
@@ -95,7 +94,7 @@ static void share_choose(struct gateway_batch *b, const struct schedule_lease *l
         struct gateway_version *v = s->request->version;
         bool own = v == turn_of;
         behind[i] = false;
-        if (s->worn.kind != b->kind || s->yields || s->parked || s->lifted)
+        if (gateway_rests(s) || s->worn.kind != b->kind)
             continue;
         behind[i] = !own && (!agrees(b, v) || has_long_prompt(b, v) ||
                              !schedule_may_join(v->gateway->schedule, &v->schedule, ahead_ns));

@@ -143,7 +143,7 @@ static int parks_send(struct gateway_batch *b)
 {
     for (uint32_t i = 0; i < b->n_sequences; i++) {
         struct gateway_sequence *s = &b->sequences[i];
-        bool parked = s->parked || s->yields || s->lifted;
+        bool parked = gateway_rests(s);
         if (parked == s->told_parked)
             continue;
         struct channel_frame frame = {.type = parked ? CHANNEL_PARK : CHANNEL_RESUME, .request_id = s->id};

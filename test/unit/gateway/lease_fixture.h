@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "channel/channel_internal.h"
 #include "gateway/gateway_internal.h"
+#include "test/unit/gateway/requests_fixture.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -128,12 +129,7 @@ static void fixture_done(struct lease_fixture *f)
     gateway_stats_free(f->version);
     free(f->version->signature);
     free(f->version);
-    for (struct list *node; (node = list_first(&g->requests_free));) {
-        struct gateway_request *r = container_of(node, struct gateway_request, node);
-        list_remove(node);
-        arena_done(&r->arena);
-        free(r);
-    }
+    requests_free_done(g);
     buf_done(&g->answer);
     map_done(&g->requests);
     map_done(&g->replicas);

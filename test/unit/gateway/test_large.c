@@ -1,5 +1,6 @@
 /* Large bodies: how many are handled in a turn, whose is next, and what happens to one whose client goes. */
 #include "gateway/gateway_internal.h"
+#include "test/unit/gateway/requests_fixture.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -68,12 +69,7 @@ static int teardown(void **state)
         gateway_request_free(handled[i]);
     }
     assert_int_equal(tenants[0].n_requests + tenants[1].n_requests, 0);
-    for (struct list *node; (node = list_first(&g.requests_free));) {
-        struct gateway_request *r = container_of(node, struct gateway_request, node);
-        list_remove(node);
-        arena_done(&r->arena);
-        free(r);
-    }
+    requests_free_done(&g);
     return 0;
 }
 

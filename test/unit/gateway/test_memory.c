@@ -1,6 +1,7 @@
 /* What requests take beside their bodies: counted for all and for each tenant, refused with the right code, given back.
  */
 #include "gateway/gateway_internal.h"
+#include "test/unit/gateway/requests_fixture.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -49,12 +50,7 @@ static int teardown(void **state)
     assert_int_equal(g.memory.bytes, 0);
     for (int i = 0; i < 2; i++)
         assert_int_equal(tenants[i].memory.bytes + tenants[i].n_requests, 0);
-    for (struct list *node; (node = list_first(&g.requests_free));) {
-        struct gateway_request *r = container_of(node, struct gateway_request, node);
-        list_remove(node);
-        arena_done(&r->arena);
-        free(r);
-    }
+    requests_free_done(&g);
     return 0;
 }
 
